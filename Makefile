@@ -1,0 +1,72 @@
+# Needs git, make, a C compiler and Python 3.11 or later; everything else goes into .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+CONFIG ?= config/demo.yaml
+SNAKEMAKE := .venv/bin/snakemake
+# Compiled once here instead of at every start: imports are several times faster, above all on network file systems.
+export UV_COMPILE_BYTECODE := 1
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: .venv/.ready ## install everything into .venv (done by the others when needed)
+
+.venv/.ready: pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or later is needed: make PYTHON=python3.12 …" >&2; exit 1; }
+	@if ! command -v uv >/dev/null; then \
+	  echo "uv is not installed; putting it into .venv"; \
+	  $(PYTHON) -m venv .venv || { echo "error: no venv module; on Debian: apt install python3-venv" >&2; exit 1; }; \
+	  .venv/bin/python -m pip install --quiet uv==$(UV_VERSION); \
+	fi
+	uv sync --frozen --inexact --python $(PYTHON)
+	@touch $@
+
+.PHONY: demo
+demo: .venv/.ready ## run the embedded experiment: no download, no GPU, minutes
+	$(SNAKEMAKE) --profile profiles/local --configfile config/demo.yaml
+
+.PHONY: test
+test: .venv/.ready ## run all tests
+	.venv/bin/python -m pytest -q --durations=10
+
+.PHONY: check
+check: .venv/.ready ## lint, formats, types, and that generated files are up to date
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/snakefmt --check Snakefile workflow/rules
+	.venv/bin/mypy
+	.venv/bin/python envs/generate.py --check
+	.venv/bin/python config/generate_schema.py --check
+	$(SNAKEMAKE) --lint
+	$(SNAKEMAKE) --lint --configfile config/demo.yaml
+
+.PHONY: grid
+grid: .venv/.ready ## print an experiment's grid and its state: make grid CONFIG=config/demo.yaml
+	$(SNAKEMAKE) grid --cores 1 --quiet all --configfile $(CONFIG)
+
+.PHONY: bench
+bench: .venv/.ready ## measure (see benchmarks/README.md)
+	.venv/bin/python benchmarks/dry_run.py
+
+.PHONY: envs
+envs: .venv/.ready ## write envs/ and the schema anew, after a change of uv.lock or of the experiment's keys
+	.venv/bin/python envs/generate.py
+	.venv/bin/python config/generate_schema.py
+
+.PHONY: format
+format: .venv/.ready ## format the code
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+	.venv/bin/snakefmt Snakefile workflow/rules
+
+.PHONY: clean
+clean: ## remove the demonstration's results
+	rm -rf results/demo

@@ -1,0 +1,55 @@
+# Merge of Large Language Models: from raw reviews to a leaderboard of merges.
+#
+#   snakemake -n                                    what would run, and why
+#   snakemake grid                                  all grid points and their states
+#   snakemake --cores all                           run the default experiment here
+#   snakemake --profile slurm                       run it on a Slurm cluster
+#   … --configfile config/demo.yaml                 another experiment
+#   … data | experts | merges | predictions         only up to this stage
+#
+# One experiment is one file in config/; its results go to results/<name>/.
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/merge.smk"
+include: "workflow/rules/predict.smk"
+include: "workflow/rules/compare.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.input,
+
+
+rule data:
+    input:
+        rules.split_reviews.output,
+
+
+rule experts:
+    input:
+        expand("<results>/models/{expert}", expert=names("expert")),
+
+
+rule merges:
+    input:
+        expand("<results>/merges/{merge}/model", merge=names("merge")),
+
+
+rule predictions:
+    input:
+        expand("<results>/predictions/{candidate}.parquet", candidate=GRID.candidates),
+
+
+onsuccess:
+    print(farewell())
+
+
+onerror:
+    print("Nothing finished is lost: mend the cause above and give the same command again; it goes on from there.")

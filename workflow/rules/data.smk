@@ -1,0 +1,84 @@
+# From raw files to train, validation and test.
+# in:  data, split and tasks of the experiment
+# out: <results>/data/{reviews,rejected,train,valid,test}.parquet, quality.json, split.json
+DATA = EXPERIMENT.data
+DOWNLOADED = ["results/downloads/reviews/drugsComTrain_raw.tsv", "results/downloads/reviews/drugsComTest_raw.tsv"]
+RAW = {
+    "uci": lambda: DOWNLOADED,
+    "local": lambda: [DATA.train, DATA.test],
+    "synthetic": lambda: [f"{RESULTS}/data/raw/train.tsv", f"{RESULTS}/data/raw/test.tsv"],
+}[DATA.source]()
+
+
+rule download_reviews:
+    output:
+        DOWNLOADED,
+    log:
+        "results/downloads/logs/download_reviews.log",
+    retries: 2
+    localrule: True
+    shell:
+        "python workflow/scripts/download_reviews.py --output results/downloads/reviews --log {log}"
+
+
+if DATA.source == "synthetic":
+
+    rule generate_reviews:
+        output:
+            train="<results>/data/raw/train.tsv",
+            test="<results>/data/raw/test.tsv",
+        log:
+            "<logs>/generate_reviews.log",
+        localrule: True
+        params:
+            code=code_digest("generate_reviews"),
+            rows=DATA.rows,
+            conditions=DATA.conditions,
+            seed=EXPERIMENT.seed,
+        shell:
+            "python workflow/scripts/generate_reviews.py --rows {params.rows} --conditions {params.conditions}"
+            " --seed {params.seed} --train {output.train} --test {output.test} --log {log}"
+
+
+rule clean_reviews:
+    input:
+        train=RAW[0],
+        test=RAW[1],
+    output:
+        reviews="<results>/data/reviews.parquet",
+        rejected="<results>/data/rejected.parquet",
+        quality="<results>/data/quality.json",
+    log:
+        "<logs>/clean_reviews.log",
+    resources:
+        mem_mb=by_attempt(4000),
+        runtime="30m",
+    params:
+        code=code_digest("clean_reviews"),
+    shell:
+        "python workflow/scripts/clean_reviews.py --train {input.train:q} --test {input.test:q} --reviews {output.reviews}"
+        " --rejected {output.rejected} --quality {output.quality} --log {log}"
+
+
+rule split_reviews:
+    input:
+        "<results>/data/reviews.parquet",
+    output:
+        train="<results>/data/train.parquet",
+        valid="<results>/data/valid.parquet",
+        test="<results>/data/test.parquet",
+        split="<results>/data/split.json",
+    log:
+        "<logs>/split_reviews.log",
+    resources:
+        mem_mb=by_attempt(4000),
+        runtime="30m",
+    params:
+        code=code_digest("split_reviews"),
+        mode=EXPERIMENT.split.mode,
+        valid=EXPERIMENT.split.valid,
+        seed=EXPERIMENT.seed,
+        tasks=json.dumps([t.model_dump() for t in EXPERIMENT.tasks]),
+    shell:
+        "python workflow/scripts/split_reviews.py --reviews {input} --mode {params.mode} --valid {params.valid}"
+        " --seed {params.seed} --tasks {params.tasks:q} --output $(dirname {output.split}) --log {log}"

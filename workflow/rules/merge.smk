@@ -1,0 +1,48 @@
+# One recipe, one merge, one fresh process.
+# in:  <results>/models/{base,<expert>}/ and the grid's recipes
+# out: <results>/merges/<merge>/{mergekit.yaml,merge.json,model/}; the weights go once they are scored, unless kept
+
+
+rule merge:
+    input:
+        base="<results>/models/base",
+        members=lambda wildcards: [f"{RESULTS}/models/{m}" for m in GRID.merges[wildcards.merge].members],
+    output:
+        recipe="<results>/merges/{merge}/mergekit.yaml",
+        card="<results>/merges/{merge}/merge.json",
+        model=(directory if EXPERIMENT.keep == "all" else lambda path: temp(directory(path)))(
+            "<results>/merges/{merge}/model"
+        ),
+    log:
+        "<logs>/merge/{merge}.log",
+    resources:
+        mem_mb=by_attempt(8000),
+        runtime="30m",
+    params:
+        code=code_digest("merge"),
+        mergekit=console.version("mergekit"),
+        recipe=lambda wildcards: json.dumps(GRID.merges[wildcards.merge].canonical()),
+    shell:
+        "python workflow/scripts/merge.py --recipe {params.recipe:q} --models $(dirname {input.base})"
+        " --output $(dirname {output.card}) --log {log}"
+
+
+rule keep_winners:
+    input:
+        leaderboard="<results>/leaderboard.parquet",
+        models=expand("<results>/models/{model}", model=["base", *names("expert")]),
+        cards=expand("<results>/merges/{merge}/merge.json", merge=GRID.merges),
+    output:
+        directory("<results>/winners"),
+    log:
+        "<logs>/keep_winners.log",
+    resources:
+        mem_mb=by_attempt(8000),
+        runtime="1h",
+    params:
+        code=code_digest("keep_winners"),
+        merge=code_digest("merge"),
+        folders=lambda wildcards: [f"{RESULTS}/merges", f"{RESULTS}/models"],
+    shell:
+        "python workflow/scripts/keep_winners.py --leaderboard {input.leaderboard} --merges {params.folders[0]}"
+        " --models {params.folders[1]} --output {output} --log {log}"

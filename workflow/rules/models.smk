@@ -1,0 +1,72 @@
+# Checkpoints: downloaded, prepared with a head, fine-tuned.
+# in:  models, base, experts and references of the experiment; <results>/data/train.parquet
+# out: results/downloads/models/<id>/<revision>/, <results>/models/{base,<expert>,<reference>}/
+
+
+rule download_model:
+    output:
+        directory("results/downloads/models/{owner}/{model}/{revision}"),
+    log:
+        "results/downloads/logs/download_model/{owner}/{model}/{revision}.log",
+    retries: 2
+    localrule: True
+    shell:
+        "python workflow/scripts/download_model.py --id {wildcards.owner}/{wildcards.model}"
+        " --revision {wildcards.revision} --output {output} --log {log}"
+
+
+rule prepare_base:
+    input:
+        unpack(checkpoint_of),
+        split="<results>/data/split.json",
+    output:
+        directory("<results>/models/{start}"),
+    log:
+        "<logs>/prepare_base/{start}.log",
+    wildcard_constraints:
+        start=one_of(GRID.starts),
+    threads: 2
+    resources:
+        gpu=GPU,
+        mem_mb=by_attempt(8000),
+        runtime="1h",
+    params:
+        code=code_digest("prepare_base"),
+        model=lambda wildcards: json.dumps(EXPERIMENT.model(GRID.starts[wildcards.start]).model_dump()),
+        checkpoint=lambda wildcards, input: f"--checkpoint {input.checkpoint}" if "checkpoint" in input.keys() else "",
+        task=TASK,
+        seed=EXPERIMENT.seed,
+        threads=2,
+    shell:
+        "python workflow/scripts/prepare_base.py --model {params.model:q} {params.checkpoint}"
+        " --data $(dirname {input.split}) --task {params.task} --seed {params.seed} --threads {params.threads} --output {output} --log {log}"
+
+
+# Training writes its checkpoints to a path that is no output: Snakemake deletes the outputs of a failed job, and a
+# preempted training must go on from there.
+rule train_expert:
+    input:
+        base=lambda wildcards: f"{RESULTS}/models/{GRID.training[wildcards.expert]['start']}",
+        split="<results>/data/split.json",
+    output:
+        directory("<results>/models/{expert}"),
+    log:
+        "<logs>/train_expert/{expert}.log",
+    wildcard_constraints:
+        expert=one_of(GRID.training),
+    resources:
+        gpu=GPU,
+        mem_mb=by_attempt(16000),
+        runtime="8h",
+    params:
+        code=code_digest("train_expert"),
+        part=lambda wildcards: json.dumps(GRID.training[wildcards.expert]["part"]),
+        hyper=lambda wildcards: json.dumps(
+            {k: v for k, v in GRID.training[wildcards.expert].items() if k in grid.TRAINING_KEYS}
+        ),
+        task=TASK,
+        checkpoints=f"{RESULTS}/checkpoints/{{expert}}",
+    shell:
+        "python workflow/scripts/train_expert.py --base {input.base} --data $(dirname {input.split})"
+        " --task {params.task} --part {params.part:q} --hyper {params.hyper:q} --checkpoints {params.checkpoints}"
+        " --output {output} --log {log}"

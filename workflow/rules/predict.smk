@@ -1,0 +1,73 @@
+# Every candidate yields predictions: models by running, blends from their members, baselines by fitting.
+# in:  model folders, <results>/data/
+# out: <results>/predictions/<candidate>.{parquet,cost.json}
+#
+# split.json holds the digests of train, valid and test: a job that depends on it runs again when their content changes,
+# and Snakemake has one file to look at instead of four, which counts in a grid of thousands.
+BLENDS = names("blend")
+FITTED = [r.name for r in EXPERIMENT.references if r.model in experiments.BASELINES]
+
+
+rule predict:
+    input:
+        model=model_of,
+        split="<results>/data/split.json",
+    output:
+        predictions="<results>/predictions/{candidate}.parquet",
+        cost="<results>/predictions/{candidate}.cost.json",
+    log:
+        "<logs>/predict/{candidate}.log",
+    wildcard_constraints:
+        candidate=other_than([*BLENDS, *FITTED]),
+    resources:
+        gpu=GPU,
+        mem_mb=by_attempt(8000),
+        runtime="2h",
+    params:
+        code=code_digest("predict"),
+        task=TASK,
+    shell:
+        "python workflow/scripts/predict.py --model {input.model} --data $(dirname {input.split})"
+        " --task {params.task} --output {output.predictions} --cost {output.cost} --log {log}"
+
+
+rule blend:
+    input:
+        predictions=lambda wildcards: members_of(wildcards, "parquet"),
+        costs=lambda wildcards: members_of(wildcards, "cost.json"),
+    output:
+        predictions="<results>/predictions/{candidate}.parquet",
+        cost="<results>/predictions/{candidate}.cost.json",
+    log:
+        "<logs>/blend/{candidate}.log",
+    wildcard_constraints:
+        candidate=one_of(BLENDS),
+    localrule: True
+    params:
+        code=code_digest("blend"),
+    shell:
+        "python workflow/scripts/blend.py --predictions {input.predictions} --costs {input.costs}"
+        " --output {output.predictions} --cost {output.cost} --log {log}"
+
+
+rule fit_baseline:
+    input:
+        split="<results>/data/split.json",
+    output:
+        predictions="<results>/predictions/{candidate}.parquet",
+        cost="<results>/predictions/{candidate}.cost.json",
+    log:
+        "<logs>/fit_baseline/{candidate}.log",
+    wildcard_constraints:
+        candidate=one_of(FITTED),
+    resources:
+        mem_mb=by_attempt(8000),
+        runtime="1h",
+    params:
+        code=code_digest("fit_baseline"),
+        kind=lambda wildcards: GRID.candidates[wildcards.candidate].method,
+        task=TASK,
+        seed=EXPERIMENT.seed,
+    shell:
+        "python workflow/scripts/fit_baseline.py --kind {params.kind} --data $(dirname {input.split})"
+        " --task {params.task} --seed {params.seed} --output {output.predictions} --cost {output.cost} --log {log}"

@@ -1,0 +1,50 @@
+"""Print all candidates of an experiment and their states: done, stale (would run again) or missing."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from mllm import cli
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from mllm import config, grid
+
+    raw = config.combine(arguments.experiment, arguments.override)
+    experiment = config.parse(raw, ", ".join(map(str, arguments.experiment)))
+    built = grid.build(experiment)
+    plans = planned(arguments)
+    rows = [("state", "candidate", "kind", "what")]
+    for candidate in built.candidates.values():
+        path = f"results/{experiment.name}/scores/{candidate.name}.json"
+        state = "missing" if not Path(path).exists() else "stale" if plans.get(path) else "done"
+        rows.append((state, candidate.name, candidate.kind, candidate.describe()))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())
+    states = [row[0] for row in rows[1:]]
+    counts = ", ".join(f"{states.count(s)} {s}" for s in ("done", "stale", "missing"))
+    twice = f"; {built.duplicates} points written twice, run once" if built.duplicates else ""
+    print(f"\n{experiment.name}: {len(states)} candidates, {len(built.merges)} of them merges: {counts}{twice}")
+
+
+def planned(arguments: argparse.Namespace) -> dict[str, bool]:
+    """Which files Snakemake itself would make again; it alone knows (inputs, parameters, code)."""
+    command = [sys.executable, "-m", "snakemake", "--summary", "--configfile", *map(str, arguments.experiment)]
+    if arguments.override:
+        command += ["--config", *(f"{k}={json.dumps(v)}" for k, v in arguments.override.items())]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise cli.Failure(f"snakemake --summary failed:\n{done.stderr}")
+    lines = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
+    header = lines[0]
+    return {row[0]: row[header.index("plan")] != "no update" for row in lines[1:]}
+
+
+if __name__ == "__main__":
+    parser = cli.parser(__doc__)
+    parser.add_argument("--experiment", type=Path, nargs="+", required=True, help="experiment file")
+    parser.add_argument("--override", type=json.loads, default={}, help="values that replace the file's, as JSON")
+    cli.run(main, parser.parse_args())

@@ -1,0 +1,44 @@
+"""Gather all candidates' scores into one leaderboard, best validation score first."""
+
+import argparse
+import json
+from pathlib import Path
+
+from mllm import cli
+
+
+def main(arguments: argparse.Namespace) -> None:
+    import yaml
+    from mllm import config, grid, leaderboard
+
+    experiment = config.parse(
+        config.combine(arguments.experiment, arguments.override), ", ".join(map(str, arguments.experiment))
+    )
+    names = list(grid.build(experiment).candidates)
+    metric = experiment.compare.metric
+    frame = leaderboard.table(
+        leaderboard.read_scores(arguments.results / "scores", arguments.results / "predictions", names), metric
+    )
+    title = f"{experiment.name}: {frame.height} candidates, task {experiment.tasks[0].name}, sorted by {metric} on validation"
+    text = leaderboard.text(frame, metric, title) + "\n" + leaderboard.summary(frame, metric)
+    output = arguments.results
+    with cli.whole(output / "experiment.yaml") as partial:
+        partial.write_text(
+            yaml.safe_dump(experiment.model_dump(by_alias=True, exclude_none=True), sort_keys=False, allow_unicode=True)
+        )
+    with cli.whole(output / "leaderboard.parquet") as partial:
+        frame.write_parquet(partial)
+    with cli.whole(output / "leaderboard.txt") as partial:
+        partial.write_text(text)
+    with cli.whole(output / "leaderboard.csv") as partial:
+        frame.write_csv(partial)
+
+
+if __name__ == "__main__":
+    parser = cli.parser(__doc__)
+    parser.add_argument("--experiment", type=Path, nargs="+", required=True, help="experiment file")
+    parser.add_argument("--override", type=json.loads, default={}, help="values that replace the file's, as JSON")
+    parser.add_argument(
+        "--results", type=Path, required=True, help="folder with scores/ and predictions/; the leaderboard goes there"
+    )
+    cli.run(main, parser.parse_args())

@@ -1,0 +1,280 @@
+"""What is wrong with an experiment file, in words: key, what was found, what is allowed, the nearest spelling."""
+
+import difflib
+import types
+from collections import Counter
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from mllm.recipes import METHODS, weight_errors
+
+RESERVED = ("base",)
+
+
+def shape_problems(error: ValidationError, raw: Any, model: type[BaseModel]) -> list[str]:
+    """One line for each key of the wrong name, type or range."""
+    problems: dict[str, str] = {}
+    for item in error.errors(include_url=False):
+        path, value = _locate(item["loc"], raw)
+        problems.setdefault(path, f"{path}: {_explain(item, value, item['loc'], model, raw)}")
+    return list(problems.values())
+
+
+def cross_problems(raw: dict[str, Any]) -> list[str]:
+    """One line for each name that points nowhere, stands twice, or does not fit with another key.
+
+    Works on unchecked values, and passes over what the model itself will refuse.
+    """
+    problems: list[str] = []
+    models = _names(raw.get("models"))
+    experts = expert_names(raw)
+    base = raw.get("base")
+    if isinstance(base, str) and models and base not in models:
+        problems.append(f"base: found {base!r}, expected one of models: {_list(models)}{_nearest(base, models)}")
+    problems += [f"models: name {name!r} stands {count} times" for name, count in _repeated(models)]
+
+    candidates = [*RESERVED, *(name for name, _ in experts), *_names(raw.get("references"))]
+    candidates += [b["name"] for b in _dicts(raw.get("blends")) if isinstance(b.get("name"), str)]
+    for name, count in _repeated(candidates):
+        hint = " (base is the base's own name)" if name in RESERVED else ""
+        problems.append(f"{name!r} names {count} candidates{hint}; experts, references and blends need different names")
+
+    names = [name for name, _ in experts]
+    for i, entry in enumerate(_dicts(raw.get("merges"))):
+        problems += [f"merges[{i}].{p}" for p in _merge_problems(entry, names)]
+    for i, entry in enumerate(_dicts(raw.get("experts"))):
+        problems += [f"experts[{i}].{p}" for p in _expert_problems(entry)]
+    for i, entry in enumerate(_dicts(raw.get("references"))):
+        problems += [f"references[{i}].{p}" for p in _reference_problems(entry, models)]
+    for i, entry in enumerate(_dicts(raw.get("blends"))):
+        allowed = [*names, *_names(raw.get("references")), "base"]
+        problems += [f"blends[{i}].{p}" for p in _member_problems(entry.get("members"), allowed)[1]]
+    for i, entry in enumerate(_dicts(raw.get("tasks"))):
+        if entry.get("label") == "condition" and entry.get("top") is None:
+            problems.append(f"tasks[{i}].top: missing; label: condition needs the number of conditions")
+        if entry.get("label") in ("rating", "sentiment") and entry.get("top") is not None:
+            problems.append(f"tasks[{i}].top: only for label: condition, not {entry['label']}")
+    return problems
+
+
+def match(patterns: Iterable[str], names: list[str]) -> list[str]:
+    """Names that the patterns stand for, in the order of the patterns, then of the names; each once."""
+    found = [n for p in patterns for n in (names if "*" in p else [p]) if fnmatchcase(n, p) and n in names]
+    return list(dict.fromkeys(found))
+
+
+def expert_names(raw: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Names of all experts with their entries; an entry with parts stands for several."""
+    result = []
+    for entry in _dicts(raw.get("experts")):
+        name, parts = entry.get("name"), entry.get("parts")
+        if not isinstance(name, str):
+            continue
+        if isinstance(parts, int) and not isinstance(parts, bool):
+            result += [(f"{name}-{i}", entry) for i in range(min(parts, 10_000))]
+        else:
+            result.append((name, entry))
+    return result
+
+
+def _merge_problems(entry: dict[str, Any], experts: list[str]) -> list[str]:
+    method = METHODS.get(entry["method"]) if isinstance(entry.get("method"), str) else None
+    members, problems = _member_problems(entry.get("members"), experts)
+    if method and members and not problems:
+        if method.exactly and len(members) != method.exactly:
+            problems.append(
+                f"members: {entry['method']} takes exactly {method.exactly}, found {len(members)}: {_list(members)}"
+            )
+        elif method.exactly is None and len(members) < 2:
+            problems.append(f"members: found only {members[0]!r}, expected at least 2 experts")
+        weights = entry.get("weight", [])
+        for j, weight in enumerate(weights if isinstance(weights, list) else [weights]):
+            where = f"weight[{j}]" if isinstance(weights, list) else "weight"
+            problems += [f"{where}: {w}" for w in weight_errors(entry["method"], weight, members)]
+    return problems
+
+
+def _member_problems(patterns: Any, allowed: list[str]) -> tuple[list[str], list[str]]:
+    """The members that the patterns stand for, and what is wrong with the patterns."""
+    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+        return [], []
+    problems = [
+        f"members: {p!r} matches none of {_list(allowed)}{_nearest(p, allowed)}"
+        for p in patterns
+        if not any(fnmatchcase(n, p) for n in allowed)
+    ]
+    problems += [f"members: {p!r} stands {count} times" for p, count in _repeated(patterns)]
+    return match(patterns, allowed), problems
+
+
+def _expert_problems(entry: dict[str, Any]) -> list[str]:
+    from mllm.config import SLICEABLE
+
+    problems = []
+    if entry.get("epochs") is not None and entry.get("steps") is not None:
+        problems.append("epochs: stands beside steps; give one of them")
+    if entry.get("parts") is not None and entry.get("where") is not None:
+        problems.append("parts: stands beside where; give one of them")
+    if isinstance(entry.get("where"), dict):
+        for column in entry["where"]:
+            if column not in SLICEABLE:
+                problems.append(
+                    f"where.{column}: unknown column; allowed: {_list(SLICEABLE)}{_nearest(column, SLICEABLE)}"
+                )
+    return problems
+
+
+def _reference_problems(entry: dict[str, Any], models: list[str]) -> list[str]:
+    from mllm.config import BASELINES
+
+    model, problems = entry.get("model"), []
+    allowed = [*models, *BASELINES]
+    if isinstance(model, str) and model not in allowed:
+        problems.append(f"model: found {model!r}, expected one of {_list(allowed)}{_nearest(model, allowed)}")
+    if entry.get("epochs") is not None and entry.get("steps") is not None:
+        problems.append("epochs: stands beside steps; give one of them")
+    if model in BASELINES:
+        ignored = sorted(set(entry) - {"name", "model", "train", "seed"})
+        problems += [f"{key}: has no meaning for {model}; remove it" for key in ignored]
+    return problems
+
+
+def _locate(loc: tuple[int | str, ...], raw: Any) -> tuple[str, Any]:
+    """The key's path as the user wrote it, and the value there.
+
+    pydantic's own path also names the variant of a union, and counts a scalar as a list of one.
+    """
+    path, node = "", raw
+    for i, step in enumerate(loc):
+        if isinstance(step, int):
+            if isinstance(node, list) and step < len(node):
+                path, node = f"{path}[{step}]", node[step]
+        elif isinstance(node, dict):
+            variant = step not in node and step in (node.get("method"), node.get("source")) and i + 1 < len(loc)
+            if not variant:
+                path, node = (f"{path}.{step}" if path else str(step)), node.get(step)
+    return path or "the file", node
+
+
+def _explain(item: Any, value: Any, loc: tuple[int | str, ...], model: type[BaseModel], raw: Any) -> str:
+    kind, context, found = item["type"], item.get("ctx", {}), f"found {_show(value)}"
+    match kind:
+        case "extra_forbidden":
+            keys = _keys(model, loc[:-1])
+            return f"unknown key; allowed: {_list(keys)}{_nearest(str(loc[-1]), keys)}"
+        case "missing":
+            return f"missing; {_description(model, loc)}"
+        case "union_tag_not_found":
+            return f"missing {context['discriminator'].strip(chr(39))}"
+        case "union_tag_invalid":
+            key = context["discriminator"].strip("'")
+            allowed = [t.strip(" '") for t in context["expected_tags"].split(",")]
+            return f"{key}: found {_show(context['tag'])}, allowed: {_list(allowed)}{_nearest(str(context['tag']), allowed)}"
+        case "literal_error":
+            allowed = [t.strip(" '") for t in context["expected"].replace(" or ", ", ").split(",")]
+            return f"{found}, allowed: {_list(allowed)}{_nearest(str(value), allowed)}"
+        case "float_type" | "int_type" | "int_from_float":
+            return f"{found}, expected a {'whole ' if kind.startswith('int') else ''}number"
+        case "bool_type":
+            return f"{found}, expected true or false"
+        case "string_type":
+            return f"{found}, expected text" + (" (put it in quotes)" if isinstance(value, int | float) else "")
+        case "list_type" | "dict_type" | "model_type" | "model_attributes_type":
+            return f"{found}, expected a {'list' if kind == 'list_type' else 'map'}"
+        case "string_pattern_mismatch":
+            return f"{found}, expected {_pattern(context['pattern'])}"
+        case "value_error":
+            return f"{found}, {context['error']}"
+        case "too_short" | "too_long":
+            bound = "at least" if kind == "too_short" else "at most"
+            number = context["min_length" if kind == "too_short" else "max_length"]
+            return f"found {context['actual_length']} entries, expected {bound} {number}"
+    hint = (
+        " (a fraction, not a percentage)"
+        if loc[-2:-1] == ("density",) and isinstance(value, int | float) and value > 1
+        else ""
+    )
+    return f"{found}, {item['msg'].replace('Input should be', 'expected a number')}{hint}"
+
+
+def _pattern(pattern: str) -> str:
+    return {
+        r"^[0-9a-f]{40}$": "a commit: 40 hexadecimal digits (a branch can change under an experiment)",
+        r"^[\w.-]+/[\w.-]+$": "a repository as owner/name",
+    }.get(pattern, "letters, digits, '.', '_' and '-', starting with a letter or digit")
+
+
+def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed at a place of the file."""
+    found = _model_at(model, loc)
+    return [f.alias or name for name, f in found.model_fields.items()] if found else []
+
+
+def _description(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    found = _model_at(model, loc[:-1])
+    field = next((f for n, f in found.model_fields.items() if (f.alias or n) == loc[-1]), None) if found else None
+    return " ".join(((field.description if field else None) or "it is required").split())
+
+
+def _model_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel] | None:
+    options: list[type[BaseModel]] = [model]
+    for step in loc:
+        if isinstance(step, int):
+            continue
+        variants = [m for m in options if step in _tags(m)]
+        if variants and len(options) > 1:
+            options = variants
+            continue
+        fields = [f for m in options for n, f in m.model_fields.items() if (f.alias or n) == step]
+        options = [m for f in fields for m in _models_in(f.annotation)]
+    return options[0] if options else None
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    return tuple(
+        t
+        for key in ("method", "source")
+        if key in model.model_fields
+        for t in get_args(model.model_fields[key].annotation)
+    )
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (list, Annotated, Union, types.UnionType):
+        return [m for a in get_args(annotation) for m in _models_in(a)]
+    return []
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    """Entries of a list; whatever is no map counts as an empty one, so that positions stay right."""
+    return [v if isinstance(v, dict) else {} for v in value] if isinstance(value, list) else []
+
+
+def _names(value: Any) -> list[str]:
+    return [d["name"] for d in _dicts(value) if isinstance(d.get("name"), str)]
+
+
+def _repeated(names: list[str]) -> list[tuple[str, int]]:
+    return [(n, c) for n, c in Counter(names).items() if c > 1]
+
+
+def _list(names: Iterable[str]) -> str:
+    shown = [str(n) for n in names]
+    return ", ".join(shown[:20]) + (f", … ({len(shown)} in all)" if len(shown) > 20 else "") if shown else "nothing"
+
+
+def _nearest(name: str, allowed: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value) if not isinstance(value, bool) else str(value).lower()
+    return text if len(text) <= 60 else text[:57] + "…"

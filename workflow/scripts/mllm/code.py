@@ -1,0 +1,53 @@
+"""The digest of a script's meaning, by which Snakemake knows when to run its rule again."""
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+SCRIPTS = Path(__file__).resolve().parent.parent
+
+
+def code_digest(script: str) -> str:
+    """Digest of a script and of all the project's modules that it imports, directly or not.
+
+    Taken over the syntax trees without docstrings: a comment, a blank line or a docstring changes
+    nothing, any other edit does. ``script`` is a name under ``workflow/scripts``, without ``.py``.
+    """
+    seen: dict[Path, str] = {}
+    _collect(SCRIPTS / f"{script}.py", seen)
+    joined = "".join(f"{path.name}:{digest}\n" for path, digest in sorted(seen.items()))
+    return hashlib.sha256(joined.encode()).hexdigest()[:16]
+
+
+def _collect(path: Path, seen: dict[Path, str]) -> None:
+    if path in seen:
+        return
+    seen[path], imports = _meaning(path)
+    for module in imports:
+        _collect(module, seen)
+
+
+@functools.cache
+def _meaning(path: Path) -> tuple[str, tuple[Path, ...]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    imports: set[Path] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            # A lone string is a docstring (of a module, class, function or attribute).
+            node.body = [n for n in node.body if not _is_string(n)] or [ast.Pass()]
+        elif isinstance(node, ast.ImportFrom) and node.module == "mllm":
+            imports.update(_module(alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mllm."):
+            imports.add(_module((node.module or "").removeprefix("mllm.")))
+        elif isinstance(node, ast.Import):
+            imports.update(_module(a.name.removeprefix("mllm.")) for a in node.names if a.name.startswith("mllm."))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(sorted(imports))
+
+
+def _module(name: str) -> Path:
+    return SCRIPTS / "mllm" / f"{name.replace('.', '/')}.py"
+
+
+def _is_string(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,0 +1,297 @@
+"""The experiment file: its model, its checks, its errors.
+
+Importing this must stay cheap (no torch, no mergekit): Snakemake does so in every job.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from mllm.recipes import AnyMerge, Seed, Strict
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Positive = Annotated[int, Field(ge=1)]
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "kappa", "nll"]
+BASELINES = ("tfidf", "majority")
+# Columns of data/reviews.parquet that can define a slice.
+SLICEABLE = ("condition", "drug", "rating", "year", "useful_count")
+
+
+class UciData(Strict):
+    """The official files, downloaded once and shared between experiments."""
+
+    source: Literal["uci"]
+
+
+class LocalData(Strict):
+    """Your own files in the format of the official ones."""
+
+    source: Literal["local"]
+    train: str
+    """Path of the train TSV, from the project's root."""
+    test: str
+    """Path of the test TSV, from the project's root."""
+
+
+class SyntheticData(Strict):
+    """Generated reviews in the official format, quirks included; for demonstrations and tests."""
+
+    source: Literal["synthetic"]
+    rows: Annotated[int, Field(ge=100)] = 4000
+    """Rows of the train and test files together; a quarter is test, as in the official files."""
+    conditions: Annotated[int, Field(ge=2, le=6)] = 3
+    """Number of different conditions, each with a vocabulary of its own."""
+
+
+class Split(Strict):
+    """How reviews become train, validation and test; no review text is ever in two of the first two."""
+
+    mode: Literal["official-clean", "official"] = "official-clean"
+    """official-clean leaves out of test what also stands in train; official keeps it, leaking, to compare with
+    published numbers."""
+    valid: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Fraction of train's distinct texts that becomes validation."""
+
+
+class Task(Strict):
+    """How a review becomes a labelled example."""
+
+    name: Name
+    label: Literal["rating", "sentiment", "condition"]
+    """rating: 1 to 10, ordered; sentiment: negative to 4, neutral 5 and 6, positive from 7, ordered; condition: the
+    most frequent ones."""
+    top: Annotated[int, Field(ge=2)] | None = None
+    """Number of conditions (label: condition only)."""
+
+
+class HubModel(Strict):
+    """A checkpoint of the Hugging Face hub, at a pinned commit."""
+
+    name: Name
+    family: Literal["classifier"] = "classifier"
+    source: Literal["hub"]
+    id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    """Repository, as owner/name."""
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    """Commit: 40 hexadecimal digits, since a branch can change under an experiment."""
+    max_length: Annotated[int, Field(ge=8)] = 512
+    """Longest input in tokens; longer reviews are cut."""
+
+
+class LocalModel(Strict):
+    """A checkpoint in a folder of yours."""
+
+    name: Name
+    family: Literal["classifier"] = "classifier"
+    source: Literal["local"]
+    path: str
+    """Folder with config.json, model.safetensors and the tokenizer, from the project's root."""
+    max_length: Annotated[int, Field(ge=8)] = 512
+    """Longest input in tokens; longer reviews are cut."""
+
+
+class Pretrain(Strict):
+    """Language modelling on the train reviews, before there is a classification head."""
+
+    steps: Positive
+    batch_size: Positive = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+
+
+class ScratchModel(Strict):
+    """A small model and its tokenizer made from nothing but the train reviews."""
+
+    name: Name
+    family: Literal["classifier"] = "classifier"
+    source: Literal["scratch"]
+    architecture: Literal["gpt2"] = "gpt2"
+    width: Positive = 64
+    layers: Positive = 2
+    heads: Positive = 2
+    vocabulary: Annotated[int, Field(ge=300)] = 2000
+    max_length: Annotated[int, Field(ge=8)] = 128
+    """Longest input in tokens; longer reviews are cut."""
+    pretrain: Pretrain | None = None
+
+
+class Training(Strict):
+    """Fine-tuning, for experts and references alike."""
+
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the reviews (default 1)."""
+    steps: Positive | None = None
+    """Optimiser steps, instead of epochs."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-5
+    batch_size: Positive = 16
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Fraction of the steps in which the learning rate rises."""
+    seed: Seed | None = None
+    """Default: the experiment's seed."""
+
+
+class Expert(Training):
+    """The base, fine-tuned on a part of train."""
+
+    name: Name
+    parts: Annotated[int, Field(ge=2)] | None = None
+    """Random equal shards: makes experts name-0, name-1, …"""
+    where: Annotated[dict[str, list[str | int]], Field(min_length=1)] | None = None
+    """Only reviews whose column has one of the values, for example condition: [Pain]."""
+
+
+class Reference(Training):
+    """What to compare the merges with."""
+
+    name: Name
+    model: str
+    """A name under models, or tfidf (TF-IDF and logistic regression), or majority (the most frequent class)."""
+    train: Literal["all"] = "all"
+
+
+class Blend(Strict):
+    """Combines its members' predictions."""
+
+    method: Literal["soft_vote"]
+    """Mean of the members' probabilities."""
+    members: Annotated[list[str], Field(min_length=1)]
+    name: Name | None = None
+
+
+class Compare(Strict):
+    metric: Metric = "macro_f1"
+    """Chooses each method's best recipe on validation and sorts the leaderboard."""
+    margin: Annotated[float, Field(ge=0)] = 0.01
+    """A merge no worse than this below a reference counts as its equal."""
+
+
+class Experiment(Strict):
+    """One experiment, whole: data, models, experts, merges, and what to compare them with."""
+
+    name: Name
+    """Results go to results/<name>/."""
+    seed: Seed = 17
+    data: Annotated[UciData | LocalData | SyntheticData, Field(discriminator="source")]
+    split: Split = Split()
+    tasks: Annotated[list[Task], Field(min_length=1, max_length=1)]
+    models: Annotated[
+        list[Annotated[HubModel | LocalModel | ScratchModel, Field(discriminator="source")]], Field(min_length=1)
+    ]
+    base: str
+    """The model from which all experts start."""
+    experts: Annotated[list[Expert], Field(min_length=1)]
+    merges: list[AnyMerge] = Field(default_factory=list)
+    blends: list[Blend] = Field(default_factory=list)
+    references: list[Reference] = Field(default_factory=list)
+    compare: Compare = Compare()
+    keep: Literal["none", "winners", "all"] = "winners"
+    """Merged weights to keep once they are scored."""
+
+    def model(self, name: str) -> HubModel | LocalModel | ScratchModel:
+        return next(m for m in self.models if m.name == name)
+
+
+class ExperimentError(Exception):
+    """All that is wrong with an experiment file, a line each."""
+
+    def __init__(self, source: str, problems: list[str]):
+        self.problems = problems
+        count = f"{len(problems)} error{'s' if len(problems) > 1 else ''}"
+        super().__init__("\n".join([f"{source}: {count}", *(f"  {p}" for p in problems)]))
+
+
+# The same loader in C, several times faster, where PyYAML was built with it.
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):
+    """Refuses a key that is written twice in one map; plain YAML keeps the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if key in seen:
+                raise yaml.YAMLError(f"line {line}: key {key!r} is written twice (first on line {seen[key]})")
+            seen[key] = line
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 takes 6e-5 for text, since it has no point; everybody else takes it for a number.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read one experiment file as plain values.
+
+    Raises:
+        ExperimentError: it is missing, not YAML, or no map.
+    """
+    try:
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    except FileNotFoundError:
+        raise ExperimentError(str(path), ["no such file; experiments stand in config/"]) from None
+    except UnicodeDecodeError as error:
+        raise ExperimentError(str(path), [f"not UTF-8 at byte {error.start}"]) from None
+    except yaml.YAMLError as error:
+        raise ExperimentError(str(path), [f"not valid YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(raw, dict):
+        raise ExperimentError(str(path), [f"found {_kind(raw)}, expected a map with keys such as name, data, models"])
+    return raw
+
+
+def combine(paths: list[Path] | list[str], override: dict[str, Any]) -> dict[str, Any]:
+    """Later files and then ``override`` replace earlier values: maps key by key, lists whole (as Snakemake does)."""
+    raw: dict[str, Any] = {}
+    for values in [*(read_yaml(p) for p in paths), override]:
+        _update(raw, values)
+    return raw
+
+
+def _update(target: dict[str, Any], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _update(target[key], value)
+        else:
+            target[key] = value
+
+
+def parse(raw: dict[str, Any], source: str = "experiment") -> Experiment:
+    """Check plain values against the model and against each other.
+
+    Raises:
+        ExperimentError: with all that is wrong, not only the first.
+    """
+    from mllm import checks
+
+    problems = []
+    experiment = None
+    try:
+        experiment = Experiment.model_validate(raw)
+    except ValidationError as error:
+        problems = checks.shape_problems(error, raw, Experiment)
+    problems += [p for p in checks.cross_problems(raw) if p not in problems]
+    if problems or experiment is None:
+        raise ExperimentError(source, problems)
+    return experiment
+
+
+def load(path: str | Path) -> Experiment:
+    """Read and check one experiment file."""
+    return parse(read_yaml(path), str(path))
+
+
+def json_schema(model: type[BaseModel] = Experiment) -> dict[str, Any]:
+    """The schema that editors use to complete and check an experiment file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema(by_alias=True)}
+
+
+def _kind(value: Any) -> str:
+    names = {type(None): "nothing", str: "text", list: "a list", dict: "a map", bool: "true or false"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,128 @@
+"""An experiment's candidates: everything that will yield predictions, expanded once, by name."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from mllm.checks import expert_names, match
+from mllm.config import BASELINES, Experiment, Training
+from mllm.recipes import Recipe, expand
+
+TRAINING_KEYS = tuple(Training.model_fields)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row of the leaderboard."""
+
+    name: str
+    kind: str
+    """base, expert, merge, blend or reference"""
+    task: str
+    method: str = ""
+    members: tuple[str, ...] = ()
+    parameters: dict[str, Any] = field(default_factory=dict)
+    recipe: Recipe | None = None
+
+    def label(self) -> dict[str, Any]:
+        """What a score file says of its candidate."""
+        return {
+            "candidate": self.name,
+            "kind": self.kind,
+            "method": self.method,
+            "task": self.task,
+            "members": list(self.members),
+            "parameters": self.parameters,
+        }
+
+    def describe(self) -> str:
+        """One line for people."""
+        values = self.recipe.telling() if self.recipe else self.parameters
+        shown = " ".join(f"{k}={_value(v)}" for k, v in values.items())
+        members = ", ".join(self.members)
+        return "  ".join(part for part in (self.method or self.kind, members, shown) if part)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All candidates by name, and how the trained ones are trained."""
+
+    candidates: dict[str, Candidate]
+    training: dict[str, dict[str, Any]]
+    """Trained candidate -> {start, model, part, hyper-parameters}."""
+    starts: dict[str, str]
+    """Prepared checkpoint -> name under models."""
+    duplicates: int
+    """Grid points that were written more than once, and run once."""
+
+    def of_kind(self, *kinds: str) -> list[Candidate]:
+        return [c for c in self.candidates.values() if c.kind in kinds]
+
+    @cached_property
+    def merges(self) -> dict[str, Recipe]:
+        return {c.name: c.recipe for c in self.candidates.values() if c.recipe}
+
+
+def build(experiment: Experiment) -> Grid:
+    """Expand an experiment; its order is that of the file: base, experts, merges, blends, references."""
+    task = experiment.tasks[0].name
+    candidates = [Candidate("base", "base", task)]
+    training: dict[str, dict[str, Any]] = {}
+    starts = {"base": experiment.base}
+
+    raw = {"experts": [e.model_dump() for e in experiment.experts]}
+    entries = {e.name: e for e in experiment.experts}
+    for name, values in expert_names(raw):
+        entry = entries[values["name"]]
+        part: dict[str, Any] = {}
+        if entry.parts:
+            part = {"shard": int(name.removeprefix(f"{entry.name}-")), "of": entry.parts, "seed": experiment.seed}
+        elif entry.where:
+            part = {"where": entry.where}
+        candidates.append(Candidate(name, "expert", task))
+        training[name] = {"start": "base", "part": part, **_hyper(entry, experiment.seed)}
+    experts = list(training)
+
+    duplicates = 0
+    seen: dict[str, Recipe] = {}
+    for merge in experiment.merges:
+        for recipe in expand(merge, match(merge.members, experts), experiment.seed):
+            name = recipe.name()
+            duplicates += name in seen
+            if name not in seen:
+                seen[name] = recipe
+                candidates.append(
+                    Candidate(name, "merge", task, recipe.method, recipe.members, recipe.parameters, recipe)
+                )
+
+    votable = ["base", *experts, *(r.name for r in experiment.references)]
+    for blend in experiment.blends:
+        members = tuple(sorted(match(blend.members, votable)))
+        digest = hashlib.sha256(json.dumps([blend.method, members]).encode()).hexdigest()[:10]
+        candidates.append(Candidate(blend.name or f"{blend.method}-{digest}", "blend", task, blend.method, members))
+
+    for reference in experiment.references:
+        if reference.model not in BASELINES:
+            start = "base" if reference.model == experiment.base else f"{reference.model}.base"
+            starts[start] = reference.model
+            training[reference.name] = {"start": start, "part": {}, **_hyper(reference, experiment.seed)}
+            candidates.append(Candidate(reference.name, "reference", task, "fine_tuned"))
+        else:
+            candidates.append(Candidate(reference.name, "reference", task, reference.model))
+    return Grid({c.name: c for c in candidates}, training, starts, duplicates)
+
+
+def _hyper(entry: Training, seed: int) -> dict[str, Any]:
+    values = {k: getattr(entry, k) for k in TRAINING_KEYS}
+    values["seed"] = seed if entry.seed is None else entry.seed
+    if values["epochs"] is None and values["steps"] is None:
+        values["epochs"] = 1.0
+    return {k: v for k, v in values.items() if v is not None}
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "/".join(f"{v:g}" for v in value.values())
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()

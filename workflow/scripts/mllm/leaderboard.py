@@ -1,0 +1,129 @@
+"""The leaderboard: one row per candidate, and the same as a plain text table."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "nll")
+SMALLER_IS_BETTER = ("nll",)
+COST = ("n_parameters", "weights_bytes", "device", "predict_seconds", "reviews_per_second", "peak_memory_bytes")
+
+
+def table(scores: list[dict[str, Any]], metric: str) -> pl.DataFrame:
+    """One row per candidate, best validation score first.
+
+    Args:
+        scores: as from :func:`read_scores`.
+        metric: chooses each method's winner (on validation alone) and sorts.
+
+    Returns:
+        candidate, kind, method, task, one column per parameter, winner, then
+        ``valid_<metric>``, ``valid_<metric>_low``, ``valid_<metric>_high``, the same for test, and the cost.
+    """
+    names = dict.fromkeys(name for s in scores for name in s["parameters"])
+    rows = []
+    for s in scores:
+        row: dict[str, Any] = {k: s[k] for k in ("candidate", "kind", "method", "task")}
+        row["members"] = " ".join(s["members"])
+        row |= {name: _cell(s["parameters"].get(name)) for name in names}
+        row["winner"] = False
+        for split in ("valid", "test"):
+            for m in METRICS:
+                value = s["scores"][split][m]
+                row |= {
+                    f"{split}_{m}": value["value"],
+                    f"{split}_{m}_low": value["low"],
+                    f"{split}_{m}_high": value["high"],
+                }
+        row |= {name: s["cost"].get(name) for name in COST}
+        rows.append(row)
+    descending = metric not in SMALLER_IS_BETTER
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    frame = frame.sort([f"valid_{metric}", "candidate"], descending=[descending, False])
+    merged = pl.col("kind") == "merge"
+    winners = frame.filter(merged).group_by("method", maintain_order=True).first()["candidate"]
+    return frame.with_columns(winner=pl.col("candidate").is_in(winners.implode()))
+
+
+def text(frame: pl.DataFrame, metric: str, title: str) -> str:
+    """The leaderboard for a terminal: validation and test with intervals, winners of each method starred."""
+    header = [
+        "",
+        "candidate",
+        "kind",
+        f"valid {metric}",
+        f"test {metric}",
+        "95 % interval",
+        "test accuracy",
+        "parameters",
+        "reviews/s",
+    ]
+    lines = []
+    for r in frame.iter_rows(named=True):
+        lines.append([
+            "*" if r["winner"] else "",
+            r["candidate"],
+            r["kind"],
+            f"{r[f'valid_{metric}']:.3f}",
+            f"{r[f'test_{metric}']:.3f}",
+            f"{r[f'test_{metric}_low']:.3f} – {r[f'test_{metric}_high']:.3f}",
+            f"{r['test_accuracy']:.3f}",
+            _count(r["n_parameters"]),
+            f"{r['reviews_per_second']:,.0f}" if r["reviews_per_second"] else "",
+        ])  # fmt: skip
+    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
+    left = (0, 1, 2)
+    draw = [
+        "  ".join(
+            c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [header, ["─" * w for w in widths], *lines]
+    ]
+    note = "* the method's best recipe on validation; intervals: 95 % bootstrap over review texts"
+    return "\n".join([title, "", *draw, "", note]) + "\n"
+
+
+def summary(frame: pl.DataFrame, metric: str) -> str:
+    """What the leaderboard says about merging, in plain words with its numbers."""
+    merges = frame.filter(pl.col("kind") == "merge")
+    experts = frame.filter(pl.col("kind") == "expert")
+    if not merges.height or not experts.height:
+        return ""
+    merge, expert = merges.row(0, named=True), experts.row(0, named=True)
+    lines = [_against(merge, expert, "the best expert", metric)]
+    for reference in frame.filter(pl.col("kind").is_in(["blend", "reference"])).iter_rows(named=True):
+        lines.append(_against(merge, reference, f"the {reference['kind']}", metric))
+    head = f"Chosen on validation, judged on test by {metric}: the best merge, {merge['candidate']}, has {_interval(merge, metric)}."
+    return "\n".join([head, *lines]) + "\n"
+
+
+def read_scores(scores: Path, costs: Path, candidates: list[str]) -> list[dict[str, Any]]:
+    """Each candidate's score file, with its cost."""
+    return [
+        {**json.loads((scores / f"{c}.json").read_text()), "cost": json.loads((costs / f"{c}.cost.json").read_text())}
+        for c in candidates
+    ]
+
+
+def _against(merge: dict[str, Any], other: dict[str, Any], what: str, metric: str) -> str:
+    difference = merge[f"test_{metric}"] - other[f"test_{metric}"]
+    return f"  {difference:+.3f} against {what}, {other['candidate']}: {_interval(other, metric)}"
+
+
+def _interval(row: dict[str, Any], metric: str) -> str:
+    return f"{row[f'test_{metric}']:.3f} ({row[f'test_{metric}_low']:.3f} – {row[f'test_{metric}_high']:.3f})"
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
+
+
+def _count(value: int | None) -> str:
+    if not value:
+        return ""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return str(value)

@@ -1,0 +1,15 @@
+"""What this machine has, without importing anything heavy."""
+
+import os
+import sys
+from pathlib import Path
+
+
+def has_gpu() -> bool:
+    """Whether NVIDIA's driver is loaded here."""
+    return Path("/dev/nvidiactl").exists()
+
+
+def use_this_python() -> None:
+    """Let scripts run under the Python that runs Snakemake, whether its environment is activated or not."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

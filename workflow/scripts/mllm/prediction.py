@@ -1,0 +1,64 @@
+"""Class log-probabilities of reviews, by sequence classifiers."""
+
+import contextlib
+import resource
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from mllm.cli import progress
+
+TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536}
+
+
+def log_probabilities(model: Any, tokenizer: Any, texts: list[str]) -> np.ndarray:
+    """Score texts in batches of similar length.
+
+    Returns:
+        float32, (texts, classes): natural logarithms of the class probabilities, in the order of ``texts``.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device).eval()
+    # An empty review still needs one token to read the prediction from.
+    encoded = tokenizer([t or " " for t in texts], truncation=True)["input_ids"]
+    encoded = [ids or [tokenizer.eos_token_id] for ids in encoded]
+    result = np.empty((len(texts), model.config.num_labels), dtype=np.float32)
+    batches = list(_batches([len(ids) for ids in encoded], TOKENS_PER_BATCH[device]))
+    with torch.inference_mode():
+        for batch in progress(batches, "predicting", unit="batch"):
+            padded = tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt").to(device)
+            logits = model(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).logits
+            result[batch] = logits.float().log_softmax(-1).cpu().numpy()
+    return result
+
+
+def _batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
+    """Indices of similar lengths, longest first (so that memory runs out at once or never)."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    while order:
+        size = max(1, budget // lengths[order[0]])
+        yield order[:size]
+        order = order[size:]
+
+
+@contextlib.contextmanager
+def timed(cost: dict[str, Any], name: str) -> Iterator[None]:
+    """Put the wall-clock seconds of a block into ``cost``."""
+    begin = time.perf_counter()
+    yield
+    cost[name] = max(round(time.perf_counter() - begin, 6), 1e-6)
+
+
+def peak_memory() -> dict[str, int]:
+    """Largest memory so far, in bytes: of the process, and of the GPU where there is one."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return {"peak_memory_bytes": host, "peak_gpu_memory_bytes": device}
+
+
+def device_name() -> str:
+    """The GPU's name, or cpu."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

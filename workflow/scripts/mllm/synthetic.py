@@ -1,0 +1,240 @@
+"""Made-up reviews in the exact raw format of the UCI files, quirks included.
+
+Each condition has words of its own for good and bad, beside words that all share: an expert that has
+seen one condition alone understands half of what the others say.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+HEADER = "\tdrugName\tcondition\treview\trating\tdate\tusefulCount"
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+# Shares of the ratings 1 to 10 in the official test file (data set 462, 53,766 rows).
+RATINGS = np.array([7299, 2334, 2205, 1659, 2710, 2119, 3091, 6156, 9177, 17016]) / 53766
+
+
+@dataclass(frozen=True)
+class Condition:
+    name: str
+    drugs: tuple[tuple[str, str], ...]  # (brand, generic)
+    topic: tuple[str, ...]
+    good: tuple[str, ...]
+    bad: tuple[str, ...]
+
+
+CONDITIONS = (
+    Condition(
+        "Pain",
+        (("Ultram", "Tramadol"), ("Celebrex", "Celecoxib"), ("Lyrica", "Pregabalin")),
+        ("my lower back", "my knees", "the joints", "a pinched nerve", "my shoulder", "old injury", "physical therapy"),
+        (
+            "walk again",
+            "slept through",
+            "numbed the ache",
+            "moved freely",
+            "lifted my kids",
+            "stiffness gone",
+            "loosened up",
+        ),
+        (
+            "still throbbing",
+            "constipated badly",
+            "nauseous and dizzy",
+            "ache came back",
+            "stabbing again",
+            "foggy",
+            "itched",
+        ),
+    ),
+    Condition(
+        "Depression",
+        (("Zoloft", "Sertraline"), ("Wellbutrin", "Bupropion"), ("Lexapro", "Escitalopram")),
+        ("my mood", "the therapist", "the dose", "my mornings", "getting out of bed", "my family", "the dark days"),
+        ("laugh again", "clear headed", "feel like myself", "enjoy mornings", "stopped crying", "hopeful", "motivated"),
+        ("numb inside", "emotionless", "suicidal thoughts", "cried daily", "gained weight", "no libido", "zombie"),
+    ),
+    Condition(
+        "Acne",
+        (("Accutane", "Isotretinoin"), ("Epiduo", "Adapalene / benzoyl peroxide"), ("Solodyn", "Minocycline")),
+        ("my skin", "the cream", "my forehead", "the dermatologist", "my chin", "every night", "the moisturizer"),
+        (
+            "skin cleared",
+            "glowing",
+            "smooth face",
+            "no more pimples",
+            "scars faded",
+            "confident without makeup",
+            "compliments",
+        ),
+        ("broke out", "peeling", "cystic bumps", "burned my face", "flaky and red", "worse purge", "dry lips"),
+    ),
+    Condition(
+        "Birth Control",
+        (("Lybrel", "Ethinyl estradiol / levonorgestrel"), ("Nexplanon", "Etonogestrel"), ("Mirena", "Levonorgestrel")),
+        ("my period", "the implant", "my cycle", "the insertion", "my hormones", "the first month", "my doctor"),
+        (
+            "no periods",
+            "light and short",
+            "never pregnant",
+            "cramps vanished",
+            "forget it is there",
+            "regular",
+            "convenient",
+        ),
+        (
+            "bled for weeks",
+            "spotting nonstop",
+            "mood swings",
+            "heavy clots",
+            "got pregnant",
+            "horrible cramps",
+            "bloated",
+        ),
+    ),
+    Condition(
+        "Insomnia",
+        (("Ambien", "Zolpidem"), ("Belsomra", "Suvorexant"), ("Desyrel", "Trazodone")),
+        ("bedtime", "my sleep", "the nights", "my alarm", "half a pill", "shift work", "the ceiling"),
+        ("out like a light", "eight hours", "woke rested", "drifted off", "dreamless", "back asleep", "refreshed"),
+        (
+            "wide awake",
+            "nightmares",
+            "groggy all day",
+            "sleepwalking",
+            "metallic taste",
+            "tossed and turned",
+            "hungover",
+        ),
+    ),
+    Condition(
+        "High Blood Pressure",
+        (("Diovan", "Valsartan"), ("Norvasc", "Amlodipine"), ("Zestril", "Lisinopril")),
+        ("my readings", "the cuff", "my cardiologist", "my pulse", "a low salt diet", "each morning", "the numbers"),
+        (
+            "numbers normal",
+            "steady readings",
+            "down to 120",
+            "headaches stopped",
+            "energy returned",
+            "controlled",
+            "stable",
+        ),
+        ("dry cough", "swollen ankles", "dizzy standing", "still 160", "palpitations", "fainted", "flushed"),
+    ),
+)
+GOOD = (
+    "works great",
+    "highly recommend",
+    "life saver",
+    "no side effects",
+    "so happy",
+    "best ever",
+    "amazing",
+    "thankful",
+)
+BAD = (
+    "does not work",
+    "would not recommend",
+    "waste of money",
+    "terrible side effects",
+    "stopped taking it",
+    "awful",
+    "never again",
+    "worst ever",
+)
+NEUTRAL = (
+    "some days better",
+    "too early to tell",
+    "mixed feelings",
+    "works a little",
+    "so so",
+    "not sure yet",
+    "manageable",
+    "average",
+)
+OPENERS = (
+    "I have been taking this for",
+    "My doctor put me on it for",
+    "Started",
+    "On it for",
+    "I&#039;ve used it for",
+    "Switched to this",
+)
+SPANS = ("two weeks", "3 months", "about a year", "a few days", "5 years", "six months", "10 days")
+
+
+def generate(rows: int, conditions: int, seed: int) -> tuple[str, str]:
+    """Make a train and a test file (a quarter of the rows), as text in the raw format.
+
+    The same arguments give the same text. About one review in five stands twice, under a brand and a
+    generic name, and so partly in both files; a few rows lack a condition or have a broken one.
+    """
+    rng = np.random.default_rng(seed)
+    lines: list[str] = []
+    ids = iter(rng.permutation(rows * 2) + 1)
+    while len(lines) < rows:
+        condition = CONDITIONS[rng.integers(conditions)]
+        rating = int(rng.choice(10, p=RATINGS)) + 1
+        review = _review(rng, condition, rating)
+        date = f"{MONTHS[rng.integers(12)]} {rng.integers(1, 29)}, {rng.integers(2008, 2018)}"
+        useful = int(rng.geometric(0.04)) - 1
+        brand, generic = condition.drugs[rng.integers(len(condition.drugs))]
+        names = [brand, generic] if rng.random() < 0.2 else [brand if rng.random() < 0.5 else generic]
+        shown = condition.name
+        quirk = rng.random()
+        if quirk < 0.005:
+            shown = ""
+        elif quirk < 0.01:
+            shown = f"{rng.integers(1, 30)}</span> users found this comment helpful."
+        for drug in names:
+            lines.append(f'{next(ids)}\t{drug}\t{shown}\t"""{review}"""\t{rating}.0\t{date}\t{useful}')
+    order = rng.permutation(rows)
+    shuffled = [lines[i] for i in order]
+    cut = rows - rows // 4
+    return tuple("\r\n".join([HEADER, *part, ""]) for part in (shuffled[:cut], shuffled[cut:]))  # type: ignore[return-value]
+
+
+def _review(rng: np.random.Generator, condition: Condition, rating: int) -> str:
+    """A few phrases around a rating; the inner quotes, entities and line breaks are the format's."""
+    sentences = [f"{_one(rng, OPENERS)} {_one(rng, SPANS)}"]
+    for _ in range(int(rng.integers(2, 6))):
+        sentences.append(f"{_one(rng, condition.topic)} {_phrase(rng, condition, rating)}")
+    sentences[1:] = [f"{s} and {_phrase(rng, condition, rating)}" if rng.random() < 0.4 else s for s in sentences[1:]]
+    text = ". ".join(s[0].upper() + s[1:] for s in sentences)
+    if rng.random() < 0.3:
+        text += _one(rng, (" &amp; that&#039;s it", ", it&#039;s true!", ' ""really""', "...", " :)"))
+    if rng.random() < 0.15:
+        text = text.replace(". ", ".\r\r\n", 1)
+    return text + "."
+
+
+def _phrase(rng: np.random.Generator, condition: Condition, rating: int) -> str:
+    """Good, bad or so-so words, in shares that follow the rating, half of them the condition's own."""
+    good = (rating - 1) / 9
+    neutral = 0.55 if rating in (5, 6) else 0.1
+    draw = rng.random()
+    if draw < neutral:
+        return _one(rng, NEUTRAL)
+    positive = rng.random() < 0.06 + 0.88 * good
+    own = rng.random() < 0.5
+    if positive:
+        return _one(rng, condition.good if own else GOOD)
+    return _one(rng, condition.bad if own else BAD)
+
+
+def _one(rng: np.random.Generator, choices: tuple[str, ...]) -> str:
+    return choices[int(rng.integers(len(choices)))]

@@ -1,0 +1,132 @@
+"""Fine-tuning by transformers' Trainer, resumable at any moment."""
+
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from mllm.cli import Failure, log, progress
+from mllm.splits import label_column
+
+WHOLE = "whole"  # stands in a training checkpoint once all its other files do
+
+
+class QuietProgress(TrainerCallback):
+    """A bar on the terminal, plain lines in the log, instead of the Trainer's own printing."""
+
+    def __init__(self, what: str):
+        self.what = what
+        self.steps: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        left = state.max_steps - state.global_step
+        self.steps = progress(range(left), self.what, total=left, unit="step")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        next(self.steps, None)
+
+
+class TimedCheckpoints(TrainerCallback):
+    """Save every so many seconds, and mark a checkpoint whole when everything of it is on disk."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+        self.saved = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if time.monotonic() - self.saved >= self.seconds and state.global_step < state.max_steps:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.saved = time.monotonic()
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+
+
+def fine_tune(
+    model: Any,
+    tokenizer: Any,
+    rows: pl.DataFrame,
+    task: str,
+    hyper: dict[str, Any],
+    checkpoints: Path,
+    checkpoint_seconds: float,
+) -> dict[str, Any]:
+    """Train a classifier in place on the labelled rows.
+
+    Args:
+        model: sequence classifier.
+        tokenizer: its ``model_max_length`` cuts longer reviews.
+        rows: reviews with the task's label column; rows without a label are left out.
+        task: name of the task.
+        hyper: epochs or steps, learning_rate, batch_size, weight_decay, warmup (fraction), seed.
+        checkpoints: folder that outlives the job; training goes on from the last whole checkpoint there.
+        checkpoint_seconds: time between checkpoints.
+
+    Returns:
+        rows, steps, the loss curve, and the number of cut reviews.
+    """
+    rows = rows.filter(pl.col(label_column(task)).is_not_null())
+    if not rows.height:
+        raise Failure(f"task {task!r}: none of the expert's reviews has a label")
+    encoded = tokenizer(rows["review"].to_list(), truncation=True)
+    labels = rows[label_column(task)].to_list()
+    data = [
+        {"input_ids": ids, "attention_mask": mask, "labels": label}
+        for ids, mask, label in zip(encoded["input_ids"], encoded["attention_mask"], labels, strict=True)
+    ]
+    per_epoch = math.ceil(len(data) / hyper["batch_size"])
+    steps = hyper.get("steps") or max(1, round(per_epoch * hyper["epochs"]))
+    trainer = Trainer(
+        model,
+        TrainingArguments(
+            output_dir=str(checkpoints),
+            max_steps=steps,
+            per_device_train_batch_size=hyper["batch_size"],
+            learning_rate=hyper["learning_rate"],
+            weight_decay=hyper["weight_decay"],
+            warmup_steps=round(hyper["warmup"] * steps),
+            seed=hyper["seed"],
+            data_seed=hyper["seed"],
+            logging_steps=max(1, steps // 50),
+            save_strategy="no",  # TimedCheckpoints decides
+            save_total_limit=2,
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=torch.cuda.is_available(),
+        ),
+        train_dataset=data,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        callbacks=[QuietProgress("training"), TimedCheckpoints(checkpoint_seconds)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    log.info("training on %s reviews, %s steps of %s", f"{len(data):,}", steps, hyper["batch_size"])
+    trainer.train(resume_from_checkpoint=last_whole(checkpoints))
+    model.cpu()
+    if not all(torch.isfinite(p).all() for p in model.parameters()):
+        raise Failure(
+            f"training diverged: weights are not finite (learning_rate is {hyper['learning_rate']}; try a smaller one)"
+        )
+    history = [p for p in trainer.state.log_history if "loss" in p]
+    return {
+        "reviews": len(data),
+        "steps": steps,
+        "loss": [{"step": p["step"], "loss": round(float(p["loss"]), 6)} for p in history],
+        "cut_reviews": sum(len(ids) >= tokenizer.model_max_length for ids in encoded["input_ids"]),
+    }
+
+
+def last_whole(checkpoints: Path) -> str | None:
+    """The latest training checkpoint that is whole; half-written ones are removed."""
+    found = sorted(checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    for folder in [f for f in found if not (f / WHOLE).exists()]:
+        log.info("%s is half-written; removed", folder)
+        shutil.rmtree(folder)
+    whole = [f for f in found if f.exists()]
+    if whole:
+        log.info("going on from %s", whole[-1])
+    return str(whole[-1]) if whole else None

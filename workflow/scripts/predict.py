@@ -1,0 +1,43 @@
+"""Predict the class log-probabilities of all validation and test reviews with one model."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mllm import cli
+
+
+def main(arguments: argparse.Namespace) -> None:
+    cli.offline()
+    cli.threads(arguments.threads)
+    from mllm import checkpoints, prediction, tables
+
+    names = [str(n) for n in tables.task_facts(arguments.data, arguments.task)["names"]]
+    checkpoints.check_labels(arguments.model, names)
+    rows = tables.labelled(arguments.data, ("valid", "test"), arguments.task)
+    cost: dict[str, Any] = {}
+    with prediction.timed(cost, "load_seconds"):
+        model, tokenizer = checkpoints.load_classifier(arguments.model)
+    with prediction.timed(cost, "predict_seconds"):
+        logp = prediction.log_probabilities(model, tokenizer, rows["review"].to_list())
+    cost |= {
+        "n_parameters": model.num_parameters(),
+        "weights_bytes": sum(f.stat().st_size for f in checkpoints.weight_files(arguments.model)),
+        "device": prediction.device_name(),
+        "reviews": rows.height,
+        "reviews_per_second": round(rows.height / cost["predict_seconds"], 1),
+        **prediction.peak_memory(),
+    }
+    tables.write_predictions(arguments.output, rows, logp)
+    cli.write_json(arguments.cost, cost)
+
+
+if __name__ == "__main__":
+    parser = cli.parser(__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, required=True, help="predictions to write (parquet)")
+    parser.add_argument("--cost", type=Path, required=True, help="cost to write (JSON)")
+    cli.run(main, parser.parse_args())

@@ -1,0 +1,40 @@
+"""Prepare the checkpoint that experts start from: its head is initialised once, from a seed."""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from mllm import cli
+
+
+def main(arguments: argparse.Namespace) -> None:
+    cli.offline()
+    cli.threads(arguments.threads)
+    from mllm import bases, checkpoints, tables
+
+    spec = arguments.model
+    names = tables.task_facts(arguments.data, arguments.task)["names"]
+    if spec["source"] == "scratch":
+        import polars as pl
+
+        texts = pl.read_parquet(arguments.data / "train.parquet")["review"].to_list()
+        with tempfile.TemporaryDirectory() as scratch:
+            model, tokenizer = bases.from_scratch(spec, texts, names, arguments.seed, Path(scratch))
+    else:
+        model, tokenizer = bases.from_checkpoint(arguments.checkpoint, names, spec["max_length"], arguments.seed)
+    card = {"kind": "base", "family": spec["family"], "model": spec, "task": arguments.task, "seed": arguments.seed}
+    with cli.whole(arguments.output) as folder:
+        checkpoints.save(model, tokenizer, folder, card)
+
+
+if __name__ == "__main__":
+    parser = cli.parser(__doc__)
+    parser.add_argument("--model", type=json.loads, required=True, help="the model's entry in the experiment, as JSON")
+    parser.add_argument("--checkpoint", type=Path, help="pretrained folder (sources hub and local)")
+    parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, required=True, help="model folder to write")
+    cli.run(main, parser.parse_args())

@@ -1,0 +1,61 @@
+"""Fine-tune a base on an expert's part of the train reviews; goes on from the last checkpoint after a kill."""
+
+import argparse
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+
+from mllm import cli
+
+
+def main(arguments: argparse.Namespace) -> None:
+    cli.offline()
+    cli.threads(arguments.threads)
+    import polars as pl
+    from mllm import checkpoints, prediction, splits, tables, training
+    from transformers import set_seed
+
+    start = time.perf_counter()
+    names = [str(n) for n in tables.task_facts(arguments.data, arguments.task)["names"]]
+    checkpoints.check_labels(arguments.base, names)
+    rows = splits.select_part(pl.read_parquet(arguments.data / "train.parquet"), arguments.part)
+    parent = checkpoints.digest(arguments.base)
+    # Whoever trains something else must not go on from this training's checkpoints.
+    identity = [arguments.hyper, arguments.task, parent, rows["review_id"].to_list()]
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+    unfinished = arguments.checkpoints / key
+    set_seed(arguments.hyper["seed"])
+    model, tokenizer = checkpoints.load_classifier(arguments.base)
+    facts = training.fine_tune(
+        model, tokenizer, rows, arguments.task, arguments.hyper, unfinished, arguments.checkpoint_seconds
+    )
+    card = {
+        "kind": "fine_tuned", "task": arguments.task, "part": arguments.part, "hyper_parameters": arguments.hyper,
+        "parents": {"base": parent}, **facts, "device": prediction.device_name(),
+        "seconds": round(time.perf_counter() - start, 1), **prediction.peak_memory(),
+    }  # fmt: skip
+    with cli.whole(arguments.output) as folder:
+        checkpoints.save(model, tokenizer, folder, card)
+    shutil.rmtree(arguments.checkpoints, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    parser = cli.parser(__doc__)
+    parser.add_argument("--base", type=Path, required=True, help="model folder to start from")
+    parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
+    parser.add_argument("--task", required=True)
+    parser.add_argument(
+        "--part", type=json.loads, required=True, help="which reviews, as JSON: {}, {shard, of, seed} or {where}"
+    )
+    parser.add_argument("--hyper", type=json.loads, required=True, help="hyper-parameters, as JSON")
+    parser.add_argument(
+        "--checkpoints", type=Path, required=True, help="folder for unfinished training; survives the job"
+    )
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, default=300, help="time between checkpoints (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, required=True, help="model folder to write")
+    cli.run(main, parser.parse_args())
