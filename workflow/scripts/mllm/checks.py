@@ -51,7 +51,7 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
         problems += [f"references[{i}].{p}" for p in _reference_problems(entry, models)]
     for i, entry in enumerate(_dicts(raw.get("blends"))):
         allowed = [*names, *_names(raw.get("references")), "base"]
-        problems += [f"blends[{i}].{p}" for p in _member_problems(entry.get("members"), allowed)[1]]
+        problems += [f"blends[{i}].{p}" for p in _member_problems(entry.get("members"), allowed if names else [])[1]]
     for i, entry in enumerate(_dicts(raw.get("tasks"))):
         if entry.get("label") == "condition" and entry.get("top") is None:
             problems.append(f"tasks[{i}].top: missing; label: condition needs the number of conditions")
@@ -99,8 +99,8 @@ def _merge_problems(entry: dict[str, Any], experts: list[str]) -> list[str]:
 
 def _member_problems(patterns: Any, allowed: list[str]) -> tuple[list[str], list[str]]:
     """The members that the patterns stand for, and what is wrong with the patterns."""
-    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
-        return [], []
+    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns) or not allowed:
+        return [], []  # no list of names, or nothing known to compare them with: told elsewhere
     problems = [
         f"members: {p!r} matches none of {_list(allowed)}{_nearest(p, allowed)}"
         for p in patterns
@@ -136,9 +136,6 @@ def _reference_problems(entry: dict[str, Any], models: list[str]) -> list[str]:
         problems.append(f"model: found {model!r}, expected one of {_list(allowed)}{_nearest(model, allowed)}")
     if entry.get("epochs") is not None and entry.get("steps") is not None:
         problems.append("epochs: stands beside steps; give one of them")
-    if model in BASELINES:
-        ignored = sorted(set(entry) - {"name", "model", "train", "seed"})
-        problems += [f"{key}: has no meaning for {model}; remove it" for key in ignored]
     return problems
 
 
@@ -153,8 +150,7 @@ def _locate(loc: tuple[int | str, ...], raw: Any) -> tuple[str, Any]:
             if isinstance(node, list) and step < len(node):
                 path, node = f"{path}[{step}]", node[step]
         elif isinstance(node, dict):
-            variant = step not in node and step in (node.get("method"), node.get("source")) and i + 1 < len(loc)
-            if not variant:
+            if step in node or i + 1 == len(loc):
                 path, node = (f"{path}.{step}" if path else str(step)), node.get(step)
     return path or "the file", node
 
@@ -234,7 +230,9 @@ def _model_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseMo
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    return tuple(
+    """What pydantic's paths call a variant of a union: its method or source, or its class's own tag."""
+    own = {"Baseline": ("baseline",), "Reference": ("fine_tuned",)}.get(model.__name__, ())
+    return own + tuple(
         t
         for key in ("method", "source")
         if key in model.model_fields

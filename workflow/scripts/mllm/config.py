@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError
 
 from mllm.recipes import AnyMerge, Seed, Strict
 
@@ -144,12 +144,31 @@ class Expert(Training):
 
 
 class Reference(Training):
-    """What to compare the merges with."""
+    """A model, fine-tuned on all of train, to compare the merges with."""
 
     name: Name
-    model: str
+    model: Annotated[str, Field(json_schema_extra={"not": {"enum": list(BASELINES)}})]
     """A name under models, or tfidf (TF-IDF and logistic regression), or majority (the most frequent class)."""
     train: Literal["all"] = "all"
+
+
+class Baseline(Strict):
+    """What needs no language model, to compare the merges with."""
+
+    name: Name
+    model: Literal["tfidf", "majority"]
+    """tfidf (TF-IDF and logistic regression), majority (the most frequent class), or a name under models."""
+    train: Literal["all"] = "all"
+
+
+def _is_baseline(value: Any) -> str:
+    model = value.get("model") if isinstance(value, dict) else getattr(value, "model", None)
+    return "baseline" if model in BASELINES else "fine_tuned"
+
+
+AnyReference = Annotated[
+    Annotated[Baseline, Tag("baseline")] | Annotated[Reference, Tag("fine_tuned")], Discriminator(_is_baseline)
+]
 
 
 class Blend(Strict):
@@ -185,7 +204,7 @@ class Experiment(Strict):
     experts: Annotated[list[Expert], Field(min_length=1)]
     merges: list[AnyMerge] = Field(default_factory=list)
     blends: list[Blend] = Field(default_factory=list)
-    references: list[Reference] = Field(default_factory=list)
+    references: list[AnyReference] = Field(default_factory=list)
     compare: Compare = Compare()
     keep: Literal["none", "winners", "all"] = "winners"
     """Merged weights to keep once they are scored."""

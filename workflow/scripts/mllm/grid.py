@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from mllm.checks import expert_names, match
-from mllm.config import BASELINES, Experiment, Training
+from mllm.config import Experiment, Reference, Training
 from mllm.recipes import Recipe, expand
 
 TRAINING_KEYS = tuple(Training.model_fields)
@@ -104,7 +104,7 @@ def build(experiment: Experiment) -> Grid:
         candidates.append(Candidate(blend.name or f"{blend.method}-{digest}", "blend", task, blend.method, members))
 
     for reference in experiment.references:
-        if reference.model not in BASELINES:
+        if isinstance(reference, Reference):
             start = "base" if reference.model == experiment.base else f"{reference.model}.base"
             starts[start] = reference.model
             training[reference.name] = {"start": start, "part": {}, **_hyper(reference, experiment.seed)}

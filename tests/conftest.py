@@ -1,0 +1,104 @@
+"""What tests share: the project in a folder of its own, real Snakemake, the demonstration run once."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ROOT / "workflow/scripts"
+REAL = ROOT.parent / "shared/data"
+
+# pytest's own process must not reach the network either.
+os.environ.update(HF_HUB_OFFLINE="1")
+
+
+class Project:
+    """A copy of the project in which Snakemake can run without disturbing anything."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def snakemake(self, *arguments: str, ok: bool = True) -> str:
+        """Run Snakemake; returns what it printed, with the logs' order kept."""
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", *arguments],
+            cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        assert (done.returncode == 0) == ok, done.stdout[-8000:]
+        return done.stdout
+
+    def planned(self, *arguments: str) -> Counter[str]:
+        """Rule -> number of jobs that a dry run announces; the target `all` aside."""
+        out = self.snakemake("-n", *arguments)
+        if "Nothing to be done" in out:
+            return Counter()
+        lines = out[out.index("Job stats:") :].splitlines()[3:]
+        jobs: Counter[str] = Counter()
+        for line in lines:
+            if not line.split() or line.startswith("total"):
+                break
+            rule, count = line.split()
+            jobs[rule] = int(count)
+        jobs.pop("all", None)
+        return jobs
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        file = self.folder / path
+        text = file.read_text()
+        assert old in text, f"{old!r} not in {path}"
+        file.write_text(text.replace(old, new, 1))
+
+    def copy(self, target: Path) -> "Project":
+        shutil.copytree(self.folder, target, symlinks=True)
+        return Project(target)
+
+
+def fresh(target: Path) -> Project:
+    """The files that git knows or would add, and nothing else."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        source = ROOT / name
+        if source.exists() or source.is_symlink():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target / name, follow_symlinks=False)
+    return Project(target)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return fresh(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The demonstration, run whole, once. Do not write to it: take demo.copy(tmp_path / "x")."""
+    made = fresh(tmp_path_factory.mktemp("demo") / "project")
+    made.output = made.snakemake("--profile", "profiles/local", "--configfile", "config/demo.yaml")  # type: ignore[attr-defined]
+    return made
+
+
+@pytest.fixture(scope="session")
+def real_rows() -> Path:
+    """Real rows of the Drugs.com reviews, which are not part of the project."""
+    folder = REAL / "drugscom"
+    if not folder.exists():
+        pytest.skip(f"no real reviews at {folder}")
+    return folder
+
+
+def run_script(name: str, *arguments: object, ok: bool = True) -> str:
+    """Run a script of the workflow by hand; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert (done.returncode == 0) == ok, done.stdout
+    return done.stdout

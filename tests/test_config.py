@@ -1,0 +1,207 @@
+import copy
+import json
+import time
+
+import jsonschema
+import pytest
+import yaml
+from conftest import ROOT
+
+from mllm import config, grid, scoring
+from mllm.leaderboard import METRICS
+
+DEMO = config.read_yaml(ROOT / "config/demo.yaml")
+
+
+def changed(**paths):
+    """The demo's plain values with some replaced: a path is a.b.0.c with __ for the dots; ... removes the key."""
+    raw = copy.deepcopy(DEMO)
+    for path, value in paths.items():
+        *parents, last = [int(p) if p.isdigit() else p for p in path.split("__")]
+        node = raw
+        for step in parents:
+            node = node[step]
+        if value is ...:
+            del node[last]
+        else:
+            node[last] = value
+    return raw
+
+
+TIES = {"method": "ties", "members": ["pain", "acne"], "density": 0.5}
+DARE = {"method": "dare_linear", "members": ["pain", "acne"], "density": 0.5}
+LINEAR = {"method": "linear", "members": ["pain", "acne"]}
+
+# (what is changed in a good file, pieces that the one message about it must have)
+BAD = [
+    ({"mergs": []}, ["mergs", "unknown key", "did you mean 'merges'"]),
+    ({"seed": "17"}, ["seed", "'17'", "whole number"]),
+    ({"seed": -1}, ["seed", "-1"]),
+    ({"name": "a/b"}, ["name", "'a/b'", "letters"]),
+    ({"name": ...}, ["name", "missing"]),
+    ({"tasks__0__label": "raiting"}, ["tasks[0].label", "'raiting'", "did you mean 'rating'"]),
+    ({"tasks__0__label": "condition"}, ["tasks[0].top", "missing"]),
+    ({"tasks__0__top": 5}, ["tasks[0].top", "only for label: condition"]),
+    ({"tasks": []}, ["tasks", "at least 1"]),
+    ({"data": {"source": "kaggle"}}, ["data", "'kaggle'", "uci"]),
+    ({"data": {"source": "local", "train": "a.tsv"}}, ["data.test", "missing"]),
+    ({"data__rows": 5.5}, ["data.rows", "5.5", "whole number"]),
+    ({"split__valid": 1.0}, ["split.valid", "1.0", "less than 1"]),
+    ({"split__mode": "offical"}, ["split.mode", "did you mean 'official'"]),
+    ({"base": "gpt2"}, ["base", "'gpt2'", "tiny-gpt2"]),
+    ({"models__0__source": "scrach"}, ["models[0]", "did you mean 'scratch'"]),
+    ({"models__0__width": 0}, ["models[0].width", "0"]),
+    ({"models__0__pretrain__step": 3}, ["models[0].pretrain.step", "did you mean 'steps'"]),
+    (
+        {"models__0": {"name": "g", "source": "hub", "id": "openai-community/gpt2", "revision": "main"}, "base": "g"},
+        ["models[0].revision", "'main'", "40 hexadecimal"],
+    ),
+    ({"experts__1__name": "pain"}, ["'pain' names 2 candidates"]),
+    ({"experts__0__name": "base"}, ["'base' names 2 candidates", "base's own name"]),
+    ({"experts__0__epochs": 1.0}, ["experts[0].epochs", "steps"]),
+    ({"experts__0__parts": 3}, ["experts[0].parts", "where"]),
+    ({"experts__0__where": {"conditon": ["Pain"]}}, ["experts[0].where.conditon", "did you mean 'condition'"]),
+    ({"experts__0__learning_rate": True}, ["experts[0].learning_rate", "true", "number"]),
+    ({"experts__0__learning_rate": "fast"}, ["experts[0].learning_rate", "'fast'"]),
+    ({"merges__0": {"method": "tise", "members": ["pain"]}}, ["merges[0]", "'tise'", "did you mean 'ties'"]),
+    ({"merges__0__members": ["pian", "acne"]}, ["merges[0].members", "'pian'", "did you mean 'pain'"]),
+    ({"merges__0__members": ["shard-*"]}, ["merges[0].members", "'shard-*'", "matches none"]),
+    ({"merges__0__members": ["pain"]}, ["merges[0].members", "at least 2"]),
+    ({"merges__0__members": ["pain", "pain"]}, ["merges[0].members", "2 times"]),
+    ({"merges__1__members": ["pain", "acne", "depression"]}, ["merges[1].members", "exactly 2", "found 3"]),
+    ({"merges__1__t": [0.5, 1.5]}, ["merges[1].t[1]", "1.5", "less than or equal to 1"]),
+    ({"merges__1__t": ...}, ["merges[1].t", "missing"]),
+    ({"merges__0": {**TIES, "densitty": 0.5}}, ["merges[0].densitty", "did you mean 'density'"]),
+    ({"merges__0": {**TIES, "density": 30}}, ["merges[0].density", "30", "not a percentage"]),
+    ({"merges__0": {**TIES, "density": 0}}, ["merges[0].density", "greater than 0"]),
+    ({"merges__0": {**TIES, "density": -1}}, ["merges[0].density", "-1"]),
+    ({"merges__0": {**TIES, "density": []}}, ["merges[0].density", "at least 1"]),
+    ({"merges__0": {**TIES, "lambda": float("nan")}}, ["merges[0].lambda", "nan", "finite"]),
+    ({"merges__0": {**TIES, "lamda": 1.0}}, ["merges[0].lamda", "did you mean 'lambda'"]),
+    ({"merges__0": {**TIES, "weight": True}}, ["merges[0].weight", "true", "finite number"]),
+    ({"merges__0": {**TIES, "weight": "0.5"}}, ["merges[0].weight", "'0.5'"]),
+    ({"merges__0": {**TIES, "weight": {"pain": 1.0}}}, ["merges[0].weight", "no weight for acne"]),
+    ({"merges__0": {**TIES, "weight": {"pain": 1.0, "acne": 1, "x": 1}}}, ["merges[0].weight", "'x'"]),
+    ({"merges__0": {**TIES, "weight": float("nan")}}, ["merges[0].weight", "nan"]),
+    ({"merges__0": {**LINEAR, "weight": 0}}, ["merges[0].weight", "sum to 0"]),
+    ({"merges__0": {**LINEAR, "weight": [1.0, {"pain": 1, "acne": -1}]}}, ["merges[0].weight[1]", "sum to 0"]),
+    ({"merges__0": {**LINEAR, "t": 0.5}}, ["merges[0].t", "unknown key"]),
+    ({"merges__0": {**DARE, "seed": 1.5}}, ["merges[0].seed", "1.5", "whole number"]),
+    ({"merges__0": {**DARE, "rescale": "yes"}}, ["merges[0].rescale", "true or false"]),
+    ({"blends__0__members": ["nobody"]}, ["blends[0].members", "'nobody'"]),
+    ({"blends__0__method": "softvote"}, ["blends[0].method", "did you mean 'soft_vote'"]),
+    ({"references__0__model": "tfdif"}, ["references[0].model", "did you mean 'tfidf'"]),
+    ({"references__0__epochs": 3}, ["references[0].epochs", "unknown key"]),
+    ({"compare__metric": "f1"}, ["compare.metric", "'f1'", "macro_f1"]),
+    ({"keep": "some"}, ["keep", "'some'", "winners"]),
+    ({"experts": {"pain": 1}}, ["experts", "list"]),
+]
+
+
+@pytest.mark.parametrize(("change", "pieces"), BAD, ids=[pieces[0] + str(i) for i, (_, pieces) in enumerate(BAD)])
+def test_bad_file_gets_one_clear_line(change, pieces):
+    with pytest.raises(config.ExperimentError) as caught:
+        config.parse(changed(**change), "some.yaml")
+    assert "some.yaml" in str(caught.value)
+    matching = [p for p in caught.value.problems if all(piece in p for piece in pieces)]
+    assert len(matching) == 1, caught.value.problems
+    # Consequences of a wrong name elsewhere may be told too, but the same key only once.
+    keys = [p.split(":")[0] for p in caught.value.problems]
+    assert len(keys) == len(set(keys))
+
+
+def test_all_errors_at_once():
+    raw = changed(mergs=[], seed="x", merges__0__members=["pian"], base=..., keep="x")
+    with pytest.raises(config.ExperimentError) as caught:
+        config.parse(raw)
+    assert {p.split(":")[0] for p in caught.value.problems} == {"mergs", "seed", "merges[0].members", "base", "keep"}
+    assert str(caught.value).startswith("experiment: 5 errors")
+
+
+@pytest.mark.parametrize("raw", [{}, {"merges": None, "models": 3, "experts": [None, "x", {"name": 4}]}, {"data": []}])
+def test_malformed_values_never_crash(raw):
+    with pytest.raises(config.ExperimentError):
+        config.parse(raw)
+
+
+@pytest.mark.parametrize("name", ["config", "demo", "local"])
+def test_shipped_experiments_are_good(name):
+    raw = config.read_yaml(ROOT / f"config/{name}.yaml")
+    experiment = config.parse(raw)
+    assert len(grid.build(experiment).merges) >= 5
+    assert {m.method for m in experiment.merges} >= {"linear", "slerp", "ties", "dare_linear", "dare_ties"}
+
+
+def test_schema_file_is_up_to_date_and_agrees_with_the_model():
+    schema = json.loads((ROOT / "config/experiment.schema.json").read_text())
+    assert schema == json.loads(json.dumps(config.json_schema()))
+    validator = jsonschema.Draft202012Validator(schema)
+    for name in ("config", "demo", "local"):
+        validator.validate(config.read_yaml(ROOT / f"config/{name}.yaml"))
+    # What the schema alone can see, it refuses too.
+    refused = [change for change, _ in BAD if list(validator.iter_errors(changed(**change)))]
+    assert len(refused) >= 35
+
+
+def test_resolved_experiment_reads_back_the_same():
+    experiment = config.parse(DEMO)
+    text = yaml.safe_dump(experiment.model_dump(by_alias=True, exclude_none=True))
+    assert config.parse(yaml.safe_load(text)) == experiment
+
+
+def test_a_key_written_twice_is_refused(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text("name: a\nseed: 1\nname: b\n")
+    with pytest.raises(config.ExperimentError, match=r"x\.yaml(.|\n)*line 3: key 'name' is written twice"):
+        config.read_yaml(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"- 1\n", "a list"), (b"a: [", "not valid YAML"), (b"a: \xff", "not UTF-8 at byte 3"), (b"", "nothing")],
+)
+def test_unreadable_files(tmp_path, content, message):
+    file = tmp_path / "x.yaml"
+    file.write_bytes(content)
+    with pytest.raises(config.ExperimentError, match=message):
+        config.read_yaml(file)
+    with pytest.raises(config.ExperimentError, match="no such file"):
+        config.read_yaml(tmp_path / "y.yaml")
+
+
+def test_numbers_with_an_exponent_are_numbers(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text("a: 6e-5\nb: 6.0e-5\nc: 1E3\nd: 0x1f\ne: 12\n")
+    assert config.read_yaml(file) == {"a": 6e-5, "b": 6e-5, "c": 1000.0, "d": 31, "e": 12}
+
+
+def test_combine_replaces_lists_and_merges_maps(tmp_path):
+    first, second = tmp_path / "1.yaml", tmp_path / "2.yaml"
+    first.write_text("data: {source: local, train: a, test: b}\nmerges: [1, 2]\n")
+    second.write_text("data: {test: c}\nmerges: [3]\n")
+    combined = config.combine([first, second], {"data": {"train": "z"}})
+    assert combined == {"data": {"source": "local", "train": "z", "test": "c"}, "merges": [3]}
+
+
+def test_metrics_have_one_list():
+    allowed = config.Metric.__args__
+    assert tuple(allowed) == METRICS
+    assert {*scoring.metrics(True), "nll"} == set(METRICS)
+
+
+def test_checking_is_cheap():
+    """No torch, no mergekit, no transformers: Snakemake checks the file again in every job."""
+    import subprocess
+    import sys
+
+    code = "import sys; sys.path.insert(0, 'workflow/scripts'); from mllm import config, grid, console, code, machine;" \
+           "grid.build(config.load('config/config.yaml')); print(*sys.modules)"  # fmt: skip
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "mergekit", "transformers", "polars", "numpy"} & set(out.split())
+
+
+def test_a_large_grid_is_expanded_quickly():
+    raw = changed(merges=[{**DARE, "seed": list(range(5000))}])
+    begin = time.process_time()
+    assert len(grid.build(config.parse(raw)).merges) == 5000
+    assert time.process_time() - begin < 10  # seconds; a quadratic expansion takes minutes
