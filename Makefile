@@ -35,7 +35,7 @@ demo: .venv/.ready ## run the embedded experiment: no download, no GPU, minutes
 
 .PHONY: test
 test: .venv/.ready ## run all tests
-	.venv/bin/python -m pytest -q --durations=10
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile --durations=10
 
 .PHONY: check
 check: .venv/.ready ## lint, formats, types, and that generated files are up to date
@@ -50,7 +50,7 @@ check: .venv/.ready ## lint, formats, types, and that generated files are up to 
 
 .PHONY: grid
 grid: .venv/.ready ## print an experiment's grid and its state: make grid CONFIG=config/demo.yaml
-	$(SNAKEMAKE) grid --cores 1 --quiet all --configfile $(CONFIG)
+	$(SNAKEMAKE) grid --quiet all --configfile $(CONFIG)
 
 .PHONY: bench
 bench: .venv/.ready ## measure (see benchmarks/README.md)

@@ -6,7 +6,6 @@ import jsonschema
 import pytest
 import yaml
 from conftest import ROOT
-
 from mllm import config, grid, scoring
 from mllm.leaderboard import METRICS
 

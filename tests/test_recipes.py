@@ -2,9 +2,8 @@ import copy
 import random
 
 import pytest
-from test_config import DEMO, changed
-
 from mllm import config, grid
+from test_config import DEMO, changed
 
 
 def merges(*entries):
@@ -52,7 +51,9 @@ def test_names_differ_when_anything_does():
 
 
 def test_a_point_written_twice_runs_once_and_is_counted():
-    built = grid.build(config.parse(changed(merges=[{"method": "slerp", "members": ["pain", "acne"], "t": [0.5, 0.5]}])))
+    built = grid.build(
+        config.parse(changed(merges=[{"method": "slerp", "members": ["pain", "acne"], "t": [0.5, 0.5]}]))
+    )
     assert len(built.merges) == 1
     assert built.duplicates == 1
 
@@ -80,7 +81,9 @@ def test_names_are_safe_and_short():
 
 
 def test_parts_make_numbered_experts():
-    raw = changed(experts=[{"name": "shard", "parts": 12}], merges=[{"method": "linear", "members": ["shard-*"]}], blends=[])
+    raw = changed(
+        experts=[{"name": "shard", "parts": 12}], merges=[{"method": "linear", "members": ["shard-*"]}], blends=[]
+    )
     built = grid.build(config.parse(raw))
     assert [c.name for c in built.of_kind("expert")] == [f"shard-{i}" for i in range(12)]
     assert built.training["shard-3"]["part"] == {"shard": 3, "of": 12, "seed": 17}

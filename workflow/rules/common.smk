@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -20,6 +21,10 @@ machine.use_this_python()
 # dry run (5.3 against 4.4 s at 1,000 merges).
 gc.set_threshold(200_000, 20, 100)
 
+# `snakemake` and `snakemake grid` alone work too: with all cores of this machine, where nothing else was said.
+if workflow.resource_settings.cores is None and workflow.resource_settings.nodes is None:
+    workflow.resource_settings.cores = len(os.sched_getaffinity(0))
+
 # Read here, not by Snakemake: it would keep the last of two equal keys, and mix the default file into another one.
 CONFIG_FILES = [os.path.relpath(f) for f in workflow.config_settings.configfiles] or ["config/config.yaml"]
 OVERRIDE = dict(workflow.config_settings.config)
@@ -28,13 +33,10 @@ try:
 except experiments.ExperimentError as error:
     raise WorkflowError(str(error)) from None
 GRID = grid.build(EXPERIMENT)
+STARTED = time.time()
 TASK = EXPERIMENT.tasks[0].name
 RESULTS = f"results/{EXPERIMENT.name}"
 console.install(workflow, GRID)
-# A submitted job asks for a GPU; a local one does only where this machine has one.
-GPU = int(workflow.non_local_exec or not workflow.is_main_process or machine.has_gpu())
-
-
 # For `--sdm apptainer`, built from envs/mllm.def; else the Python that runs Snakemake has all that is needed.
 container: "envs/mllm.sif"
 
@@ -78,12 +80,18 @@ def members_of(wildcards, ending):
     return [f"{RESULTS}/predictions/{m}.{ending}" for m in GRID.candidates[wildcards.candidate].members]
 
 
+def gpu(wildcards):
+    """A submitted job asks for a GPU; a local one does only where this machine has one."""
+    return int(workflow.non_local_exec or machine.has_gpu())
+
+
 def by_attempt(amount):
     """A resource that doubles when the first attempt was too small."""
     return lambda wildcards, attempt: amount * 2 ** (attempt - 1)
 
 
 def farewell():
-    """What a run ends with: the leaderboard, if it made one."""
+    """What a run ends with: the leaderboard, if this run made it."""
     board = Path(RESULTS, "leaderboard.txt")
-    return f"\n{board.read_text()}\nAll of it: {RESULTS}/leaderboard.csv" if board.exists() else ""
+    made = board.exists() and board.stat().st_mtime >= STARTED
+    return f"\n{board.read_text()}\nAll of it: {RESULTS}/leaderboard.csv" if made else ""

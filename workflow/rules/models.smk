@@ -27,7 +27,7 @@ rule prepare_base:
         start=one_of(GRID.starts),
     threads: 2
     resources:
-        gpu=GPU,
+        gpu=gpu,
         mem_mb=by_attempt(8000),
         runtime="1h",
     params:
@@ -55,7 +55,7 @@ rule train_expert:
     wildcard_constraints:
         expert=one_of(GRID.training),
     resources:
-        gpu=GPU,
+        gpu=gpu,
         mem_mb=by_attempt(16000),
         runtime="8h",
     params:

@@ -20,7 +20,7 @@ rule predict:
     wildcard_constraints:
         candidate=other_than([*BLENDS, *FITTED]),
     resources:
-        gpu=GPU,
+        gpu=gpu,
         mem_mb=by_attempt(8000),
         runtime="2h",
     params:

@@ -1,6 +1,7 @@
 """Fine-tune a base on an expert's part of the train reviews; goes on from the last checkpoint after a kill."""
 
 import argparse
+import contextlib
 import hashlib
 import json
 import shutil
@@ -39,6 +40,8 @@ def main(arguments: argparse.Namespace) -> None:
     with cli.whole(arguments.output) as folder:
         checkpoints.save(model, tokenizer, folder, card)
     shutil.rmtree(arguments.checkpoints, ignore_errors=True)
+    with contextlib.suppress(OSError):  # other experts are still at work there, or it never was
+        arguments.checkpoints.parent.rmdir()
 
 
 if __name__ == "__main__":

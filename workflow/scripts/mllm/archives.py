@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def extract(archive: Path, members: tuple[Member, ...], folder: Path) -> None:
                         while block := source.read(BLOCK):
                             out.write(block)
                     _verify(partial, member)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         size = archive.stat().st_size
         archive.unlink()
         raise Failure(

@@ -45,9 +45,11 @@ def from_checkpoint(
         )  # fmt: skip
     except (OSError, ValueError) as error:
         raise Failure(f"{folder}: cannot be loaded as a sequence classifier: {str(error).splitlines()[0]}") from None
-    # A checkpoint's own head, if it has one of the right size, would differ from a fresh one.
+    # A checkpoint's own head, if it has one of the right size, was loaded: draw it anew all the same.
     for name, module in model.named_children():
         if name in ("score", "classifier", "classification_head"):
+            for tensor in [module, *module.modules(), *module.parameters()]:
+                tensor._is_hf_initialized = False  # transformers initialises nothing twice
             set_seed(seed)
             module.apply(model._init_weights)
     positions = getattr(model.config, "max_position_embeddings", None)

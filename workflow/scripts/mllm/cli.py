@@ -121,5 +121,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise Failure(f"{path}: no such file; what makes it did not run, or did not end") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise Failure(f"{path}: not valid JSON ({error}); delete it and run again") from None

@@ -25,6 +25,8 @@ def install(workflow: Any, grid: Grid) -> None:
     from snakemake.logging import DefaultFormatter, logger
 
     class Formatter(DefaultFormatter):
+        """One line per job; the rest is Snakemake's."""
+
         def format_job_info(self, msg: dict[str, Any]) -> str:
             what = describe(grid, msg["rule_name"], msg["wildcards"])
             return f"{msg['rule_name']:<16} {what}  ← {why(str(msg['reason']))}"

@@ -1,0 +1,83 @@
+"""What a run looks like, and the files that must agree with uv.lock."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+
+import pytest
+import yaml
+from conftest import ROOT, SCRIPTS
+from mllm import console
+
+
+@pytest.mark.parametrize(
+    ("reason", "short"),
+    [
+        ("Missing output files: a, b; Input files updated by another job: c", "missing, input will change"),
+        ("Updated input files: x", "input changed"),
+        ("Code has changed since last execution", "rule changed"),
+        ("Set of input files has changed since last execution", "other inputs"),
+        ("Something new", "Something new"),
+        (
+            "Params have changed since last execution: Union of exclusive params before and now across all output: before: 'a' now: 'b'",
+            "parameters changed: 'a' → 'b'",
+        ),
+    ],
+)
+def test_reasons(reason, short):
+    assert console.why(reason) == short
+
+
+def test_the_end_of_a_log(tmp_path):
+    (tmp_path / "x").write_text("\n".join(map(str, range(100))))
+    assert console.tail(tmp_path / "x") == [str(i) for i in range(80, 100)]
+    assert console.tail(tmp_path / "none") == ["(no log was written)"]
+
+
+def test_environment_files_agree_with_the_lock():
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    locked = {p["name"]: p["version"] for p in lock["package"] if "version" in p}
+    requirements = [
+        line for line in (ROOT / "envs/requirements.txt").read_text().splitlines() if not line.startswith("#")
+    ]
+    conda = yaml.safe_load((ROOT / "envs/mllm.yaml").read_text())
+    assert conda["dependencies"][-1]["pip"] == requirements
+    pins = dict(line.split(" ;")[0].split("==") for line in requirements)
+    assert {n.split("[")[0]: v for n, v in pins.items()}.items() <= locked.items()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    direct = {re.split(r"[=<>~\[ ]", d)[0] for d in project["dependencies"]}
+    assert direct <= {n.split("[")[0] for n in pins}
+    # What runs here is what is locked.
+    for name in direct:
+        assert metadata.version(name).split("+")[0] == locked[name]
+    # And the lock names public places only.
+    assert set(re.findall(r"https://([^/\"]+)", (ROOT / "uv.lock").read_text())) == {
+        "pypi.org",
+        "files.pythonhosted.org",
+    }
+
+
+def test_every_script_explains_itself_quickly():
+    for script in sorted(SCRIPTS.glob("*.py")):
+        done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
+        assert done.returncode == 0, script
+        assert "--log" in done.stdout
+        assert done.stdout.count("\n") > 5
+
+
+def test_rules_scripts_and_logs_share_their_names():
+    rules = "".join(p.read_text() for p in (ROOT / "workflow/rules").glob("*.smk"))
+    names = set(re.findall(r"^ *rule (\w+):", rules, re.M))
+    assert {s.stem for s in SCRIPTS.glob("*.py")} == names - {"report"}
+    for name in names - {"report"}:
+        body = re.search(rf"rule {name}:(.*?)(?=\n *rule |\Z)", rules, re.S).group(1)
+        assert f"scripts/{name}.py" in body
+        assert re.search(rf"logs?[>/]+{name}[./]", body), name
+
+
+def test_front_page_is_short():
+    assert len((ROOT / "Snakefile").read_text().splitlines()) <= 60
+    long = {p.name: n for p in SCRIPTS.rglob("*.py") if (n := len(p.read_text().splitlines())) > 330}
+    assert not long

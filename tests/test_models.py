@@ -1,0 +1,263 @@
+"""Bases, training and prediction on tiny models: reproducible, resumable, equal to the plain way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from conftest import SCRIPTS, run_script
+from mllm import bases, checkpoints, prediction
+from mllm.cli import write_json
+from safetensors.torch import load_file
+
+TEXTS = [f"{'good great' if i % 2 else 'bad awful'} pill number {i} {'word ' * (i % 17)}" for i in range(240)]
+SPEC = {
+    "name": "tiny", "family": "classifier", "source": "scratch", "width": 32, "layers": 2, "heads": 2,
+    "vocabulary": 300, "max_length": 24, "pretrain": {"steps": 5, "batch_size": 4, "learning_rate": 1e-3},
+}  # fmt: skip
+HYPER = {"steps": 40, "learning_rate": 2e-3, "batch_size": 16, "weight_decay": 0.01, "warmup": 0.1, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    labels = [i % 2 for i in range(len(TEXTS))]
+    frame = pl.DataFrame(
+        {"review_id": range(len(TEXTS)), "group": range(len(TEXTS)), "review": TEXTS, "label_t": labels}
+    )
+    for split, part in (("train", frame[:160]), ("valid", frame[160:200]), ("test", frame[200:])):
+        part.write_parquet(folder / f"{split}.parquet")
+    write_json(folder / "split.json", {"tasks": {"t": {"names": ["bad", "good"], "ordered": True}}})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("models") / "base"
+    run_script("prepare_base", *base_arguments(data), "--output", out)
+    return out
+
+
+def base_arguments(data, seed=3):
+    return ["--model", json.dumps(SPEC), "--data", data, "--task", "t", "--seed", seed]
+
+
+def train_arguments(data, base, folder, **hyper):
+    return [
+        "--base", base, "--data", data, "--task", "t", "--part", "{}", "--hyper", json.dumps({**HYPER, **hyper}),
+        "--checkpoints", folder / "checkpoints", "--output", folder / "expert",
+    ]  # fmt: skip
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def expert(data, base, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    run_script("train_expert", *train_arguments(data, base, folder))
+    assert not (folder / "checkpoints").exists()
+    return folder / "expert"
+
+
+def test_a_base_is_the_same_bytes_again_and_another_with_another_seed(data, base, tmp_path):
+    run_script("prepare_base", *base_arguments(data), "--output", tmp_path / "again")
+    run_script("prepare_base", *base_arguments(data, seed=4), "--output", tmp_path / "other")
+    assert weights(tmp_path / "again") == weights(base)
+    assert weights(tmp_path / "other") != weights(base)
+    assert (tmp_path / "again/tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+
+
+def test_a_pretrained_checkpoint_gets_a_fresh_head_and_keeps_its_body(data, base, expert, tmp_path):
+    """As with a model from the hub: the folder's own head of the same size must not survive."""
+    spec = {"name": "x", "family": "classifier", "source": "local", "path": str(expert), "max_length": 16}
+    arguments = ["--model", json.dumps(spec), "--checkpoint", expert, "--data", data, "--task", "t"]
+    for name, seed in (("one", 1), ("same", 1), ("two", 2)):
+        run_script("prepare_base", *arguments, "--seed", seed, "--output", tmp_path / name)
+    one, two, old = (load_file(f / "model.safetensors") for f in (tmp_path / "one", tmp_path / "two", expert))
+    assert weights(tmp_path / "one") == weights(tmp_path / "same")
+    assert {k for k in one if not torch.equal(one[k], two[k])} == {"score.weight"}
+    assert {k for k in one if not torch.equal(one[k], old[k])} == {"score.weight"}
+    _, tokenizer = checkpoints.load_classifier(tmp_path / "one")
+    assert tokenizer.model_max_length == 16
+    spec["max_length"] = 400
+    printed = run_script(
+        "prepare_base", "--model", json.dumps(spec), *arguments[2:], "--seed", 1, "--output", tmp_path / "no", ok=False
+    )
+    assert "max_length is 400" in printed
+    assert "24 positions" in printed
+
+
+def test_training_learns_and_says_what_it_did(data, base, expert):
+    card = json.loads((expert / "model.json").read_text())
+    assert card["reviews"] == 160
+    assert card["steps"] == 40
+    assert card["loss"][-1]["loss"] < 0.5 * card["loss"][0]["loss"]
+    assert card["parents"]["base"] == checkpoints.digest(base)
+    assert checkpoints.label_names(expert) == ["bad", "good"]
+
+
+def test_training_again_gives_the_same_bytes(data, base, expert, tmp_path):
+    run_script("train_expert", *train_arguments(data, base, tmp_path))
+    assert weights(tmp_path / "expert") == weights(expert)
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, base, tmp_path, kill):
+    steps = {"steps": 150}
+    run_script("train_expert", *train_arguments(data, base, tmp_path / "whole", **steps))
+    command = [sys.executable, SCRIPTS / "train_expert.py", *train_arguments(data, base, tmp_path / "cut", **steps)]
+    command += ["--checkpoint-seconds", "0.2", "--log", tmp_path / "log"]
+    process = subprocess.Popen(list(map(str, command)))
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("cut/checkpoints/*/checkpoint-*/whole")):
+        assert process.poll() is None, "ended before the first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(kill)
+    assert process.wait() != 0
+    assert not (tmp_path / "cut/expert").exists()
+    # A checkpoint that was being written when the job was killed.
+    (checkpoint_root,) = (tmp_path / "cut/checkpoints").iterdir()
+    half = checkpoint_root / "checkpoint-149"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    run_script("train_expert", *train_arguments(data, base, tmp_path / "cut", **steps), "--log", tmp_path / "log2")
+    assert "going on from" in (tmp_path / "log2").read_text()
+    assert "checkpoint-149 is half-written; removed" in (tmp_path / "log2").read_text()
+    assert weights(tmp_path / "cut/expert") == weights(tmp_path / "whole/expert")
+    assert not (tmp_path / "cut/checkpoints").exists()
+
+
+def test_another_training_does_not_go_on_from_these_checkpoints(data, base, tmp_path):
+    stale = tmp_path / "checkpoints/0123456789/checkpoint-5"
+    stale.mkdir(parents=True)
+    (stale / "whole").touch()
+    run_script("train_expert", *train_arguments(data, base, tmp_path), "--log", tmp_path / "log")
+    assert "going on" not in (tmp_path / "log").read_text()
+
+
+def test_diverged_training_is_one_clear_error(data, base, tmp_path):
+    arguments = train_arguments(data, base, tmp_path, learning_rate=0.99, steps=30, weight_decay=1e38)
+    printed = run_script("train_expert", *arguments, ok=False)
+    assert "error: training diverged" in printed.splitlines()[-1]
+    assert not (tmp_path / "expert").exists()
+
+
+def plain(model, tokenizer, texts):
+    """One text at a time, no padding: what batches must agree with."""
+    rows = []
+    with torch.inference_mode():
+        for text in texts:
+            ids = tokenizer(text or " ", truncation=True, return_tensors="pt")["input_ids"]
+            rows.append(model(input_ids=ids).logits.log_softmax(-1)[0].numpy())
+    return np.stack(rows)
+
+
+ODD = ["", " ", "a", "word " * 500, "😀 naïve 薬 лекарство", "\n\n", *TEXTS[:60]]
+
+
+def test_batches_change_nothing(expert, monkeypatch):
+    model, tokenizer = checkpoints.load_classifier(expert)
+    expected = plain(model.eval(), tokenizer, ODD)
+    for budget in (1, 64, 100_000):
+        monkeypatch.setitem(prediction.TOKENS_PER_BATCH, "cpu", budget)
+        found = prediction.log_probabilities(model, tokenizer, ODD)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        backwards = prediction.log_probabilities(model, tokenizer, ODD[::-1])[::-1]
+        np.testing.assert_allclose(backwards, expected, atol=1e-5)
+
+
+def predict_arguments(model, data, out):
+    return [
+        "--model",
+        model,
+        "--data",
+        data,
+        "--task",
+        "t",
+        "--output",
+        out / "p.parquet",
+        "--cost",
+        out / "p.cost.json",
+    ]
+
+
+def test_predict_writes_what_the_design_names(data, expert, tmp_path):
+    run_script("predict", *predict_arguments(expert, data, tmp_path))
+    table = pl.read_parquet(tmp_path / "p.parquet")
+    assert table.columns == ["review_id", "split", "label", "logp_0", "logp_1"]
+    assert table["review_id"].to_list() == list(range(160, 240))
+    assert table["split"].to_list() == ["valid"] * 40 + ["test"] * 40
+    assert table["label"].to_list() == [i % 2 for i in range(160, 240)]
+    accuracy = (table.select("logp_0", "logp_1").to_numpy().argmax(1) == table["label"].to_numpy()).mean()
+    assert accuracy > 0.9
+    cost = json.loads((tmp_path / "p.cost.json").read_text())
+    assert cost["n_parameters"] == checkpoints.load_classifier(expert)[0].num_parameters()
+    assert cost["weights_bytes"] == (expert / "model.safetensors").stat().st_size
+    assert cost["reviews"] == 80
+    assert cost["reviews_per_second"] > 0
+    assert cost["peak_memory_bytes"] > 1e8
+
+
+@pytest.mark.parametrize("script", ["predict", "train_expert"])
+def test_permuted_labels_and_half_written_models_are_refused(data, expert, tmp_path, script):
+    import shutil
+
+    def arguments(model):
+        return (
+            predict_arguments(model, data, tmp_path) if script == "predict" else train_arguments(data, model, tmp_path)
+        )
+
+    shutil.copytree(expert, tmp_path / "permuted")
+    config = json.loads((expert / "config.json").read_text())
+    config["id2label"] = {"0": "good", "1": "bad"}
+    (tmp_path / "permuted/config.json").write_text(json.dumps(config))
+    printed = run_script(script, *arguments(tmp_path / "permuted"), ok=False)
+    assert "same labels in another order: found good, bad; expected bad, good" in printed
+    shutil.copytree(expert, tmp_path / "half")
+    os.truncate(tmp_path / "half/model.safetensors", 5000)
+    printed = run_script(script, *arguments(tmp_path / "half"), ok=False)
+    assert "half/model.safetensors: " in printed
+    assert not (tmp_path / "p.parquet").exists()
+    assert not (tmp_path / "expert").exists()
+
+
+def test_blends_and_baselines(data, expert, base, tmp_path):
+    for name, model in (("a", expert), ("b", base)):
+        (tmp_path / name).mkdir()
+        run_script("predict", *predict_arguments(model, data, tmp_path / name))
+    members = [tmp_path / n / "p.parquet" for n in "ab"]
+    costs = [tmp_path / n / "p.cost.json" for n in "ab"]
+    out = ["--output", tmp_path / "vote.parquet", "--cost", tmp_path / "vote.json"]
+    run_script("blend", "--predictions", *members, "--costs", *costs, *out)
+    logp = ["logp_0", "logp_1"]
+    mean = np.mean([np.exp(pl.read_parquet(m).select(logp).to_numpy()) for m in members], axis=0)
+    np.testing.assert_allclose(
+        np.exp(pl.read_parquet(tmp_path / "vote.parquet").select(logp).to_numpy()), mean, atol=1e-6
+    )
+    both = [json.loads(c.read_text()) for c in costs]
+    assert json.loads((tmp_path / "vote.json").read_text())["n_parameters"] == sum(c["n_parameters"] for c in both)
+    pl.read_parquet(members[1])[::-1].write_parquet(members[1])
+    assert "other reviews than in" in run_script("blend", "--predictions", *members, "--costs", *costs, *out, ok=False)
+    for kind, accuracy in (("tfidf", 1.0), ("majority", 0.5)):
+        out = ["--output", tmp_path / f"{kind}.parquet", "--cost", tmp_path / f"{kind}.json"]
+        run_script("fit_baseline", "--kind", kind, "--data", data, "--task", "t", "--seed", 1, *out)
+        table = pl.read_parquet(tmp_path / f"{kind}.parquet")
+        assert (table.select(logp).to_numpy().argmax(1) == table["label"].to_numpy()).mean() == accuracy
+
+
+def test_byte_level_tokens_have_no_unknown():
+    tokenizer = bases.train_tokenizer(TEXTS, 300, 24)
+    for text in ODD[:6]:
+        ids = tokenizer(text)["input_ids"]
+        assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text

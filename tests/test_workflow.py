@@ -1,0 +1,304 @@
+"""The whole workflow under real Snakemake: the demonstration, what goes stale, what fails, what is said."""
+
+import json
+import re
+from collections import Counter
+
+import polars as pl
+import pytest
+import yaml
+from conftest import ROOT
+from mllm import checkpoints, config, grid
+
+DEMO = "config/demo.yaml"
+WITH_DEMO = ("--configfile", DEMO)
+
+
+@pytest.fixture(scope="module")
+def board(demo) -> pl.DataFrame:
+    return pl.read_csv(demo.folder / "results/demo/leaderboard.csv", infer_schema_length=None)
+
+
+@pytest.fixture
+def changed(demo, tmp_path):
+    """A copy of the finished demonstration that may be edited."""
+    return demo.copy(tmp_path / "copy")
+
+
+def snapshot(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# ── The demonstration ──
+
+
+def test_the_leaderboard_holds_every_candidate(board):
+    expected = grid.build(config.load(ROOT / DEMO)).candidates
+    assert set(board["candidate"]) == set(expected)
+    assert {"base": 1, "expert": 3, "blend": 1, "reference": 2}.items() <= Counter(board["kind"]).items()
+    assert {"linear", "slerp", "ties", "dare_linear", "dare_ties"} <= set(
+        board.filter(pl.col("kind") == "merge")["method"]
+    )
+    assert board.columns[:4] == ["candidate", "kind", "method", "task"]
+    assert {"density", "lambda", "t", "weight", "seed"} <= set(board.columns)
+    for metric in ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "nll"):
+        for split in ("valid", "test"):
+            value, low, high = (board[f"{split}_{metric}{end}"] for end in ("", "_low", "_high"))
+            assert ((low <= value) & (value <= high)).all()
+    assert board["valid_macro_f1"].is_sorted(descending=True)
+
+
+def test_a_merge_beats_every_expert_and_the_base_is_at_chance(board):
+    best = lambda kind: board.filter(pl.col("kind") == kind)["test_accuracy"].max()  # noqa: E731
+    assert best("merge") > best("expert")
+    chosen = board.filter(pl.col("winner"))[0]
+    assert chosen["test_accuracy"].item() > best("expert")
+    base = board.filter(pl.col("kind") == "base")
+    assert base["test_balanced_accuracy"].item() == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_every_number_follows_from_the_predictions(demo, board):
+    """The leaderboard recomputed from the prediction files with plain arithmetic."""
+    results = demo.folder / "results/demo"
+    test = pl.read_parquet(results / "data/test.parquet")
+    for row in board.iter_rows(named=True):
+        table = pl.read_parquet(results / f"predictions/{row['candidate']}.parquet").filter(pl.col("split") == "test")
+        joined = test.join(table, on="review_id", how="full", coalesce=True)
+        assert joined.height == test.height == table.height
+        predicted = joined.select("logp_0", "logp_1", "logp_2").to_numpy().argmax(1)
+        truth = [0 if r <= 4 else 1 if r <= 6 else 2 for r in joined["rating"]]
+        assert row["test_accuracy"] == pytest.approx((predicted == truth).mean(), abs=1e-12)
+
+
+def test_artefacts(demo):
+    results = demo.folder / "results/demo"
+    names = [p.relative_to(results).as_posix() for p in results.rglob("*")]
+    for name in ["experiment.yaml", "data/reviews.parquet", "data/train.parquet", "data/valid.parquet", "data/test.parquet", "data/rejected.parquet", "data/quality.json", "models/base/model.safetensors", "models/pain/model.json", "leaderboard.csv", "leaderboard.parquet", "leaderboard.txt", "predictions/base.cost.json", "scores/base.json", "logs/score/base.log"]:
+        assert name in names
+    merges = list((results / "merges").iterdir())
+    assert len(merges) == 15
+    for merge in merges:  # keep: none — the weights go, what made them stays
+        assert {p.name for p in merge.iterdir()} == {"mergekit.yaml", "merge.json"}
+    assert config.parse(yaml.safe_load((results / "experiment.yaml").read_text())) == config.load(ROOT / DEMO)
+    assert not [n for n in names if "partial" in n or "checkpoints" in n]
+    assert not list(demo.folder.rglob("*.bin"))
+
+
+def test_no_text_is_in_two_splits(demo):
+    data = demo.folder / "results/demo/data"
+    texts = [
+        set(pl.read_parquet(data / f"{s}.parquet")["review"].str.to_lowercase()) for s in ("train", "valid", "test")
+    ]
+    assert not texts[0] & texts[1]
+    assert not (texts[0] | texts[1]) & texts[2]
+
+
+def test_experts_share_the_head_they_started_from(demo):
+    """Experts differ from the base, and less from it than two heads drawn apart would."""
+    results = demo.folder / "results/demo/models"
+    head = {n: checkpoints.read_state(results / n)["score.weight"] for n in ("base", "pain", "acne", "depression")}
+    for name in ("pain", "acne", "depression"):
+        assert 0 < (head[name] - head["base"]).norm() < head["base"].norm()
+
+
+def test_a_run_ends_with_the_leaderboard(demo):
+    end = demo.output[-6000:]
+    assert "demo: 22 candidates, task sentiment, sorted by macro_f1 on validation" in end
+    assert "Chosen on validation, judged on test by macro_f1: the best merge," in end
+    assert "All of it: results/demo/leaderboard.csv" in end
+
+
+# ── What goes stale ──
+
+
+def test_nothing_is_done_twice(demo):
+    assert not demo.planned(*WITH_DEMO)
+
+
+def test_one_density_is_one_merge(changed):
+    changed.edit(DEMO, "method: dare_linear, members: [pain, depression, acne], density: [0.5,", "method: dare_linear, members: [pain, depression, acne], density: [0.55,")  # fmt: skip
+    assert changed.planned(*WITH_DEMO) == {"merge": 1, "predict": 1, "score": 1, "leaderboard": 1}
+
+
+def test_a_new_point_is_one_merge(changed):
+    changed.edit(DEMO, "t: [0.25, 0.5, 0.75]", "t: [0.9, 0.25, 0.75, 0.5]")
+    assert changed.planned(*WITH_DEMO) == {"merge": 1, "predict": 1, "score": 1, "leaderboard": 1}
+
+
+def test_a_point_less_is_a_new_leaderboard(changed):
+    changed.edit(DEMO, "t: [0.25, 0.5, 0.75]", "t: [0.25, 0.75]")
+    assert changed.planned(*WITH_DEMO) == {"leaderboard": 1}
+
+
+def test_comments_and_documents_mean_nothing(changed):
+    for path in [
+        *changed.folder.glob("workflow/**/*.py"),
+        *changed.folder.glob("workflow/**/*.smk"),
+        changed.folder / "Snakefile",
+    ]:
+        path.write_text("# a comment\n" + path.read_text() + "\n# and another\n")
+    for path in (changed.folder / "README.md", changed.folder / DEMO):
+        path.write_text(path.read_text() + "\n# more words\n")
+    assert not changed.planned(*WITH_DEMO)
+
+
+def test_an_edit_of_scoring_runs_scores_and_what_follows(changed):
+    changed.edit("workflow/scripts/mllm/scoring.py", "[0.025, 0.975]", "[0.05, 0.95]")
+    assert changed.planned(*WITH_DEMO) == {"score": 22, "leaderboard": 1}
+
+
+def test_an_edit_of_a_script_runs_its_rule_and_what_follows(changed):
+    changed.edit("workflow/scripts/fit_baseline.py", "min_df=2", "min_df=3")
+    assert changed.planned(*WITH_DEMO) == {"fit_baseline": 2, "score": 2, "leaderboard": 1}
+
+
+def test_another_expert_runs_what_it_is_in(changed):
+    changed.edit(
+        DEMO, "{name: acne, where: {condition: [Acne]}, steps: 80", "{name: acne, where: {condition: [Acne]}, steps: 81"
+    )
+    found = changed.planned(*WITH_DEMO)
+    with_acne = [c for c in grid.build(config.load(ROOT / DEMO)).of_kind("merge") if "acne" in c.members]
+    assert found["train_expert"] == 1
+    assert found["merge"] == len(with_acne) < 15
+    assert found["predict"] == len(with_acne) + 1
+    assert found["score"] == len(with_acne) + 2  # the expert, its merges, the blend
+    assert "clean_reviews" not in found
+
+
+def test_a_dry_run_says_what_and_why(changed):
+    changed.edit(DEMO, "density: 0.9, weight: 0.4, seed: [0, 1, 2]", "density: 0.9, weight: 0.4, seed: [0, 1, 9]")
+    changed.edit(DEMO, "learning_rate: 1.5e-3}", "learning_rate: 1.6e-3}")
+    lines = changed.snakemake("-n", *WITH_DEMO).splitlines()
+    merge = [line for line in lines if line.startswith("merge ") and "seed9" in line]
+    assert len(merge) == 1
+    assert "dare_ties  acne, depression, pain  density=0.9 weight=0.4 seed=9  ← missing" in merge[0]
+    train = [line for line in lines if line.startswith("train_expert")]
+    assert len(train) == 1
+    assert "pain" in train[0]
+    assert "parameters changed" in train[0]
+    assert "0.0015" in train[0]
+    assert "0.0016" in train[0]
+
+
+def test_stages_are_targets(project):
+    counts = {
+        stage: project.planned(stage, *WITH_DEMO) for stage in ("data", "experts", "merges", "predictions", "report")
+    }
+    assert set(counts["data"]) == {"data", "generate_reviews", "clean_reviews", "split_reviews"}
+    assert counts["experts"]["train_expert"] == 3
+    assert counts["merges"]["merge"] == 15
+    assert counts["predictions"]["predict"] == 19
+    assert "score" not in counts["predictions"]
+    assert counts["report"]["leaderboard"] == 1
+
+
+def test_grid_prints_points_and_states(changed):
+    changed.edit(DEMO, "t: [0.25, 0.5, 0.75]", "t: [0.3, 0.5, 0.75, 0.5]")
+    changed.edit(
+        DEMO, "{name: acne, where: {condition: [Acne]}, steps: 80", "{name: acne, where: {condition: [Acne]}, steps: 81"
+    )
+    lines = changed.snakemake("grid", *WITH_DEMO).splitlines()
+    state = {line.split()[1]: line.split()[0] for line in lines if line.startswith(("done ", "stale ", "missing "))}
+    assert len(state) == 22
+    assert state["base"] == state["pain"] == "done"
+    assert state["acne"] == state["vote"] == "stale"
+    assert [s for n, s in state.items() if n.startswith("slerp")] == ["missing", "done", "done"]
+    assert all(s == "stale" for n, s in state.items() if n.startswith(("ties", "dare", "linear", "task")))
+    assert (
+        "22 candidates, 15 of them merges: 7 done, 14 stale, 1 missing; 1 points written twice, run once"
+        in "\n".join(lines)
+    )
+
+
+def test_a_thousand_merges_are_planned(project):
+    raw = config.read_yaml(ROOT / DEMO)
+    raw["merges"] = [{"method": "ties", "members": ["pain", "acne"], "density": [i / 10 for i in range(1, 11)],
+                      "lambda": [i / 10 for i in range(1, 11)], "weight": [i / 10 for i in range(1, 11)]}]  # fmt: skip
+    (project.folder / "config/large.yaml").write_text(yaml.safe_dump(raw))
+    assert project.planned("--configfile", "config/large.yaml")["merge"] == 1000
+
+
+@pytest.mark.parametrize("arguments", [(), ("--configfile", DEMO), ("--configfile", "config/local.yaml")], ids=" ".join)
+def test_slurm_profile_plans_the_same(project, arguments):
+    if "config/local.yaml" in arguments:
+        (project.folder / "data").mkdir()
+        for name in ("Train", "Test"):
+            (project.folder / f"data/drugsCom{name}_raw.tsv").touch()
+    assert project.planned("--profile", "slurm", *arguments) == project.planned(*arguments)
+
+
+# ── What fails ──
+
+
+def test_a_bad_experiment_stops_before_any_job(changed):
+    before = snapshot(changed.folder / "results")
+    changed.edit(DEMO, "density: 0.9, weight", "density: 90, wieght")
+    changed.edit(DEMO, "base: tiny-gpt2", "base: tiny-gtp2")
+    out = changed.snakemake("--cores", "1", *WITH_DEMO, ok=False)
+    assert "config/demo.yaml: 3 errors" in out
+    assert "merges[5].density: found 90" in out
+    assert "merges[5].wieght: unknown key" in out
+    assert "base: found 'tiny-gtp2', expected one of models: tiny-gpt2; did you mean 'tiny-gpt2'?" in out
+    assert "Traceback" not in out
+    assert snapshot(changed.folder / "results") == before
+
+
+def test_a_half_written_expert_fails_its_merges_alone(changed):
+    results = changed.folder / "results/demo"
+    file = results / "models/acne/model.safetensors"
+    whole = file.read_bytes()
+    before = snapshot(results)
+    changed.edit(DEMO, "t: [0.25, 0.5, 0.75]", "t: [0.25, 0.3, 0.5, 0.75]")  # of pain and depression: must still work
+    changed.edit(DEMO, "lambda: [0.3, 0.5]", "lambda: [0.3, 0.4, 0.5]")
+    timestamp = file.stat()
+    file.write_bytes(whole[:-1])
+    import os
+
+    os.utime(file, ns=(timestamp.st_atime_ns, timestamp.st_mtime_ns))
+    out = changed.snakemake("--profile", "profiles/local", *WITH_DEMO, ok=False)
+    assert re.search(
+        r"FAILED: merge task_arithmetic-lambda0\.4-\w{10}: task_arithmetic  acne, depression, pain  lambda=0\.4", out
+    )
+    assert "    error: results/demo/models/acne/model.safetensors: has" in out
+    assert "Nothing finished is lost" in out
+    assert list((results / "scores").glob("slerp-t0.3-*.json"))
+    after = snapshot(results)
+    lost = [p for p in before if p not in after]
+    assert lost == []
+    unchanged = [p for p in before if p.parts[0] in ("models", "predictions", "scores", "data") and p.name != file.name]
+    assert all(after[p] == before[p] for p in unchanged)
+    file.write_bytes(whole)
+    os.utime(file, ns=(timestamp.st_atime_ns, timestamp.st_mtime_ns))
+    assert changed.planned(*WITH_DEMO) == {"merge": 1, "predict": 1, "score": 1, "leaderboard": 1}
+
+
+def test_winners_are_kept_as_whole_models(changed):
+    results = changed.folder / "results/demo"
+    override = ("--config", "keep=winners")
+    assert changed.planned(*WITH_DEMO, *override) == {"leaderboard": 1, "keep_winners": 1}
+    changed.snakemake("--cores", "2", *WITH_DEMO, *override)
+    board = pl.read_parquet(results / "leaderboard.parquet")
+    winners = board.filter(pl.col("winner"))
+    assert winners["method"].n_unique() == winners.height == 6
+    kept = {p.name for p in (results / "winners").iterdir() if not p.name.startswith(".")}
+    assert kept == set(winners["candidate"])
+    for name in kept:
+        model, _ = checkpoints.load_classifier(results / f"winners/{name}/model")
+        assert model.config.id2label[0] == "negative"
+        card = json.loads((results / f"winners/{name}/merge.json").read_text())
+        assert card == json.loads((results / f"merges/{name}/merge.json").read_text())
+    assert not changed.planned(*WITH_DEMO, *override)
+
+
+def test_real_rows_end_in_a_leaderboard(project, real_rows):
+    files = f"data={{train: {real_rows}/drugsComTrain_raw.tsv, test: {real_rows}/drugsComTest_raw.tsv}}"
+    arguments = ("--configfile", "config/local.yaml", "--config", files)
+    out = project.snakemake("--profile", "profiles/local", *arguments)
+    assert "local: 12 candidates" in out
+    board = pl.read_csv(project.folder / "results/local/leaderboard.csv", infer_schema_length=None)
+    majority = board.filter(pl.col("candidate") == "majority")["test_accuracy"].item()
+    assert board.filter(pl.col("candidate") == "tfidf")["test_accuracy"].item() > majority + 0.05
+    facts = json.loads((project.folder / "results/local/data/split.json").read_text())
+    assert facts["test_rows"] == 3500
+    assert facts["test_rows_also_in_train"] > 0
+    assert not project.planned(*arguments)
