@@ -96,6 +96,32 @@ def test_a_pretrained_checkpoint_gets_a_fresh_head_and_keeps_its_body(data, base
     assert "24 positions" in printed
 
 
+def test_a_language_model_as_the_hub_ships_it(data, tmp_path):
+    """GPT-2's own shape of folder: bare tensor names, tied head, a tokenizer without padding."""
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    folder = tmp_path / "gpt2"
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_positions=64, n_embd=32, n_layer=2, n_head=2))
+    model.transformer.save_pretrained(folder)  # wte.weight, not transformer.wte.weight
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["GPT2LMHeadModel"]}))
+    made = bases.train_tokenizer(TEXTS, 300, 64)
+    PreTrainedTokenizerFast(tokenizer_object=made.backend_tokenizer, eos_token=bases.END).save_pretrained(folder)
+    spec = {"name": "x", "family": "classifier", "source": "local", "path": str(folder), "max_length": 32}
+    arguments = ["--model", json.dumps(spec), "--checkpoint", folder, "--data", data, "--task", "t", "--seed", 1]
+    run_script("prepare_base", *arguments, "--output", tmp_path / "base")
+    old, new = load_file(folder / "model.safetensors"), load_file(tmp_path / "base/model.safetensors")
+    assert {k.removeprefix("transformer.") for k in new} - old.keys() == {"score.weight"}
+    assert all(torch.equal(new[f"transformer.{k}"], v) for k, v in old.items())
+    model, tokenizer = checkpoints.load_classifier(tmp_path / "base")
+    assert tokenizer.pad_token == tokenizer.eos_token
+    assert model.config.pad_token_id == tokenizer.eos_token_id
+    np.testing.assert_allclose(
+        prediction.log_probabilities(model, tokenizer, ODD), plain(model.eval(), tokenizer, ODD), atol=1e-5
+    )
+
+
 def test_training_learns_and_says_what_it_did(data, base, expert):
     card = json.loads((expert / "model.json").read_text())
     assert card["reviews"] == 160

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import REAL, run_script
-from mllm import leaderboard, scoring
+from mllm import comparison, leaderboard, scoring
 from mllm.cli import read_json, write_json
 from sklearn import metrics as sk
 
@@ -194,3 +194,29 @@ def test_a_winner_is_chosen_on_validation_alone():
     frame = leaderboard.table([good_on_test, good_on_valid], "accuracy")
     assert frame.filter(pl.col("winner"))["candidate"].to_list() == ["b"]
     assert frame["candidate"].to_list() == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.01, 0.02, "better"), (-0.005, 0.02, "no worse"), (-0.02, 0.02, "undecided"), (-0.05, -0.02, "worse"),
+     (-0.02, -0.005, "undecided"), (-0.009, -0.001, "no worse")],
+)  # fmt: skip
+def test_verdicts(low, high, expected):
+    assert comparison.verdict(low, high, 0.01) == expected
+
+
+def test_paired_differences_cover_the_truth():
+    """300 samples; two classifiers of accuracy .7 and .75 that are right on mostly the same reviews."""
+    rng = np.random.default_rng(9)
+    covered = 0
+    for _ in range(300):
+        draw = rng.random(300)
+        truth, groups = np.zeros(300, dtype=int), np.arange(300)
+        found = []
+        for accuracy in (0.7, 0.75):
+            logp = np.log(np.where(draw[:, None] < accuracy, [0.9, 0.1], [0.1, 0.9]))
+            found.append(scoring.resample(truth, logp, groups, False, 3, 400)["accuracy"])
+        low, high = scoring.Resampled(found[1].value - found[0].value, found[1].draws - found[0].draws).interval()
+        covered += low <= 0.05 <= high
+        assert high - low < 0.08  # two intervals apart would make 0.14
+    assert 0.92 <= covered / 300 <= 0.98

@@ -37,6 +37,8 @@ STARTED = time.time()
 TASK = EXPERIMENT.tasks[0].name
 RESULTS = f"results/{EXPERIMENT.name}"
 console.install(workflow, GRID)
+
+
 # For `--sdm apptainer`, built from envs/mllm.def; else the Python that runs Snakemake has all that is needed.
 container: "envs/mllm.sif"
 

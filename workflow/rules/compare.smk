@@ -1,6 +1,7 @@
 # From predictions to the leaderboard: CPU only, seconds, no model needed.
 # in:  <results>/predictions/, <results>/data/
-# out: <results>/scores/<candidate>.json, <results>/leaderboard.{csv,parquet,txt}, <results>/experiment.yaml
+# out: <results>/scores/<candidate>.json, <results>/leaderboard.{csv,parquet,txt},
+#      <results>/comparisons.csv, <results>/experiment.yaml
 
 
 rule score:
@@ -29,6 +30,7 @@ rule leaderboard:
         table="<results>/leaderboard.csv",
         parquet="<results>/leaderboard.parquet",
         text="<results>/leaderboard.txt",
+        comparisons="<results>/comparisons.csv",
         experiment="<results>/experiment.yaml",
     log:
         "<logs>/leaderboard.log",

@@ -1,4 +1,4 @@
-"""Gather all candidates' scores into one leaderboard, best validation score first."""
+"""Gather all scores into one leaderboard, and compare each method's winner with what it must beat."""
 
 import argparse
 import json
@@ -9,23 +9,26 @@ from mllm import cli
 
 def main(arguments: argparse.Namespace) -> None:
     import yaml
-    from mllm import config, grid, leaderboard
+    from mllm import comparison, config, grid, leaderboard
 
     experiment = config.parse(
         config.combine(arguments.experiment, arguments.override), ", ".join(map(str, arguments.experiment))
     )
     names = list(grid.build(experiment).candidates)
-    metric = experiment.compare.metric
+    metric, margin = experiment.compare.metric, experiment.compare.margin
     frame = leaderboard.table(
         leaderboard.read_scores(arguments.results / "scores", arguments.results / "predictions", names), metric
     )
+    compared = comparison.compare(frame, arguments.results, metric, margin, experiment.seed)
     title = f"{experiment.name}: {frame.height} candidates, task {experiment.tasks[0].name}, sorted by {metric} on validation"
-    text = leaderboard.text(frame, metric, title) + "\n" + leaderboard.summary(frame, metric)
+    text = leaderboard.text(frame, metric, title) + "\n" + comparison.words(compared, margin)
     output = arguments.results
     with cli.whole(output / "experiment.yaml") as partial:
         partial.write_text(
             yaml.safe_dump(experiment.model_dump(by_alias=True, exclude_none=True), sort_keys=False, allow_unicode=True)
         )
+    with cli.whole(output / "comparisons.csv") as partial:
+        compared.write_csv(partial)
     with cli.whole(output / "leaderboard.parquet") as partial:
         frame.write_parquet(partial)
     with cli.whole(output / "leaderboard.txt") as partial:

@@ -149,9 +149,8 @@ def _locate(loc: tuple[int | str, ...], raw: Any) -> tuple[str, Any]:
         if isinstance(step, int):
             if isinstance(node, list) and step < len(node):
                 path, node = f"{path}[{step}]", node[step]
-        elif isinstance(node, dict):
-            if step in node or i + 1 == len(loc):
-                path, node = (f"{path}.{step}" if path else str(step)), node.get(step)
+        elif isinstance(node, dict) and (step in node or i + 1 == len(loc)):
+            path, node = (f"{path}.{step}" if path else str(step)), node.get(step)
     return path or "the file", node
 
 

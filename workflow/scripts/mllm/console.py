@@ -24,19 +24,21 @@ def install(workflow: Any, grid: Grid) -> None:
     """
     from snakemake.logging import DefaultFormatter, logger
 
+    described: dict[int, str] = {}  # a failing job's message lacks its wildcards
+
     class Formatter(DefaultFormatter):
         """One line per job; the rest is Snakemake's."""
 
         def format_job_info(self, msg: dict[str, Any]) -> str:
             what = describe(grid, msg["rule_name"], msg["wildcards"])
+            described[msg["jobid"]] = what
             return f"{msg['rule_name']:<16} {what}  ← {why(str(msg['reason']))}"
 
         def format_job_finished(self, msg: dict[str, Any]) -> str:
             return ""
 
         def _format_job_error(self, msg: dict[str, Any]) -> list[str]:
-            what = describe(grid, msg["rule_name"], msg.get("wildcards") or {})
-            lines = [f"FAILED: {msg['rule_name']} {what}".rstrip()]
+            lines = [f"FAILED: {msg['rule_name']} {described.get(msg['jobid'], '')}".rstrip()]
             for path in msg["log"] or []:
                 lines += [f"  the end of {path}:", *(f"    {line}" for line in tail(Path(path)))]
             return lines

@@ -85,35 +85,12 @@ def text(frame: pl.DataFrame, metric: str, title: str) -> str:
     return "\n".join([title, "", *draw, "", note]) + "\n"
 
 
-def summary(frame: pl.DataFrame, metric: str) -> str:
-    """What the leaderboard says about merging, in plain words with its numbers."""
-    merges = frame.filter(pl.col("kind") == "merge")
-    experts = frame.filter(pl.col("kind") == "expert")
-    if not merges.height or not experts.height:
-        return ""
-    merge, expert = merges.row(0, named=True), experts.row(0, named=True)
-    lines = [_against(merge, expert, "the best expert", metric)]
-    for reference in frame.filter(pl.col("kind").is_in(["blend", "reference"])).iter_rows(named=True):
-        lines.append(_against(merge, reference, f"the {reference['kind']}", metric))
-    head = f"Chosen on validation, judged on test by {metric}: the best merge, {merge['candidate']}, has {_interval(merge, metric)}."
-    return "\n".join([head, *lines]) + "\n"
-
-
 def read_scores(scores: Path, costs: Path, candidates: list[str]) -> list[dict[str, Any]]:
     """Each candidate's score file, with its cost."""
     return [
         {**json.loads((scores / f"{c}.json").read_text()), "cost": json.loads((costs / f"{c}.cost.json").read_text())}
         for c in candidates
     ]
-
-
-def _against(merge: dict[str, Any], other: dict[str, Any], what: str, metric: str) -> str:
-    difference = merge[f"test_{metric}"] - other[f"test_{metric}"]
-    return f"  {difference:+.3f} against {what}, {other['candidate']}: {_interval(other, metric)}"
-
-
-def _interval(row: dict[str, Any], metric: str) -> str:
-    return f"{row[f'test_{metric}']:.3f} ({row[f'test_{metric}_low']:.3f} – {row[f'test_{metric}_high']:.3f})"
 
 
 def _cell(value: Any) -> Any:

@@ -5,6 +5,7 @@ confusion matrix, so all bootstrap resamples are one matrix product.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,10 +64,23 @@ def metrics(ordered: bool) -> dict[str, Callable[[Array], Array]]:
     }
 
 
-def score(
+@dataclass(frozen=True)
+class Resampled:
+    """One metric's value on all reviews, and on each bootstrap resample."""
+
+    value: float
+    draws: Array
+
+    def interval(self) -> tuple[float, float]:
+        """The 2.5 % and 97.5 % quantiles of the resamples."""
+        low, high = np.quantile(self.draws, [0.025, 0.975])
+        return float(low), float(high)
+
+
+def resample(
     truth: Array, logp: Array, groups: Array, ordered: bool, seed: int, resamples: int = 1000
-) -> dict[str, dict[str, float]]:
-    """Score predictions against the true labels.
+) -> dict[str, Resampled]:
+    """Evaluate all metrics on the reviews and on bootstrap resamples of their texts.
 
     Args:
         truth: (reviews,) class indices.
@@ -74,19 +88,16 @@ def score(
         groups: (reviews,) ids; reviews of one text share one. Resampling draws whole groups, since
             copies of a text are no independent evidence.
         ordered: whether the classes are ordered.
-        seed: of the bootstrap; the same seed draws the same groups for every candidate.
+        seed: of the bootstrap. The same seed draws the same groups for every candidate, so that the
+            draws of two candidates can be subtracted: a paired comparison.
         resamples: bootstrap resamples.
-
-    Returns:
-        metric -> {value, low, high}; the ends are the 2.5 % and 97.5 % quantiles of the resamples.
     """
     classes = logp.shape[1]
     cells = truth * classes + logp.argmax(1)
     losses = -logp[np.arange(len(truth)), truth].astype(float)
     _, group = np.unique(groups, return_inverse=True)
     count = int(group.max()) + 1
-    shape = (count, classes * classes)
-    per_group = csr_array((np.ones(len(truth)), (group, cells)), shape=shape)
+    per_group = csr_array((np.ones(len(truth)), (group, cells)), shape=(count, classes * classes))
     loss_per_group = np.bincount(group, losses, count)
     rows_per_group = np.bincount(group, minlength=count).astype(float)
 
@@ -103,11 +114,19 @@ def score(
         weights = rng.multinomial(count, np.full(count, 1 / count), size).astype(float)
         for name, values in evaluate(weights).items():
             drawn.setdefault(name, []).append(values)
-    result = {}
-    for name, values in evaluate(np.ones((1, count))).items():
-        low, high = np.quantile(np.concatenate(drawn[name]), [0.025, 0.975])
-        result[name] = {"value": float(values[0]), "low": float(low), "high": float(high)}
-    return result
+    whole = evaluate(np.ones((1, count)))
+    return {name: Resampled(float(values[0]), np.concatenate(drawn[name])) for name, values in whole.items()}
+
+
+def score(
+    truth: Array, logp: Array, groups: Array, ordered: bool, seed: int, resamples: int = 1000
+) -> dict[str, dict[str, float]]:
+    """metric -> {value, low, high}, the ends of its 95 % interval; arguments as of :func:`resample`."""
+    found = resample(truth, logp, groups, ordered, seed, resamples)
+    return {
+        name: {"value": metric.value, "low": metric.interval()[0], "high": metric.interval()[1]}
+        for name, metric in found.items()
+    }
 
 
 def align(predictions: pl.DataFrame, reviews: pl.DataFrame, split: str, label: str) -> pl.DataFrame:
