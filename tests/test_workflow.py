@@ -11,6 +11,8 @@ from conftest import ROOT
 from mllm import checkpoints, config, grid
 
 DEMO = "config/demo.yaml"
+# One worker makes the demonstration and all that starts from it; other tests run beside it.
+pytestmark = pytest.mark.xdist_group("demo")
 WITH_DEMO = ("--configfile", DEMO)
 
 
@@ -110,7 +112,7 @@ def test_artefacts(demo):
     ]:
         assert name in names
     merges = list((results / "merges").iterdir())
-    assert len(merges) == 15
+    assert len(merges) == 13
     for merge in merges:  # keep: none — the weights go, what made them stays
         assert {p.name for p in merge.iterdir()} == {"mergekit.yaml", "merge.json"}
     assert config.parse(yaml.safe_load((results / "experiment.yaml").read_text())) == config.load(ROOT / DEMO)
@@ -137,7 +139,7 @@ def test_experts_share_the_head_they_started_from(demo):
 
 def test_a_run_ends_with_the_leaderboard(demo):
     end = demo.output[-6000:]
-    assert "demo: 22 candidates, task sentiment, sorted by macro_f1 on validation" in end
+    assert "demo: 20 candidates, task sentiment, sorted by macro_f1 on validation" in end
     assert "The best merge on validation, " in end
     assert "All of it: results/demo/leaderboard.csv" in end
 
@@ -155,12 +157,12 @@ def test_one_density_is_one_merge(changed):
 
 
 def test_a_new_point_is_one_merge(changed):
-    changed.edit(DEMO, "t: [0.25, 0.5, 0.75]", "t: [0.9, 0.25, 0.75, 0.5]")
+    changed.edit(DEMO, "t: [0.5, 0.75]", "t: [0.9, 0.75, 0.5]")
     assert changed.planned(*WITH_DEMO) == {"merge": 1, "predict": 1, "score": 1, "leaderboard": 1}
 
 
 def test_a_point_less_is_a_new_leaderboard(changed):
-    changed.edit(DEMO, "t: [0.25, 0.5, 0.75]", "t: [0.25, 0.75]")
+    changed.edit(DEMO, "t: [0.5, 0.75]", "t: [0.75]")
     assert changed.planned(*WITH_DEMO) == {"leaderboard": 1}
 
 
@@ -178,7 +180,7 @@ def test_comments_and_documents_mean_nothing(changed):
 
 def test_an_edit_of_scoring_runs_scores_and_what_follows(changed):
     changed.edit("workflow/scripts/mllm/scoring.py", "[0.025, 0.975]", "[0.05, 0.95]")
-    assert changed.planned(*WITH_DEMO) == {"score": 22, "leaderboard": 1}
+    assert changed.planned(*WITH_DEMO) == {"score": 20, "leaderboard": 1}
 
 
 def test_an_edit_of_a_script_runs_its_rule_and_what_follows(changed):
@@ -193,14 +195,14 @@ def test_another_expert_runs_what_it_is_in(changed):
     found = changed.planned(*WITH_DEMO)
     with_acne = [c for c in grid.build(config.load(ROOT / DEMO)).of_kind("merge") if "acne" in c.members]
     assert found["train_expert"] == 1
-    assert found["merge"] == len(with_acne) < 15
+    assert found["merge"] == len(with_acne) < 13
     assert found["predict"] == len(with_acne) + 1
     assert found["score"] == len(with_acne) + 2  # the expert, its merges, the blend
     assert "clean_reviews" not in found
 
 
 def test_a_dry_run_says_what_and_why(changed):
-    changed.edit(DEMO, "density: 0.9, weight: 0.4, seed: [0, 1, 2]", "density: 0.9, weight: 0.4, seed: [0, 1, 9]")
+    changed.edit(DEMO, "density: 0.9, weight: 0.4, seed: [0, 1]", "density: 0.9, weight: 0.4, seed: [0, 9]")
     changed.edit(DEMO, "learning_rate: 1.5e-3}", "learning_rate: 1.6e-3}")
     lines = changed.snakemake("-n", *WITH_DEMO).splitlines()
     merge = [line for line in lines if line.startswith("merge ") and "seed9" in line]
@@ -220,26 +222,26 @@ def test_stages_are_targets(project):
     }
     assert set(counts["data"]) == {"data", "generate_reviews", "clean_reviews", "split_reviews"}
     assert counts["experts"]["train_expert"] == 3
-    assert counts["merges"]["merge"] == 15
-    assert counts["predictions"]["predict"] == 19
+    assert counts["merges"]["merge"] == 13
+    assert counts["predictions"]["predict"] == 17
     assert "score" not in counts["predictions"]
     assert counts["report"]["leaderboard"] == 1
 
 
 def test_grid_prints_points_and_states(changed):
-    changed.edit(DEMO, "t: [0.25, 0.5, 0.75]", "t: [0.3, 0.5, 0.75, 0.5]")
+    changed.edit(DEMO, "t: [0.5, 0.75]", "t: [0.3, 0.75, 0.75]")
     changed.edit(
         DEMO, "{name: acne, where: {condition: [Acne]}, steps: 80", "{name: acne, where: {condition: [Acne]}, steps: 81"
     )
     lines = changed.snakemake("grid", *WITH_DEMO).splitlines()
     state = {line.split()[1]: line.split()[0] for line in lines if line.startswith(("done ", "stale ", "missing "))}
-    assert len(state) == 22
+    assert len(state) == 20
     assert state["base"] == state["pain"] == "done"
     assert state["acne"] == state["vote"] == "stale"
-    assert [s for n, s in state.items() if n.startswith("slerp")] == ["missing", "done", "done"]
+    assert [s for n, s in state.items() if n.startswith("slerp")] == ["missing", "done"]
     assert all(s == "stale" for n, s in state.items() if n.startswith(("ties", "dare", "linear", "task")))
     assert (
-        "22 candidates, 15 of them merges: 7 done, 14 stale, 1 missing; 1 points written twice, run once"
+        "20 candidates, 13 of them merges: 6 done, 13 stale, 1 missing; 1 points written twice, run once"
         in "\n".join(lines)
     )
 
@@ -282,7 +284,7 @@ def test_a_half_written_expert_fails_its_merges_alone(changed):
     file = results / "models/acne/model.safetensors"
     whole = file.read_bytes()
     before = snapshot(results)
-    changed.edit(DEMO, "t: [0.25, 0.5, 0.75]", "t: [0.25, 0.3, 0.5, 0.75]")  # of pain and depression: must still work
+    changed.edit(DEMO, "t: [0.5, 0.75]", "t: [0.3, 0.5, 0.75]")  # of pain and depression: must still work
     changed.edit(DEMO, "lambda: [0.3, 0.5]", "lambda: [0.3, 0.4, 0.5]")
     timestamp = file.stat()
     file.write_bytes(whole[:-1])
@@ -322,17 +324,3 @@ def test_winners_are_kept_as_whole_models(changed):
         card = json.loads((results / f"winners/{name}/merge.json").read_text())
         assert card == json.loads((results / f"merges/{name}/merge.json").read_text())
     assert not changed.planned(*WITH_DEMO, *override)
-
-
-def test_real_rows_end_in_a_leaderboard(project, real_rows):
-    files = f"data={{train: {real_rows}/drugsComTrain_raw.tsv, test: {real_rows}/drugsComTest_raw.tsv}}"
-    arguments = ("--configfile", "config/local.yaml", "--config", files)
-    out = project.snakemake("--profile", "profiles/local", *arguments)
-    assert "local: 12 candidates" in out
-    board = pl.read_csv(project.folder / "results/local/leaderboard.csv", infer_schema_length=None)
-    majority = board.filter(pl.col("candidate") == "majority")["test_accuracy"].item()
-    assert board.filter(pl.col("candidate") == "tfidf")["test_accuracy"].item() > majority + 0.05
-    facts = json.loads((project.folder / "results/local/data/split.json").read_text())
-    assert facts["test_rows"] == 3500
-    assert facts["test_rows_also_in_train"] > 0
-    assert not project.planned(*arguments)

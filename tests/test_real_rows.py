@@ -1,0 +1,19 @@
+"""The whole workflow on real reviews."""
+
+import json
+
+import polars as pl
+
+
+def test_real_rows_end_in_a_leaderboard(project, real_rows):
+    files = f"data={{train: {real_rows}/drugsComTrain_raw.tsv, test: {real_rows}/drugsComTest_raw.tsv}}"
+    arguments = ("--configfile", "config/local.yaml", "--config", files)
+    out = project.snakemake("--profile", "profiles/local", *arguments)
+    assert "local: 12 candidates" in out
+    board = pl.read_csv(project.folder / "results/local/leaderboard.csv", infer_schema_length=None)
+    majority = board.filter(pl.col("candidate") == "majority")["test_accuracy"].item()
+    assert board.filter(pl.col("candidate") == "tfidf")["test_accuracy"].item() > majority + 0.05
+    facts = json.loads((project.folder / "results/local/data/split.json").read_text())
+    assert facts["test_rows"] == 3500
+    assert facts["test_rows_also_in_train"] > 0
+    assert not project.planned(*arguments)
