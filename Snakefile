@@ -5,7 +5,7 @@
 #   snakemake --cores all                           run the default experiment here
 #   snakemake --profile slurm                       run it on a Slurm cluster
 #   … --configfile config/demo.yaml                 another experiment
-#   … data | experts | merges | predictions         only up to this stage
+#   snakemake experts --cores all                   only up to a stage: data, experts, merges, predictions, report
 #
 # One experiment is one file in config/; its results go to results/<name>/.
 from snakemake.utils import min_version

@@ -324,3 +324,10 @@ def test_winners_are_kept_as_whole_models(changed):
         card = json.loads((results / f"winners/{name}/merge.json").read_text())
         assert card == json.loads((results / f"merges/{name}/merge.json").read_text())
     assert not changed.planned(*WITH_DEMO, *override)
+
+
+def test_all_merges_are_kept_where_the_experiment_says_so(changed):
+    """Their weights are gone after a run that kept none: they, and nothing before them, are made again."""
+    found = changed.planned(*WITH_DEMO, "--config", "keep=all")
+    assert found["merge"] == 13
+    assert "train_expert" not in found

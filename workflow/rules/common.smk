@@ -19,7 +19,7 @@ from mllm.code import code_digest
 machine.use_this_python()
 # A grid of thousands makes millions of small objects that all stay: looking for garbage that often costs a sixth of a
 # dry run (5.3 against 4.4 s at 1,000 merges).
-gc.set_threshold(200_000, 20, 100)
+gc.set_threshold(1_000_000, 20, 100)
 
 # `snakemake` and `snakemake grid` alone work too: with all cores of this machine, where nothing else was said.
 if workflow.resource_settings.cores is None and workflow.resource_settings.nodes is None:

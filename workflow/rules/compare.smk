@@ -60,4 +60,5 @@ rule report:
     input:
         rules.leaderboard.output,
         "<results>/winners" if EXPERIMENT.keep == "winners" and GRID.merges else [],
+        expand("<results>/merges/{merge}/model", merge=GRID.merges) if EXPERIMENT.keep == "all" else [],
     localrule: True

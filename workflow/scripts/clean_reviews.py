@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from mllm import cli
 
@@ -10,7 +11,8 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
     from mllm import reviews
 
-    kept, rejected, quality = [], [], {}
+    kept, rejected = [], []
+    quality: dict[str, Any] = {}
     for file, path in (("train", arguments.train), ("test", arguments.test)):
         good, bad, counts = reviews.clean(reviews.read_raw(path), file)
         if not good.height:
