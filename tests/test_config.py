@@ -5,6 +5,7 @@ import time
 import jsonschema
 import pytest
 import yaml
+
 from conftest import ROOT
 from mllm import config, grid, scoring
 from mllm.leaderboard import METRICS
@@ -57,6 +58,7 @@ BAD = [
     ),
     ({"experts__1__name": "pain"}, ["'pain' names 2 candidates"]),
     ({"experts__0__name": "base"}, ["'base' names 2 candidates", "base's own name"]),
+    ({"experts__0__name": "x.base"}, ["'x.base'", "kept for prepared bases"]),
     ({"experts__0__epochs": 1.0}, ["experts[0].epochs", "steps"]),
     ({"experts__0__parts": 3}, ["experts[0].parts", "where"]),
     ({"experts__0__where": {"conditon": ["Pain"]}}, ["experts[0].where.conditon", "did you mean 'condition'"]),

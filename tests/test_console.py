@@ -8,6 +8,7 @@ from importlib import metadata
 
 import pytest
 import yaml
+
 from conftest import ROOT, SCRIPTS
 from mllm import console
 

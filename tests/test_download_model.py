@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import pytest
 import torch
+from safetensors.torch import save
+
 from conftest import run_script
 from mllm import checkpoints
-from safetensors.torch import save
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WHOLE = {

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
+
 from conftest import run_script
 from mllm import checkpoints, merging, recipes
 from mllm.bases import label_config, train_tokenizer
 from mllm.cli import Failure
-from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
 
 LABELS = ["negative", "neutral", "positive"]
 MEMBERS = ["a", "b", "c"]

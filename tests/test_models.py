@@ -12,10 +12,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from conftest import SCRIPTS, run_script
 from mllm import bases, checkpoints, prediction
 from mllm.cli import write_json
-from safetensors.torch import load_file
 
 TEXTS = [f"{'good great' if i % 2 else 'bad awful'} pill number {i} {'word ' * (i % 17)}" for i in range(240)]
 SPEC = {

@@ -2,6 +2,7 @@ import copy
 import random
 
 import pytest
+
 from mllm import config, grid
 from test_config import DEMO, changed
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from conftest import run_script
 from mllm import reviews, splits, synthetic
 from mllm.cli import Failure, read_json
 

@@ -3,10 +3,11 @@
 import numpy as np
 import polars as pl
 import pytest
+from sklearn import metrics as sk
+
 from conftest import REAL, run_script
 from mllm import comparison, leaderboard, scoring
 from mllm.cli import read_json, write_json
-from sklearn import metrics as sk
 
 
 def problem(n=400, classes=5, seed=0, skill=0.5):
@@ -183,6 +184,14 @@ def test_leaderboard_columns_order_and_winners():
     assert by_loss["candidate"].to_list() == ["base", "m3", "m1", "m2", "e"]
     assert set(by_loss.filter(pl.col("winner"))["candidate"]) == {"m1", "m3"}
     assert "m2" in leaderboard.text(frame, "macro_f1", "title")
+
+
+def test_an_experiment_without_merges(tmp_path):
+    frame = leaderboard.table([score_file("base", "base", 0.1), score_file("e", "expert", 0.7)], "macro_f1")
+    assert not frame["winner"].any()
+    compared = comparison.compare(frame, tmp_path, "macro_f1", 0.01, 1)
+    assert compared.height == 0
+    assert comparison.words(compared, 0.01) == ""
 
 
 def test_a_winner_is_chosen_on_validation_alone():

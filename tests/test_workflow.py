@@ -7,6 +7,7 @@ from collections import Counter
 import polars as pl
 import pytest
 import yaml
+
 from conftest import ROOT
 from mllm import checkpoints, config, grid
 

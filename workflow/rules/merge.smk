@@ -1,6 +1,7 @@
 # One recipe, one merge, one fresh process.
 # in:  <results>/models/{base,<expert>}/ and the grid's recipes
 # out: <results>/merges/<merge>/{mergekit.yaml,merge.json,model/}; the weights go once they are scored, unless kept
+MERGED = directory("<results>/merges/{merge}/model")
 
 
 rule merge:
@@ -10,9 +11,7 @@ rule merge:
     output:
         recipe="<results>/merges/{merge}/mergekit.yaml",
         card="<results>/merges/{merge}/merge.json",
-        model=(directory if EXPERIMENT.keep == "all" else lambda path: temp(directory(path)))(
-            "<results>/merges/{merge}/model"
-        ),
+        model=MERGED if EXPERIMENT.keep == "all" else temp(MERGED),
     log:
         "<logs>/merge/{merge}.log",
     resources:
@@ -20,7 +19,7 @@ rule merge:
         runtime="30m",
     params:
         code=code_digest("merge"),
-        mergekit=console.version("mergekit"),
+        mergekit=machine.version("mergekit"),
         recipe=lambda wildcards: json.dumps(GRID.merges[wildcards.merge].canonical()),
     shell:
         "python workflow/scripts/merge.py --recipe {params.recipe:q} --models $(dirname {input.base})"

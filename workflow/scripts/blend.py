@@ -11,6 +11,7 @@ SUMMED = ("n_parameters", "weights_bytes", "load_seconds", "predict_seconds")
 def main(arguments: argparse.Namespace) -> None:
     import numpy as np
     import polars as pl
+
     from mllm import tables
 
     frames = [pl.read_parquet(p) for p in arguments.predictions]

@@ -9,6 +9,7 @@ from mllm import cli
 
 def main(arguments: argparse.Namespace) -> None:
     import polars as pl
+
     from mllm import reviews
 
     kept, rejected = [], []

@@ -13,6 +13,7 @@ UNWANTED = ["onnx/*", "*/*"]
 def main(arguments: argparse.Namespace) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
     from mllm.checkpoints import check_whole
 
     what = f"{arguments.id} at {arguments.revision}"

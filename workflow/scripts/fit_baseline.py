@@ -10,11 +10,12 @@ from mllm import cli
 def main(arguments: argparse.Namespace) -> None:
     cli.threads(1)
     import numpy as np
-    from mllm import prediction, tables
     from sklearn.dummy import DummyClassifier
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
+
+    from mllm import prediction, tables
 
     classes = len(tables.task_facts(arguments.data, arguments.task)["names"])
     train = tables.labelled(arguments.data, ("train",), arguments.task)

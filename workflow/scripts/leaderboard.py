@@ -9,6 +9,7 @@ from mllm import cli
 
 def main(arguments: argparse.Namespace) -> None:
     import yaml
+
     from mllm import comparison, config, grid, leaderboard
 
     experiment = config.parse(

@@ -9,6 +9,7 @@ from mllm import cli
 
 def main(arguments: argparse.Namespace) -> None:
     import polars as pl
+
     from mllm import scoring, tables
     from mllm.splits import label_column
 

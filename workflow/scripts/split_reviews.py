@@ -10,6 +10,7 @@ from mllm import cli
 
 def main(arguments: argparse.Namespace) -> None:
     import polars as pl
+
     from mllm import splits
 
     parts, facts = splits.split(pl.read_parquet(arguments.reviews), arguments.mode, arguments.valid, arguments.seed)

@@ -15,8 +15,9 @@ def main(arguments: argparse.Namespace) -> None:
     cli.offline()
     cli.threads(arguments.threads)
     import polars as pl
-    from mllm import checkpoints, prediction, splits, tables, training
     from transformers import set_seed
+
+    from mllm import checkpoints, prediction, splits, tables, training
 
     start = time.perf_counter()
     names = [str(n) for n in tables.task_facts(arguments.data, arguments.task)["names"]]

@@ -19,7 +19,7 @@ def shape_problems(error: ValidationError, raw: Any, model: type[BaseModel]) -> 
     problems: dict[str, str] = {}
     for item in error.errors(include_url=False):
         path, value = _locate(item["loc"], raw)
-        problems.setdefault(path, f"{path}: {_explain(item, value, item['loc'], model, raw)}")
+        problems.setdefault(path, f"{path}: {_explain(item, value, item['loc'], model)}")
     return list(problems.values())
 
 
@@ -41,6 +41,12 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     for name, count in _repeated(candidates):
         hint = " (base is the base's own name)" if name in RESERVED else ""
         problems.append(f"{name!r} names {count} candidates{hint}; experts, references and blends need different names")
+
+    problems += [
+        f"{name!r}: names that end in .base are kept for prepared bases"
+        for name in candidates
+        if name.endswith(".base")
+    ]
 
     names = [name for name, _ in experts]
     for i, entry in enumerate(_dicts(raw.get("merges"))):
@@ -154,7 +160,7 @@ def _locate(loc: tuple[int | str, ...], raw: Any) -> tuple[str, Any]:
     return path or "the file", node
 
 
-def _explain(item: Any, value: Any, loc: tuple[int | str, ...], model: type[BaseModel], raw: Any) -> str:
+def _explain(item: Any, value: Any, loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
     kind, context, found = item["type"], item.get("ctx", {}), f"found {_show(value)}"
     match kind:
         case "extra_forbidden":

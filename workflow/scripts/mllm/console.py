@@ -1,7 +1,6 @@
 """What a run looks like: one readable line per job, the end of the log where one fails."""
 
 import re
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,6 @@ from mllm.grid import Grid
 # What Snakemake says at every step, whatever happens.
 NOISE = ("Would remove temporary output", "Select jobs to execute", "Execute ", "Removing temporary output")
 TAIL = 20  # lines of a failing job's log
-
-
-def version(package: str) -> str:
-    """Installed version, without importing the package."""
-    return metadata.version(package)
 
 
 def install(workflow: Any, grid: Grid) -> None:

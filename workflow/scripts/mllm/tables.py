@@ -33,9 +33,5 @@ def write_predictions(path: Path, rows: pl.DataFrame, logp: np.ndarray[Any, Any]
         rows.select("review_id", "split", "label").with_columns(columns).write_parquet(partial)
 
 
-def read_predictions(path: Path) -> pl.DataFrame:
-    return pl.read_parquet(path)
-
-
 def logp_columns(predictions: pl.DataFrame) -> list[str]:
     return [c for c in predictions.columns if c.startswith("logp_")]
