@@ -79,7 +79,10 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The demonstration, run whole, once. Do not write to it: take demo.copy(tmp_path / "x")."""
+    """The demonstration, run whole, once for each worker: what needs it stands in one file, which one worker runs.
+
+    Do not write to it: take demo.copy(tmp_path / "x").
+    """
     made = fresh(tmp_path_factory.mktemp("demo") / "project")
     made.output = made.snakemake("--profile", "profiles/local", "--configfile", "config/demo.yaml")  # type: ignore[attr-defined]
     return made

@@ -12,8 +12,6 @@ from conftest import ROOT
 from mllm import checkpoints, config, grid
 
 DEMO = "config/demo.yaml"
-# One worker makes the demonstration and all that starts from it; other tests run beside it.
-pytestmark = pytest.mark.xdist_group("demo")
 WITH_DEMO = ("--configfile", DEMO)
 
 
