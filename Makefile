@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 CONFIG ?= config/demo.yaml
+PROFILE ?= profiles/slurm
 SNAKEMAKE := .venv/bin/snakemake
 # Compiled once here instead of at every start: imports are several times faster, above all on network file systems.
 export UV_COMPILE_BYTECODE := 1
@@ -48,6 +49,10 @@ check: .venv/.ready ## lint, formats, types, and that generated files are up to 
 	$(SNAKEMAKE) --lint
 	$(SNAKEMAKE) --lint --configfile config/demo.yaml
 
+.PHONY: doctor
+doctor: .venv/.ready ## check this machine and cluster against a profile: make doctor PROFILE=profiles/slurm
+	@.venv/bin/python workflow/scripts/doctor.py --profile $(PROFILE)
+
 .PHONY: grid
 grid: .venv/.ready ## print an experiment's grid and its state: make grid CONFIG=config/demo.yaml
 	$(SNAKEMAKE) grid --quiet all --configfile $(CONFIG)
@@ -55,6 +60,7 @@ grid: .venv/.ready ## print an experiment's grid and its state: make grid CONFIG
 .PHONY: bench
 bench: .venv/.ready ## measure (see benchmarks/README.md)
 	.venv/bin/python benchmarks/dry_run.py
+	.venv/bin/python benchmarks/slurm_overhead.py
 
 .PHONY: envs
 envs: .venv/.ready ## write envs/ and the schema anew, after a change of uv.lock or of the experiment's keys

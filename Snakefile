@@ -47,6 +47,10 @@ rule predictions:
         expand("<results>/predictions/{candidate}.parquet", candidate=GRID.candidates),
 
 
+onstart:
+    runs.note_owner(Path(".snakemake"))
+
+
 onsuccess:
     print(farewell())
 

@@ -31,6 +31,8 @@ def main() -> None:
             path = Path(folder, f"{merges}.yaml")
             path.write_text(yaml.safe_dump(grid))
             report(f"{merges} merges", seconds(["--configfile", str(path)]))
+            if merges == 1000:
+                report("… with --profile slurm", seconds(["--profile", "slurm", "--configfile", str(path)]))
 
 
 def seconds(arguments: list[str]) -> tuple[float, int]:

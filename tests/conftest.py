@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "workflow/scripts"
@@ -79,12 +80,18 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The demonstration, run whole, once for each worker: what needs it stands in one file, which one worker runs.
+    """The demonstration, run whole, once for all workers.
 
     Do not write to it: take demo.copy(tmp_path / "x").
     """
-    made = fresh(tmp_path_factory.mktemp("demo") / "project")
-    made.output = made.snakemake("--profile", "profiles/local", "--configfile", "config/demo.yaml")  # type: ignore[attr-defined]
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    output = shared / "demo.txt"
+    with FileLock(shared / "demo.lock"):
+        made = Project(shared / "demo") if output.exists() else fresh(shared / "demo")
+        if not output.exists():
+            output.write_text(made.snakemake("--profile", "profiles/local", "--configfile", "config/demo.yaml"))
+    made.output = output.read_text()  # type: ignore[attr-defined]
     return made
 
 

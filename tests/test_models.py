@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import SCRIPTS, run_script
-from mllm import bases, checkpoints, prediction
+from mllm import bases, checkpoints, prediction, training
 from mllm.cli import write_json
 
 TEXTS = [f"{'good great' if i % 2 else 'bad awful'} pill number {i} {'word ' * (i % 17)}" for i in range(240)]
@@ -288,3 +288,51 @@ def test_byte_level_tokens_have_no_unknown():
     for text in ODD[:6]:
         ids = tokenizer(text)["input_ids"]
         assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def small_card(model, rows: int) -> list[int]:
+    """Let a model run out of memory at more than so many rows, as a card that is too small does."""
+    forward, seen = model.forward, []
+
+    def limited(input_ids=None, **others):
+        if input_ids.shape[0] > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        seen.append(input_ids.shape[0])
+        return forward(input_ids=input_ids, **others)
+
+    model.forward = limited
+    return seen
+
+
+def test_training_on_a_small_card_is_the_same_training_in_smaller_parts(base, data, tmp_path):
+    rows = pl.read_parquet(data / "train.parquet")
+    trained = []
+    for name, limit in (("large", 16), ("small", 5)):
+        model, tokenizer = checkpoints.load_classifier(base)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        seen = small_card(model, limit)
+        training.fine_tune(model, tokenizer, rows, "t", HYPER, tmp_path / name, 300)
+        assert max(seen) == {"large": 16, "small": 4}[name]
+        trained.append({k: v.clone() for k, v in model.state_dict().items()})
+    start = checkpoints.load_classifier(base)[0].state_dict()
+    moved = max(float((trained[0][k] - start[k]).abs().max()) for k in start)
+    apart = max(float((trained[0][k] - trained[1][k]).abs().max()) for k in start)
+    assert apart < moved / 50, (apart, moved)
+
+
+def test_a_card_too_small_for_one_review_is_an_error(base, data, tmp_path):
+    model, tokenizer = checkpoints.load_classifier(base)
+    small_card(model, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        training.fine_tune(model, tokenizer, pl.read_parquet(data / "train.parquet"), "t", HYPER, tmp_path, 300)
+
+
+def test_predicting_on_a_small_card_halves_the_batches(expert):
+    model, tokenizer = checkpoints.load_classifier(expert)
+    whole = prediction.log_probabilities(model, tokenizer, TEXTS)
+    seen = small_card(model, 7)
+    halved = prediction.log_probabilities(model, tokenizer, TEXTS)
+    assert max(seen) <= 7
+    np.testing.assert_allclose(halved, whole, atol=1e-5)

@@ -14,10 +14,11 @@ from snakemake.exceptions import WorkflowError
 SCRIPTS = Path(workflow.basedir, "workflow/scripts")
 sys.path.insert(0, str(SCRIPTS))
 from mllm import config as experiments
-from mllm import console, grid, machine
+from mllm import console, grid, machine, needs, runs, slurm
 from mllm.code import code_digest
 
 machine.use_this_python()
+machine.use_scratch()
 # A grid of thousands makes millions of small objects that all stay: looking for garbage among them so often costs a sixth
 # of a dry run (1,000 merges: 5.3 s, with no collection at all 4.4 s).
 gc.set_threshold(1_000_000, 20, 100)
@@ -38,6 +39,8 @@ STARTED = time.time()
 TASK = EXPERIMENT.tasks[0].name
 RESULTS = f"results/{EXPERIMENT.name}"
 console.install(workflow, GRID)
+slurm.install(RESULTS)
+runs.look_at_lock(Path(".snakemake"))
 
 
 # For `--sdm apptainer`, built from envs/mllm.def; else the Python that runs Snakemake has all that is needed.
@@ -89,8 +92,61 @@ def gpu(wildcards):
 
 
 def by_attempt(amount):
-    """A resource that doubles when the first attempt was too small."""
-    return lambda wildcards, attempt: amount * 2 ** (attempt - 1)
+    """A resource that doubles when the last attempt was too small; the amount is a number or a function of wildcards."""
+
+    def grown(wildcards, attempt):
+        return (amount(wildcards) if callable(amount) else amount) * 2 ** (attempt - 1)
+
+    return grown
+
+
+KNOWN = {}  # what is read off files, which a grid of thousands would read thousands of times
+
+
+def rows():
+    """Number of reviews, as well as it is known by now."""
+    path = Path(RESULTS, "data/split.json")
+    key = ("rows", path.exists())
+    if key not in KNOWN:
+        KNOWN[key] = needs.review_rows(EXPERIMENT.data, path)
+    return KNOWN[key]
+
+
+def shape(start="base"):
+    """Size of a prepared checkpoint; of what it is made from, where it is not there yet."""
+    entry = EXPERIMENT.model(GRID.starts[start])
+    made_from = {"hub": f"results/downloads/models/{getattr(entry, 'id', '')}/{getattr(entry, 'revision', '')}"}
+    folders = [f"{RESULTS}/models/{start}", made_from.get(entry.source) or getattr(entry, "path", "")]
+    key = ("shape", start, *map(os.path.exists, folders))
+    if key not in KNOWN:
+        KNOWN[key] = needs.shape_of([Path(f) for f in folders if f], entry)
+    return KNOWN[key]
+
+
+def length(start):
+    """Tokens that a model reads at most."""
+    return EXPERIMENT.model(GRID.starts[start]).max_length
+
+
+def tokens(expert):
+    """Tokens that a training reads."""
+    training = GRID.training[expert]
+    reviews = training["steps"] * training["batch_size"] if "steps" in training else training["epochs"] * rows()
+    return reviews * needs.TOKENS
+
+
+def start_of(candidate):
+    """The prepared checkpoint that a candidate's weights come from."""
+    return (
+        GRID.training[candidate]["start"]
+        if candidate in GRID.training
+        else candidate if candidate in GRID.starts else "base"
+    )
+
+
+def train_gpu_mb(wildcards):
+    start = GRID.training[wildcards.expert]["start"]
+    return needs.train_gpu_mb(shape(start), GRID.training[wildcards.expert]["batch_size"], length(start))
 
 
 def farewell():

@@ -51,8 +51,8 @@ rule clean_reviews:
     log:
         "<logs>/clean_reviews.log",
     resources:
-        mem_mb=by_attempt(4000),
-        runtime="30m",
+        mem_mb=by_attempt(lambda wildcards: needs.data_mb(rows())),
+        runtime=by_attempt(30),
     params:
         code=code_digest("clean_reviews"),
     shell:
@@ -71,8 +71,8 @@ rule split_reviews:
     log:
         "<logs>/split_reviews.log",
     resources:
-        mem_mb=by_attempt(4000),
-        runtime="30m",
+        mem_mb=by_attempt(lambda wildcards: needs.data_mb(rows())),
+        runtime=by_attempt(30),
     params:
         code=code_digest("split_reviews"),
         mode=EXPERIMENT.split.mode,

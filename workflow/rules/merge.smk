@@ -15,8 +15,8 @@ rule merge:
     log:
         "<logs>/merge/{merge}.log",
     resources:
-        mem_mb=by_attempt(8000),
-        runtime="30m",
+        mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), len(GRID.merges[wildcards.merge].members))),
+        runtime=by_attempt(lambda wildcards: needs.merge_minutes(shape(), len(GRID.merges[wildcards.merge].members))),
     params:
         code=code_digest("merge"),
         mergekit=machine.version("mergekit"),
@@ -36,8 +36,8 @@ rule keep_winners:
     log:
         "<logs>/keep_winners.log",
     resources:
-        mem_mb=by_attempt(8000),
-        runtime="1h",
+        mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), len(names("expert")))),
+        runtime=by_attempt(60),
     params:
         code=code_digest("keep_winners"),
         merge=code_digest("merge"),

@@ -28,8 +28,9 @@ rule prepare_base:
     threads: 2
     resources:
         gpu=gpu,
-        mem_mb=by_attempt(8000),
-        runtime="1h",
+        gpu_mb=by_attempt(lambda wildcards: needs.train_gpu_mb(shape(wildcards.start), 32, 128)),
+        mem_mb=by_attempt(lambda wildcards: needs.train_mb(shape(wildcards.start), rows())),
+        runtime=by_attempt(30),
     params:
         code=code_digest("prepare_base"),
         model=lambda wildcards: json.dumps(EXPERIMENT.model(GRID.starts[wildcards.start]).model_dump()),
@@ -56,8 +57,11 @@ rule train_expert:
         expert=one_of(GRID.training),
     resources:
         gpu=gpu,
-        mem_mb=by_attempt(16000),
-        runtime="8h",
+        gpu_mb=by_attempt(train_gpu_mb),
+        mem_mb=by_attempt(lambda wildcards: needs.train_mb(shape(start_of(wildcards.expert)), rows())),
+        runtime=by_attempt(
+            lambda wildcards: needs.train_minutes(shape(start_of(wildcards.expert)), tokens(wildcards.expert))
+        ),
     params:
         code=code_digest("train_expert"),
         part=lambda wildcards: json.dumps(GRID.training[wildcards.expert]["part"]),

@@ -21,8 +21,9 @@ rule predict:
         candidate=other_than([*BLENDS, *FITTED]),
     resources:
         gpu=gpu,
-        mem_mb=by_attempt(8000),
-        runtime="2h",
+        gpu_mb=by_attempt(lambda wildcards: needs.predict_gpu_mb(shape(start_of(wildcards.candidate)))),
+        mem_mb=by_attempt(lambda wildcards: needs.predict_mb(shape(start_of(wildcards.candidate)))),
+        runtime=by_attempt(lambda wildcards: needs.predict_minutes(shape(start_of(wildcards.candidate)), rows() // 4)),
     params:
         code=code_digest("predict"),
         task=TASK,
@@ -61,8 +62,8 @@ rule fit_baseline:
     wildcard_constraints:
         candidate=one_of(FITTED),
     resources:
-        mem_mb=by_attempt(8000),
-        runtime="1h",
+        mem_mb=by_attempt(lambda wildcards: needs.baseline_mb(rows())),
+        runtime=by_attempt(60),
     params:
         code=code_digest("fit_baseline"),
         kind=lambda wildcards: GRID.candidates[wildcards.candidate].method,

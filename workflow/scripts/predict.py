@@ -10,6 +10,7 @@ from mllm import cli
 def main(arguments: argparse.Namespace) -> None:
     cli.offline()
     cli.threads(arguments.threads)
+    cli.usable_gpu()
     from mllm import checkpoints, prediction, tables
 
     names = [str(n) for n in tables.task_facts(arguments.data, arguments.task)["names"]]

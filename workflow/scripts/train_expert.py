@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from mllm import cli
 def main(arguments: argparse.Namespace) -> None:
     cli.offline()
     cli.threads(arguments.threads)
+    cli.usable_gpu()
     import polars as pl
     from transformers import set_seed
 
@@ -58,7 +60,10 @@ if __name__ == "__main__":
         "--checkpoints", type=Path, required=True, help="folder for unfinished training; survives the job"
     )
     parser.add_argument(
-        "--checkpoint-seconds", type=float, default=300, help="time between checkpoints (default: %(default)s)"
+        "--checkpoint-seconds",
+        type=float,
+        default=float(os.environ.get("MLLM_CHECKPOINT_SECONDS", 300)),
+        help="time between checkpoints (default: $MLLM_CHECKPOINT_SECONDS, or 300)",
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")

@@ -70,6 +70,15 @@ def threads(number: int) -> None:
         torch.set_num_interop_threads(1)
 
 
+def usable_gpu() -> None:
+    """Stop in words on a GPU that torch has no code for."""
+    from mllm.machine import gpu_problem
+
+    problem = gpu_problem()
+    if problem:
+        raise Failure(problem)
+
+
 def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
     """Iterate with a bar on a terminal and a plain line about every 10 seconds in the log."""
     from tqdm import tqdm
@@ -105,6 +114,12 @@ def whole(path: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             partial.replace(path)
+    except Exception as error:
+        # Libraries tell of a full disk in words of their own (polars: "invalid thrift: transport error").
+        free = shutil.disk_usage(path.parent).free
+        if isinstance(error, OSError) or free > 2**16:
+            raise
+        raise Failure(f"the disk is full: cannot write {path} (free some space in {path.parent})") from error
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)

@@ -7,7 +7,11 @@ from typing import Any
 from mllm.grid import Grid
 
 # What Snakemake says at every step, whatever happens.
-NOISE = ("Would remove temporary output", "Select jobs to execute", "Execute ", "Removing temporary output")
+NOISE = (
+    "Would remove temporary output", "Select jobs to execute", "Execute ", "Removing temporary output",
+    "No SLURM account given", "No account was given", "Unable to guess SLURM account", "Cleaning up SLURM log",
+)  # fmt: skip
+CLUSTER_HINT = "For further error details see the cluster/cloud log and the log files of the involved rule(s)."
 TAIL = 20  # lines of a failing job's log
 
 
@@ -33,6 +37,8 @@ def install(workflow: Any, grid: Grid) -> None:
 
         def _format_job_error(self, msg: dict[str, Any]) -> list[str]:
             lines = [f"FAILED: {msg['rule_name']} {described.get(msg['jobid'], '')}".rstrip()]
+            if msg.get("rule_msg"):
+                lines.append("  " + str(msg["rule_msg"]).removesuffix(CLUSTER_HINT))
             for path in msg["log"] or []:
                 lines += [f"  the end of {path}:", *(f"    {line}" for line in tail(Path(path)))]
             return lines

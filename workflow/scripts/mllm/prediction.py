@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mllm.cli import progress
+from mllm.cli import log, progress
 
 TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536}
 
@@ -29,10 +29,25 @@ def log_probabilities(model: Any, tokenizer: Any, texts: list[str]) -> np.ndarra
     batches = list(_batches([len(ids) for ids in encoded], TOKENS_PER_BATCH[device]))
     with torch.inference_mode():
         for batch in progress(batches, "predicting", unit="batch"):
-            padded = tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt").to(device)
-            logits = model(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).logits
-            result[batch] = logits.float().log_softmax(-1).cpu().numpy()
+            result[batch] = _scored(model, tokenizer, [encoded[i] for i in batch], device)
     return result
+
+
+def _scored(model: Any, tokenizer: Any, batch: list[list[int]], device: str) -> np.ndarray:
+    """Log-probabilities of one batch; of its halves, where the GPU's memory is too small for it."""
+    try:
+        padded = tokenizer.pad({"input_ids": batch}, return_tensors="pt").to(device)
+        logits = model(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).logits
+        return np.asarray(logits.float().log_softmax(-1).cpu().numpy())
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+    # Outside of the handler, which would keep the failed batch's memory alive.
+    log.info("GPU memory is too small for %d reviews at once: halved", len(batch))
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    half = len(batch) // 2
+    return np.concatenate([_scored(model, tokenizer, part, device) for part in (batch[:half], batch[half:])])
 
 
 def _batches(lengths: list[int], budget: int) -> Iterator[list[int]]:

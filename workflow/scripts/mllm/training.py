@@ -81,12 +81,58 @@ def fine_tune(
     ]
     per_epoch = math.ceil(len(data) / hyper["batch_size"])
     steps = hyper.get("steps") or max(1, round(per_epoch * hyper["epochs"]))
+    pristine = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+    parts = 1  # of a batch: one, until the GPU's memory turns out to be too small
+    while True:
+        trainer = _trainer(model, tokenizer, data, hyper, steps, parts, checkpoints, checkpoint_seconds)
+        log.info("training on %s reviews, %s steps of %s", f"{len(data):,}", steps, hyper["batch_size"])
+        try:
+            trainer.train(resume_from_checkpoint=last_whole(checkpoints))
+            break
+        except torch.OutOfMemoryError:
+            parts *= 2
+            if hyper["batch_size"] % parts:
+                raise
+        # The same batches in smaller parts, whose gradients are summed: the same training, but for rounding and dropout.
+        log.info("GPU memory is too small: each batch goes in %d parts from now on", parts)
+        del trainer
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        model.load_state_dict(pristine)
+    model.cpu()
+    if not all(torch.isfinite(p).all() for p in model.parameters()):
+        raise Failure(
+            f"training diverged: weights are not finite (learning_rate is {hyper['learning_rate']}; try a smaller one)"
+        )
+    history = [p for p in trainer.state.log_history if "loss" in p]
+    return {
+        "reviews": len(data),
+        "steps": steps,
+        "loss": [{"step": p["step"], "loss": round(float(p["loss"]), 6)} for p in history],
+        "cut_reviews": sum(len(ids) >= tokenizer.model_max_length for ids in encoded["input_ids"]),
+    }
+
+
+def _trainer(
+    model: Any,
+    tokenizer: Any,
+    data: list[dict[str, Any]],
+    hyper: dict[str, Any],
+    steps: int,
+    parts: int,
+    checkpoints: Path,
+    checkpoint_seconds: float,
+) -> Trainer:
+    # The classifiers' loss is a mean over the rows given, whatever they do with other arguments: the Trainer has to divide
+    # by the number of parts.
+    model.accepts_loss_kwargs = False
     trainer = Trainer(
         model,
         TrainingArguments(
             output_dir=str(checkpoints),
             max_steps=steps,
-            per_device_train_batch_size=hyper["batch_size"],
+            per_device_train_batch_size=hyper["batch_size"] // parts,
+            gradient_accumulation_steps=parts,
             learning_rate=hyper["learning_rate"],
             weight_decay=hyper["weight_decay"],
             warmup_steps=round(hyper["warmup"] * steps),
@@ -104,20 +150,7 @@ def fine_tune(
         callbacks=[QuietProgress("training"), TimedCheckpoints(checkpoint_seconds)],
     )
     trainer.remove_callback(PrinterCallback)
-    log.info("training on %s reviews, %s steps of %s", f"{len(data):,}", steps, hyper["batch_size"])
-    trainer.train(resume_from_checkpoint=last_whole(checkpoints))
-    model.cpu()
-    if not all(torch.isfinite(p).all() for p in model.parameters()):
-        raise Failure(
-            f"training diverged: weights are not finite (learning_rate is {hyper['learning_rate']}; try a smaller one)"
-        )
-    history = [p for p in trainer.state.log_history if "loss" in p]
-    return {
-        "reviews": len(data),
-        "steps": steps,
-        "loss": [{"step": p["step"], "loss": round(float(p["loss"]), 6)} for p in history],
-        "cut_reviews": sum(len(ids) >= tokenizer.model_max_length for ids in encoded["input_ids"]),
-    }
+    return trainer
 
 
 def last_whole(checkpoints: Path) -> str | None:

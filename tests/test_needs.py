@@ -1,0 +1,106 @@
+"""What jobs ask for: shapes read off real files, amounts in the right order of size."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mllm import needs, preflight, slurm
+
+XL = needs.Shape(1_557_611_200, 48, 1600)
+
+
+def test_a_shape_is_read_off_a_checkpoint(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"n_embd": 8, "n_layer": 3, "dtype": "bfloat16"}))
+    save_file({"a": torch.zeros(1000, 100, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
+    shape = needs.shape_of([tmp_path / "absent", tmp_path])
+    assert (shape.layers, shape.width) == (3, 8)
+    assert shape.parameters == pytest.approx(100_000, rel=0.01)
+    assert needs.shape_of([]) == needs.GPT2
+
+
+def test_a_scratch_model_s_shape_is_that_of_the_model_made(tmp_path):
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    class Entry:
+        source, layers, width, vocabulary = "scratch", 6, 128, 4000
+
+    model = GPT2ForSequenceClassification(GPT2Config(n_layer=6, n_embd=128, n_head=2, vocab_size=4000))
+    assert needs.shape_of([], Entry).parameters == pytest.approx(model.num_parameters(), rel=0.1)
+
+
+def test_a_large_reference_needs_a_large_gpu_and_a_small_expert_does_not():
+    small = needs.train_gpu_mb(needs.GPT2, batch=16, length=512)
+    large = needs.train_gpu_mb(XL, batch=16, length=512)
+    assert small < 24 * 1024  # an A5000
+    assert 40 * 1024 < large < 141 * 1024  # more than an A100-40, less than an H200
+    # Weights, gradients and Adam's moments alone, 16 bytes a parameter.
+    assert large > 16 * XL.parameters / 2**20
+
+
+def test_needs_grow_with_what_they_depend_on():
+    assert needs.train_mb(XL, 1000) > needs.train_mb(needs.GPT2, 1000)
+    assert needs.merge_mb(needs.GPT2, 10) > needs.merge_mb(needs.GPT2, 2) > 4 * needs.GPT2.mb
+    assert needs.predict_minutes(XL, 50_000) > needs.predict_minutes(needs.GPT2, 50_000)
+    assert needs.train_minutes(needs.GPT2, 2e7) > needs.train_minutes(needs.GPT2, 1e6)
+    assert needs.data_mb(200_000) > needs.data_mb(2000)
+
+
+class Resources(dict):
+    """As Snakemake's: attributes and get()."""
+
+    __getattr__ = dict.get
+    __setattr__ = dict.__setitem__
+
+
+@pytest.mark.parametrize(
+    ("gpu_mb", "model", "partition"),
+    [(9000, "A5000", "b"), (30_000, "A100", "a,b"), (70_000, "H200", "c"), (500_000, "H200", "c")],
+)
+def test_a_job_takes_the_first_gpu_that_holds_it(gpu_mb, model, partition):
+    asked = Resources(gpu=1, gpu_mb=gpu_mb, slurm_partition="low", gpus="A5000:24@b A100:40@a,b H200:141@c")
+    slurm.choose_gpu(asked)
+    assert (asked["gpu_model"], asked["slurm_partition"]) == (model, partition)
+
+
+def test_gres_any_type_and_cpu_jobs():
+    asked = Resources(gpu=1, gpu_mb=50_000, gpus="gres/l40s:48@gpu gres/h100:80@large")
+    slurm.choose_gpu(asked)
+    assert (asked["gres"], asked["gpu"], asked["slurm_partition"]) == ("gpu:h100:1", 0, "large")
+    asked = Resources(gpu=1, gpu_mb=1000, gpus="any:40@gpu")
+    slurm.choose_gpu(asked)
+    assert "gpu_model" not in asked and asked["slurm_partition"] == "gpu"
+    asked = Resources(gpu=0, slurm_partition="low", gpus="any:40@gpu")
+    slurm.choose_gpu(asked)
+    assert asked["slurm_partition"] == "low"
+
+
+def test_a_misspelt_gpu_list_says_what_was_expected():
+    with pytest.raises(preflight.WorkflowError, match="found 'A100@gpu', expected TYPE:GB@PARTITION"):
+        preflight.parse_gpus("A100@gpu")
+
+
+def test_the_shipped_profile_s_gpus_are_readable():
+    import yaml
+
+    from conftest import ROOT
+
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    types = preflight.parse_gpus(profile["default-resources"]["gpus"])
+    assert [t[0] for t in types] == ["A5000", "A100", "H200"]
+
+
+def test_scratch_takes_results_and_caches(tmp_path, monkeypatch):
+    from mllm import machine
+
+    (tmp_path / "clone").mkdir()
+    monkeypatch.chdir(tmp_path / "clone")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    machine.use_scratch()
+    assert list((tmp_path / "clone").iterdir()) == []  # nothing without the variable
+    monkeypatch.setenv("MLLM_SCRATCH", str(tmp_path / "scratch"))
+    machine.use_scratch()
+    (tmp_path / "clone/results/x").write_text("x")
+    assert (tmp_path / "scratch/mllm/results/x").read_text() == "x"
+    monkeypatch.delenv("XDG_CACHE_HOME")  # what use_scratch set

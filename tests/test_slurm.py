@@ -1,0 +1,437 @@
+"""The workflow on a real Slurm: four nodes on this machine (tests/slurm), and everything that a cluster does to a run."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, Project, fresh
+from mllm.runs import born
+
+EXPERIMENT = """
+name: faults
+seed: 5
+data: {source: synthetic, rows: 1500, conditions: 3}
+split: {mode: official-clean, valid: 0.2}
+tasks: [{name: sentiment, label: sentiment}]
+models:
+  - {name: tiny, family: classifier, source: scratch, architecture: gpt2, width: 32, layers: 1, heads: 2, vocabulary: 600,
+     max_length: 48, pretrain: {steps: 20, batch_size: 16, learning_rate: 2.0e-3}}
+base: tiny
+experts:
+  - {name: shard, parts: 4, steps: 1000, batch_size: 32, learning_rate: 1.0e-3}
+merges:
+  - {method: linear, members: [shard-*]}
+  - {method: ties, members: [shard-*], density: 0.5}
+references: [{name: tfidf, model: tfidf}]
+compare: {metric: macro_f1, margin: 0.01}
+keep: all
+"""
+EXPERTS = [f"shard-{i}" for i in range(4)]
+COMMAND = ["--profile", "slurm", "--configfile", "config/faults.yaml"]
+LOST = {f"{name}_proxy": "http://127.0.0.1:9" for name in ("http", "https", "all")}
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"gave up waiting for {what}\n{squeue('%i %j %T %r %N %k')}"
+        time.sleep(0.3)
+
+
+def squeue(form: str) -> str:
+    done = subprocess.run(["squeue", "-h", "--states=all", "-o", form], capture_output=True, text=True)
+    return done.stdout
+
+
+class Cluster:
+    """The test cluster's daemons."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def start(self) -> None:
+        subprocess.run([ROOT / "tests/slurm/start.sh", self.folder], check=True, timeout=120)
+
+    def stop(self) -> None:
+        subprocess.run([ROOT / "tests/slurm/stop.sh", self.folder], check=False, timeout=120)
+
+    def kill(self, daemon: str, how: signal.Signals = signal.SIGKILL) -> None:
+        """A signal to a daemon and nothing else."""
+        file = self.folder / f"{daemon}.pid"
+        pid = int(file.read_text())
+        os.kill(pid, how)
+        wait_for(lambda: born(pid) is None, f"the end of {daemon}", 60)
+        file.unlink(missing_ok=True)
+
+    def kill_node(self, node: str) -> None:
+        """All processes of a node at once: its daemon, its steps, their jobs."""
+        there = [id_ for id_, where in jobs("%i %N", "RUNNING") if where == node]
+        self.kill(f"slurmd.{node}")
+        for id_ in there:  # the step's daemon before its job, so that nobody reports the end
+            subprocess.run(["pkill", "-KILL", "-f", rf"slurmstepd: \[{id_}\."], check=False)
+            for pid in processes(id_):
+                os.kill(pid, signal.SIGKILL)
+
+
+def jobs(form: str = "%i %k", *states: str) -> list[list[str]]:
+    """Fields of the jobs that are in one of the states; all of them where none is named."""
+    rows = [line.split("|") for line in squeue("%T|" + form.replace(" ", "|")).splitlines()]
+    return [row[1:] for row in rows if not states or row[0] in states]
+
+
+def job_of(expert: str, state: str = "RUNNING") -> str:
+    """Slurm's number of an expert's training."""
+    for id_, comment in jobs("%i %k", state):
+        if comment == f"rule_train_expert_wildcards_{expert}":
+            return id_
+    return ""
+
+
+def processes(id_: str) -> list[int]:
+    """A Slurm job's processes below its step daemon."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"SLURM_JOB_ID={id_}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    missing = [p for p in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(p)]
+    if missing or os.geteuid() != 0:
+        pytest.skip(
+            f"no Slurm here: {', '.join(missing) or 'not root'} (apt install slurmctld slurmd slurm-client munge)"
+        )
+    made = Cluster(tmp_path_factory.mktemp("slurm"))
+    made.start()
+    yield made
+    made.stop()
+
+
+def on_the_test_site(target: Path) -> Project:
+    """The project with the profile's site part replaced, and the experiment of these tests."""
+    project = fresh(target)
+    profile = target / "profiles/slurm/config.yaml"
+    text = profile.read_text()
+    site = (target / "tests/slurm/site.yaml").read_text()
+    start, end = text.index("# ── The site"), text.index("# ── End of the site")
+    profile.write_text(text[:start] + site + text[end:])
+    (target / "config/faults.yaml").write_text(EXPERIMENT)
+    return project
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The experiment run on this machine alone, in a network namespace with no network at all."""
+    project = on_the_test_site(tmp_path_factory.mktemp("undisturbed") / "project")
+    alone = ["unshare", "--net"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*alone, sys.executable, "-m", "snakemake", "--profile", "profiles/local", "--configfile", "config/faults.yaml"],
+        cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-5000:]
+    return project
+
+
+@pytest.fixture
+def prepared(cluster: Cluster, undisturbed: Project, tmp_path: Path) -> Project:
+    """Data, base and baseline made; experts, merges and what follows still to do."""
+    project = undisturbed.copy(tmp_path / "project")
+    results = project.folder / "results/faults"
+    for path in ["merges", "scores", "predictions", "winners", "experiment.yaml", *(f"models/{e}" for e in EXPERTS)]:
+        if (results / path).is_dir():
+            shutil.rmtree(results / path)
+        else:
+            (results / path).unlink(missing_ok=True)
+    for file in results.glob("*.*"):
+        file.unlink()
+    return project
+
+
+class Run:
+    """Snakemake in the background."""
+
+    def __init__(self, project: Project, *arguments: str, **environment: str):
+        self.project = project
+        self.log = project.folder / f"run-{time.time_ns()}.log"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "snakemake", *arguments, *COMMAND],
+            cwd=project.folder, stdout=self.log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, **LOST, "MLLM_CHECKPOINT_SECONDS": "1", **environment},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def end(self, ok: bool = True, seconds: float = 400) -> str:
+        status = self.process.wait(timeout=seconds)
+        assert (status == 0) == ok, self.text[-6000:]
+        return self.text
+
+    def says(self, condition: Callable[[], bool]) -> None:
+        """Wait for something in its output."""
+        wait_for(lambda: condition() or self.process.poll() is not None, "a message")
+        assert condition(), self.text[-6000:]
+
+    def training(self, *experts: str) -> None:
+        """Wait until each of these trainings is at work and has a checkpoint to go on from."""
+        folder = self.project.folder / "results/faults/checkpoints"
+        for expert in experts:
+            wait_for(
+                lambda e=expert: (
+                    self.process.poll() is not None or (job_of(e) and list((folder / e).glob("*/checkpoint-*/whole")))
+                ),
+                f"a checkpoint of {expert}",
+            )
+        assert self.process.poll() is None, self.text[-6000:]
+
+
+def same_results(project: Project, reference: Project, only: str = "") -> None:
+    """All weights, predictions and scores, byte for byte; or those of the experts alone."""
+
+    def files(root: Path) -> dict[str, bytes]:
+        found = {}
+        for pattern in ("models/*/*.safetensors", "merges/*/model/*.safetensors", "predictions/*.parquet",
+                        "scores/*.json", "comparisons.csv"):  # fmt: skip
+            for path in sorted((root / "results/faults").glob(pattern)):
+                found[str(path.relative_to(root))] = path.read_bytes()
+        return found
+
+    ours, theirs = files(project.folder), files(reference.folder)
+    if only:
+        ours, theirs = ({k: v for k, v in found.items() if f"/{only}/" in k} for found in (ours, theirs))
+    assert set(ours) == set(theirs) and len(ours) >= (5 if only else 20)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+def submissions(*logs: Run) -> Counter[str]:
+    """Log directory of Slurm -> number of submissions: one for each job."""
+    found: Counter[str] = Counter()
+    for run in logs:
+        found.update(re.findall(r"submitted with SLURM jobid \d+ \(log: \S*?/slurm-logs/(\S+)/\d+\.log", run.text))
+    return found
+
+
+def test_battered(prepared: Project, undisturbed: Project, cluster: Cluster) -> None:
+    """Preemption, node death, scancel, the time limit, a slurmd and the controller away, in one run; equal in the end."""
+    run = Run(prepared)
+    run.training(*EXPERTS)
+    where = {
+        comment.removeprefix("rule_train_expert_wildcards_"): (i, n) for i, n, comment in jobs("%i %N %k", "RUNNING")
+    }
+    on = {node: [e for e in EXPERTS if where[e][1] == node] for node in ("g1", "g2")}
+    assert len(on["g1"]) == len(on["g2"]) == 2, where
+
+    # The time limit: a training that hangs.
+    hanging, cancelled = on["g1"]
+    for pid in processes(where[hanging][0]):
+        os.kill(pid, signal.SIGSTOP)
+    subprocess.run(["scontrol", "update", f"jobid={where[hanging][0]}", "timelimit=1"], check=True)
+    # scancel by hand.
+    subprocess.run(["scancel", where[cancelled][0]], check=True)
+    # A node dies with all that runs on it, and comes back.
+    cluster.kill_node("g2")
+    # A slurmd is restarted under its running jobs.
+    cluster.kill("slurmd.g1")
+    subprocess.run(["slurmd", "-N", "g1"], check=True)
+    wait_for(
+        lambda: (
+            "g2" in subprocess.run(["sinfo", "-h", "-t", "down", "-o", "%N"], capture_output=True, text=True).stdout
+        ),
+        "g2 down",
+    )
+    cluster.start()
+    # The controller is away for a minute.
+    cluster.kill("slurmctld", signal.SIGTERM)
+    time.sleep(60)
+    cluster.start()
+    text = run.end()
+
+    assert f"train_expert {cancelled} was cancelled" in text
+    assert re.search(f"train_expert {hanging} ran out of time", text)
+    assert "Slurm does not answer" in text
+    with (prepared.folder / "results/faults/efficiency.csv").open() as file:
+        rows = [line.split(",") for line in file]
+    restarts = {row[1]: row[5] for row in rows[1:] if row[0] == "train_expert" and row[3] == "COMPLETED"}
+    assert all(int(restarts[e]) >= 1 for e in on["g2"]), restarts  # the same Slurm jobs, requeued
+    for expert in EXPERTS:
+        assert "going on from" in (prepared.folder / f"results/faults/logs/train_expert/{expert}.log").read_text()
+    same_results(prepared, undisturbed)
+
+
+def test_preempted(prepared: Project, undisturbed: Project) -> None:
+    """A job of higher priority takes the node: trainings are requeued, go on from their checkpoints, end the same."""
+    prepared.edit("profiles/slurm/config.yaml", "any:40@gpu ", "any:40@gpu_pre ")
+    run = Run(prepared, "experts")
+    run.training("shard-0", "shard-1")
+    subprocess.run(
+        ["sbatch", "-p", "gpu", "-w", "g1", "--exclusive", "--gpus=2", "--output=/dev/null", "--wrap=sleep 2"],
+        check=True,
+    )
+    text = run.end()
+    assert "FAILED" not in text
+    assert max(submissions(run).values()) == 1
+    assert "going on from" in (prepared.folder / "results/faults/logs/train_expert/shard-0.log").read_text()
+    same_results(prepared, undisturbed, "models")
+
+
+def test_killed_snakemake(prepared: Project, undisturbed: Project) -> None:
+    """SIGKILL: the lock is removed, running and finished jobs are taken over, none is submitted twice."""
+    first = Run(prepared)
+    first.training(*EXPERTS)
+    first.process.kill()
+    first.process.wait()
+    running = [job_of(e) for e in EXPERTS]
+    assert all(running)
+    second = Run(prepared)  # takes over running jobs, and is killed as well
+    second.says(lambda: second.text.count("is taken over") == 4)
+    second.process.kill()
+    second.process.wait()
+    wait_for(lambda: not any(job_of(e) for e in EXPERTS), "the trainings' end")
+    third = Run(prepared)  # finds them finished
+    text = third.end()
+    assert "was killed; its lock is removed" in second.text and "was killed; its lock is removed" in text
+    assert [i for i in running if f"Slurm job {i} of an earlier run is taken over" not in text] == []
+    counts = submissions(first, second, third)
+    assert max(counts.values()) == 1 and sum("train_expert" in k for k in counts) == 4
+    same_results(prepared, undisturbed)
+
+
+def test_orphans_cancelled(prepared: Project) -> None:
+    """With MLLM_ORPHANS=cancel the earlier run's jobs are cancelled first; what changed meanwhile is not taken over."""
+    first = Run(prepared)
+    first.training("shard-0")
+    first.process.kill()
+    first.process.wait()
+    old = [i for i, _ in jobs("%i %k", "RUNNING", "PENDING")]
+    assert old
+    second = Run(prepared, "experts", MLLM_ORPHANS="cancel")
+    second.says(lambda: "still in the queue: cancelled" in second.text)
+    assert not {i for i, _ in jobs("%i %k", "RUNNING", "PENDING")} & set(old)
+    second.training("shard-0")
+    second.process.kill()
+    second.process.wait()
+    # Another learning rate: these trainings are not what is wanted any more.
+    old = [i for i, _ in jobs("%i %k", "RUNNING", "PENDING")]
+    prepared.edit("config/faults.yaml", "1.0e-3}", "2.0e-3}")
+    third = Run(prepared, "experts")
+    third.says(lambda: submissions(third).total() >= 4)
+    assert "is taken over" not in third.text
+    assert not {i for i, _ in jobs("%i %k", "RUNNING", "PENDING")} & set(old)
+    third.process.send_signal(signal.SIGINT)
+    third.process.wait(timeout=60)
+    wait_for(lambda: not jobs("%i %k", "RUNNING", "PENDING", "COMPLETING"), "an empty queue")
+
+
+def test_interrupted_and_terminated(prepared: Project, undisturbed: Project) -> None:
+    """SIGINT cancels the jobs, SIGTERM waits for them; the same command goes on either way."""
+    first = Run(prepared, "experts")
+    first.training("shard-0")
+    first.process.send_signal(signal.SIGINT)
+    first.process.wait(timeout=60)
+    wait_for(lambda: not jobs("%i %k", "RUNNING", "PENDING", "COMPLETING"), "an empty queue", 60)
+    second = Run(prepared, "experts")
+    second.training(*EXPERTS)
+    ids = [job_of(e) for e in EXPERTS]
+    second.process.send_signal(signal.SIGTERM)
+    second.process.wait(timeout=200)
+    assert not set(ids) & {i for i, _ in jobs("%i %k", "CANCELLED")}
+    third = Run(prepared, "experts")
+    third.end()
+    assert not [k for k in submissions(third) if "train_expert" in k]
+    same_results(prepared, undisturbed, "models")
+
+
+def test_two_people(prepared: Project, undisturbed: Project) -> None:
+    """A second run in the same folder is refused, says whose run is at work, and disturbs nothing."""
+    first = Run(prepared, "experts")
+    first.training("shard-0")
+    refused = Run(prepared, "experts").end(ok=False, seconds=60)
+    assert f"(process {first.process.pid} on " in refused and "is at work in this folder" in refused
+    assert "cannot be locked" in refused
+    first.end()
+    same_results(prepared, undisturbed, "models")
+
+
+def test_memory(prepared: Project, undisturbed: Project) -> None:
+    """A job over its memory is killed, said so, and gets twice as much."""
+    with (prepared.folder / "profiles/slurm/config.yaml").open("a") as file:
+        file.write('set-resources:\n  predict: {mem_mb: "120 if attempt == 1 else 4000"}\n')
+    text = Run(prepared, "results/faults/predictions/base.parquet").end()
+    assert "predict base ran out of memory (120 MB asked)" in text
+    path = "results/faults/predictions/base.parquet"
+    assert (prepared.folder / path).read_bytes() == (undisturbed.folder / path).read_bytes()
+
+
+def test_full_disk(prepared: Project, undisturbed: Project) -> None:
+    """A full disk fails jobs in words; with room again the same command ends the same."""
+    predictions = prepared.folder / "results/faults/predictions"
+    predictions.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4k", "none", predictions], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.strip()}")
+    target = "results/faults/predictions/base.parquet"
+    (predictions / ".keep").touch()  # an empty folder would be removed
+    try:
+        text = Run(prepared, target, "--retries", "0").end(ok=False)
+        assert "the disk is full" in text
+        assert not (prepared.folder / target).exists()
+        subprocess.run(["mount", "-o", "remount,size=100m", predictions], check=True)
+        Run(prepared, target).end()
+        assert (prepared.folder / target).read_bytes() == (undisturbed.folder / target).read_bytes()
+    finally:
+        subprocess.run(["umount", predictions], check=False)
+
+
+def test_preflight(prepared: Project) -> None:
+    """Partitions and GPU types that do not exist are named before anything is submitted, all at once."""
+    prepared.edit("profiles/slurm/config.yaml", "slurm_partition: low", "slurm_partition: lo")
+    prepared.edit("profiles/slurm/config.yaml", "h100:80@gpu", "h900:80@gpu titan:12@gpu")
+    text = Run(prepared).end(ok=False, seconds=60)
+    assert "partition 'lo' does not exist; this cluster has gpu, gpu_pre, high, low" in text
+    assert "no GPU of type 'h900' in gpu; there: a100, h100" in text
+    assert "GPU type 'titan' is too old for torch" in text
+    assert not submissions(Run(prepared, "-n"))
+
+
+def test_failure_in_words(prepared: Project) -> None:
+    """What a failing script said is at hand, with its exit status, node and log; other jobs are not held up."""
+    model = prepared.folder / "results/faults/models/base/config.json"
+    facts = json.loads(model.read_text())
+    facts["id2label"] = dict(zip(facts["id2label"], reversed(facts["id2label"].values()), strict=True))
+    model.write_text(json.dumps(facts))
+    text = Run(prepared, "results/faults/predictions/base.parquet", "--retries", "0").end(ok=False)
+    assert re.search(r"predict base failed \(exit status 1\) on g\d: Slurm job \d+\.", text)
+    assert "the end of results/faults/logs/predict/base.log" in text
+
+
+def test_demo(cluster: Cluster, demo: Project, tmp_path: Path) -> None:
+    """The demonstration with `snakemake --profile slurm`: the same bytes as on this machine alone."""
+    project = on_the_test_site(tmp_path / "project")
+    project.snakemake("--profile", "slurm", "--configfile", "config/demo.yaml")
+    for pattern in ("models/*/*.safetensors", "predictions/*.parquet", "scores/*.json", "comparisons.csv"):
+        local = sorted((demo.folder / "results/demo").glob(pattern))
+        assert local
+        for path in local:
+            assert path.read_bytes() == (project.folder / path.relative_to(demo.folder)).read_bytes(), path.name
+    assert project.planned("--profile", "slurm", "--configfile", "config/demo.yaml") == Counter()
+    text = (project.folder / "results/demo/efficiency.csv").read_text()
+    assert "score" not in text and text.count("\nmerge,") == 13  # tiny steps are no Slurm jobs

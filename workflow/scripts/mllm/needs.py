@@ -1,0 +1,114 @@
+"""What a job needs, from the model's shape and the number of reviews: memory, time, GPU memory.
+
+Rough on purpose, and on the safe side: a job that is killed costs more than one that asked for a little too much.
+`results/<name>/efficiency.csv` shows what jobs really used.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROCESS_MB = 2500  # Python with torch, transformers and CUDA's libraries, before any weights
+FLOPS = 5e12  # sustained by the slowest GPU that is worth waiting for, in single precision
+TOKENS = 160  # of a review, on average: 85 words
+ALL_REVIEWS = 215_063  # UCI 462, both files
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A transformer's size: parameters, layers, width."""
+
+    parameters: int
+    layers: int
+    width: int
+
+    @property
+    def mb(self) -> float:
+        """Weights in single precision."""
+        return self.parameters * 4 / 2**20
+
+
+GPT2 = Shape(124_439_808, 12, 768)
+
+
+def shape_of(folders: list[Path], entry: Any = None) -> Shape:
+    """Shape of a checkpoint: read off the first folder that is there, else off its entry, else GPT-2's."""
+    folder = next((f for f in folders if (f / "config.json").exists()), None)
+    if folder:
+        facts = json.loads((folder / "config.json").read_text())
+        size = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+        width = next((facts[k] for k in ("n_embd", "hidden_size", "d_model") if k in facts), GPT2.width)
+        layers = next((facts[k] for k in ("n_layer", "num_hidden_layers", "num_layers") if k in facts), GPT2.layers)
+        bits = 2 if facts.get("dtype", facts.get("torch_dtype")) in ("float16", "bfloat16") else 4
+        return Shape(size // bits or GPT2.parameters, layers, width)
+    if entry is not None and getattr(entry, "source", "") == "scratch":
+        # Twelve squares of the width a layer: attention four, the two halves of the feed-forward four each.
+        return Shape(entry.layers * 12 * entry.width**2 + entry.vocabulary * entry.width, entry.layers, entry.width)
+    return GPT2
+
+
+def review_rows(data: Any, split_json: Path) -> int:
+    """Number of reviews: counted if they are split already, else what the source has."""
+    if split_json.exists():
+        tasks = json.loads(split_json.read_text())["tasks"].values()
+        return max(sum(sum(labels.values()) for labels in task["counts"].values()) for task in tasks)
+    return int(getattr(data, "rows", None) or ALL_REVIEWS)
+
+
+def data_mb(rows: int) -> int:
+    """Cleaning and splitting hold the table a few times over."""
+    return 1000 + rows // 100
+
+
+def baseline_mb(rows: int) -> int:
+    """TF-IDF's matrix of words and pairs of words, and a row of weights for each class."""
+    return 1500 + rows // 40
+
+
+def train_mb(shape: Shape, rows: int) -> int:
+    """Weights, gradients, Adam's two moments, and a checkpoint on its way to the disk."""
+    return PROCESS_MB + math.ceil(5 * shape.mb) + rows // 100
+
+
+def train_gpu_mb(shape: Shape, batch: int, length: int) -> int:
+    """Weights, gradients and moments, and what the backward pass needs of the forward one.
+
+    34 values of two bytes a token, layer and unit of width (Korthikanti et al. 2022, arXiv 2205.05198, without the
+    attention scores, which fused attention does not keep), twice that in single precision.
+    """
+    return 1000 + math.ceil(4 * shape.mb + batch * length * shape.layers * shape.width * 68 / 2**20)
+
+
+def train_minutes(shape: Shape, tokens: float) -> int:
+    """Six operations a parameter and token."""
+    return _minutes(6 * shape.parameters * tokens)
+
+
+def predict_mb(shape: Shape) -> int:
+    return PROCESS_MB + math.ceil(2 * shape.mb)
+
+
+def predict_gpu_mb(shape: Shape) -> int:
+    return 2000 + math.ceil(shape.mb)
+
+
+def predict_minutes(shape: Shape, rows: int) -> int:
+    """Two operations a parameter and token."""
+    return _minutes(2 * shape.parameters * rows * TOKENS)
+
+
+def merge_mb(shape: Shape, members: int) -> int:
+    """All members, the base, the result and one copy."""
+    return PROCESS_MB + math.ceil((members + 3) * shape.mb)
+
+
+def merge_minutes(shape: Shape, members: int) -> int:
+    """Reading and writing at a slow network disk's 20 MB/s."""
+    return 15 + math.ceil((members + 2) * shape.mb / 20 / 60)
+
+
+def _minutes(operations: float) -> int:
+    """Twice the time at the assumed speed, and fifteen minutes to start."""
+    return 15 + math.ceil(2 * operations / FLOPS / 60)
