@@ -104,3 +104,12 @@ def test_scratch_takes_results_and_caches(tmp_path, monkeypatch):
     (tmp_path / "clone/results/x").write_text("x")
     assert (tmp_path / "scratch/mllm/results/x").read_text() == "x"
     monkeypatch.delenv("XDG_CACHE_HOME")  # what use_scratch set
+
+
+def test_room_for_the_grid_is_asked_for_before_it_starts(tmp_path):
+    kept = needs.disk_mb([needs.GPT2] * 6, needs.GPT2, merges=100, keep_all=True)
+    passing = needs.disk_mb([needs.GPT2] * 6, needs.GPT2, merges=100, keep_all=False)
+    assert 100 * needs.GPT2.mb < kept and passing < kept / 1.5
+    assert preflight.disk(tmp_path / "not/there", 1) == []
+    (line,) = preflight.disk(tmp_path, 10**9)
+    assert "needs about 1,000,000,000 MB" in line and str(tmp_path) in line

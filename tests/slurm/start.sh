@@ -16,6 +16,12 @@ umask 022
 mkdir -p "$folder"/{etc,log,ctld,munge,dev,c1,c2,g1,g2}
 chmod 755 "$folder" "$folder/munge" "$folder/log"
 
+# A cluster that an interrupted run of the tests left behind holds the ports.
+other=$(readlink /etc/slurm/slurm.conf || true)
+if [ -n "$other" ] && [ "$other" != "$folder/etc/slurm.conf" ] && grep -qs '^ClusterName=mllmtest' "$other"; then
+  "$here/stop.sh" "${other%/etc/slurm.conf}"
+fi
+
 # Where PID 1 reaps nothing, a dead process stays a zombie and `kill -0` takes it for alive.
 alive() { local stat; [ -s "$1" ] && stat=$(sed 's/.*) //' "/proc/$(cat "$1")/stat" 2>/dev/null) && [ "${stat%% *}" != Z ]; }
 until_ok() { for _ in $(seq 300); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done; echo "gave up waiting for: $*" >&2; exit 1; }

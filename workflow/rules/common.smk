@@ -39,7 +39,6 @@ STARTED = time.time()
 TASK = EXPERIMENT.tasks[0].name
 RESULTS = f"results/{EXPERIMENT.name}"
 console.install(workflow, GRID)
-slurm.install(RESULTS)
 runs.look_at_lock(Path(".snakemake"))
 
 
@@ -149,8 +148,17 @@ def train_gpu_mb(wildcards):
     return needs.train_gpu_mb(shape(start), GRID.training[wildcards.expert]["batch_size"], length(start))
 
 
+def disk_mb():
+    """Room that the experiment's models need in results/."""
+    trained = [shape(start_of(name)) for name in [*GRID.starts, *GRID.training]]
+    return needs.disk_mb(trained, shape(), len(GRID.merges), EXPERIMENT.keep == "all")
+
+
 def farewell():
     """What a run ends with: the leaderboard, if this run made it."""
     board = Path(RESULTS, "leaderboard.txt")
     made = board.exists() and board.stat().st_mtime >= STARTED
     return f"\n{board.read_text()}\nAll of it: {RESULTS}/leaderboard.csv" if made else ""
+
+
+slurm.install(RESULTS, disk_mb)

@@ -86,6 +86,13 @@ def train_minutes(shape: Shape, tokens: float) -> int:
     return _minutes(6 * shape.parameters * tokens)
 
 
+def disk_mb(trained: list[Shape], merge: Shape, merges: int, keep_all: bool) -> int:
+    """All trained models; two checkpoints, three times the weights each, of four trainings at once; merges at once or kept."""
+    at_once = sorted((s.mb for s in trained), reverse=True)[:4]
+    weights = sum(s.mb for s in trained) + 6 * sum(at_once) + (merges if keep_all else min(merges, 20)) * merge.mb
+    return 200 + math.ceil(weights)
+
+
 def predict_mb(shape: Shape) -> int:
     return PROCESS_MB + math.ceil(2 * shape.mb)
 

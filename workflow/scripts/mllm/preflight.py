@@ -15,7 +15,7 @@ PLUGIN = "2.8."  # the executor is a subclass of this plugin's
 TOO_OLD = ("titan", "gtx", "k80", "m40", "p100", "p40", "v100")
 
 
-def problems(workflow: Any, results: Path) -> list[str]:
+def problems(workflow: Any, results: Path, disk_mb: int) -> list[str]:
     """One line for each reason why the submitted jobs of a run cannot work on this cluster."""
     found = versions()
     wanted: dict[str, set[str]] = {}  # partition -> GPU types
@@ -30,7 +30,7 @@ def problems(workflow: Any, results: Path) -> list[str]:
         else:
             for partition in str(job.resources.get("slurm_partition") or "").split(","):
                 wanted.setdefault(partition, set())
-    return found + partitions(wanted) + disk(results)
+    return found + partitions(wanted) + disk(results, disk_mb)
 
 
 def parse_gpus(text: str) -> list[tuple[str, int, str]]:
@@ -91,10 +91,13 @@ def versions() -> list[str]:
     return [f"snakemake-executor-plugin-slurm is {have}, expected {PLUGIN}x: install from uv.lock (make setup)"]
 
 
-def disk(results: Path, least: int = 2**30) -> list[str]:
-    """Whether there is room for anything at all; quotas are not visible to every file system."""
+def disk(results: Path, needed_mb: int = 1000) -> list[str]:
+    """Whether there is room for the models; quotas are not visible on every file system."""
     folder = next(p for p in [results, *results.parents] if p.exists())
-    free = shutil.disk_usage(folder).free
-    if free >= least:
+    free = shutil.disk_usage(folder).free / 2**20
+    if free >= needed_mb:
         return []
-    return [f"{folder.resolve()} has {free / 2**20:.0f} MB left; an experiment needs at least {least / 2**20:.0f} MB"]
+    return [
+        f"{folder.resolve()} has {free:,.0f} MB left; this experiment needs about {needed_mb:,} MB"
+        " (MLLM_SCRATCH=/another/disk puts results there)"
+    ]

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ ORPHANS = "MLLM_ORPHANS"  # what becomes of an earlier run's jobs: wait (take th
 FORMAT = "%i|%j|%T|%r|%N|%k"  # id, name, state, reason, nodes, comment
 
 
-def install(results: str) -> None:
-    """Let ``executor: slurm`` mean the executor of this module.
+def install(results: str, disk_mb: Callable[[], int] = lambda: 0) -> None:
+    """Let ``executor: slurm`` mean the executor of this module; ``disk_mb`` says how much room the run needs.
 
     The plugin is chosen by name in the profile and offers no hook; a subclass in its place keeps the profile's keys.
     """
@@ -54,10 +54,10 @@ def install(results: str) -> None:
 
     plugin = ExecutorPluginRegistry().plugins.get("slurm")
     if plugin is not None:
-        plugin.executor = executor(plugin.executor, Path(results, "slurm"))
+        plugin.executor = executor(plugin.executor, Path(results, "slurm"), disk_mb)
 
 
-def executor(base: Any, folder: Path) -> Any:
+def executor(base: Any, folder: Path, disk_mb: Callable[[], int]) -> Any:
     """The executor class; made when it is wanted, since importing the plugin costs half a second."""
 
     class Executor(base):
@@ -66,7 +66,7 @@ def executor(base: Any, folder: Path) -> Any:
         def __post_init__(self, test_mode: bool = False) -> None:
             # The command goes through stdin: on a command line the login node's shell would expand it.
             self.workflow.executor_settings.pass_command_as_script = True
-            problems = preflight.problems(self.workflow, folder.parent)
+            problems = preflight.problems(self.workflow, folder.parent, disk_mb())
             if problems:
                 raise WorkflowError("\n".join(["This cluster cannot run it as the profile says:", *problems]))
             super().__post_init__(test_mode)
