@@ -36,7 +36,7 @@ demo: .venv/.ready ## run the embedded experiment: no download, no GPU, minutes
 
 .PHONY: test
 test: .venv/.ready ## run all tests
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile --durations=10
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 .PHONY: check
 check: .venv/.ready ## lint, formats, types, and that generated files are up to date

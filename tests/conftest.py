@@ -18,6 +18,11 @@ REAL = ROOT.parent / "shared/data"
 os.environ.update(HF_HUB_OFFLINE="1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first, so that one worker has it while the other does the rest."""
+    items.sort(key=lambda item: item.path.name != "test_slurm.py")
+
+
 class Project:
     """A copy of the project in which Snakemake can run without disturbing anything."""
 
