@@ -51,7 +51,7 @@ check: .venv/.ready ## lint, formats, types, and that generated files are up to 
 
 .PHONY: doctor
 doctor: .venv/.ready ## check this machine and cluster against a profile: make doctor PROFILE=profiles/slurm
-	@.venv/bin/python workflow/scripts/doctor.py --profile $(PROFILE)
+	@.venv/bin/python profiles/doctor.py --profile $(PROFILE)
 
 .PHONY: grid
 grid: .venv/.ready ## print an experiment's grid and its state: make grid CONFIG=config/demo.yaml

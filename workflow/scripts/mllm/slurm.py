@@ -16,7 +16,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -24,25 +24,15 @@ from typing import Any
 from snakemake_interface_common.exceptions import WorkflowError
 
 from mllm import jobstep, preflight
+from mllm.accounting import count_jobs, efficiency_text, progress, write_efficiency
 from mllm.cli import write_json
+from mllm.squeue import FAILED, cancel, find_orphans, queue, read
 
 POLL = (1.0, 15.0)  # seconds between two looks at the queue: after something happened, and at most
 SAY = 30.0  # seconds between two lines about the progress
 VANISHED = 60.0  # seconds after which a job that Slurm does not know any more has failed
-FAILED = {
-    "BOOT_FAIL": "its node did not start",
-    "CANCELLED": "was cancelled",
-    "DEADLINE": "missed its deadline",
-    "FAILED": "failed",
-    "NODE_FAIL": "its node failed",
-    "OUT_OF_MEMORY": "ran out of memory",
-    "PREEMPTED": "was preempted",
-    "TIMEOUT": "ran out of time",
-    "VANISHED": "is unknown to Slurm and left no result",
-}
 HELD = ("launch failed requeued held", "JobHoldMaxRequeue", "job requeued in held state")
 ORPHANS = "MLLM_ORPHANS"  # what becomes of an earlier run's jobs: wait (take them over) or cancel
-FORMAT = "%i|%j|%T|%r|%N|%k"  # id, name, state, reason, nodes, comment
 
 
 def install(results: str, disk_mb: Callable[[], int] = lambda: 0) -> None:
@@ -276,55 +266,6 @@ def comment_of(job: Any) -> str:
     return f"rule_{job.name}_wildcards_{wildcards}" if wildcards else f"rule_{job.name}"
 
 
-def queue() -> list[dict[str, str]] | None:
-    """This user's jobs that Slurm remembers; None where it does not answer."""
-    try:
-        done = subprocess.run(
-            ["squeue", "--me", "--noheader", "--states=all", f"--format={FORMAT}"],
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-    except (subprocess.TimeoutExpired, FileNotFoundError):
-        return None
-    if done.returncode:
-        return None
-    names = ("slurm_id", "name", "state", "reason", "nodes", "comment")
-    return [dict(zip(names, line.split("|", 5), strict=True)) for line in done.stdout.splitlines() if line]
-
-
-def cancel(ids: list[str]) -> None:
-    """Cancel jobs and wait until they are gone, half a minute at most."""
-    subprocess.run(["scancel", *ids], capture_output=True, timeout=60)
-    for _ in range(60):
-        if not {r["slurm_id"] for r in queue() or [] if r["state"] not in (*FAILED, "COMPLETED")} & set(ids):
-            return
-        time.sleep(0.5)
-
-
-def find_orphans(folder: Path, rows: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
-    """Record -> Slurm job, for jobs whose end no Snakemake saw.
-
-    Looked up by the run's name and the comment, which Slurm keeps from the submission on: the job's number may not
-    have been written down when Snakemake was killed.
-    """
-    by_name = defaultdict(list)
-    for row in rows:
-        by_name[row["name"], row["comment"]].append(row)
-    found = {}
-    for path in sorted(folder.glob("*/*.json")):
-        record = read(path)
-        if not record:
-            continue
-        known = by_name.get((record["run"], record["comment"]))
-        ended = sorted(path.parent.glob(f"{path.stem}.*.usage"), key=lambda p: p.stat().st_mtime)
-        if known:
-            found[str(path)] = {**record, **max(known, key=lambda r: int(r["slurm_id"]))}
-        elif ended:  # too long ago for Slurm
-            status = (read(ended[-1]) or {}).get("status")
-            state = "COMPLETED" if status == 0 else "FAILED"
-            found[str(path)] = {**record, "slurm_id": ended[-1].stem.rsplit(".", 1)[1], "state": state}
-    return found
-
-
 def worth_taking_over(orphan: dict[str, Any], job: Any) -> bool:
     """Whether an earlier run's job does what this run wants: same command, no input newer than it, not failed."""
     if orphan["key"] != key_of(job) or orphan["state"] in FAILED:
@@ -357,71 +298,3 @@ def tail(path: Path, size: int = 4000) -> str:
         return path.read_text(errors="replace")[-size:]
     except OSError:
         return ""
-
-
-def count_jobs(dag: Any) -> Counter[str]:
-    """Rule -> jobs that are still to be finished, in the order of the experiment."""
-    return Counter(j.name for j in dag.needrun_jobs() if not j.is_norun and not dag.finished(j))
-
-
-def progress(
-    totals: Counter[str],
-    remaining: Counter[str],
-    active: dict[Any, str],
-    failures: Counter[str],
-    used: list[dict[str, Any]],
-) -> str:
-    """One line: each stage's jobs done, running, queued and failed, and the time left where it can be told."""
-    parts, left = [], 0.0
-    for rule, count in totals.items():
-        counts = Counter("running" if s == "RUNNING" else "queued" for j, s in active.items() if j.name == rule)
-        words = [f"{n} {what}" for what, n in (*sorted(counts.items(), reverse=True), ("failed", failures[rule])) if n]
-        if remaining[rule] or words:
-            parts.append(f"{rule} {count - remaining[rule]}/{count}" + (f" ({', '.join(words)})" if words else ""))
-        seconds = [u["seconds"] for u in used if u["rule"] == rule and "seconds" in u]
-        if remaining[rule] and seconds:
-            left += sum(seconds) / len(seconds) * remaining[rule] / max(1, counts["running"])
-    return "progress: " + ", ".join(parts) + (f"; about {max(1, round(left / 60))} min left" if left else "")
-
-
-def write_efficiency(path: Path, used: list[dict[str, Any]]) -> None:
-    """One row per job that ended in this run: what it asked for, what it used."""
-    import csv
-
-    columns = [
-        "rule", "job", "slurm_id", "state", "node", "restarts", "seconds", "requested_minutes", "cpu_seconds",
-        "requested_cpus", "peak_mb", "requested_mem_mb", "requested_gpu",
-    ]  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        if new:
-            writer.writeheader()
-        writer.writerows(used)
-
-
-def efficiency_text(used: list[dict[str, Any]]) -> str:
-    """One line per rule: jobs, the longest time and largest memory against what was asked for."""
-    lines = [f"  {'rule':<16}{'jobs':>5}{'longest':>9}{'asked':>9}{'peak MB':>9}{'asked':>9}"]
-    for rule in dict.fromkeys(u["rule"] for u in used):
-        rows = [u for u in used if u["rule"] == rule and "seconds" in u]
-        if rows:
-            most = {
-                k: max(r.get(k) or 0 for r in rows)
-                for k in rows[0]
-                if k not in ("rule", "job", "slurm_id", "state", "node")
-            }
-            lines.append(
-                f"  {rule:<16}{len(rows):>5}{most['seconds']:>8.0f}s{most.get('requested_minutes', 0):>8}m"
-                f"{most['peak_mb']:>9}{most.get('requested_mem_mb', 0):>9}"
-            )
-    return "\n".join(lines)
-
-
-def read(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return dict(value)

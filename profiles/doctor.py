@@ -7,6 +7,8 @@ from pathlib import Path
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow/scripts"))
+
 from mllm import cli, machine, preflight
 
 

@@ -1,0 +1,64 @@
+"""How far a run on a cluster is, and what its jobs used of what they asked for."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+
+def count_jobs(dag: Any) -> Counter[str]:
+    """Rule -> jobs that are still to be finished, in the order of the experiment."""
+    return Counter(j.name for j in dag.needrun_jobs() if not j.is_norun and not dag.finished(j))
+
+
+def progress(
+    totals: Counter[str],
+    remaining: Counter[str],
+    active: dict[Any, str],
+    failures: Counter[str],
+    used: list[dict[str, Any]],
+) -> str:
+    """One line: each stage's jobs done, running, queued and failed, and the time left where it can be told."""
+    parts, left = [], 0.0
+    for rule, count in totals.items():
+        counts = Counter("running" if s == "RUNNING" else "queued" for j, s in active.items() if j.name == rule)
+        words = [f"{n} {what}" for what, n in (*sorted(counts.items(), reverse=True), ("failed", failures[rule])) if n]
+        if remaining[rule] or words:
+            parts.append(f"{rule} {count - remaining[rule]}/{count}" + (f" ({', '.join(words)})" if words else ""))
+        seconds = [u["seconds"] for u in used if u["rule"] == rule and "seconds" in u]
+        if remaining[rule] and seconds:
+            left += sum(seconds) / len(seconds) * remaining[rule] / max(1, counts["running"])
+    return "progress: " + ", ".join(parts) + (f"; about {max(1, round(left / 60))} min left" if left else "")
+
+
+def write_efficiency(path: Path, used: list[dict[str, Any]]) -> None:
+    """One row per job that ended in this run: what it asked for, what it used."""
+    columns = [
+        "rule", "job", "slurm_id", "state", "node", "restarts", "seconds", "requested_minutes", "cpu_seconds",
+        "requested_cpus", "peak_mb", "requested_mem_mb", "requested_gpu",
+    ]  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        if new:
+            writer.writeheader()
+        writer.writerows(used)
+
+
+def efficiency_text(used: list[dict[str, Any]]) -> str:
+    """One line per rule: jobs, the longest time and largest memory against what was asked for."""
+    lines = [f"  {'rule':<16}{'jobs':>5}{'longest':>9}{'asked':>9}{'peak MB':>9}{'asked':>9}"]
+    for rule in dict.fromkeys(u["rule"] for u in used):
+        rows = [u for u in used if u["rule"] == rule and "seconds" in u]
+        if rows:
+            most = {
+                k: max(r.get(k) or 0 for r in rows)
+                for k in rows[0]
+                if k not in ("rule", "job", "slurm_id", "state", "node")
+            }
+            lines.append(
+                f"  {rule:<16}{len(rows):>5}{most['seconds']:>8.0f}s{most.get('requested_minutes', 0):>8}m"
+                f"{most['peak_mb']:>9}{most.get('requested_mem_mb', 0):>9}"
+            )
+    return "\n".join(lines)
