@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from mllm import config, grid, scoring
+from mllm import config, experiment_files, grid, scoring
 from mllm.leaderboard import METRICS
 
-DEMO = config.read_yaml(ROOT / "config/demo.yaml")
+DEMO = experiment_files.read_yaml(ROOT / "config/demo.yaml")
 
 
 def changed(**paths):
@@ -127,7 +127,7 @@ def test_malformed_values_never_crash(raw):
 
 @pytest.mark.parametrize("name", ["config", "demo", "local"])
 def test_shipped_experiments_are_good(name):
-    raw = config.read_yaml(ROOT / f"config/{name}.yaml")
+    raw = experiment_files.read_yaml(ROOT / f"config/{name}.yaml")
     experiment = config.parse(raw)
     assert len(grid.build(experiment).merges) >= 5
     assert {m.method for m in experiment.merges} >= {"linear", "slerp", "ties", "dare_linear", "dare_ties"}
@@ -138,7 +138,7 @@ def test_schema_file_is_up_to_date_and_agrees_with_the_model():
     assert schema == json.loads(json.dumps(config.json_schema()))
     validator = jsonschema.Draft202012Validator(schema)
     for name in ("config", "demo", "local"):
-        validator.validate(config.read_yaml(ROOT / f"config/{name}.yaml"))
+        validator.validate(experiment_files.read_yaml(ROOT / f"config/{name}.yaml"))
     # What the schema alone can see, it refuses too.
     refused = [change for change, _ in BAD if list(validator.iter_errors(changed(**change)))]
     assert len(refused) >= 35
@@ -154,7 +154,7 @@ def test_a_key_written_twice_is_refused(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text("name: a\nseed: 1\nname: b\n")
     with pytest.raises(config.ExperimentError, match=r"x\.yaml(.|\n)*line 3: key 'name' is written twice"):
-        config.read_yaml(file)
+        experiment_files.read_yaml(file)
 
 
 @pytest.mark.parametrize(
@@ -165,22 +165,22 @@ def test_unreadable_files(tmp_path, content, message):
     file = tmp_path / "x.yaml"
     file.write_bytes(content)
     with pytest.raises(config.ExperimentError, match=message):
-        config.read_yaml(file)
+        experiment_files.read_yaml(file)
     with pytest.raises(config.ExperimentError, match="no such file"):
-        config.read_yaml(tmp_path / "y.yaml")
+        experiment_files.read_yaml(tmp_path / "y.yaml")
 
 
 def test_numbers_with_an_exponent_are_numbers(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text("a: 6e-5\nb: 6.0e-5\nc: 1E3\nd: 0x1f\ne: 12\n")
-    assert config.read_yaml(file) == {"a": 6e-5, "b": 6e-5, "c": 1000.0, "d": 31, "e": 12}
+    assert experiment_files.read_yaml(file) == {"a": 6e-5, "b": 6e-5, "c": 1000.0, "d": 31, "e": 12}
 
 
 def test_combine_replaces_lists_and_merges_maps(tmp_path):
     first, second = tmp_path / "1.yaml", tmp_path / "2.yaml"
     first.write_text("data: {source: local, train: a, test: b}\nmerges: [1, 2]\n")
     second.write_text("data: {test: c}\nmerges: [3]\n")
-    combined = config.combine([first, second], {"data": {"train": "z"}})
+    combined = experiment_files.combine([first, second], {"data": {"train": "z"}})
     assert combined == {"data": {"source": "local", "train": "z", "test": "c"}, "merges": [3]}
 
 

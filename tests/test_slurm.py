@@ -349,6 +349,7 @@ def test_interrupted_and_terminated(prepared: Project, undisturbed: Project) -> 
     second = Run(prepared, "experts")
     second.training(*EXPERTS)
     ids = [job_of(e) for e in EXPERTS]
+    assert all(ids)
     second.process.send_signal(signal.SIGTERM)
     second.process.wait(timeout=200)
     assert not set(ids) & {i for i, _ in jobs("%i %k", "CANCELLED")}
@@ -405,11 +406,19 @@ def test_preflight(prepared: Project) -> None:
     """Partitions and GPU types that do not exist are named before anything is submitted, all at once."""
     prepared.edit("profiles/slurm/config.yaml", "slurm_partition: low", "slurm_partition: lo")
     prepared.edit("profiles/slurm/config.yaml", "h100:80@gpu", "h900:80@gpu titan:12@gpu")
-    text = Run(prepared).end(ok=False, seconds=60)
+    refused = Run(prepared)
+    text = refused.end(ok=False, seconds=60)
+    assert not submissions(refused)
     assert "partition 'lo' does not exist; this cluster has gpu, gpu_pre, high, low" in text
     assert "no GPU of type 'h900' in gpu; there: a100, h100" in text
     assert "GPU type 'titan' is too old for torch" in text
-    assert not submissions(Run(prepared, "-n"))
+    doctor = [sys.executable, "profiles/doctor.py"]
+    ill = subprocess.run(doctor, cwd=prepared.folder, capture_output=True, text=True)
+    assert ill.returncode and "✗ partition 'lo' does not exist" in ill.stdout and "'h900'" in ill.stdout
+    prepared.edit("profiles/slurm/config.yaml", "slurm_partition: lo", "slurm_partition: low")
+    prepared.edit("profiles/slurm/config.yaml", "h900:80@gpu titan:12@gpu", "h100:80@gpu")
+    well = subprocess.run(doctor, cwd=prepared.folder, capture_output=True, text=True)
+    assert well.returncode == 0 and "✓" in well.stdout, well.stdout + well.stderr
 
 
 def test_failure_in_words(prepared: Project) -> None:

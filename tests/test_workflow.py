@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from mllm import checkpoints, config, grid
+from mllm import checkpoints, config, experiment_files, grid
 
 DEMO = "config/demo.yaml"
 WITH_DEMO = ("--configfile", DEMO)
@@ -246,7 +246,7 @@ def test_grid_prints_points_and_states(changed):
 
 
 def test_a_thousand_merges_are_planned(project):
-    raw = config.read_yaml(ROOT / DEMO)
+    raw = experiment_files.read_yaml(ROOT / DEMO)
     raw["merges"] = [{"method": "ties", "members": ["pain", "acne"], "density": [i / 10 for i in range(1, 11)],
                       "lambda": [i / 10 for i in range(1, 11)], "weight": [i / 10 for i in range(1, 11)]}]  # fmt: skip
     (project.folder / "config/large.yaml").write_text(yaml.safe_dump(raw))

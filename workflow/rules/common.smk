@@ -31,7 +31,7 @@ if workflow.resource_settings.cores is None and workflow.resource_settings.nodes
 CONFIG_FILES = [os.path.relpath(f) for f in workflow.config_settings.configfiles] or ["config/config.yaml"]
 OVERRIDE = dict(workflow.config_settings.config)
 try:
-    EXPERIMENT = experiments.parse(experiments.combine(CONFIG_FILES, OVERRIDE), ", ".join(CONFIG_FILES))
+    EXPERIMENT = experiments.load(*CONFIG_FILES, override=OVERRIDE)
 except experiments.ExperimentError as error:
     raise WorkflowError(str(error)) from None
 GRID = grid.build(EXPERIMENT)
@@ -68,12 +68,14 @@ def other_than(words):
 
 def checkpoint_of(wildcards):
     """The folder that a prepared base is made from; none where it is made from scratch, of the train reviews."""
-    model = EXPERIMENT.model(GRID.starts[wildcards.start])
+    folder = made_from(EXPERIMENT.model(GRID.starts[wildcards.start]))
+    return {"checkpoint": folder} if folder else {}
+
+
+def made_from(model):
     if model.source == "hub":
-        return {"checkpoint": f"results/downloads/models/{model.id}/{model.revision}"}
-    if model.source == "local":
-        return {"checkpoint": model.path}
-    return {}
+        return f"results/downloads/models/{model.id}/{model.revision}"
+    return model.path if model.source == "local" else None
 
 
 def model_of(wildcards):
@@ -114,11 +116,10 @@ def rows():
 def shape(start="base"):
     """Size of a prepared checkpoint; of what it is made from, where it is not there yet."""
     entry = EXPERIMENT.model(GRID.starts[start])
-    made_from = {"hub": f"results/downloads/models/{getattr(entry, 'id', '')}/{getattr(entry, 'revision', '')}"}
-    folders = [f"{RESULTS}/models/{start}", made_from.get(entry.source) or getattr(entry, "path", "")]
-    key = ("shape", start, *map(os.path.exists, folders))
+    folders = [Path(f) for f in (f"{RESULTS}/models/{start}", made_from(entry)) if f]
+    key = ("shape", start, *(f.exists() for f in folders))
     if key not in KNOWN:
-        KNOWN[key] = needs.shape_of([Path(f) for f in folders if f], entry)
+        KNOWN[key] = needs.shape_of(folders, entry)
     return KNOWN[key]
 
 
@@ -136,11 +137,9 @@ def tokens(expert):
 
 def start_of(candidate):
     """The prepared checkpoint that a candidate's weights come from."""
-    return (
-        GRID.training[candidate]["start"]
-        if candidate in GRID.training
-        else candidate if candidate in GRID.starts else "base"
-    )
+    if candidate in GRID.training:
+        return GRID.training[candidate]["start"]
+    return candidate if candidate in GRID.starts else "base"
 
 
 def train_gpu_mb(wildcards):

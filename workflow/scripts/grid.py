@@ -12,8 +12,7 @@ from mllm import cli
 def main(arguments: argparse.Namespace) -> None:
     from mllm import config, grid
 
-    raw = config.combine(arguments.experiment, arguments.override)
-    experiment = config.parse(raw, ", ".join(map(str, arguments.experiment)))
+    experiment = config.load(*arguments.experiment, override=arguments.override)
     built = grid.build(experiment)
     plans = planned(arguments)
     rows = [("state", "candidate", "kind", "what")]

@@ -12,9 +12,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     from mllm import comparison, config, grid, leaderboard
 
-    experiment = config.parse(
-        config.combine(arguments.experiment, arguments.override), ", ".join(map(str, arguments.experiment))
-    )
+    experiment = config.load(*arguments.experiment, override=arguments.override)
     names = list(grid.build(experiment).candidates)
     metric, margin = experiment.compare.metric, experiment.compare.margin
     frame = leaderboard.table(

@@ -52,13 +52,7 @@ def efficiency_text(used: list[dict[str, Any]]) -> str:
     for rule in dict.fromkeys(u["rule"] for u in used):
         rows = [u for u in used if u["rule"] == rule and "seconds" in u]
         if rows:
-            most = {
-                k: max(r.get(k) or 0 for r in rows)
-                for k in rows[0]
-                if k not in ("rule", "job", "slurm_id", "state", "node")
-            }
-            lines.append(
-                f"  {rule:<16}{len(rows):>5}{most['seconds']:>8.0f}s{most.get('requested_minutes', 0):>8}m"
-                f"{most['peak_mb']:>9}{most.get('requested_mem_mb', 0):>9}"
-            )
+            keys = ("seconds", "requested_minutes", "peak_mb", "requested_mem_mb")
+            seconds, minutes, peak, memory = (max(r.get(key) or 0 for r in rows) for key in keys)
+            lines.append(f"  {rule:<16}{len(rows):>5}{seconds:>8.0f}s{minutes:>8}m{peak:>9}{memory:>9}")
     return "\n".join(lines)

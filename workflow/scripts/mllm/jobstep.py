@@ -1,6 +1,6 @@
 """Run one job's command on a compute node and write down how it ended and what it used.
 
-A submitted job is this file and the standard library alone: Python's start, not a second and third Snakemake, stands
+A submitted job is this file and the standard library alone (``python -I``: this folder has modules named as Python's own): Python's start, not a second and third Snakemake, stands
 between the node and the script (on network file systems the difference is many seconds a job).
 """
 
@@ -30,7 +30,7 @@ def main(record_path: Path, key: str) -> int:
             output.unlink(missing_ok=True)
         output.parent.mkdir(parents=True, exist_ok=True)
     start = time.time()
-    process = subprocess.Popen(["bash", "-c", f"set -euo pipefail; {record['command']}"], start_new_session=False)
+    process = subprocess.Popen(["bash", "-c", f"set -euo pipefail; {record['command']}"])
     # Slurm signals the whole job; the command ends by itself, and what it used is still written down.
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     status = process.wait()

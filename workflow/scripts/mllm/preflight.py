@@ -11,7 +11,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from mllm.machine import version
 
 PLUGIN = "2.8."  # the executor is a subclass of this plugin's
-# Compute capabilities below 7.5, which torch's wheels since 2.9 (CUDA 13) have no code for.
+# Compute capabilities below 7.5: torch 2.13's wheel has code for sm_75 and later.
 TOO_OLD = ("titan", "gtx", "k80", "m40", "p100", "p40", "v100")
 
 

@@ -27,10 +27,12 @@ def look_at_lock(folder: Path) -> None:
 
     Only a process of this machine can be known to be dead; another machine's lock is left to the user.
     """
-    locks = folder / "locks"
-    if "--mode" in sys.argv or not (folder / OWNER).exists() or not (locks.is_dir() and any(locks.iterdir())):
+    locks, note = folder / "locks", folder / OWNER
+    held = [f.stat().st_mtime for f in locks.glob("*")]
+    # A lock newer than the note is a run's that has not come to write its own yet.
+    if "--mode" in sys.argv or not held or not note.exists() or max(held) > note.stat().st_mtime:
         return
-    owner: dict[str, Any] = read_json(folder / OWNER)
+    owner: dict[str, Any] = read_json(note)
     who = f"{owner['user']}'s run of {owner['since']} (process {owner['pid']} on {owner['host']})"
     if owner["host"] != socket.gethostname():
         print(f"{who} holds this folder. If it is dead, give: snakemake --unlock", file=sys.stderr)

@@ -26,7 +26,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from mllm import jobstep, preflight
 from mllm.accounting import count_jobs, efficiency_text, progress, write_efficiency
 from mllm.cli import write_json
-from mllm.squeue import FAILED, cancel, find_orphans, queue, read
+from mllm.squeue import FAILED, alive, answer, cancel, find_orphans, queue, read
 
 POLL = (1.0, 15.0)  # seconds between two looks at the queue: after something happened, and at most
 SAY = 30.0  # seconds between two lines about the progress
@@ -69,22 +69,24 @@ def executor(base: Any, folder: Path, disk_mb: Callable[[], int]) -> Any:
             self.said = (0.0, "")
             self.pause = POLL[0]
             self.silent = False
-            self.orphans = find_orphans(folder, queue() or [])
+            self.orphans = find_orphans(folder, answer())
             self._next_seconds_between_status_checks = POLL[0]
-            alive = [o for o in self.orphans.values() if o["state"] not in (*FAILED, "COMPLETED")]
-            if alive and os.environ.get(ORPHANS, "wait") == "cancel":
-                cancel([o["slurm_id"] for o in alive])
-                self.logger.warning(f"{len(alive)} jobs of an earlier run were still in the queue: cancelled.")
-            elif alive:
+            left = [o["slurm_id"] for o in self.orphans.values() if alive(o["state"])]
+            if left and os.environ.get(ORPHANS, "wait") == "cancel":
+                cancel(left)
+                # What was cancelled is not to be taken over by what was found before.
+                self.orphans = find_orphans(folder, answer())
+                self.logger.warning(f"{len(left)} jobs of an earlier run were still in the queue: cancelled.")
+            elif left:
                 self.logger.warning(
-                    f"{len(alive)} jobs of an earlier run are still in the queue: those that are wanted are taken"
+                    f"{len(left)} jobs of an earlier run are still in the queue: those that are wanted are taken"
                     f" over, not submitted again ({ORPHANS}=cancel cancels them instead)."
                 )
 
         def format_job_exec(self, job: Any) -> str:
             if job.is_group() or self.workflow.deployment_settings.deployment_method:
                 return str(super().format_job_exec(job))
-            command = [sys.executable, jobstep.__file__, str(record_path(folder, job)), key_of(job)]
+            command = [sys.executable, "-I", jobstep.__file__, str(record_path(folder, job)), key_of(job)]
             return "exec " + shlex.join(command)
 
         def run_job(self, job: Any) -> None:
@@ -97,11 +99,9 @@ def executor(base: Any, folder: Path, disk_mb: Callable[[], int]) -> Any:
                 if worth_taking_over(orphan, job):
                     self.adopt(job, orphan)
                     return
-                if orphan["state"] not in (*FAILED, "COMPLETED"):
+                if alive(orphan["state"]):
                     cancel([orphan["slurm_id"]])
-            # While the controller is away sbatch would fail, and use up the job's retries.
-            while queue() is None:
-                time.sleep(POLL[1])
+            answer()  # while the controller is away sbatch would fail, and use up the job's retries
             choose_gpu(job.resources)
             write_json(path, {
                 "key": key_of(job), "rule": job.name, "run": self.run_uuid, "comment": comment_of(job),
@@ -282,8 +282,10 @@ def in_words(state: str, info: Any, usage: dict[str, Any] | None, row: dict[str,
     reason = FAILED[state]
     if "CUDA out of memory" in text or "torch.OutOfMemoryError" in text:
         reason = "ran out of GPU memory"
-    elif state == "OUT_OF_MEMORY" or "memory limit" in text or (usage or {}).get("status") == -9:
+    elif state == "OUT_OF_MEMORY" or "memory limit" in text:
         reason = f"ran out of memory ({asked.get('mem_mb')} MB asked)"
+    elif usage and usage["status"] in (-9, 137):
+        reason = f"was killed, most likely for its memory ({asked.get('mem_mb')} MB asked)"
     elif state == "TIMEOUT":
         reason += f" ({asked.get('runtime')} minutes asked)"
     elif state == "FAILED" and usage:

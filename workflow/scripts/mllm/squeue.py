@@ -36,13 +36,25 @@ def queue() -> list[dict[str, str]] | None:
     return [dict(zip(names, line.split("|", 5), strict=True)) for line in done.stdout.splitlines() if line]
 
 
+def answer(pause: float = 5) -> list[dict[str, str]]:
+    """The queue, however long Slurm takes to answer."""
+    while (rows := queue()) is None:
+        time.sleep(pause)
+    return rows
+
+
 def cancel(ids: list[str]) -> None:
     """Cancel jobs and wait until they are gone, half a minute at most."""
     subprocess.run(["scancel", *ids], capture_output=True, timeout=60)
     for _ in range(60):
-        if not {r["slurm_id"] for r in queue() or [] if r["state"] not in (*FAILED, "COMPLETED")} & set(ids):
+        if not set(ids) & {r["slurm_id"] for r in answer() if alive(r["state"])}:
             return
         time.sleep(0.5)
+
+
+def alive(state: str) -> bool:
+    """Whether a job in this state is still to end."""
+    return state not in (*FAILED, "COMPLETED")
 
 
 def find_orphans(folder: Path, rows: list[dict[str, str]]) -> dict[str, dict[str, Any]]:

@@ -93,7 +93,8 @@ def fine_tune(
             parts *= 2
             if hyper["batch_size"] % parts:
                 raise
-        # The same batches in smaller parts, whose gradients are summed: the same training, but for rounding and dropout.
+        # The same batches in smaller parts, whose gradients are averaged: the same training, but for rounding, dropout and
+        # the weights of the rows in an epoch's last, smaller batch.
         log.info("GPU memory is too small: each batch goes in %d parts from now on", parts)
         del trainer
         if torch.cuda.is_available():
