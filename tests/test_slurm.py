@@ -1,5 +1,6 @@
 """The workflow on a real Slurm: four nodes on this machine (tests/slurm), and everything that a cluster does to a run."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -28,7 +30,7 @@ models:
      max_length: 48, pretrain: {steps: 20, batch_size: 16, learning_rate: 2.0e-3}}
 base: tiny
 experts:
-  - {name: shard, parts: 4, steps: 1000, batch_size: 32, learning_rate: 1.0e-3}
+  - {name: shard, parts: 4, steps: 300, batch_size: 32, learning_rate: 1.0e-3}
 merges:
   - {method: linear, members: [shard-*]}
   - {method: ties, members: [shard-*], density: 0.5}
@@ -109,16 +111,26 @@ def processes(id_: str) -> list[int]:
     return found
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def send(how: signal.Signals, id_: str) -> None:
+    """A signal to all processes of a Slurm job."""
+    for pid in processes(id_) if id_ else []:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, how)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster of its own for each test: it starts in a second, and what one test broke no other meets."""
     missing = [p for p in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(p)]
     if missing or os.geteuid() != 0:
         pytest.skip(
             f"no Slurm here: {', '.join(missing) or 'not root'} (apt install slurmctld slurmd slurm-client munge)"
         )
-    made = Cluster(tmp_path_factory.mktemp("slurm"))
+    made = Cluster(tmp_path / "slurm")
     made.start()
     yield made
+    while Run.started:
+        Run.started.pop().process.kill()
     made.stop()
 
 
@@ -148,7 +160,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def prepared(cluster: Cluster, undisturbed: Project, tmp_path: Path) -> Project:
+def prepared(undisturbed: Project, cluster: Cluster, tmp_path: Path) -> Project:
     """Data, base and baseline made; experts, merges and what follows still to do."""
     project = undisturbed.copy(tmp_path / "project")
     results = project.folder / "results/faults"
@@ -165,15 +177,19 @@ def prepared(cluster: Cluster, undisturbed: Project, tmp_path: Path) -> Project:
 class Run:
     """Snakemake in the background."""
 
+    started: ClassVar[list["Run"]] = []
+
     def __init__(self, project: Project, *arguments: str, **environment: str):
         self.project = project
         self.log = project.folder / f"run-{time.time_ns()}.log"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "snakemake", *arguments, *COMMAND],
             cwd=project.folder, stdout=self.log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, **LOST, "MLLM_CHECKPOINT_SECONDS": "1", **environment},
+            env={**os.environ, **LOST, "MLLM_CHECKPOINT_SECONDS": "0.2", **environment},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
+
+        self.started.append(self)
 
     @property
     def text(self) -> str:
@@ -190,16 +206,28 @@ class Run:
         assert condition(), self.text[-6000:]
 
     def training(self, *experts: str) -> None:
-        """Wait until each of these trainings is at work and has a checkpoint to go on from."""
+        """Wait until each of these trainings has a checkpoint to go on from, and hold it there (until `go_on`).
+
+        However slow or fast the machine is, what a test does next then meets all of them at work.
+        """
         folder = self.project.folder / "results/faults/checkpoints"
-        for expert in experts:
-            wait_for(
-                lambda e=expert: (
-                    self.process.poll() is not None or (job_of(e) and list((folder / e).glob("*/checkpoint-*/whole")))
-                ),
-                f"a checkpoint of {expert}",
-            )
+        self.held: set[str] = set()
+
+        def all_held() -> bool:
+            for expert in set(experts) - self.held:
+                id_ = job_of(expert)
+                if id_ and list((folder / expert).glob("*/checkpoint-*/whole")):
+                    send(signal.SIGSTOP, id_)
+                    self.held.add(expert)
+            return self.process.poll() is not None or self.held == set(experts)
+
+        wait_for(all_held, "checkpoints of " + ", ".join(experts))
         assert self.process.poll() is None, self.text[-6000:]
+
+    def go_on(self) -> None:
+        """Let held trainings run, wherever they still are."""
+        for expert in self.held:
+            send(signal.SIGCONT, job_of(expert))
 
 
 def same_results(project: Project, reference: Project, only: str = "") -> None:
@@ -238,10 +266,8 @@ def test_battered(prepared: Project, undisturbed: Project, cluster: Cluster) -> 
     on = {node: [e for e in EXPERTS if where[e][1] == node] for node in ("g1", "g2")}
     assert len(on["g1"]) == len(on["g2"]) == 2, where
 
-    # The time limit: a training that hangs.
+    # The time limit: a training that hangs (it is held, and stays so).
     hanging, cancelled = on["g1"]
-    for pid in processes(where[hanging][0]):
-        os.kill(pid, signal.SIGSTOP)
     subprocess.run(["scontrol", "update", f"jobid={where[hanging][0]}", "timelimit=1"], check=True)
     # scancel by hand.
     subprocess.run(["scancel", where[cancelled][0]], check=True)
@@ -279,38 +305,44 @@ def test_preempted(prepared: Project, undisturbed: Project) -> None:
     """A job of higher priority takes the node: trainings are requeued, go on from their checkpoints, end the same."""
     prepared.edit("profiles/slurm/config.yaml", "any:40@gpu ", "any:40@gpu_pre ")
     run = Run(prepared, "experts")
-    run.training("shard-0", "shard-1")
+    run.training(*EXPERTS)
+    there = [c.removeprefix("rule_train_expert_wildcards_") for n, c in jobs("%N %k", "RUNNING") if n == "g1"]
+    assert there
     subprocess.run(
         ["sbatch", "-p", "gpu", "-w", "g1", "--exclusive", "--gpus=2", "--output=/dev/null", "--wrap=sleep 2"],
         check=True,
     )
+    wait_for(lambda: not any(job_of(e) for e in there), "the preemption")
+    run.go_on()
     text = run.end()
     assert "FAILED" not in text
     assert max(submissions(run).values()) == 1
-    assert "going on from" in (prepared.folder / "results/faults/logs/train_expert/shard-0.log").read_text()
+    for expert in there:
+        assert "going on from" in (prepared.folder / f"results/faults/logs/train_expert/{expert}.log").read_text()
     same_results(prepared, undisturbed, "models")
 
 
 def test_killed_snakemake(prepared: Project, undisturbed: Project) -> None:
     """SIGKILL: the lock is removed, running and finished jobs are taken over, none is submitted twice."""
-    first = Run(prepared)
+    first = Run(prepared, "experts")
     first.training(*EXPERTS)
     first.process.kill()
     first.process.wait()
     running = [job_of(e) for e in EXPERTS]
     assert all(running)
-    second = Run(prepared)  # takes over running jobs, and is killed as well
+    second = Run(prepared, "experts")  # takes over running jobs, and is killed as well
     second.says(lambda: second.text.count("is taken over") == 4)
     second.process.kill()
     second.process.wait()
+    first.go_on()
     wait_for(lambda: not any(job_of(e) for e in EXPERTS), "the trainings' end")
-    third = Run(prepared)  # finds them finished
+    third = Run(prepared, "experts")  # finds them finished
     text = third.end()
     assert "was killed; its lock is removed" in second.text and "was killed; its lock is removed" in text
     assert [i for i in running if f"Slurm job {i} of an earlier run is taken over" not in text] == []
     counts = submissions(first, second, third)
     assert max(counts.values()) == 1 and sum("train_expert" in k for k in counts) == 4
-    same_results(prepared, undisturbed)
+    same_results(prepared, undisturbed, "models")
 
 
 def test_orphans_cancelled(prepared: Project) -> None:
@@ -351,6 +383,7 @@ def test_interrupted_and_terminated(prepared: Project, undisturbed: Project) -> 
     ids = [job_of(e) for e in EXPERTS]
     assert all(ids)
     second.process.send_signal(signal.SIGTERM)
+    second.go_on()
     second.process.wait(timeout=200)
     assert not set(ids) & {i for i, _ in jobs("%i %k", "CANCELLED")}
     third = Run(prepared, "experts")
@@ -366,6 +399,7 @@ def test_two_people(prepared: Project, undisturbed: Project) -> None:
     refused = Run(prepared, "experts").end(ok=False, seconds=60)
     assert f"(process {first.process.pid} on " in refused and "is at work in this folder" in refused
     assert "cannot be locked" in refused
+    first.go_on()
     first.end()
     same_results(prepared, undisturbed, "models")
 

@@ -4,6 +4,7 @@ set -uo pipefail
 folder=$1
 alive() { local stat; stat=$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) && [ "${stat%% *}" != Z ]; }
 timeout 10 scancel --user=root 2>/dev/null
+for _ in $(seq 100); do [ -z "$(timeout 5 squeue -h 2>/dev/null)" ] && break; sleep 0.1; done
 for file in "$folder"/slurmd.*.pid "$folder/slurmctld.pid" "$folder/munged.pid"; do
   [ -s "$file" ] || continue
   pid=$(cat "$file")
