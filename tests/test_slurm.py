@@ -372,7 +372,7 @@ def test_orphans_cancelled(prepared: Project) -> None:
 
 
 def test_interrupted_and_terminated(prepared: Project, undisturbed: Project) -> None:
-    """SIGINT cancels the jobs, SIGTERM waits for them; the same command goes on either way."""
+    """SIGINT cancels the jobs, SIGTERM waits for them; the same command goes on either way. A second run is refused."""
     first = Run(prepared, "experts")
     first.training("shard-0")
     first.process.send_signal(signal.SIGINT)
@@ -382,6 +382,10 @@ def test_interrupted_and_terminated(prepared: Project, undisturbed: Project) -> 
     second.training(*EXPERTS)
     ids = [job_of(e) for e in EXPERTS]
     assert all(ids)
+    # Somebody else in the same folder is refused, told whose run is at work, and disturbs nothing.
+    refused = Run(prepared, "experts").end(ok=False, seconds=60)
+    assert f"(process {second.process.pid} on " in refused and "is at work in this folder" in refused
+    assert "cannot be locked" in refused
     second.process.send_signal(signal.SIGTERM)
     second.go_on()
     second.process.wait(timeout=200)
@@ -389,18 +393,6 @@ def test_interrupted_and_terminated(prepared: Project, undisturbed: Project) -> 
     third = Run(prepared, "experts")
     third.end()
     assert not [k for k in submissions(third) if "train_expert" in k]
-    same_results(prepared, undisturbed, "models")
-
-
-def test_two_people(prepared: Project, undisturbed: Project) -> None:
-    """A second run in the same folder is refused, says whose run is at work, and disturbs nothing."""
-    first = Run(prepared, "experts")
-    first.training("shard-0")
-    refused = Run(prepared, "experts").end(ok=False, seconds=60)
-    assert f"(process {first.process.pid} on " in refused and "is at work in this folder" in refused
-    assert "cannot be locked" in refused
-    first.go_on()
-    first.end()
     same_results(prepared, undisturbed, "models")
 
 
