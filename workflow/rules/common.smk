@@ -1,7 +1,6 @@
 # What all rules share: the experiment, its grid, paths, resources.
 # in:  the experiment file (--configfile, else config/config.yaml) and --config overrides
 # out: EXPERIMENT, GRID, the path variables <results> and <logs>, helper functions
-import gc
 import json
 import os
 import re
@@ -14,14 +13,12 @@ from snakemake.exceptions import WorkflowError
 SCRIPTS = Path(workflow.basedir, "workflow/scripts")
 sys.path.insert(0, str(SCRIPTS))
 from mllm import config as experiments
-from mllm import console, grid, machine, needs, runs, slurm
+from mllm import console, grid, machine, needs, runs, slurm, speed
 from mllm.code import code_digest
 
 machine.use_this_python()
 machine.use_scratch()
-# A grid of thousands makes millions of small objects that all stay: looking for garbage among them so often costs a sixth
-# of a dry run (1,000 merges: 5.3 s, with no collection at all 4.4 s).
-gc.set_threshold(1_000_000, 20, 100)
+speed.install()
 
 # `snakemake` and `snakemake grid` alone work too: with all cores of this machine, where nothing else was said.
 if workflow.resource_settings.cores is None and workflow.resource_settings.nodes is None:
@@ -106,20 +103,20 @@ KNOWN = {}  # what is read off files, which a grid of thousands would read thous
 
 def rows():
     """Number of reviews, as well as it is known by now."""
-    path = Path(RESULTS, "data/split.json")
-    key = ("rows", path.exists())
+    path = f"{RESULTS}/data/split.json"
+    key = ("rows", os.path.exists(path))
     if key not in KNOWN:
-        KNOWN[key] = needs.review_rows(EXPERIMENT.data, path)
+        KNOWN[key] = needs.review_rows(EXPERIMENT.data, Path(path))
     return KNOWN[key]
 
 
 def shape(start="base"):
     """Size of a prepared checkpoint; of what it is made from, where it is not there yet."""
     entry = EXPERIMENT.model(GRID.starts[start])
-    folders = [Path(f) for f in (f"{RESULTS}/models/{start}", made_from(entry)) if f]
-    key = ("shape", start, *(f.exists() for f in folders))
+    folders = [f for f in (f"{RESULTS}/models/{start}", made_from(entry)) if f]
+    key = ("shape", start, *map(os.path.exists, folders))
     if key not in KNOWN:
-        KNOWN[key] = needs.shape_of(folders, entry)
+        KNOWN[key] = needs.shape_of([Path(f) for f in folders], entry)
     return KNOWN[key]
 
 
