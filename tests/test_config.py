@@ -59,6 +59,8 @@ BAD = [
     ({"experts__1__name": "pain"}, ["'pain' names 2 candidates"]),
     ({"experts__0__name": "base"}, ["'base' names 2 candidates", "base's own name"]),
     ({"experts__0__name": "x.base"}, ["'x.base'", "kept for prepared bases"]),
+    ({"models__0__gpus": 0}, ["models[0].gpus", "0", "greater than or equal to 1"]),
+    ({"models__0__gpus": 3}, ["experts[0].batch_size", "3 GPUs", "shared equally"]),
     ({"experts__0__epochs": 1.0}, ["experts[0].epochs", "steps"]),
     ({"experts__0__parts": 3}, ["experts[0].parts", "where"]),
     ({"experts__0__where": {"conditon": ["Pain"]}}, ["experts[0].where.conditon", "did you mean 'condition'"]),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,11 +138,14 @@ def test_training_again_gives_the_same_bytes(data, base, expert, tmp_path):
     assert weights(tmp_path / "expert") == weights(expert)
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, base, tmp_path, kill):
+@pytest.mark.parametrize(("kill", "processes"), [(signal.SIGKILL, 1), (signal.SIGTERM, 2)])
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, base, tmp_path, kill, processes):
     steps = {"steps": 150}
-    run_script("train_expert", *train_arguments(data, base, tmp_path / "whole", **steps))
-    command = [sys.executable, SCRIPTS / "train_expert.py", *train_arguments(data, base, tmp_path / "cut", **steps)]
+    whole, cut = (
+        [*train_arguments(data, base, tmp_path / name, **steps), "--gpus", processes] for name in ("whole", "cut")
+    )
+    run_script("train_expert", *whole)
+    command = [sys.executable, SCRIPTS / "train_expert.py", *cut]
     command += ["--checkpoint-seconds", "0.2", "--log", tmp_path / "log"]
     process = subprocess.Popen(list(map(str, command)))
     deadline = time.monotonic() + 120
@@ -157,7 +161,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, base, tmp_
     half = checkpoint_root / "checkpoint-149"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
-    run_script("train_expert", *train_arguments(data, base, tmp_path / "cut", **steps), "--log", tmp_path / "log2")
+    run_script("train_expert", *cut, "--log", tmp_path / "log2")
     assert "going on from" in (tmp_path / "log2").read_text()
     assert "checkpoint-149 is half-written; removed" in (tmp_path / "log2").read_text()
     assert weights(tmp_path / "cut/expert") == weights(tmp_path / "whole/expert")
@@ -170,6 +174,40 @@ def test_another_training_does_not_go_on_from_these_checkpoints(data, base, tmp_
     (stale / "whole").touch()
     run_script("train_expert", *train_arguments(data, base, tmp_path), "--log", tmp_path / "log")
     assert "going on" not in (tmp_path / "log").read_text()
+
+
+def test_processes_that_share_a_training_end_where_one_would(data, base, tmp_path):
+    still = tmp_path / "still"  # dropout draws other numbers in each process
+    shutil.copytree(base, still)
+    config = json.loads((still / "config.json").read_text())
+    config.update(attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
+    (still / "config.json").write_text(json.dumps(config))
+    trained = {}
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        run_script("train_expert", *train_arguments(data, still, folder), "--gpus", number)
+        assert json.loads((folder / "expert/model.json").read_text())["processes"] == number
+        assert not (folder / "checkpoints").exists()
+        trained[number] = load_file(folder / "expert/model.safetensors")
+    start = load_file(still / "model.safetensors")
+    moved = max(float((trained[1][k] - start[k]).abs().max()) for k in start)
+    apart = max(float((trained[1][k] - trained[2][k]).abs().max()) for k in start)
+    assert apart < moved / 100, (apart, moved)
+
+    bad = [*train_arguments(data, still, tmp_path / "bad", weight_decay=1e38), "--gpus", 2, "--log", tmp_path / "log"]
+    run_script("train_expert", *bad, ok=False)
+    assert (tmp_path / "log").read_text().count("error: training diverged") == 1
+    assert not (tmp_path / "bad/expert").exists()
+
+
+def test_a_model_whose_layers_are_spread_predicts_the_same(expert, tmp_path):
+    whole = prediction.log_probabilities(*checkpoints.load_classifier(expert), TEXTS)
+    # Without GPUs, "elsewhere" is the disk: the same hooks of accelerate bring a layer and its input together.
+    places = {"transformer.wte": "cpu", "transformer.wpe": "cpu", "transformer.drop": "cpu", "transformer.h.0": "cpu",
+              "transformer.h.1": "disk", "transformer.ln_f": "cpu", "score": "disk"}  # fmt: skip
+    model, tokenizer = checkpoints.load_classifier(expert, device_map=places, offload_folder=tmp_path)
+    assert model.hf_device_map == places
+    np.testing.assert_allclose(prediction.log_probabilities(model, tokenizer, TEXTS), whole, atol=1e-6)
 
 
 def test_diverged_training_is_one_clear_error(data, base, tmp_path):

@@ -76,6 +76,13 @@ def test_gres_any_type_and_cpu_jobs():
     assert asked["slurm_partition"] == "low"
 
 
+def test_several_gpus_are_asked_for_on_one_node_and_share_the_batch():
+    asked = Resources(gpu=4, gpu_mb=1000, gpus="A100:40@a")
+    slurm.choose_gpu(asked)
+    assert (asked["gpu"], asked["nodes"], asked["gpu_model"]) == (4, 1, "A100")
+    assert needs.predict_gpu_mb(XL, 4) < needs.predict_gpu_mb(XL) / 2
+
+
 def test_a_misspelt_gpu_list_says_what_was_expected():
     with pytest.raises(preflight.WorkflowError, match="found 'A100@gpu', expected TYPE:GB@PARTITION"):
         preflight.parse_gpus("A100@gpu")

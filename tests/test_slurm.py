@@ -447,6 +447,16 @@ def test_preflight(prepared: Project) -> None:
     assert well.returncode == 0 and "✓" in well.stdout, well.stdout + well.stderr
 
 
+def test_two_gpus(prepared: Project) -> None:
+    """A model with `gpus: 2` is trained by two processes that share one node's GPUs: one task, two GPUs."""
+    prepared.edit("config/faults.yaml", "max_length: 48", "max_length: 48, gpus: 2")
+    Run(prepared, "results/faults/models/shard-0").end()
+    shown = subprocess.run(["scontrol", "show", "job", job_of("shard-0", "COMPLETED")], capture_output=True, text=True)
+    assert {"NumNodes=1", "NumTasks=1", "NumCPUs=2", "TresPerJob=gres:gpu:2"} <= set(shown.stdout.split())
+    card = json.loads((prepared.folder / "results/faults/models/shard-0/model.json").read_text())
+    assert card["processes"] == 2
+
+
 def test_failure_in_words(prepared: Project) -> None:
     """What a failing script said is at hand, with its exit status, node and log; other jobs are not held up."""
     model = prepared.folder / "results/faults/models/base/config.json"

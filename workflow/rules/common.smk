@@ -85,8 +85,15 @@ def members_of(wildcards, ending):
 
 
 def gpu(wildcards):
-    """A submitted job asks for a GPU; a local one does only where this machine has one."""
-    return int(workflow.non_local_exec or machine.has_gpu())
+    """A submitted job asks for its model's GPUs; a local one does only where this machine has any."""
+    return gpus_of(wildcards) if workflow.non_local_exec or machine.has_gpu() else 0
+
+
+def gpus_of(wildcards):
+    """GPUs that a candidate's training and predictions spread over; making the base needs one."""
+    values = dict(wildcards)
+    candidate = values.get("candidate") or values.get("expert")
+    return EXPERIMENT.model(GRID.starts[start_of(candidate)]).gpus if candidate else 1
 
 
 def by_attempt(amount):
@@ -141,7 +148,8 @@ def start_of(candidate):
 
 def train_gpu_mb(wildcards):
     start = GRID.training[wildcards.expert]["start"]
-    return needs.train_gpu_mb(shape(start), GRID.training[wildcards.expert]["batch_size"], length(start))
+    batch = GRID.training[wildcards.expert]["batch_size"] // gpus_of(wildcards)
+    return needs.train_gpu_mb(shape(start), batch, length(start))
 
 
 def disk_mb():

@@ -33,7 +33,7 @@ rule prepare_base:
         runtime=by_attempt(30),
     params:
         code=code_digest("prepare_base"),
-        model=lambda wildcards: json.dumps(EXPERIMENT.model(GRID.starts[wildcards.start]).model_dump()),
+        model=lambda wildcards: json.dumps(EXPERIMENT.model(GRID.starts[wildcards.start]).model_dump(exclude={"gpus"})),
         checkpoint=lambda wildcards, input: f"--checkpoint {input.checkpoint}" if "checkpoint" in input.keys() else "",
         task=TASK,
         seed=EXPERIMENT.seed,
@@ -55,10 +55,13 @@ rule train_expert:
         "<logs>/train_expert/{expert}.log",
     wildcard_constraints:
         expert=one_of(GRID.training),
+    threads: gpus_of
     resources:
         gpu=gpu,
         gpu_mb=by_attempt(train_gpu_mb),
-        mem_mb=by_attempt(lambda wildcards: needs.train_mb(shape(start_of(wildcards.expert)), rows())),
+        mem_mb=by_attempt(
+            lambda wildcards: gpus_of(wildcards) * needs.train_mb(shape(start_of(wildcards.expert)), rows())
+        ),
         runtime=by_attempt(
             lambda wildcards: needs.train_minutes(shape(start_of(wildcards.expert)), tokens(wildcards.expert))
         ),
@@ -70,7 +73,8 @@ rule train_expert:
         ),
         task=TASK,
         checkpoints=f"{RESULTS}/checkpoints/{{expert}}",
+        gpus=gpus_of,
     shell:
         "python workflow/scripts/train_expert.py --base {input.base} --data $(dirname {input.split})"
         " --task {params.task} --part {params.part:q} --hyper {params.hyper:q} --checkpoints {params.checkpoints}"
-        " --output {output} --log {log}"
+        " --gpus {params.gpus} --output {output} --log {log}"

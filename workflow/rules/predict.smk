@@ -21,15 +21,18 @@ rule predict:
         candidate=other_than([*BLENDS, *FITTED]),
     resources:
         gpu=gpu,
-        gpu_mb=by_attempt(lambda wildcards: needs.predict_gpu_mb(shape(start_of(wildcards.candidate)))),
+        gpu_mb=by_attempt(
+            lambda wildcards: needs.predict_gpu_mb(shape(start_of(wildcards.candidate)), gpus_of(wildcards))
+        ),
         mem_mb=by_attempt(lambda wildcards: needs.predict_mb(shape(start_of(wildcards.candidate)))),
         runtime=by_attempt(lambda wildcards: needs.predict_minutes(shape(start_of(wildcards.candidate)), rows() // 4)),
     params:
         code=code_digest("predict"),
         task=TASK,
+        gpus=gpus_of,
     shell:
         "python workflow/scripts/predict.py --model {input.model} --data $(dirname {input.split})"
-        " --task {params.task} --output {output.predictions} --cost {output.cost} --log {log}"
+        " --task {params.task} --gpus {params.gpus} --output {output.predictions} --cost {output.cost} --log {log}"
 
 
 rule blend:

@@ -18,7 +18,7 @@ def main(arguments: argparse.Namespace) -> None:
     rows = tables.labelled(arguments.data, ("valid", "test"), arguments.task)
     cost: dict[str, Any] = {}
     with prediction.timed(cost, "load_seconds"):
-        model, tokenizer = checkpoints.load_classifier(arguments.model)
+        model, tokenizer = checkpoints.load_classifier(arguments.model, spread=arguments.gpus > 1)
     with prediction.timed(cost, "predict_seconds"):
         logp = prediction.log_probabilities(model, tokenizer, rows["review"].to_list())
     cost |= {
@@ -39,6 +39,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
     parser.add_argument("--task", required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs over which the model's layers are spread")
     parser.add_argument("--output", type=Path, required=True, help="predictions to write (parquet)")
     parser.add_argument("--cost", type=Path, required=True, help="cost to write (JSON)")
     cli.run(main, parser.parse_args())

@@ -9,7 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
-from mllm import cli
+from mllm import cli, ranks
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -37,9 +37,11 @@ def main(arguments: argparse.Namespace) -> None:
     )
     card = {
         "kind": "fine_tuned", "task": arguments.task, "part": arguments.part, "hyper_parameters": arguments.hyper,
-        "parents": {"base": parent}, **facts, "device": prediction.device_name(),
+        "parents": {"base": parent}, **facts, "device": prediction.device_name(), "processes": ranks.count(),
         "seconds": round(time.perf_counter() - start, 1), **prediction.peak_memory(),
     }  # fmt: skip
+    if not ranks.first():
+        return
     with cli.whole(arguments.output) as folder:
         checkpoints.save(model, tokenizer, folder, card)
     shutil.rmtree(arguments.checkpoints, ignore_errors=True)
@@ -66,5 +68,6 @@ if __name__ == "__main__":
         help="time between checkpoints (default: $MLLM_CHECKPOINT_SECONDS, or 300)",
     )
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs of this machine to train on; processes without any")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
-    cli.run(main, parser.parse_args())
+    cli.run(lambda given: ranks.spread(main, given, given.gpus), parser.parse_args())

@@ -92,13 +92,21 @@ def check_labels(folder: Path, expected: list[str]) -> None:
         )
 
 
-def load_classifier(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """A sequence classifier in float32 and its tokenizer, whose ``model_max_length`` is the longest input."""
+def load_classifier(
+    folder: Path, spread: bool = False, **how: Any
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """A sequence classifier in float32 and its tokenizer, whose ``model_max_length`` is the longest input.
+
+    ``spread`` puts its layers on all GPUs in turn, by accelerate; ``how`` goes to ``from_pretrained``.
+    """
+    import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, logging
 
     logging.disable_progress_bar()
     check_whole(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, dtype="float32")
+    if spread and torch.cuda.device_count() > 1:
+        how["device_map"] = "balanced"
+    model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, dtype="float32", **how)
     return model, AutoTokenizer.from_pretrained(folder)
 
 

@@ -55,6 +55,7 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
         problems += [f"experts[{i}].{p}" for p in _expert_problems(entry)]
     for i, entry in enumerate(_dicts(raw.get("references"))):
         problems += [f"references[{i}].{p}" for p in _reference_problems(entry, models)]
+    problems += _batch_problems(raw)
     for i, entry in enumerate(_dicts(raw.get("blends"))):
         allowed = [*names, *_names(raw.get("references")), "base"]
         problems += [f"blends[{i}].{p}" for p in _member_problems(entry.get("members"), allowed if names else [])[1]]
@@ -142,6 +143,21 @@ def _reference_problems(entry: dict[str, Any], models: list[str]) -> list[str]:
         problems.append(f"model: found {model!r}, expected one of {_list(allowed)}{_nearest(model, allowed)}")
     if entry.get("epochs") is not None and entry.get("steps") is not None:
         problems.append("epochs: stands beside steps; give one of them")
+    return problems
+
+
+def _batch_problems(raw: dict[str, Any]) -> list[str]:
+    """Batches that the model's GPUs cannot share equally."""
+    gpus = {m["name"]: m.get("gpus", 1) for m in _dicts(raw.get("models")) if isinstance(m.get("name"), str)}
+    problems = []
+    for kind in ("experts", "references"):
+        for i, entry in enumerate(_dicts(raw.get(kind))):
+            name = raw.get("base") if kind == "experts" else entry.get("model")
+            number, batch = gpus.get(name) if isinstance(name, str) else 1, entry.get("batch_size", 16)
+            if isinstance(number, int) and isinstance(batch, int) and number > 0 and batch % number:
+                problems.append(
+                    f"{kind}[{i}].batch_size: {batch} cannot be shared equally by the {number} GPUs of model {name!r}"
+                )
     return problems
 
 

@@ -42,9 +42,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
         descriptor = os.open(arguments.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for chatty in ("httpx", "httpcore", "urllib3", "filelock"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    start_logging()
     try:
         main(arguments)
     except Failure as failure:
@@ -54,6 +52,13 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
             where = Path(error.filename).parent if error.filename else Path.cwd()
             sys.exit(f"error: the disk is full: cannot write {error.filename or ''} (free some space in {where})")
         raise
+
+
+def start_logging(prefix: str = "") -> None:
+    """Lines with the time of day; ``prefix`` tells processes of one job apart."""
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {prefix}%(message)s", datefmt="%H:%M:%S")
+    for chatty in ("httpx", "httpcore", "urllib3", "filelock"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def offline() -> None:

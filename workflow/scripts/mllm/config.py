@@ -66,11 +66,18 @@ class Task(Strict):
     """Number of conditions (label: condition only)."""
 
 
-class HubModel(Strict):
-    """A checkpoint of the Hugging Face hub, at a pinned commit."""
+class Model(Strict):
+    """What all models have."""
 
     name: Name
     family: Literal["classifier"] = "classifier"
+    gpus: Annotated[int, Field(ge=1, le=16)] = 1
+    """GPUs of one node: training gives each a share of every batch, prediction of a large model spreads its layers."""
+
+
+class HubModel(Model):
+    """A checkpoint of the Hugging Face hub, at a pinned commit."""
+
     source: Literal["hub"]
     id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     """Repository, as owner/name."""
@@ -80,11 +87,9 @@ class HubModel(Strict):
     """Longest input in tokens; longer reviews are cut."""
 
 
-class LocalModel(Strict):
+class LocalModel(Model):
     """A checkpoint in a folder of yours."""
 
-    name: Name
-    family: Literal["classifier"] = "classifier"
     source: Literal["local"]
     path: str
     """Folder with config.json, model.safetensors and the tokenizer, from the project's root."""
@@ -100,11 +105,9 @@ class Pretrain(Strict):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
 
 
-class ScratchModel(Strict):
+class ScratchModel(Model):
     """A small model and its tokenizer made from nothing but the train reviews."""
 
-    name: Name
-    family: Literal["classifier"] = "classifier"
     source: Literal["scratch"]
     architecture: Literal["gpt2"] = "gpt2"
     width: Positive = 64

@@ -97,8 +97,9 @@ def predict_mb(shape: Shape) -> int:
     return PROCESS_MB + math.ceil(2 * shape.mb)
 
 
-def predict_gpu_mb(shape: Shape) -> int:
-    return 2000 + math.ceil(shape.mb)
+def predict_gpu_mb(shape: Shape, gpus: int = 1) -> int:
+    """On each of the GPUs over which the layers are spread."""
+    return 2000 + math.ceil(shape.mb / gpus)
 
 
 def predict_minutes(shape: Shape, rows: int) -> int:

@@ -21,7 +21,9 @@ def log_probabilities(model: Any, tokenizer: Any, texts: list[str]) -> np.ndarra
         float32, (texts, classes): natural logarithms of the class probabilities, in the order of ``texts``.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = model.to(device).eval()
+    if not hasattr(model, "hf_device_map"):  # its layers already stand where they belong
+        model = model.to(device)
+    model.eval()
     # An empty review still needs one token to read the prediction from.
     encoded = tokenizer([t or " " for t in texts], truncation=True)["input_ids"]
     encoded = [ids or [tokenizer.eos_token_id] for ids in encoded]

@@ -232,6 +232,7 @@ def choose_gpu(resources: Any) -> None:
         resources.gpus = None  # read by the plugin as a number
     if not wanted or not number:
         return
+    resources.nodes = 1  # the processes of a job find each other on one machine
     types = preflight.parse_gpus(wanted)
     fitting = [t for t in types if t[1] * 1024 >= (resources.get("gpu_mb") or 0)]
     name, _, partitions = fitting[0] if fitting else max(types, key=lambda t: t[1])

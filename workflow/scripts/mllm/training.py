@@ -10,6 +10,7 @@ import polars as pl
 import torch
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from mllm import ranks
 from mllm.cli import Failure, log, progress
 from mllm.splits import label_column
 
@@ -39,12 +40,14 @@ class TimedCheckpoints(TrainerCallback):
         self.saved = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if time.monotonic() - self.saved >= self.seconds and state.global_step < state.max_steps:
-            control.should_save = True
+        due = time.monotonic() - self.saved >= self.seconds and state.global_step < state.max_steps
+        control.should_save = control.should_save or ranks.together(due)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.saved = time.monotonic()
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+        ranks.together(None)  # each process writes its own random state
+        if ranks.first():
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
 
 
 def fine_tune(
@@ -56,7 +59,7 @@ def fine_tune(
     checkpoints: Path,
     checkpoint_seconds: float,
 ) -> dict[str, Any]:
-    """Train a classifier in place on the labelled rows.
+    """Train a classifier in place on the labelled rows; each of several processes with its share of each batch.
 
     Args:
         model: sequence classifier.
@@ -87,9 +90,15 @@ def fine_tune(
         trainer = _trainer(model, tokenizer, data, hyper, steps, parts, checkpoints, checkpoint_seconds)
         log.info("training on %s reviews, %s steps of %s", f"{len(data):,}", steps, hyper["batch_size"])
         try:
-            trainer.train(resume_from_checkpoint=last_whole(checkpoints))
+            last = ranks.together(last_whole(checkpoints) if ranks.first() else None)
+            trainer.train(resume_from_checkpoint=last)
             break
         except torch.OutOfMemoryError:
+            if ranks.count() > 1:  # the others wait for this one's gradients
+                raise Failure(
+                    f"GPU memory is too small for {hyper['batch_size'] // ranks.count()} reviews on each of"
+                    f" {ranks.count()} GPUs: a smaller batch_size, or more gpus"
+                ) from None
             parts *= 2
             if hyper["batch_size"] % parts:
                 raise
@@ -132,7 +141,7 @@ def _trainer(
         TrainingArguments(
             output_dir=str(checkpoints),
             max_steps=steps,
-            per_device_train_batch_size=hyper["batch_size"] // parts,
+            per_device_train_batch_size=hyper["batch_size"] // parts // ranks.count(),
             gradient_accumulation_steps=parts,
             learning_rate=hyper["learning_rate"],
             weight_decay=hyper["weight_decay"],
@@ -144,6 +153,9 @@ def _trainer(
             save_total_limit=2,
             report_to="none",
             disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(),
+            # Processes without GPUs find each other only where the backend is named.
+            ddp_backend="gloo" if ranks.count() > 1 and not torch.cuda.is_available() else None,
             dataloader_pin_memory=torch.cuda.is_available(),
         ),
         train_dataset=data,
@@ -151,6 +163,8 @@ def _trainer(
         callbacks=[QuietProgress("training"), TimedCheckpoints(checkpoint_seconds)],
     )
     trainer.remove_callback(PrinterCallback)
+    if trainer.args.world_size != ranks.count():  # each would train alone, on the same rows
+        raise Failure(f"{ranks.count()} processes were started, {trainer.args.world_size} found each other")
     return trainer
 
 
