@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from mllm import cli
+from mllm import cli, staging
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -14,11 +14,12 @@ def main(arguments: argparse.Namespace) -> None:
 
     recipe = arguments.recipe
     folders = {name: arguments.models / name for name in ("base", *recipe["members"])}
-    donor = folders["base"]
-    state = merging.merge(recipe, folders, donor)
+    read = {name: staging.near(folder) for name, folder in folders.items()}
+    donor = read["base"]
+    state = merging.merge(recipe, read, donor)
     card = {
         "kind": "merge", "recipe": recipe, "dtype": "float32",
-        "parents": {name: checkpoints.digest(folders[name]) for name in folders}, "versions": checkpoints.versions(),
+        "parents": {name: checkpoints.digest(read[name]) for name in read}, "versions": checkpoints.versions(),
     }  # fmt: skip
     text = merging.mergekit_yaml(recipe, folders)
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
-from mllm import cli, ranks
+from mllm import cli, ranks, staging
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -23,15 +23,16 @@ def main(arguments: argparse.Namespace) -> None:
 
     start = time.perf_counter()
     names = [str(n) for n in tables.task_facts(arguments.data, arguments.task)["names"]]
-    checkpoints.check_labels(arguments.base, names)
+    base = staging.near(arguments.base)
+    checkpoints.check_labels(base, names)
     rows = splits.select_part(pl.read_parquet(arguments.data / "train.parquet"), arguments.part)
-    parent = checkpoints.digest(arguments.base)
+    parent = checkpoints.digest(base)
     # Whoever trains something else must not go on from this training's checkpoints.
     identity = [arguments.hyper, arguments.task, parent, rows["review_id"].to_list()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     unfinished = arguments.checkpoints / key
     set_seed(arguments.hyper["seed"])
-    model, tokenizer = checkpoints.load_classifier(arguments.base)
+    model, tokenizer = checkpoints.load_classifier(base)
     facts = training.fine_tune(
         model, tokenizer, rows, arguments.task, arguments.hyper, unfinished, arguments.checkpoint_seconds
     )

@@ -1,7 +1,8 @@
 """Run one job's command on a compute node and write down how it ended and what it used.
 
-A submitted job is this file and the standard library alone (``python -I``: this folder has modules named as Python's own): Python's start, not a second and third Snakemake, stands
-between the node and the script (on network file systems the difference is many seconds a job).
+A submitted job is this file and the standard library alone (``python -I``: this folder has modules named as Python's
+own): Python's start, not a second and third Snakemake, stands between the node and the script (on network file systems
+the difference is many seconds a job).
 """
 
 import json
@@ -30,7 +31,8 @@ def main(record_path: Path, key: str) -> int:
             output.unlink(missing_ok=True)
         output.parent.mkdir(parents=True, exist_ok=True)
     start = time.time()
-    process = subprocess.Popen(["bash", "-c", f"set -euo pipefail; {record['command']}"])
+    environment = {**os.environ, "PATH": f"{nearest_bin()}{os.pathsep}{os.environ.get('PATH', '')}"}
+    process = subprocess.Popen(["bash", "-c", f"set -euo pipefail; {record['command']}"], env=environment)
     # Slurm signals the whole job; the command ends by itself, and what it used is still written down.
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     status = process.wait()
@@ -44,6 +46,17 @@ def main(record_path: Path, key: str) -> int:
         "restarts": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
     })  # fmt: skip
     return status if status >= 0 else 128 - status
+
+
+def nearest_bin() -> Path:
+    """Where this job's Python stands: in its environment, or in a copy of that on this node's own disk."""
+    own = Path(sys.prefix)
+    if not os.environ.get("MLLM_NODE_CACHE"):
+        return own / "bin"
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+    from mllm.staging import near_environment
+
+    return near_environment(own) / "bin"
 
 
 def usage_path(record_path: Path, slurm_id: str) -> Path:
