@@ -85,7 +85,7 @@ def merged(models: Path, recipe: dict) -> dict[str, torch.Tensor]:
 def test_mergekit_yaml_makes_the_same_bits(models, tmp_path, values):
     """The script's weights, and those of the command that its mergekit.yaml names on the first line."""
     recipe = recipe_of(values)
-    merge.main(argparse.Namespace(recipe=recipe, models=models, output=tmp_path / "ours"))
+    merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", output=tmp_path / "ours"))
     written = (tmp_path / "ours/mergekit.yaml").read_text()
     command = written.splitlines()[0].removeprefix("# ").split("   ")[0].split()
     assert command[:3] == ["mergekit-yaml", "mergekit.yaml", "OUTPUT"]

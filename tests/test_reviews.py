@@ -2,6 +2,7 @@
 
 import csv
 import html
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import run_script
-from mllm import reviews, splits, synthetic
+from mllm import conditions, reviews, splits, synthetic
+from mllm import raw as raw_tables
 from mllm.cli import Failure, read_json
 
 HEADER = "\tdrugName\tcondition\treview\trating\tdate\tusefulCount\r\n"
@@ -21,7 +23,7 @@ GOOD = '1\tLyrica\tPain\t"""It helps."""\t9.0\tMay 20, 2012\t27\r\n'
 def raw(tmp_path: Path, body: str | bytes, header: str = HEADER) -> pl.DataFrame:
     file = tmp_path / "raw.tsv"
     file.write_bytes(header.encode() + (body if isinstance(body, bytes) else body.encode()))
-    return reviews.read_raw(file)
+    return raw_tables.read_raw(file)
 
 
 def cleaned(tmp_path, body):
@@ -61,17 +63,17 @@ def test_texts_are_repaired(tmp_path, text, expected):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ('x\tD\tPain\t"""a"""\t9.0\tMay 20, 2012\t0\r\n', "id is no whole number"),
-        ('2\tD\tPain\t"""a"""\t11.0\tMay 20, 2012\t0\r\n', "rating is not 1 to 10"),
-        ('2\tD\tPain\t"""a"""\t7.5\tMay 20, 2012\t0\r\n', "rating is not 1 to 10"),
-        ('2\tD\tPain\t"""a"""\t\tMay 20, 2012\t0\r\n', "rating is not 1 to 10"),
+        ('x\tD\tPain\t"""some"""\t9.0\tMay 20, 2012\t0\r\n', "id is no whole number"),
+        ('2\tD\tPain\t"""some"""\t11.0\tMay 20, 2012\t0\r\n', "rating is not 1 to 10"),
+        ('2\tD\tPain\t"""some"""\t7.5\tMay 20, 2012\t0\r\n', "rating is not 1 to 10"),
+        ('2\tD\tPain\t"""some"""\t\tMay 20, 2012\t0\r\n', "rating is not 1 to 10"),
         ('2\tD\tPain\t""" """\t9.0\tMay 20, 2012\t0\r\n', "review is empty"),
         (GOOD, "row stands twice"),
         ('1\tD\tPain\t"""other"""\t9.0\tMay 20, 2012\t0\r\n', "id stands twice"),
     ],
 )
 def test_rejected_rows_keep_reason_and_line(tmp_path, row, reason):
-    two_lines = '7\tD\tPain\t"""a\r\r\nb"""\t9.0\tMay 20, 2012\t0\r\n'
+    two_lines = '7\tD\tPain\t"""aa\r\r\nbb"""\t9.0\tMay 20, 2012\t0\r\n'
     kept, rejected, counts = cleaned(tmp_path, GOOD + two_lines + row)
     assert kept["review_id"].to_list() == [1, 7]
     assert rejected.select("reason", "line").rows() == [(reason, 5)]
@@ -91,7 +93,7 @@ def test_conditions(tmp_path):
     [
         (GOOD.encode() + b"2\tD\tPain\tcaf\xe9\t9.0\tMay 20, 2012\t0\r\n", r"raw\.tsv, line 3: byte 0xe9 .* not UTF-8"),
         (b'2\tD\tPain\t"""never closed\t9.0\tMay 20, 2012\t0\r\n', r"raw\.tsv"),
-        (b"2\tD\tPain\ttext\t9.0\tMay 20, 2012\t0\textra\r\n", r"raw\.tsv: not a tab-separated table"),
+        (b"2\tD\tPain\ttext\t9.0\tMay 20, 2012\t0\textra\r\n", r"raw\.tsv: not a table separated by tabs"),
     ],
 )
 def test_damaged_files(tmp_path, content, message):
@@ -106,8 +108,8 @@ def test_a_missing_column_is_named(tmp_path):
 
 def test_real_rows_are_read_as_csv_reads_them(real_rows):
     for name in ("drugsComTrain_raw.tsv", "drugsComTest_raw.tsv"):
-        table = reviews.read_raw(real_rows / name)
-        assert [list(r) for r in table.drop("line").iter_rows()] == by_csv(real_rows / name)
+        table = raw_tables.read_raw(real_rows / name)
+        assert [list(r) for r in table.select("id", "drug", "condition", "review", "rating", "date", "useful_count").iter_rows()] == by_csv(real_rows / name)
         # The line of a row is where its id stands in the file.
         lines = (real_rows / name).read_bytes().split(b"\n")
         for identifier, line in table.select("id", "line").rows()[:: table.height // 50]:
@@ -117,7 +119,7 @@ def test_real_rows_are_read_as_csv_reads_them(real_rows):
 def test_real_rows_counts_equal_an_independent_computation(real_rows):
     for name in ("drugsComTrain_raw.tsv", "drugsComTest_raw.tsv"):
         rows = by_csv(real_rows / name)
-        kept, rejected, counts = reviews.clean(reviews.read_raw(real_rows / name), "train")
+        kept, rejected, counts = reviews.clean(raw_tables.read_raw(real_rows / name), "train")
         assert counts["rows"] == len(rows) == kept.height + rejected.height
         assert counts["conditions_with_span"] == sum("</span>" in r[2] for r in rows)
         assert counts["conditions_missing"] == sum(not r[2].strip() for r in rows)
@@ -129,6 +131,102 @@ def test_real_rows_counts_equal_an_independent_computation(real_rows):
         assert Counter(kept["rating"]) == Counter(int(float(r[4])) for r in rows)
 
 
+# ── Other tables ──
+
+KAGGLE = "uniqueID,drugName,condition,review,rating,date,usefulCount\n"
+
+
+def test_kaggle_s_files_are_the_same_reviews(tmp_path):
+    (tmp_path / "k.csv").write_text(
+        KAGGLE + '206461,Valsartan,Left Ventricular Dysfunction,"""It has no side effect, it&#039;s fine\r\nindeed"""'
+        ",9,20-May-12,27\n"
+    )
+    kept, _, _ = reviews.clean(raw_tables.read_raw(tmp_path / "k.csv"), "train")
+    row = kept.row(0, named=True)
+    assert (row["review_id"], row["drug"], row["rating"], row["useful_count"]) == (206461, "Valsartan", 9, 27)
+    assert row["review"] == "It has no side effect, it's fine\nindeed" and str(row["date"]) == "2012-05-20"
+
+
+def test_druglib_yelp_and_imdb_are_expressible_without_code(tmp_path):
+    (tmp_path / "druglib.tsv").write_text(
+        "\turlDrugName\trating\teffectiveness\tsideEffects\tcondition\tbenefitsReview\tsideEffectsReview\tcommentsReview\n"
+        '2202\tenalapril\t4\tHighly Effective\tMild Side Effects\theart failure\tslowed it\t"cough, dizzy"\t\n'
+    )
+    columns = {
+        "id": [""], "drug": ["urlDrugName"], "rating": ["rating"], "condition": ["condition"],
+        "review": ["benefitsReview", "sideEffectsReview", "commentsReview"], "effectiveness": ["effectiveness"],
+    }  # fmt: skip
+    kept, _, _ = reviews.clean(raw_tables.read_raw(tmp_path / "druglib.tsv", columns), "train", quoted=False)
+    row = kept.row(0, named=True)
+    assert row["review"] == "slowed it\n\ncough, dizzy"
+    assert (row["review_id"], row["effectiveness"], row["date"]) == (2202, "Highly Effective", None)
+
+    (tmp_path / "yelp.csv").write_text('stars,text,date\n5.0,"Great tacos, ""really""",2016-03-09\n1.0,Awful,2018-01-02\n')
+    columns = {"review": ["text"], "stars": ["stars"], "date": ["date"]}
+    kept, _, _ = reviews.clean(raw_tables.read_raw(tmp_path / "yelp.csv", columns), "train", 7, quoted=False)
+    assert kept["stars"].to_list() == [5.0, 1.0] and kept["review_id"].to_list() == [7, 8]
+    assert kept["review"][0] == 'Great tacos, "really"' and kept["rating"].to_list() == [None, None]
+    assert kept["year"].to_list() == [2016, 2018]
+
+    (tmp_path / "imdb.csv").write_text('review,sentiment\n"One.<br /><br />Two & three",positive\nDull,negative\n')
+    columns = {"review": ["review"], "sentiment": ["sentiment"]}
+    kept, _, counts = reviews.clean(raw_tables.read_raw(tmp_path / "imdb.csv", columns), "train", quoted=False)
+    assert kept["review"][0] == "One.\n\nTwo & three" and counts["reviews_with_tags"] == 1
+    task = {"name": "t", "column": "sentiment", "classes": {"bad": ["negative"], "good": ["positive"]}}
+    assert kept.select(x=splits.label_expression(task, ["bad", "good"], kept.schema))["x"].to_list() == [1, 0]
+
+
+def test_labels_of_one_s_own_over_numbers_and_words():
+    frame = pl.DataFrame({"stars": [1.0, 2.0, 3.0, 5.0, None], "year": [2008, 2009, 2010, 2011, 2012]})
+    task = {"name": "t", "column": "stars", "classes": {"low": [1, 2], "high": ["5"]}}
+    found = frame.select(x=splits.label_expression(task, splits.label_map(frame, task), frame.schema))
+    assert found["x"].to_list() == [0, 0, None, 1, None]
+    assert not splits.is_ordered(task) and splits.is_ordered({**task, "ordered": True})
+    with pytest.raises(Failure, match="class 'high': no review has 4 in stars; the most frequent are"):
+        splits.check_values(frame, {**task, "classes": {"low": [1], "high": [4]}})
+
+
+# ── Conditions ──
+
+TEXTS = pl.Series(
+    ["My fibromyalgia is better. Bipolar disorder too."] * 5 + ["I fear the ear infection. An ear ache."] * 40
+    + ["fever", "a feverish day", "back pain, pain, pain"] * 5 + ["cold sore, cold sores"] * 9
+)  # fmt: skip
+
+
+def test_cut_conditions_are_whole_again_where_the_reviews_leave_no_doubt():
+    cut = ["ibromyalgia", "Bipolar Disorde", "Rat-bite Feve", "Pain", "Ear Infection", "mance Anxiety", "Cold Sores"]
+    assert conditions.mend(cut, TEXTS) == {
+        "ibromyalgia": "Fibromyalgia", "Bipolar Disorde": "Bipolar Disorder", "Rat-bite Feve": "Rat-bite Fever",
+    }  # fmt: skip
+    # Two words that would do are doubt, and so is a word that occurs once.
+    assert conditions.mend(["atigue"], pl.Series(["fatigue"])) == {}
+    assert conditions.mend(["Disorde"], pl.Series(["disorder disordero"] * 9)) == {}
+    assert conditions.is_debris("min / sitagliptin)") and not conditions.is_debris("Cancer (early)")
+
+
+def test_real_conditions_against_a_list_made_by_hand(real_rows):
+    by_hand = {
+        "Bipolar Disorde": "Bipolar Disorder", "ibromyalgia": "Fibromyalgia", "Panic Disorde": "Panic Disorder",
+        "Overactive Bladde": "Overactive Bladder", "Not Listed / Othe": "Not Listed / Other", "atigue": "Fatigue",
+        "Breast Cance": "Breast Cancer", "Vertig": "Vertigo", "emale Infertility": "Female Infertility",
+        "mance Anxiety": "Performance Anxiety", "Benign Essential Trem": "Benign Essential Tremor",
+    }  # fmt: skip
+    both = pl.concat(
+        reviews.clean(raw_tables.read_raw(real_rows / f"drugsCom{n}_raw.tsv"), n)[0] for n in ("Train", "Test")
+    )
+    before = dict(both["condition"].drop_nulls().value_counts().iter_rows())
+    mended, facts = reviews.mend_conditions(both)
+    assert {k: v for k, v in facts["names"].items() if k in by_hand} == by_hand
+    assert facts["rows"] == sum(before[name] for name in facts["names"])
+    after = dict(mended["condition"].drop_nulls().value_counts().iter_rows())
+    assert after["Bipolar Disorder"] == before["Bipolar Disorde"] and "Bipolar Disorde" not in after
+    # The cut took F, o and r from the ends: whole names that never had them there must be left alone.
+    for whole in ("Birth Control", "Depression", "Pain", "Acne", "High Blood Pressure", "Emergency Contraception"):
+        assert after[whole] == before[whole]
+    assert not any(conditions.is_debris(c) for c in after)
+
+
 def test_synthetic_files_have_the_quirks(tmp_path):
     train, test = synthetic.generate(2000, 3, 1)
     assert (train, test) == synthetic.generate(2000, 3, 1)
@@ -137,9 +235,9 @@ def test_synthetic_files_have_the_quirks(tmp_path):
         assert text.startswith(HEADER)
         assert all(quirk in text for quirk in ("&#039;", "&amp;", "\r\r\n", "</span>", '"""'))
     (tmp_path / "t").write_text(train, newline="")
-    table = reviews.read_raw(tmp_path / "t")
+    table = raw_tables.read_raw(tmp_path / "t")
     assert table.height == 1500
-    assert [list(r) for r in table.drop("line").iter_rows()] == by_csv(tmp_path / "t")
+    assert [list(r) for r in table.select("id", "drug", "condition", "review", "rating", "date", "useful_count").iter_rows()] == by_csv(tmp_path / "t")
     kept, _, counts = reviews.clean(table, "train")
     assert not counts["rejected"]
     twins = reviews.group_texts(kept).group_by("group").agg(pl.col("drug").n_unique())
@@ -161,7 +259,7 @@ def test_any_table_is_read_and_no_row_is_lost(tmp_path_factory, rows):
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(["", "drugName", "condition", "review", "rating", "date", "usefulCount"])
         writer.writerows([str(i), d, c, r, g, "May 20, 2012", "3"] for i, d, c, r, g in rows)
-    table = reviews.read_raw(folder / "f.tsv")
+    table = raw_tables.read_raw(folder / "f.tsv")
     assert table["review"].to_list() == [r[3] for r in rows]
     kept, rejected, counts = reviews.clean(table, "train")
     assert kept.height + rejected.height == counts["rows"] == len(rows)
@@ -183,7 +281,7 @@ def table(n: int = 300, leak: int = 20) -> pl.DataFrame:
 
 
 def test_no_text_is_in_two_splits():
-    parts, facts = splits.split(table(), "official-clean", 0.2, 5)
+    parts, facts = splits.split(table(), {"mode": "official-clean", "valid": 0.2}, 5)
     texts = {name: {" ".join(t.lower().split()) for t in part["review"]} for name, part in parts.items()}
     assert not texts["train"] & texts["valid"]
     assert not (texts["train"] | texts["valid"]) & texts["test"]
@@ -194,35 +292,65 @@ def test_no_text_is_in_two_splits():
 
 
 def test_official_keeps_the_leak_and_says_so():
-    parts, facts = splits.split(table(), "official", 0.2, 5)
+    parts, facts = splits.split(table(), {"mode": "official", "valid": 0.2}, 5)
     assert parts["test"].height == 100
     assert facts["test_rows_also_in_train"] == 20
 
 
 def test_validation_depends_on_the_seed_and_not_on_the_order_of_rows():
-    one = splits.split(table(), "official-clean", 0.2, 5)[0]["valid"]["review_id"]
-    again = splits.split(table().sample(fraction=1, shuffle=True, seed=3), "official-clean", 0.2, 5)[0]["valid"][
+    one = splits.split(table(), {"mode": "official-clean", "valid": 0.2}, 5)[0]["valid"]["review_id"]
+    again = splits.split(table().sample(fraction=1, shuffle=True, seed=3), {"mode": "official-clean", "valid": 0.2}, 5)[0]["valid"][
         "review_id"
     ]
-    other = splits.split(table(), "official-clean", 0.2, 6)[0]["valid"]["review_id"]
+    other = splits.split(table(), {"mode": "official-clean", "valid": 0.2}, 6)[0]["valid"]["review_id"]
     assert set(one) == set(again)
     assert set(one) != set(other)
 
 
+def test_a_random_split_keeps_texts_together_and_shares_of_classes_alike():
+    frame = table(n=2000, leak=50).with_columns(label=pl.col("rating") > 8)
+    how = {"mode": "random", "valid": 0.2, "test": 0.3}
+    parts, _ = splits.split(frame, how, 5, pl.col("label"))
+    texts = {name: {" ".join(t.lower().split()) for t in part["review"]} for name, part in parts.items()}
+    assert not texts["train"] & texts["valid"] and not (texts["train"] | texts["valid"]) & texts["test"]
+    assert sum(part.height for part in parts.values()) == frame.height
+    first = frame.sort("review_id").unique("group", keep="first")
+    for name, share in (("train", 0.5), ("valid", 0.2), ("test", 0.3)):
+        for label in (True, False):
+            groups = first.filter((pl.col("label") == label) & pl.col("group").is_in(parts[name]["group"].implode()))
+            assert groups.height == pytest.approx(share * first.filter(pl.col("label") == label).height, abs=1)
+    again = splits.split(frame.sample(fraction=1, shuffle=True, seed=1), how, 5, pl.col("label"))[0]
+    assert all(set(again[name]["review_id"]) == set(parts[name]["review_id"]) for name in parts)
+    other = splits.split(frame, how, 6, pl.col("label"))[0]
+    assert set(other["test"]["review_id"]) != set(parts["test"]["review_id"])
+
+
+def test_caps_are_per_class_and_seeded():
+    train = table().with_columns(label_t=pl.when(pl.col("rating") <= 3).then(0).otherwise(1))
+    capped = splits.select_part(train, {"cap": 40, "seed": 3}, "t")
+    assert dict(capped["label_t"].value_counts().iter_rows()) == {0: 40, 1: 40}
+    shuffled = splits.select_part(train.sample(fraction=1, shuffle=True, seed=9), {"cap": 40, "seed": 3}, "t")
+    assert set(shuffled["review_id"]) == set(capped["review_id"])
+    other = splits.select_part(train, {"cap": 40, "seed": 4}, "t")
+    assert set(other["review_id"]) != set(capped["review_id"])
+    both = splits.select_part(train, {"where": {"condition": ["Pain"]}, "cap": 5, "seed": 3}, "t")
+    assert set(both["condition"]) == {"Pain"} and both.height == 10
+
+
 def test_labels():
     frame = pl.DataFrame({"rating": range(1, 11), "condition": ["a", "b", "b", None, "c", "c", "c", "a", "z", "b"]})
-    of = lambda label, names: frame.select(x=splits.label_expression(label, names))["x"].to_list()  # noqa: E731
-    assert of("rating", list(range(1, 11))) == list(range(10))
-    assert of("sentiment", list(splits.SENTIMENTS)) == [0, 0, 0, 0, 1, 1, 2, 2, 2, 2]
-    names = splits.label_map(frame, "condition", 2)
+    of = lambda label, names: frame.select(x=splits.label_expression(label, names, frame.schema))["x"].to_list()  # noqa: E731
+    assert of({"label": "rating"}, list(range(1, 11))) == list(range(10))
+    assert of({"label": "sentiment"}, list(splits.SENTIMENTS)) == [0, 0, 0, 0, 1, 1, 2, 2, 2, 2]
+    names = splits.label_map(frame, {"label": "condition", "top": 2})
     assert names == ["b", "c"]
-    assert of("condition", names) == [None, 0, 0, None, 1, 1, 1, None, None, 0]
+    assert of({"label": "condition"}, names) == [None, 0, 0, None, 1, 1, 1, None, None, 0]
     with pytest.raises(Failure, match="only 4 conditions"):
-        splits.label_map(frame, "condition", 9)
+        splits.label_map(frame, {"label": "condition", "top": 9})
 
 
 def test_shards_are_equal_disjoint_and_whole():
-    train = splits.split(table(), "official-clean", 0.2, 5)[0]["train"]
+    train = splits.split(table(), {"mode": "official-clean", "valid": 0.2}, 5)[0]["train"]
     shards = [splits.select_part(train, {"shard": i, "of": 7, "seed": 3}) for i in range(7)]
     groups = [set(s["group"]) for s in shards]
     assert sum(map(len, groups)) == len(set.union(*groups)) == train["group"].n_unique()
@@ -249,7 +377,7 @@ def clean_by_hand(tmp_path, train, test, ok=True):
 def split_by_hand(out, *, label="rating", valid=0.2, ok=True):
     tasks = f'[{{"name": "t", "label": "{label}"}}]'
     return run_script(
-        "split_reviews", "--reviews", out / "reviews.parquet", "--mode", "official-clean", "--valid", valid,
+        "split_reviews", "--reviews", out / "reviews.parquet", "--split", json.dumps({"mode": "official-clean", "valid": valid}),
         "--seed", 1, "--tasks", tasks, "--output", out, ok=ok,
     )  # fmt: skip
 
@@ -313,7 +441,7 @@ def test_split_reviews_says_what_is_wrong_and_writes_nothing(tmp_path, train, te
     second = "".join(
         f"{5000 + i}\t" + line.split("\t", 1)[1] + "\r\n" for i, line in enumerate(same.split("\r\n")[:-1])
     )
-    (tmp_path / "b.tsv").write_text(HEADER + (second if test is None else rows_of(test, 5000, "t")), newline="")
+    (tmp_path / "b.tsv").write_text(HEADER + (second if test is None else rows_of(test, 5000, "test")), newline="")
     out, _ = clean_by_hand(tmp_path, tmp_path / "a.tsv", tmp_path / "b.tsv")
     before = {p.name for p in out.iterdir()}
     printed = split_by_hand(out, ok=False)
@@ -323,7 +451,7 @@ def test_split_reviews_says_what_is_wrong_and_writes_nothing(tmp_path, train, te
 
 def test_a_class_absent_from_validation_is_named(tmp_path):
     (tmp_path / "a.tsv").write_text(HEADER + rows_of([*range(1, 10)] * 100 + [10]), newline="")
-    (tmp_path / "b.tsv").write_text(HEADER + rows_of([*range(1, 11)] * 5, start=5000, text="t"), newline="")
+    (tmp_path / "b.tsv").write_text(HEADER + rows_of([*range(1, 11)] * 5, start=5000, text="test"), newline="")
     out, _ = clean_by_hand(tmp_path, tmp_path / "a.tsv", tmp_path / "b.tsv")
     printed = split_by_hand(out, ok=False)
     assert "valid.parquet: task 't' has no review of class 10 among" in printed

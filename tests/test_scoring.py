@@ -71,6 +71,28 @@ def test_copies_of_a_text_are_no_new_evidence():
     assert width(naive) == pytest.approx(width(once) / np.sqrt(3), rel=0.15)
 
 
+def test_a_text_counts_once_in_every_metric():
+    """As scikit-learn's sample_weight, one over the number of reviews with the text."""
+    rng = np.random.default_rng(4)
+    truth, logp = problem(classes=3)
+    times = rng.integers(1, 6, len(truth))
+    truth, logp, groups = np.repeat(truth, times), np.repeat(logp, times, axis=0), np.repeat(np.arange(400), times)
+    # Reviews of one text may differ in rating and prediction.
+    logp = logp + rng.normal(scale=0.5, size=logp.shape)
+    logp -= np.logaddexp.reduce(logp, axis=1)[:, None]
+    weight, predicted = 1 / np.repeat(times, times), logp.argmax(1)
+    expected = {
+        "accuracy": sk.accuracy_score(truth, predicted, sample_weight=weight),
+        "balanced_accuracy": sk.balanced_accuracy_score(truth, predicted, sample_weight=weight),
+        "macro_f1": sk.f1_score(truth, predicted, average="macro", sample_weight=weight),
+        "kappa": sk.cohen_kappa_score(truth, predicted, weights="quadratic", sample_weight=weight),
+        "nll": sk.log_loss(truth, np.exp(logp), sample_weight=weight),
+    }
+    order = rng.permutation(len(truth))
+    found = scoring.score(truth[order], logp[order], groups[order], True, 1, 10)
+    assert {k: v["value"] for k, v in found.items()} == pytest.approx(expected, abs=1e-12)
+
+
 def test_intervals_cover_the_truth_as_often_as_they_say():
     """500 samples of texts of one to three rows each; accuracy's true value is 0.7."""
     rng = np.random.default_rng(5)
@@ -184,6 +206,27 @@ def test_leaderboard_columns_order_and_winners():
     assert by_loss["candidate"].to_list() == ["base", "m3", "m1", "m2", "e"]
     assert set(by_loss.filter(pl.col("winner"))["candidate"]) == {"m1", "m3"}
     assert "m2" in leaderboard.text(frame, "macro_f1", "title")
+
+
+def test_tasks_have_winners_rivals_and_tables_of_their_own():
+    files = [
+        {**score_file(f"{kind}-{task}", kind, value, method="ties" if kind == "merge" else ""), "task": task}
+        for task, value in (("mood", 0.3), ("ill", 0.8))
+        for kind in ("expert", "merge", "reference")
+    ]
+    frame = leaderboard.table(files, "macro_f1")
+    assert frame.filter(pl.col("winner"))["candidate"].to_list() == ["merge-mood", "merge-ill"]
+    assert frame["task"].to_list() == ["mood"] * 3 + ["ill"] * 3
+    pairs = [(a["candidate"], b["candidate"]) for a, b in comparison.rivals(frame)]
+    assert pairs == [(f"merge-{t}", f"{k}-{t}") for t in ("mood", "ill") for k in ("expert", "reference")]
+    text = leaderboard.text(frame, "macro_f1", "both")
+    assert "both: 3 candidates, task mood" in text and "both: 3 candidates, task ill" in text
+
+
+def test_the_official_split_s_leak_is_said_beside_the_scores():
+    facts = {"mode": "official", "test_rows": 53766, "test_rows_also_in_train": 32216}
+    assert "32,216 of 53,766 test reviews" in leaderboard.leak_warning(facts)
+    assert leaderboard.leak_warning({**facts, "mode": "official-clean"}) == ""
 
 
 def test_an_experiment_without_merges(tmp_path):

@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -33,7 +34,6 @@ except experiments.ExperimentError as error:
     raise WorkflowError(str(error)) from None
 GRID = grid.build(EXPERIMENT)
 STARTED = time.time()
-TASK = EXPERIMENT.tasks[0].name
 RESULTS = f"results/{EXPERIMENT.name}"
 console.install(workflow, GRID)
 runs.look_at_lock(Path(".snakemake"))
@@ -80,6 +80,13 @@ def model_of(wildcards):
     return f"{RESULTS}/merges/{wildcards.candidate}/model" if merge else f"{RESULTS}/models/{wildcards.candidate}"
 
 
+def task_of(wildcards):
+    """The task of a candidate, an expert or a prepared checkpoint."""
+    values = dict(wildcards)
+    name = values.get("candidate") or values.get("expert") or values.get("start")
+    return GRID.tasks[name] if name in GRID.tasks else GRID.candidates[name].task
+
+
 def members_of(wildcards, ending):
     return [f"{RESULTS}/predictions/{m}.{ending}" for m in GRID.candidates[wildcards.candidate].members]
 
@@ -117,8 +124,8 @@ def rows():
     return KNOWN[key]
 
 
-def shape(start="base"):
-    """Size of a prepared checkpoint; of what it is made from, where it is not there yet."""
+def shape(start=next(iter(GRID.starts))):
+    """Size of a prepared checkpoint (a base unless said); of what it is made from, where it is not there yet."""
     entry = EXPERIMENT.model(GRID.starts[start])
     folders = [f for f in (f"{RESULTS}/models/{start}", made_from(entry)) if f]
     key = ("shape", start, *map(os.path.exists, folders))
@@ -143,7 +150,7 @@ def start_of(candidate):
     """The prepared checkpoint that a candidate's weights come from."""
     if candidate in GRID.training:
         return GRID.training[candidate]["start"]
-    return candidate if candidate in GRID.starts else "base"
+    return candidate if candidate in GRID.starts else GRID.bases[GRID.candidates[candidate].task]
 
 
 def train_gpu_mb(wildcards):

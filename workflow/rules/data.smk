@@ -5,9 +5,15 @@ DATA = EXPERIMENT.data
 DOWNLOADED = ["results/downloads/reviews/drugsComTrain_raw.tsv", "results/downloads/reviews/drugsComTest_raw.tsv"]
 RAW = {
     "uci": lambda: DOWNLOADED,
-    "local": lambda: [DATA.train, DATA.test],
+    "local": lambda: [f for f in (DATA.train, DATA.test) if f],
     "synthetic": lambda: [f"{RESULTS}/data/raw/train.tsv", f"{RESULTS}/data/raw/test.tsv"],
 }[DATA.source]()
+
+
+# Our column -> list of the file's, where the experiment maps them.
+COLUMNS = {
+    ours: [theirs] if isinstance(theirs, str) else theirs for ours, theirs in (getattr(DATA, "columns", None) or {}).items()
+}
 
 
 rule download_reviews:
@@ -43,7 +49,7 @@ if DATA.source == "synthetic":
 rule clean_reviews:
     input:
         train=RAW[0],
-        test=RAW[1],
+        test=RAW[1:],
     output:
         reviews="<results>/data/reviews.parquet",
         rejected="<results>/data/rejected.parquet",
@@ -55,9 +61,11 @@ rule clean_reviews:
         runtime=by_attempt(30),
     params:
         code=code_digest("clean_reviews"),
+        columns=f"--columns {shlex.quote(json.dumps(COLUMNS))}" if COLUMNS else "",
+        test=lambda wildcards, input: f"--test {shlex.quote(str(input.test))}" if input.test else "",
     shell:
-        "python workflow/scripts/clean_reviews.py --train {input.train:q} --test {input.test:q} --reviews {output.reviews}"
-        " --rejected {output.rejected} --quality {output.quality} --log {log}"
+        "python workflow/scripts/clean_reviews.py --train {input.train:q} {params.test} {params.columns}"
+        " --reviews {output.reviews} --rejected {output.rejected} --quality {output.quality} --log {log}"
 
 
 rule split_reviews:
@@ -75,10 +83,9 @@ rule split_reviews:
         runtime=by_attempt(30),
     params:
         code=code_digest("split_reviews"),
-        mode=EXPERIMENT.split.mode,
-        valid=EXPERIMENT.split.valid,
+        split=EXPERIMENT.split.model_dump_json(),
         seed=EXPERIMENT.seed,
-        tasks=json.dumps([t.model_dump() for t in EXPERIMENT.tasks]),
+        tasks=json.dumps([t.model_dump(exclude_none=True) for t in EXPERIMENT.tasks]),
     shell:
-        "python workflow/scripts/split_reviews.py --reviews {input} --mode {params.mode} --valid {params.valid}"
+        "python workflow/scripts/split_reviews.py --reviews {input} --split {params.split:q}"
         " --seed {params.seed} --tasks {params.tasks:q} --output $(dirname {output.split}) --log {log}"

@@ -6,7 +6,7 @@ MERGED = directory("<results>/merges/{merge}/model")
 
 rule merge:
     input:
-        base="<results>/models/base",
+        base=lambda wildcards: f"{RESULTS}/models/{GRID.bases[GRID.candidates[wildcards.merge].task]}",
         members=lambda wildcards: [f"{RESULTS}/models/{m}" for m in GRID.merges[wildcards.merge].members],
     output:
         recipe="<results>/merges/{merge}/mergekit.yaml",
@@ -23,13 +23,13 @@ rule merge:
         recipe=lambda wildcards: json.dumps(GRID.merges[wildcards.merge].canonical()),
     shell:
         "python workflow/scripts/merge.py --recipe {params.recipe:q} --models $(dirname {input.base})"
-        " --output $(dirname {output.card}) --log {log}"
+        " --base $(basename {input.base}) --output $(dirname {output.card}) --log {log}"
 
 
 rule keep_winners:
     input:
         leaderboard="<results>/leaderboard.parquet",
-        models=expand("<results>/models/{model}", model=["base", *names("expert")]),
+        models=expand("<results>/models/{model}", model=[*GRID.bases.values(), *names("expert")]),
         cards=expand("<results>/merges/{merge}/merge.json", merge=GRID.merges),
     output:
         directory("<results>/winners"),
@@ -42,6 +42,7 @@ rule keep_winners:
         code=code_digest("keep_winners"),
         merge=code_digest("merge"),
         folders=lambda wildcards: [f"{RESULTS}/merges", f"{RESULTS}/models"],
+        bases=json.dumps(GRID.bases),
     shell:
         "python workflow/scripts/keep_winners.py --leaderboard {input.leaderboard} --merges {params.folders[0]}"
-        " --models {params.folders[1]} --output {output} --log {log}"
+        " --models {params.folders[1]} --bases {params.bases:q} --output {output} --log {log}"

@@ -35,7 +35,7 @@ rule prepare_base:
         code=code_digest("prepare_base"),
         model=lambda wildcards: json.dumps(EXPERIMENT.model(GRID.starts[wildcards.start]).model_dump(exclude={"gpus"})),
         checkpoint=lambda wildcards, input: f"--checkpoint {input.checkpoint}" if "checkpoint" in input.keys() else "",
-        task=TASK,
+        task=task_of,
         seed=EXPERIMENT.seed,
         threads=2,
     shell:
@@ -71,7 +71,7 @@ rule train_expert:
         hyper=lambda wildcards: json.dumps(
             {k: v for k, v in GRID.training[wildcards.expert].items() if k in grid.TRAINING_KEYS}
         ),
-        task=TASK,
+        task=task_of,
         checkpoints=f"{RESULTS}/checkpoints/{{expert}}",
         gpus=gpus_of,
     shell:

@@ -28,7 +28,7 @@ rule predict:
         runtime=by_attempt(lambda wildcards: needs.predict_minutes(shape(start_of(wildcards.candidate)), rows() // 4)),
     params:
         code=code_digest("predict"),
-        task=TASK,
+        task=task_of,
         gpus=gpus_of,
     shell:
         "python workflow/scripts/predict.py --model {input.model} --data $(dirname {input.split})"
@@ -70,7 +70,7 @@ rule fit_baseline:
     params:
         code=code_digest("fit_baseline"),
         kind=lambda wildcards: GRID.candidates[wildcards.candidate].method,
-        task=TASK,
+        task=task_of,
         seed=EXPERIMENT.seed,
     shell:
         "python workflow/scripts/fit_baseline.py --kind {params.kind} --data $(dirname {input.split})"

@@ -1,6 +1,7 @@
-"""Clean the raw train and test files into one table; what cannot be repaired is kept apart with its reason."""
+"""Clean the raw files into one table; what cannot be repaired is kept apart with its reason."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,16 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
     from mllm import reviews
+    from mllm.raw import read_raw
 
     kept, rejected = [], []
     quality: dict[str, Any] = {}
+    rows = 0
     for file, path in (("train", arguments.train), ("test", arguments.test)):
-        good, bad, counts = reviews.clean(reviews.read_raw(path), file)
+        if path is None:
+            continue
+        good, bad, counts = reviews.clean(read_raw(path, arguments.columns), file, rows, arguments.columns is None)
+        rows += counts["rows"]
         if not good.height:
             raise cli.Failure(
                 f"{path}: none of {counts['rows']} rows is usable: {counts['rejected'] or 'the file is empty'}"
@@ -26,25 +32,33 @@ def main(arguments: argparse.Namespace) -> None:
         kept.append(good)
         rejected.append(bad)
         quality[file] = counts
-    table = reviews.group_texts(pl.concat(kept))
+    # A column that is numbers in one file and text in the other is text.
+    table = pl.concat(kept, how="vertical_relaxed")
     both = table.filter(pl.col("review_id").is_duplicated())
     if both.height:
         lines = ", ".join(f"{r['file']} line {r['line']}" for r in both.head(2).iter_rows(named=True))
         raise cli.Failure(
             f"{arguments.test}: id {both['review_id'][0]} stands in both files ({lines}); ids must be unique"
         )
+    table, quality["conditions_mended"] = reviews.mend_conditions(table)
+    cli.log.info("%s conditions were cut and are whole again", f"{quality['conditions_mended']['rows']:,}")
+    table = reviews.group_texts(table)
     quality["distinct_texts"] = table["group"].n_unique()
     quality["reviews"] = table.height
-    for frame, path in ((table, arguments.reviews), (pl.concat(rejected), arguments.rejected)):
+    refused = pl.concat(rejected, how="vertical_relaxed")
+    for frame, path in ((table, arguments.reviews), (refused, arguments.rejected)):
         with cli.whole(path) as partial:
-            frame.write_parquet(partial)
+            frame.write_parquet(partial, compression="lz4")
     cli.write_json(arguments.quality, quality)
 
 
 if __name__ == "__main__":
     parser = cli.parser(__doc__)
-    parser.add_argument("--train", type=Path, required=True, help="raw train TSV")
-    parser.add_argument("--test", type=Path, required=True, help="raw test TSV")
+    parser.add_argument("--train", type=Path, required=True, help="raw file: TSV or CSV")
+    parser.add_argument("--test", type=Path, help="a second raw file")
+    parser.add_argument(
+        "--columns", type=json.loads, help="our column -> list of the file's, as JSON (default: UCI's or Kaggle's)"
+    )
     parser.add_argument("--reviews", type=Path, required=True, help="cleaned table to write (parquet)")
     parser.add_argument("--rejected", type=Path, required=True, help="rejected rows to write (parquet)")
     parser.add_argument("--quality", type=Path, required=True, help="counts to write (JSON)")

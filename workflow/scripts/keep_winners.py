@@ -12,11 +12,11 @@ from mllm import cli
 def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
-    winners = pl.read_parquet(arguments.leaderboard).filter(pl.col("winner"))["candidate"].to_list()
+    winners = pl.read_parquet(arguments.leaderboard).filter(pl.col("winner")).select("candidate", "task").rows()
     script = Path(__file__).with_name("merge.py")
     with cli.whole(arguments.output) as folder:
         folder.mkdir()
-        for name in cli.progress(winners, "keeping winners"):
+        for name, task in cli.progress(winners, "keeping winners"):
             recipe = cli.read_json(arguments.merges / name / "merge.json")["recipe"]
             command = [
                 sys.executable,
@@ -25,6 +25,8 @@ def main(arguments: argparse.Namespace) -> None:
                 json.dumps(recipe),
                 "--models",
                 arguments.models,
+                "--base",
+                arguments.bases[task],
                 "--output",
                 folder / name,
             ]
@@ -36,5 +38,6 @@ if __name__ == "__main__":
     parser.add_argument("--leaderboard", type=Path, required=True, help="leaderboard.parquet")
     parser.add_argument("--merges", type=Path, required=True, help="folder with <merge>/merge.json")
     parser.add_argument("--models", type=Path, required=True, help="folder with the model folders base and <member>")
+    parser.add_argument("--bases", type=json.loads, required=True, help="task -> name of its base, as JSON")
     parser.add_argument("--output", type=Path, required=True, help="folder to write, one model folder per winner")
     cli.run(main, parser.parse_args())

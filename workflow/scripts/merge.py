@@ -13,9 +13,9 @@ def main(arguments: argparse.Namespace) -> None:
     from mllm import checkpoints, merging
 
     recipe = arguments.recipe
-    folders = {name: arguments.models / name for name in ("base", *recipe["members"])}
+    folders = {name: arguments.models / name for name in (arguments.base, *recipe["members"])}
     read = {name: staging.near(folder) for name, folder in folders.items()}
-    donor = read["base"]
+    donor = read[arguments.base]
     state = merging.merge(recipe, read, donor)
     card = {
         "kind": "merge", "recipe": recipe, "dtype": "float32",
@@ -35,6 +35,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--recipe", type=json.loads, required=True, help="method, members, parameters and base, as JSON"
     )
-    parser.add_argument("--models", type=Path, required=True, help="folder with the model folders base and <member>")
+    parser.add_argument("--models", type=Path, required=True, help="folder with the model folders <base> and <member>")
+    parser.add_argument("--base", default="base", help="name of the members' base")
     parser.add_argument("--output", type=Path, required=True, help="folder for mergekit.yaml, merge.json and model/")
     cli.run(main, parser.parse_args())

@@ -13,25 +13,34 @@ def main(arguments: argparse.Namespace) -> None:
 
     from mllm import splits
 
-    parts, facts = splits.split(pl.read_parquet(arguments.reviews), arguments.mode, arguments.valid, arguments.seed)
-    leak = f"{facts['test_rows_also_in_train']:,} of {facts['test_rows']:,} test reviews stand in the train file too"
-    if arguments.mode == "official":
-        cli.log.warning("WARNING: %s and are KEPT (split.mode: official); scores on them are too good", leak)
-    else:
-        cli.log.info("%s; left out of test", leak)
+    reviews = pl.read_parquet(arguments.reviews)
+    for task in arguments.tasks:
+        splits.check_values(reviews, task)
+    first = arguments.tasks[0]
+    stratum = None
+    if arguments.split["mode"] == "random":
+        stratum = splits.label_expression(first, splits.label_map(reviews, first), reviews.schema)
+    parts, facts = splits.split(reviews, arguments.split, arguments.seed, stratum)
+    if facts["mode"] != "random":
+        leak = f"{facts['test_rows_also_in_train']:,} of {facts['test_rows']:,} test reviews stand in the train file too"
+        if facts["mode"] == "official":
+            cli.log.warning("WARNING: %s and are KEPT (split.mode: official); scores on them are too good", leak)
+        else:
+            cli.log.info("%s; left out of test", leak)
     tasks = {}
     for task in arguments.tasks:
-        name, label = task["name"], task["label"]
-        names = splits.label_map(parts["train"], label, task.get("top"))
-        column = splits.label_expression(label, names).alias(splits.label_column(name))
+        name = task["name"]
+        names = splits.label_map(parts["train"], task)
+        column = splits.label_expression(task, names, reviews.schema).alias(splits.label_column(name))
         parts = {split: frame.with_columns(column) for split, frame in parts.items()}
         counts = splits.check_classes(parts, name, names)
-        tasks[name] = {"label": label, "names": names, "ordered": label != "condition", "counts": counts}
+        label = task.get("label") or task["column"]
+        tasks[name] = {"label": label, "names": names, "ordered": splits.is_ordered(task), "counts": counts}
     digests = {}
     for split, frame in parts.items():
         cli.log.info("%s: %s reviews", split, f"{frame.height:,}")
         with cli.whole(arguments.output / f"{split}.parquet") as partial:
-            frame.write_parquet(partial)
+            frame.write_parquet(partial, compression="lz4")
             digests[split] = hashlib.sha256(partial.read_bytes()).hexdigest()
     cli.write_json(arguments.output / "split.json", {**facts, "tasks": tasks, "sha256": digests})
 
@@ -39,10 +48,13 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = cli.parser(__doc__)
     parser.add_argument("--reviews", type=Path, required=True, help="cleaned table (parquet)")
-    parser.add_argument("--mode", required=True, choices=["official-clean", "official"])
-    parser.add_argument("--valid", type=float, required=True, help="fraction of train's texts for validation")
+    parser.add_argument(
+        "--split", type=json.loads, required=True, help="mode (official-clean, official, random), valid, test; as JSON"
+    )
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--tasks", type=json.loads, required=True, help="JSON list of {name, label, top}")
+    parser.add_argument(
+        "--tasks", type=json.loads, required=True, help="JSON list of {name, label, top} or {name, column, classes, ordered}"
+    )
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for {train,valid,test}.parquet and split.json"
     )

@@ -25,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
     names = [str(n) for n in tables.task_facts(arguments.data, arguments.task)["names"]]
     base = staging.near(arguments.base)
     checkpoints.check_labels(base, names)
-    rows = splits.select_part(pl.read_parquet(arguments.data / "train.parquet"), arguments.part)
+    rows = splits.select_part(pl.read_parquet(arguments.data / "train.parquet"), arguments.part, arguments.task)
     parent = checkpoints.digest(base)
     # Whoever trains something else must not go on from this training's checkpoints.
     identity = [arguments.hyper, arguments.task, parent, rows["review_id"].to_list()]

@@ -110,7 +110,7 @@ def extract(archive: Path, members: tuple[Member, ...], folder: Path) -> None:
 
 
 def _verify(path: Path, member: Member) -> None:
-    from mllm.reviews import read_raw
+    from mllm.raw import read_raw
 
     content = path.read_bytes()
     sha1 = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -1,14 +1,14 @@
 """What is wrong with an experiment file, in words: key, what was found, what is allowed, the nearest spelling."""
 
-import difflib
 import types
-from collections import Counter
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from mllm.data_checks import columns_of, data_problems
+from mllm.phrases import dicts, listed, names_in, nearest, repeated, show
 from mllm.recipes import METHODS, weight_errors
 
 RESERVED = ("base",)
@@ -29,17 +29,20 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     Works on unchecked values, and passes over what the model itself will refuse.
     """
     problems: list[str] = []
-    models = _names(raw.get("models"))
+    models = names_in(raw.get("models"))
     experts = expert_names(raw)
     base = raw.get("base")
     if isinstance(base, str) and models and base not in models:
-        problems.append(f"base: found {base!r}, expected one of models: {_list(models)}{_nearest(base, models)}")
-    problems += [f"models: name {name!r} stands {count} times" for name, count in _repeated(models)]
+        problems.append(f"base: found {base!r}, expected one of models: {listed(models)}{nearest(base, models)}")
+    problems += [f"models: name {name!r} stands {count} times" for name, count in repeated(models)]
+    tasks = names_in(raw.get("tasks"))
+    problems += [f"tasks: name {name!r} stands {count} times" for name, count in repeated(tasks)]
+    bases = [*RESERVED, *(f"base-{task}" for task in tasks)]
 
-    candidates = [*RESERVED, *(name for name, _ in experts), *_names(raw.get("references"))]
-    candidates += [b["name"] for b in _dicts(raw.get("blends")) if isinstance(b.get("name"), str)]
-    for name, count in _repeated(candidates):
-        hint = " (base is the base's own name)" if name in RESERVED else ""
+    candidates = [*bases, *(name for name, _ in experts), *names_in(raw.get("references"))]
+    candidates += [b["name"] for b in dicts(raw.get("blends")) if isinstance(b.get("name"), str)]
+    for name, count in repeated(candidates):
+        hint = " (base is the base's own name)" if name in bases else ""
         problems.append(f"{name!r} names {count} candidates{hint}; experts, references and blends need different names")
 
     problems += [
@@ -49,21 +52,22 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     ]
 
     names = [name for name, _ in experts]
-    for i, entry in enumerate(_dicts(raw.get("merges"))):
+    task_of = _tasks_of(raw, experts, tasks)
+    problems += data_problems(raw)
+    for i, entry in enumerate(dicts(raw.get("merges"))):
         problems += [f"merges[{i}].{p}" for p in _merge_problems(entry, names)]
-    for i, entry in enumerate(_dicts(raw.get("experts"))):
-        problems += [f"experts[{i}].{p}" for p in _expert_problems(entry)]
-    for i, entry in enumerate(_dicts(raw.get("references"))):
+        problems += _mixed_tasks(f"merges[{i}]", entry, task_of, "weights of different heads cannot be merged")
+    for i, entry in enumerate(dicts(raw.get("experts"))):
+        problems += [f"experts[{i}].{p}" for p in _expert_problems(entry, columns_of(raw))]
+        problems += [f"experts[{i}].{p}" for p in _task_problems(entry, tasks)]
+    for i, entry in enumerate(dicts(raw.get("references"))):
         problems += [f"references[{i}].{p}" for p in _reference_problems(entry, models)]
+        problems += [f"references[{i}].{p}" for p in _task_problems(entry, tasks)]
     problems += _batch_problems(raw)
-    for i, entry in enumerate(_dicts(raw.get("blends"))):
-        allowed = [*names, *_names(raw.get("references")), "base"]
+    for i, entry in enumerate(dicts(raw.get("blends"))):
+        allowed = [*names, *names_in(raw.get("references")), *(bases[1:] if len(tasks) > 1 else RESERVED)]
+        problems += _mixed_tasks(f"blends[{i}]", entry, task_of, "they predict different labels")
         problems += [f"blends[{i}].{p}" for p in _member_problems(entry.get("members"), allowed if names else [])[1]]
-    for i, entry in enumerate(_dicts(raw.get("tasks"))):
-        if entry.get("label") == "condition" and entry.get("top") is None:
-            problems.append(f"tasks[{i}].top: missing; label: condition needs the number of conditions")
-        if entry.get("label") in ("rating", "sentiment") and entry.get("top") is not None:
-            problems.append(f"tasks[{i}].top: only for label: condition, not {entry['label']}")
     return problems
 
 
@@ -76,7 +80,7 @@ def match(patterns: Iterable[str], names: list[str]) -> list[str]:
 def expert_names(raw: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Names of all experts with their entries; an entry with parts stands for several."""
     result = []
-    for entry in _dicts(raw.get("experts")):
+    for entry in dicts(raw.get("experts")):
         name, parts = entry.get("name"), entry.get("parts")
         if not isinstance(name, str):
             continue
@@ -93,7 +97,7 @@ def _merge_problems(entry: dict[str, Any], experts: list[str]) -> list[str]:
     if method and members and not problems:
         if method.exactly and len(members) != method.exactly:
             problems.append(
-                f"members: {entry['method']} takes exactly {method.exactly}, found {len(members)}: {_list(members)}"
+                f"members: {entry['method']} takes exactly {method.exactly}, found {len(members)}: {listed(members)}"
             )
         elif method.exactly is None and len(members) < 2:
             problems.append(f"members: found only {members[0]!r}, expected at least 2 experts")
@@ -109,17 +113,15 @@ def _member_problems(patterns: Any, allowed: list[str]) -> tuple[list[str], list
     if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns) or not allowed:
         return [], []  # no list of names, or nothing known to compare them with: told elsewhere
     problems = [
-        f"members: {p!r} matches none of {_list(allowed)}{_nearest(p, allowed)}"
+        f"members: {p!r} matches none of {listed(allowed)}{nearest(p, allowed)}"
         for p in patterns
         if not any(fnmatchcase(n, p) for n in allowed)
     ]
-    problems += [f"members: {p!r} stands {count} times" for p, count in _repeated(patterns)]
+    problems += [f"members: {p!r} stands {count} times" for p, count in repeated(patterns)]
     return match(patterns, allowed), problems
 
 
-def _expert_problems(entry: dict[str, Any]) -> list[str]:
-    from mllm.config import SLICEABLE
-
+def _expert_problems(entry: dict[str, Any], columns: list[str]) -> list[str]:
     problems = []
     if entry.get("epochs") is not None and entry.get("steps") is not None:
         problems.append("epochs: stands beside steps; give one of them")
@@ -127,11 +129,39 @@ def _expert_problems(entry: dict[str, Any]) -> list[str]:
         problems.append("parts: stands beside where; give one of them")
     if isinstance(entry.get("where"), dict):
         for column in entry["where"]:
-            if column not in SLICEABLE:
-                problems.append(
-                    f"where.{column}: unknown column; allowed: {_list(SLICEABLE)}{_nearest(column, SLICEABLE)}"
-                )
+            if column not in columns:
+                problems.append(f"where.{column}: unknown column; allowed: {listed(columns)}{nearest(column, columns)}")
     return problems
+
+
+def _task_problems(entry: dict[str, Any], tasks: list[str]) -> list[str]:
+    task = entry.get("task")
+    if task is None and len(tasks) > 1:
+        return [f"task: missing; one of {listed(tasks)}"]
+    if isinstance(task, str) and tasks and task not in tasks:
+        return [f"task: found {task!r}, expected one of {listed(tasks)}{nearest(task, tasks)}"]
+    return []
+
+
+def _tasks_of(raw: dict[str, Any], experts: list[tuple[str, dict[str, Any]]], tasks: list[str]) -> dict[str, Any]:
+    """Name -> task of everything that has predictions before merges and blends."""
+    only = tasks[0] if len(tasks) == 1 else None
+    found: dict[str, Any] = {f"base-{task}": task for task in tasks} | {"base": only}
+    found |= {name: entry.get("task") or only for name, entry in experts}
+    return found | {
+        r["name"]: r.get("task") or only for r in dicts(raw.get("references")) if isinstance(r.get("name"), str)
+    }
+
+
+def _mixed_tasks(where: str, entry: dict[str, Any], task_of: dict[str, Any], why: str) -> list[str]:
+    patterns = entry.get("members")
+    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+        return []
+    members = match(patterns, list(task_of))
+    if len({str(task_of[m]) for m in members}) < 2:
+        return []
+    shown = [f"{m} ({task_of[m]})" for m in members]
+    return [f"{where}.members: of different tasks, and {why}: {listed(shown)}"]
 
 
 def _reference_problems(entry: dict[str, Any], models: list[str]) -> list[str]:
@@ -140,7 +170,7 @@ def _reference_problems(entry: dict[str, Any], models: list[str]) -> list[str]:
     model, problems = entry.get("model"), []
     allowed = [*models, *BASELINES]
     if isinstance(model, str) and model not in allowed:
-        problems.append(f"model: found {model!r}, expected one of {_list(allowed)}{_nearest(model, allowed)}")
+        problems.append(f"model: found {model!r}, expected one of {listed(allowed)}{nearest(model, allowed)}")
     if entry.get("epochs") is not None and entry.get("steps") is not None:
         problems.append("epochs: stands beside steps; give one of them")
     return problems
@@ -148,10 +178,10 @@ def _reference_problems(entry: dict[str, Any], models: list[str]) -> list[str]:
 
 def _batch_problems(raw: dict[str, Any]) -> list[str]:
     """Batches that the model's GPUs cannot share equally."""
-    gpus = {m["name"]: m.get("gpus", 1) for m in _dicts(raw.get("models")) if isinstance(m.get("name"), str)}
+    gpus = {m["name"]: m.get("gpus", 1) for m in dicts(raw.get("models")) if isinstance(m.get("name"), str)}
     problems = []
     for kind in ("experts", "references"):
-        for i, entry in enumerate(_dicts(raw.get(kind))):
+        for i, entry in enumerate(dicts(raw.get(kind))):
             name = raw.get("base") if kind == "experts" else entry.get("model")
             number, batch = gpus.get(name) if isinstance(name, str) else 1, entry.get("batch_size", 16)
             if isinstance(number, int) and isinstance(batch, int) and number > 0 and batch % number:
@@ -177,11 +207,11 @@ def _locate(loc: tuple[int | str, ...], raw: Any) -> tuple[str, Any]:
 
 
 def _explain(item: Any, value: Any, loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
-    kind, context, found = item["type"], item.get("ctx", {}), f"found {_show(value)}"
+    kind, context, found = item["type"], item.get("ctx", {}), f"found {show(value)}"
     match kind:
         case "extra_forbidden":
             keys = _keys(model, loc[:-1])
-            return f"unknown key; allowed: {_list(keys)}{_nearest(str(loc[-1]), keys)}"
+            return f"unknown key; allowed: {listed(keys)}{nearest(str(loc[-1]), keys)}"
         case "missing":
             return f"missing; {_description(model, loc)}"
         case "union_tag_not_found":
@@ -189,10 +219,10 @@ def _explain(item: Any, value: Any, loc: tuple[int | str, ...], model: type[Base
         case "union_tag_invalid":
             key = context["discriminator"].strip("'")
             allowed = [t.strip(" '") for t in context["expected_tags"].split(",")]
-            return f"{key}: found {_show(context['tag'])}, allowed: {_list(allowed)}{_nearest(str(context['tag']), allowed)}"
+            return f"{key}: found {show(context['tag'])}, allowed: {listed(allowed)}{nearest(str(context['tag']), allowed)}"
         case "literal_error":
             allowed = [t.strip(" '") for t in context["expected"].replace(" or ", ", ").split(",")]
-            return f"{found}, allowed: {_list(allowed)}{_nearest(str(value), allowed)}"
+            return f"{found}, allowed: {listed(allowed)}{nearest(str(value), allowed)}"
         case "float_type" | "int_type" | "int_from_float":
             return f"{found}, expected a {'whole ' if kind.startswith('int') else ''}number"
         case "bool_type":
@@ -267,33 +297,3 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if get_origin(annotation) in (list, Annotated, Union, types.UnionType):
         return [m for a in get_args(annotation) for m in _models_in(a)]
     return []
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    """Entries of a list; whatever is no map counts as an empty one, so that positions stay right."""
-    return [v if isinstance(v, dict) else {} for v in value] if isinstance(value, list) else []
-
-
-def _names(value: Any) -> list[str]:
-    return [d["name"] for d in _dicts(value) if isinstance(d.get("name"), str)]
-
-
-def _repeated(names: list[str]) -> list[tuple[str, int]]:
-    return [(n, c) for n, c in Counter(names).items() if c > 1]
-
-
-def _list(names: Iterable[str]) -> str:
-    shown = [str(n) for n in names]
-    return ", ".join(shown[:20]) + (f", … ({len(shown)} in all)" if len(shown) > 20 else "") if shown else "nothing"
-
-
-def _nearest(name: str, allowed: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    text = repr(value) if not isinstance(value, bool) else str(value).lower()
-    return text if len(text) <= 60 else text[:57] + "…"

@@ -11,22 +11,25 @@ from mllm.splits import label_column
 from mllm.tables import task_facts
 
 SCHEMA = {
-    "candidate": pl.String, "against": pl.String, "kind": pl.String, "metric": pl.String,
+    "task": pl.String, "candidate": pl.String, "against": pl.String, "kind": pl.String, "metric": pl.String,
     "difference": pl.Float64, "low": pl.Float64, "high": pl.Float64, "verdict": pl.String,
 }  # fmt: skip
 
 
 def rivals(frame: pl.DataFrame) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each method's winner against the best expert on validation, and every blend and reference.
+    """Each method's winner against its task's best expert on validation, and every blend and reference.
 
     Args:
         frame: the leaderboard, best validation score first.
     """
-    rows = frame.to_dicts()
-    winners = [r for r in rows if r["winner"]]
-    experts = [r for r in rows if r["kind"] == "expert"][:1]
-    others = [r for r in rows if r["kind"] in ("blend", "reference")]
-    return [(winner, other) for winner in winners for other in [*experts, *others]]
+    pairs = []
+    for _, part in frame.group_by("task", maintain_order=True):
+        rows = part.to_dicts()
+        winners = [r for r in rows if r["winner"]]
+        experts = [r for r in rows if r["kind"] == "expert"][:1]
+        others = [r for r in rows if r["kind"] in ("blend", "reference")]
+        pairs += [(winner, other) for winner in winners for other in [*experts, *others]]
+    return pairs
 
 
 def compare(frame: pl.DataFrame, results: Path, metric: str, margin: float, seed: int) -> pl.DataFrame:
@@ -40,7 +43,7 @@ def compare(frame: pl.DataFrame, results: Path, metric: str, margin: float, seed
         seed: of the bootstrap.
 
     Returns:
-        candidate, against, kind (of the other), metric, difference (positive: the candidate is better), low, high
+        task, candidate, against, kind (of the other), metric, difference (positive: the candidate is better), low, high
         (95 % interval), verdict.
     """
     pairs = rivals(frame)
@@ -51,7 +54,7 @@ def compare(frame: pl.DataFrame, results: Path, metric: str, margin: float, seed
         a, b = sampled[candidate["candidate"]], sampled[other["candidate"]]
         difference = scoring.Resampled(sign * (a.value - b.value), sign * (a.draws - b.draws))
         low, high = difference.interval()
-        names = {"candidate": candidate["candidate"], "against": other["candidate"], "kind": other["kind"]}
+        names = {"task": candidate["task"], "candidate": candidate["candidate"], "against": other["candidate"], "kind": other["kind"]}
         numbers = {"metric": metric, "difference": difference.value, "low": low, "high": high}
         rows.append({**names, **numbers, "verdict": verdict(low, high, margin)})
     return pl.DataFrame(rows, schema=SCHEMA)
@@ -67,9 +70,12 @@ def verdict(low: float, high: float, margin: float) -> str:
 
 
 def words(comparisons: pl.DataFrame, margin: float) -> str:
-    """The best merge's comparisons in plain text; the others stand in the table."""
-    if not comparisons.height:
-        return ""
+    """Each task's best merge's comparisons in plain text; the others stand in the table."""
+    parts = [_words(part, margin) for _, part in comparisons.group_by("task", maintain_order=True)]
+    return "\n".join(parts)
+
+
+def _words(comparisons: pl.DataFrame, margin: float) -> str:
     first, metric = comparisons["candidate"][0], comparisons["metric"][0]
     mine = comparisons.filter(pl.col("candidate") == first)
     width = max(len(name) for name in mine["against"])

@@ -12,11 +12,10 @@ from mllm.experiment_files import ExperimentError, combine
 from mllm.recipes import AnyMerge, Seed, Strict
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Positive = Annotated[int, Field(ge=1)]
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "kappa", "nll"]
 BASELINES = ("tfidf", "majority")
-# Columns of data/reviews.parquet that can define a slice.
-SLICEABLE = ("condition", "drug", "rating", "year", "useful_count")
 
 
 class UciData(Strict):
@@ -26,13 +25,16 @@ class UciData(Strict):
 
 
 class LocalData(Strict):
-    """Your own files in the format of the official ones."""
+    """Your own files: TSV or CSV, with the columns of the official ones or others."""
 
     source: Literal["local"]
     train: str
-    """Path of the train TSV, from the project's root."""
-    test: str
-    """Path of the test TSV, from the project's root."""
+    """Path of the train file, from the project's root; of the only file with split.mode: random."""
+    test: str | None = None
+    """Path of the test file; may be left out with split.mode: random."""
+    columns: dict[Column, str | Annotated[list[str], Field(min_length=1)]] | None = None
+    """Our column -> the file's (several are joined). review is needed; id, drug, condition, rating (1 to 10), date,
+    useful_count are known; every other name makes a column for tasks and slices. Default: as UCI or Kaggle name them."""
 
 
 class SyntheticData(Strict):
@@ -48,22 +50,30 @@ class SyntheticData(Strict):
 class Split(Strict):
     """How reviews become train, validation and test; no review text is ever in two of the first two."""
 
-    mode: Literal["official-clean", "official"] = "official-clean"
+    mode: Literal["official-clean", "official", "random"] = "official-clean"
     """official-clean leaves out of test what also stands in train; official keeps it, leaking, to compare with
-    published numbers."""
+    published numbers; random draws test from all files, with equal shares of the first task's classes."""
     valid: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Fraction of train's distinct texts that becomes validation."""
+    """Fraction of train's distinct texts that becomes validation (random: of all texts)."""
+    test: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Fraction of all distinct texts that becomes test (mode: random only; default 0.25)."""
 
 
 class Task(Strict):
     """How a review becomes a labelled example."""
 
     name: Name
-    label: Literal["rating", "sentiment", "condition"]
+    label: Literal["rating", "sentiment", "condition"] | None = None
     """rating: 1 to 10, ordered; sentiment: negative to 4, neutral 5 and 6, positive from 7, ordered; condition: the
-    most frequent ones."""
+    most frequent ones. For other labels: column and classes."""
     top: Annotated[int, Field(ge=2)] | None = None
     """Number of conditions (label: condition only)."""
+    column: str | None = None
+    """Column whose values make the classes."""
+    classes: Annotated[dict[str, Annotated[list[str | int], Field(min_length=1)]], Field(min_length=2)] | None = None
+    """Class -> values of the column; reviews with other values have no label in this task."""
+    ordered: bool | None = None
+    """Whether the classes, as written, have an order (with column; default false)."""
 
 
 class Model(Strict):
@@ -139,6 +149,10 @@ class Expert(Training):
     """The base, fine-tuned on a part of train."""
 
     name: Name
+    task: str | None = None
+    """What it learns; needed where there are several tasks."""
+    cap: Positive | None = None
+    """At most this many reviews of each class, drawn by the experiment's seed."""
     parts: Annotated[int, Field(ge=2)] | None = None
     """Random equal shards: makes experts name-0, name-1, …"""
     where: Annotated[dict[str, list[str | int]], Field(min_length=1)] | None = None
@@ -152,6 +166,8 @@ class Reference(Training):
     model: Annotated[str, Field(json_schema_extra={"not": {"enum": list(BASELINES)}})]
     """A name under models, or tfidf (TF-IDF and logistic regression), or majority (the most frequent class)."""
     train: Literal["all"] = "all"
+    task: str | None = None
+    """What it learns; needed where there are several tasks."""
 
 
 class Baseline(Strict):
@@ -161,6 +177,8 @@ class Baseline(Strict):
     model: Literal["tfidf", "majority"]
     """tfidf (TF-IDF and logistic regression), majority (the most frequent class), or a name under models."""
     train: Literal["all"] = "all"
+    task: str | None = None
+    """What it learns; needed where there are several tasks."""
 
 
 def _is_baseline(value: Any) -> str:
@@ -197,7 +215,7 @@ class Experiment(Strict):
     seed: Seed = 17
     data: Annotated[UciData | LocalData | SyntheticData, Field(discriminator="source")]
     split: Split = Split()
-    tasks: Annotated[list[Task], Field(min_length=1, max_length=1)]
+    tasks: Annotated[list[Task], Field(min_length=1)]
     models: Annotated[
         list[Annotated[HubModel | LocalModel | ScratchModel, Field(discriminator="source")]], Field(min_length=1)
     ]
@@ -210,6 +228,10 @@ class Experiment(Strict):
     compare: Compare = Compare()
     keep: Literal["none", "winners", "all"] = "winners"
     """Merged weights to keep once they are scored."""
+
+    def task_of(self, entry: Expert | Reference | Baseline) -> str:
+        """The task of an entry; the only one where it names none."""
+        return entry.task or self.tasks[0].name
 
     def model(self, name: str) -> HubModel | LocalModel | ScratchModel:
         return next(m for m in self.models if m.name == name)

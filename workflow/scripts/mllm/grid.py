@@ -54,6 +54,10 @@ class Grid:
     """Trained candidate -> {start, model, part, hyper-parameters}."""
     starts: dict[str, str]
     """Prepared checkpoint -> name under models."""
+    tasks: dict[str, str]
+    """Prepared checkpoint -> the task that its head is made for."""
+    bases: dict[str, str]
+    """Task -> the prepared checkpoint from which its experts start."""
     duplicates: int
     """Grid points that were written more than once, and run once."""
 
@@ -66,29 +70,40 @@ class Grid:
 
 
 def build(experiment: Experiment) -> Grid:
-    """Expand an experiment; its order is that of the file: base, experts, merges, blends, references."""
-    task = experiment.tasks[0].name
-    candidates = [Candidate("base", "base", task)]
+    """Expand an experiment; its order is that of the file: bases, experts, merges, blends, references.
+
+    A task has a base of its own, whose head has the task's classes: ``base``, or ``base-<task>`` where there are several.
+    """
+    several = len(experiment.tasks) > 1
+    bases = {t.name: f"base-{t.name}" if several else "base" for t in experiment.tasks}
+    candidates = [Candidate(base, "base", task) for task, base in bases.items()]
     training: dict[str, dict[str, Any]] = {}
-    starts = {"base": experiment.base}
+    starts = dict.fromkeys(bases.values(), experiment.base)
+    tasks = {base: task for task, base in bases.items()}
 
     raw = {"experts": [e.model_dump() for e in experiment.experts]}
     entries = {e.name: e for e in experiment.experts}
+    task_of: dict[str, str] = {}
     for name, values in expert_names(raw):
         entry = entries[values["name"]]
+        task = task_of[name] = experiment.task_of(entry)
         part: dict[str, Any] = {}
         if entry.parts:
             part = {"shard": int(name.removeprefix(f"{entry.name}-")), "of": entry.parts, "seed": experiment.seed}
         elif entry.where:
             part = {"where": entry.where}
+        if entry.cap:
+            part |= {"cap": entry.cap, "seed": experiment.seed}
         candidates.append(Candidate(name, "expert", task))
-        training[name] = {"start": "base", "part": part, **_hyper(entry, experiment.seed)}
+        training[name] = {"start": bases[task], "part": part, **_hyper(entry, experiment.seed)}
     experts = list(training)
 
     duplicates = 0
     seen: dict[str, Recipe] = {}
     for merge in experiment.merges:
-        for recipe in expand(merge, match(merge.members, experts), experiment.seed):
+        members = match(merge.members, experts)
+        task = task_of[members[0]]
+        for recipe in expand(merge, members, experiment.seed, bases[task]):
             name = recipe.name()
             duplicates += name in seen
             if name not in seen:
@@ -97,21 +112,24 @@ def build(experiment: Experiment) -> Grid:
                     Candidate(name, "merge", task, recipe.method, recipe.members, recipe.parameters, recipe)
                 )
 
-    votable = ["base", *experts, *(r.name for r in experiment.references)]
+    task_of |= tasks | {r.name: experiment.task_of(r) for r in experiment.references}
     for blend in experiment.blends:
-        members = tuple(sorted(match(blend.members, votable)))
-        digest = hashlib.sha256(json.dumps([blend.method, members]).encode()).hexdigest()[:10]
-        candidates.append(Candidate(blend.name or f"{blend.method}-{digest}", "blend", task, blend.method, members))
+        chosen = tuple(sorted(match(blend.members, list(task_of))))
+        digest = hashlib.sha256(json.dumps([blend.method, chosen]).encode()).hexdigest()[:10]
+        name = blend.name or f"{blend.method}-{digest}"
+        candidates.append(Candidate(name, "blend", task_of[chosen[0]], blend.method, chosen))
 
     for reference in experiment.references:
+        task = experiment.task_of(reference)
         if isinstance(reference, Reference):
-            start = "base" if reference.model == experiment.base else f"{reference.model}.base"
-            starts[start] = reference.model
+            own = f"{reference.model}-{task}.base" if several else f"{reference.model}.base"
+            start = bases[task] if reference.model == experiment.base else own
+            starts[start], tasks[start] = reference.model, task
             training[reference.name] = {"start": start, "part": {}, **_hyper(reference, experiment.seed)}
             candidates.append(Candidate(reference.name, "reference", task, "fine_tuned"))
         else:
             candidates.append(Candidate(reference.name, "reference", task, reference.model))
-    return Grid({c.name: c for c in candidates}, training, starts, duplicates)
+    return Grid({c.name: c for c in candidates}, training, starts, tasks, bases, duplicates)
 
 
 def _hyper(entry: Training, seed: int) -> dict[str, Any]:

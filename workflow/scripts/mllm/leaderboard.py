@@ -12,7 +12,7 @@ COST = ("n_parameters", "weights_bytes", "device", "predict_seconds", "reviews_p
 
 
 def table(scores: list[dict[str, Any]], metric: str) -> pl.DataFrame:
-    """One row per candidate, best validation score first.
+    """One row per candidate, task by task, best validation score first.
 
     Args:
         scores: as from :func:`read_scores`.
@@ -41,14 +41,35 @@ def table(scores: list[dict[str, Any]], metric: str) -> pl.DataFrame:
         rows.append(row)
     descending = metric not in SMALLER_IS_BETTER
     frame = pl.DataFrame(rows, infer_schema_length=None)
-    frame = frame.sort([f"valid_{metric}", "candidate"], descending=[descending, False])
+    tasks = {task: i for i, task in enumerate(dict.fromkeys(frame["task"]))}
+    order = pl.col("task").replace_strict(tasks, return_dtype=pl.Int64)
+    frame = frame.sort([order, f"valid_{metric}", "candidate"], descending=[False, descending, False])
     merged = pl.col("kind") == "merge"
-    winners = frame.filter(merged).group_by("method", maintain_order=True).first()["candidate"]
+    winners = frame.filter(merged).group_by("task", "method", maintain_order=True).first()["candidate"]
     return frame.with_columns(winner=pl.col("candidate").is_in(winners.implode()))
 
 
-def text(frame: pl.DataFrame, metric: str, title: str) -> str:
-    """The leaderboard for a terminal: validation and test with intervals, winners of each method starred."""
+def text(frame: pl.DataFrame, metric: str, title: str, warning: str = "") -> str:
+    """The leaderboard for a terminal, a table for each task; winners of each method starred."""
+    parts = []
+    for (task,), rows in frame.group_by("task", maintain_order=True):
+        heading = f"{title}: {rows.height} candidates, task {task}, sorted by {metric} on validation"
+        parts += [heading, "", *_drawn(rows, metric), ""]
+    note = "* the method's best recipe on validation; intervals: 95 % bootstrap over review texts, each counting once"
+    return "\n".join([*parts, note, *([warning] if warning else [])]) + "\n"
+
+
+def leak_warning(facts: dict[str, Any]) -> str:
+    """What to know before believing scores of the official split; nothing for the others."""
+    if facts["mode"] != "official":
+        return ""
+    return (
+        f"WARNING: {facts['test_rows_also_in_train']:,} of {facts['test_rows']:,} test reviews stand in the train file too"
+        " (split.mode: official): all test scores are too good"
+    )
+
+
+def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:
     header = [
         "",
         "candidate",
@@ -75,14 +96,12 @@ def text(frame: pl.DataFrame, metric: str, title: str) -> str:
         ])  # fmt: skip
     widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
     left = (0, 1, 2)
-    draw = [
+    return [
         "  ".join(
             c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in [header, ["─" * w for w in widths], *lines]
     ]
-    note = "* the method's best recipe on validation; intervals: 95 % bootstrap over review texts"
-    return "\n".join([title, "", *draw, "", note]) + "\n"
 
 
 def read_scores(scores: Path, costs: Path, candidates: list[str]) -> list[dict[str, Any]]:

@@ -191,7 +191,7 @@ class Recipe:
         }
 
 
-def expand(entry: MergeEntry, members: list[str], default_seed: int) -> list[Recipe]:
+def expand(entry: MergeEntry, members: list[str], default_seed: int, base: str = "base") -> list[Recipe]:
     """All points of one merge entry's grid.
 
     Members are put into canonical (sorted) order, since the order changes DARE's masks under one
@@ -207,7 +207,7 @@ def expand(entry: MergeEntry, members: list[str], default_seed: int) -> list[Rec
             method=entry.method,  # type: ignore[attr-defined]
             members=ordered,
             parameters=dict(zip(public, point, strict=True)),
-            base="base" if entry.uses_base else None,
+            base=base if entry.uses_base else None,
         )
         for point in itertools.product(*values)
     ]

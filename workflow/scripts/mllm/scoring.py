@@ -1,7 +1,8 @@
 """Scores of one candidate, from its predictions alone, each with a 95 % interval.
 
-Names and definitions are scikit-learn's. Every metric but the likelihood is a function of the
-confusion matrix, so all bootstrap resamples are one matrix product.
+Names and definitions are scikit-learn's. A text counts once, however many reviews (of several drug names) repeat it: each
+review has the weight 1 / reviews with its text, as in scikit-learn's sample_weight. Every metric but the likelihood is a
+function of the weighted confusion matrix, so all bootstrap resamples are one matrix product.
 """
 
 from collections.abc import Callable
@@ -77,6 +78,12 @@ class Resampled:
         return float(low), float(high)
 
 
+def text_weights(groups: Array) -> Array:
+    """(reviews,): 1 / reviews with the same text."""
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    return np.asarray(1 / sizes[group])
+
+
 def resample(
     truth: Array, logp: Array, groups: Array, ordered: bool, seed: int, resamples: int = 1000
 ) -> dict[str, Resampled]:
@@ -85,7 +92,7 @@ def resample(
     Args:
         truth: (reviews,) class indices.
         logp: (reviews, classes) natural logarithms of the probabilities.
-        groups: (reviews,) ids; reviews of one text share one. Resampling draws whole groups, since
+        groups: (reviews,) ids; reviews of one text share one, and one weight. Resampling draws whole groups, since
             copies of a text are no independent evidence.
         ordered: whether the classes are ordered.
         seed: of the bootstrap. The same seed draws the same groups for every candidate, so that the
@@ -97,14 +104,14 @@ def resample(
     losses = -logp[np.arange(len(truth)), truth].astype(float)
     _, group = np.unique(groups, return_inverse=True)
     count = int(group.max()) + 1
-    per_group = csr_array((np.ones(len(truth)), (group, cells)), shape=(count, classes * classes))
-    loss_per_group = np.bincount(group, losses, count)
-    rows_per_group = np.bincount(group, minlength=count).astype(float)
+    weight = text_weights(groups)
+    per_group = csr_array((weight, (group, cells)), shape=(count, classes * classes))
+    loss_per_group = np.bincount(group, weight * losses, count)
 
     def evaluate(weights: Array) -> dict[str, Array]:
         confusion = (per_group.T @ weights.T).T.reshape(-1, classes, classes)
         values = {name: metric(confusion) for name, metric in metrics(ordered).items()}
-        values["nll"] = weights @ loss_per_group / (weights @ rows_per_group)
+        values["nll"] = weights @ loss_per_group / weights.sum(1)
         return values
 
     rng = np.random.default_rng(seed)

@@ -7,17 +7,21 @@ import polars as pl
 
 from mllm.cli import Failure
 
+TEST_SHARE = 0.25  # of the texts, in the official files and by default in a random split
 SENTIMENTS = ("negative", "neutral", "positive")
 
 
-def split(reviews: pl.DataFrame, mode: str, valid: float, seed: int) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
+def split(
+    reviews: pl.DataFrame, how: dict[str, Any], seed: int, stratum: pl.Expr | None = None
+) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
     """Cut cleaned reviews into train, valid and test.
 
     Args:
         reviews: with ``file`` (train or test) and ``group``.
-        mode: official-clean leaves test rows out whose text stands in the train file; official keeps them.
-        valid: fraction of the train file's groups that becomes validation.
-        seed: of the choice of these groups.
+        how: ``mode`` (official-clean leaves test rows out whose text stands in the train file; official keeps them;
+            random draws test from all rows), ``valid`` and, for random only, ``test``: fractions of the groups.
+        seed: of the choice of groups.
+        stratum: for random: the classes whose shares all splits get alike; of a group, its first review's counts.
 
     Returns:
         (split name -> rows, counts about the leak)
@@ -26,17 +30,41 @@ def split(reviews: pl.DataFrame, mode: str, valid: float, seed: int) -> tuple[di
     test = reviews.filter(pl.col("file") == "test")
     leaking = pl.col("group").is_in(train["group"].unique().implode())
     leak = int(test.select(leaking.sum()).item() or 0)
-    facts = {"test_rows": test.height, "test_rows_also_in_train": leak, "mode": mode}
-    if mode == "official-clean":
-        test = test.filter(~leaking)
-    groups = train["group"].unique().sort().to_numpy()
-    chosen = np.random.default_rng(seed).permutation(groups)[: max(1, round(valid * len(groups)))]
-    held_out = pl.col("group").is_in(pl.Series(chosen).implode())
-    parts = {"train": train.filter(~held_out), "valid": train.filter(held_out), "test": test}
+    facts = {"mode": how["mode"], "test_rows": test.height, "test_rows_also_in_train": leak}
+    if how["mode"] == "random":
+        parts = _random(reviews, how["valid"], how.get("test") or TEST_SHARE, seed, stratum)
+    else:
+        if how["mode"] == "official-clean":
+            test = test.filter(~leaking)
+        groups = train["group"].unique().sort().to_numpy()
+        chosen = np.random.default_rng(seed).permutation(groups)[: max(1, round(how["valid"] * len(groups)))]
+        held_out = pl.col("group").is_in(pl.Series(chosen).implode())
+        parts = {"train": train.filter(~held_out), "valid": train.filter(held_out), "test": test}
     for name, part in parts.items():
         if not part.height:
-            raise Failure(_empty(name, train.height, facts))
+            raise Failure(_empty(name, reviews.height if how["mode"] == "random" else train.height, facts))
     return parts, facts
+
+
+def _random(
+    reviews: pl.DataFrame, valid: float, test: float, seed: int, stratum: pl.Expr | None
+) -> dict[str, pl.DataFrame]:
+    """Whole groups, drawn class by class: the first ones become test, the next validation."""
+    first = reviews.sort("review_id").unique("group", keep="first", maintain_order=True)
+    strata = first.select("group", stratum=stratum if stratum is not None else pl.lit(0)).sort("group")
+    rng = np.random.default_rng(seed)
+    chosen: dict[str, list[Any]] = {"test": [], "valid": []}
+    for _, members in sorted(strata.group_by("stratum"), key=lambda item: str(item[0])):
+        shuffled = rng.permutation(members["group"].sort().to_numpy())
+        ends = round(test * len(shuffled)), round((test + valid) * len(shuffled))
+        chosen["test"].append(shuffled[: ends[0]])
+        chosen["valid"].append(shuffled[ends[0] : ends[1]])
+    of = {name: pl.col("group").is_in(pl.Series(np.concatenate(found)).implode()) for name, found in chosen.items()}
+    return {
+        "train": reviews.filter(~of["test"] & ~of["valid"]),
+        "valid": reviews.filter(of["valid"]),
+        "test": reviews.filter(of["test"]),
+    }
 
 
 def label_column(task: str) -> str:
@@ -44,27 +72,68 @@ def label_column(task: str) -> str:
     return f"label_{task}"
 
 
-def label_map(train: pl.DataFrame, label: str, top: int | None) -> list[Any]:
+def label_map(train: pl.DataFrame, task: dict[str, Any]) -> list[Any]:
     """The class names of a task in the order of their indices; conditions are counted on train alone."""
-    if label == "rating":
+    if task.get("classes"):
+        return list(task["classes"])
+    if task["label"] == "rating":
         return list(range(1, 11))
-    if label == "sentiment":
+    if task["label"] == "sentiment":
         return list(SENTIMENTS)
+    top = task.get("top") or 0
     counts = train.filter(pl.col("condition").is_not_null()).group_by("condition").len()
     names = counts.sort(["len", "condition"], descending=[True, False])["condition"].to_list()
-    if len(names) < (top or 0):
+    if len(names) < top:
         raise Failure(f"tasks: top is {top}, but train has only {len(names)} conditions: {', '.join(names[:20])}")
     return sorted(names[:top])
 
 
-def label_expression(label: str, names: list[Any]) -> pl.Expr:
+def label_expression(task: dict[str, Any], names: list[Any], schema: pl.Schema) -> pl.Expr:
     """Class index of each review, from the columns of data/reviews.parquet."""
-    if label == "rating":
+    if task.get("classes"):
+        values = {v: i for i, name in enumerate(names) for v in task["classes"][name]}
+        column = pl.col(task["column"])
+        if schema[task["column"]].is_numeric():
+            old: list[Any] = [float(v) for v in values]
+            return column.cast(pl.Float64).replace_strict(old, list(values.values()), default=None, return_dtype=pl.Int64)
+        old = [str(v) for v in values]
+        return column.cast(pl.String).replace_strict(old, list(values.values()), default=None, return_dtype=pl.Int64)
+    if task["label"] == "rating":
         return (pl.col("rating") - 1).cast(pl.Int64)
-    if label == "sentiment":
+    if task["label"] == "sentiment":
         rating = pl.col("rating")
-        return pl.when(rating <= 4).then(0).when(rating <= 6).then(1).otherwise(2).cast(pl.Int64)
+        return (
+            pl.when(rating <= 4).then(0).when(rating <= 6).then(1).when(rating.is_not_null()).then(2).cast(pl.Int64)
+        )
     return pl.col("condition").replace_strict({n: i for i, n in enumerate(names)}, default=None, return_dtype=pl.Int64)
+
+
+def is_ordered(task: dict[str, Any]) -> bool:
+    """Whether a task's classes have an order, in which some confusions are worse than others."""
+    return bool(task.get("ordered")) if task.get("classes") else task["label"] != "condition"
+
+
+def check_values(reviews: pl.DataFrame, task: dict[str, Any]) -> None:
+    """Refuse a class none of whose values occurs; the values that do are named.
+
+    Raises:
+        Failure: a value is misspelt, or of another kind than the column.
+    """
+    if not task.get("classes"):
+        return
+    column = reviews[task["column"]]
+    known = set(column.drop_nulls().unique().to_list())
+    for name, values in task["classes"].items():
+        try:
+            found = [float(v) in known if column.dtype.is_numeric() else str(v) in map(str, known) for v in values]
+        except ValueError:
+            found = [False]
+        if not any(found):
+            examples = ", ".join(map(repr, column.drop_nulls().value_counts(sort=True)[task["column"]].head(8)))
+            raise Failure(
+                f"tasks: {task['name']}: class {name!r}: no review has {', '.join(map(repr, values))} in"
+                f" {task['column']}; the most frequent are {examples}"
+            )
 
 
 def check_classes(parts: dict[str, pl.DataFrame], task: str, names: list[Any]) -> dict[str, dict[str, int]]:
@@ -86,13 +155,13 @@ def check_classes(parts: dict[str, pl.DataFrame], task: str, names: list[Any]) -
     return counts
 
 
-def select_part(train: pl.DataFrame, part: dict[str, Any]) -> pl.DataFrame:
-    """The reviews of one expert: all of train, one of several random shards, or a slice by columns."""
+def select_part(train: pl.DataFrame, part: dict[str, Any], task: str | None = None) -> pl.DataFrame:
+    """The reviews of one expert: all of train, one of several random shards, or a slice by columns; capped per class."""
     if "of" in part:
         groups = train["group"].unique().sort().to_numpy()
         shuffled = np.random.default_rng(part["seed"]).permutation(groups)
         mine = np.array_split(shuffled, part["of"])[part["shard"]]
-        return train.filter(pl.col("group").is_in(pl.Series(mine).implode()))
+        train = train.filter(pl.col("group").is_in(pl.Series(mine).implode()))
     for column, values in part.get("where", {}).items():
         known = train[column].unique()
         absent = [v for v in values if v not in known]
@@ -102,13 +171,23 @@ def select_part(train: pl.DataFrame, part: dict[str, Any]) -> pl.DataFrame:
                 f"experts: where.{column}: no train review has {absent[0]!r}; the most frequent are {examples}"
             )
         train = train.filter(pl.col(column).is_in(values))
+    if "cap" in part and task is not None:
+        train = _capped(train, label_column(task), part["cap"], part["seed"])
     return train
 
 
+def _capped(train: pl.DataFrame, label: str, cap: int, seed: int) -> pl.DataFrame:
+    """At most ``cap`` reviews of each class, drawn by ``seed`` whatever the order of the rows."""
+    ids = train["review_id"].sort().to_numpy()
+    rank = pl.DataFrame({"review_id": ids, "rank": np.random.default_rng(seed).permutation(len(ids))})
+    ranked = train.join(rank, on="review_id", maintain_order="left")
+    return ranked.filter(pl.col("rank").rank("ordinal").over(label) <= cap).drop("rank")
+
+
 def _empty(name: str, rows: int, facts: dict[str, Any]) -> str:
-    if name == "test":
+    if name == "test" and facts["mode"] != "random":
         return (
             f"data/test.parquet: no test review is left: of {facts['test_rows']}, {facts['test_rows_also_in_train']} "
             f"stand in the train file too (split.mode: {facts['mode']})"
         )
-    return f"data/{name}.parquet: no review is left of the train file's {rows}; give more data or another split.valid"
+    return f"data/{name}.parquet: no review is left of the train file's {rows}; give more data or other fractions in split"

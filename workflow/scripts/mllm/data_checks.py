@@ -1,0 +1,76 @@
+"""What is wrong with the data, split and tasks of an experiment file, as far as other keys tell."""
+
+from collections import Counter
+from typing import Any
+
+from mllm.phrases import dicts, listed, nearest
+
+BUILT_IN = ("id", "drug", "condition", "review", "rating", "date", "useful_count")
+# Columns of data/reviews.parquet that can define a slice or a task; other tables add their own.
+SLICEABLE = ("condition", "drug", "rating", "year", "useful_count")
+TAKEN = ("review_id", "file", "line", "group", "year", "reason", "split", "label")
+NEEDS = {"rating": "rating", "sentiment": "rating", "condition": "condition"}  # label -> column
+
+
+def columns_of(raw: dict[str, Any]) -> list[str]:
+    """Columns that slices and tasks can use."""
+    mapped = _mapped(raw)
+    if mapped is None:
+        return list(SLICEABLE)
+    known = [c for c in SLICEABLE if c in mapped or (c == "year" and "date" in mapped)]
+    return known + [c for c in mapped if c not in BUILT_IN]
+
+
+def data_problems(raw: dict[str, Any]) -> list[str]:
+    """One line for each key of data, split or tasks that does not fit with another one."""
+    problems = []
+    data = raw.get("data") if isinstance(raw.get("data"), dict) else {}
+    split = raw.get("split") if isinstance(raw.get("split"), dict) else {}
+    mapped, mode = _mapped(raw), split.get("mode", "official-clean")
+    if mapped is not None:
+        if "review" not in mapped:
+            problems.append("data.columns.review: missing; the column, or columns, with the text")
+        problems += [f"data.columns.{c}: the name is taken; choose another" for c in mapped if c in TAKEN]
+    if data.get("source") == "local" and data.get("test") is None and mode in ("official-clean", "official"):
+        problems.append(f"data.test: missing; without a test file, split.mode must be random (it is {mode})")
+    if split.get("test") is not None and mode != "random":
+        problems.append(f"split.test: only for mode: random, not {mode}; the test file is the test")
+    fractions = [split.get("valid", 0.1), split.get("test", 0.25)]
+    if mode == "random" and all(isinstance(f, int | float) and 0 < f < 1 for f in fractions) and sum(fractions) >= 1:
+        problems.append(f"split: valid and test are {sum(fractions):g} of all reviews together; nothing is left to train on")
+    for i, entry in enumerate(dicts(raw.get("tasks"))):
+        problems += [f"tasks[{i}].{p}" for p in _task_problems(entry, mapped, columns_of(raw))]
+    return problems
+
+
+def _task_problems(entry: dict[str, Any], mapped: list[str] | None, columns: list[str]) -> list[str]:
+    label, column, classes = entry.get("label"), entry.get("column"), entry.get("classes")
+    problems = []
+    if label is None and column is None:
+        problems.append("label: missing; rating, sentiment or condition (or column and classes, for labels of your own)")
+    if label is not None and (column is not None or classes is not None):
+        problems.append("label: stands beside column or classes; give one of them")
+    if column is not None and classes is None:
+        problems.append("classes: missing; a map of class names to values of the column")
+    if classes is not None and column is None and label is None:
+        problems.append("column: missing; the column whose values make the classes")
+    if isinstance(column, str) and column not in columns:
+        problems.append(f"column: found {column!r}, expected one of {listed(columns)}{nearest(column, columns)}")
+    if isinstance(label, str) and mapped is not None and NEEDS.get(label) not in (None, *mapped):
+        problems.append(f"label: {label} needs data.columns.{NEEDS[label]}, which is not there")
+    if label == "condition" and entry.get("top") is None:
+        problems.append("top: missing; label: condition needs the number of conditions")
+    if label != "condition" and entry.get("top") is not None:
+        problems.append(f"top: only for label: condition, not {label}")
+    if entry.get("ordered") is not None and column is None:
+        problems.append("ordered: only beside column and classes; built-in labels know it")
+    if isinstance(classes, dict):
+        values = [str(v) for listed_values in classes.values() if isinstance(listed_values, list) for v in listed_values]
+        problems += [f"classes: value {v!r} stands {count} times" for v, count in Counter(values).items() if count > 1]
+    return problems
+
+
+def _mapped(raw: dict[str, Any]) -> list[str] | None:
+    data = raw.get("data")
+    columns = data.get("columns") if isinstance(data, dict) else None
+    return [c for c in columns if isinstance(c, str)] if isinstance(columns, dict) else None

@@ -1,0 +1,36 @@
+"""Words that error messages share: lists of names, nearest spellings, values as the user wrote them."""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+
+def dicts(value: Any) -> list[dict[str, Any]]:
+    """Entries of a list; whatever is no map counts as an empty one, so that positions stay right."""
+    return [v if isinstance(v, dict) else {} for v in value] if isinstance(value, list) else []
+
+
+def names_in(value: Any) -> list[str]:
+    return [d["name"] for d in dicts(value) if isinstance(d.get("name"), str)]
+
+
+def repeated(names: list[str]) -> list[tuple[str, int]]:
+    return [(n, c) for n, c in Counter(names).items() if c > 1]
+
+
+def listed(names: Iterable[str]) -> str:
+    shown = [str(n) for n in names]
+    return ", ".join(shown[:20]) + (f", … ({len(shown)} in all)" if len(shown) > 20 else "") if shown else "nothing"
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def show(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value) if not isinstance(value, bool) else str(value).lower()
+    return text if len(text) <= 60 else text[:57] + "…"
