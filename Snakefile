@@ -30,6 +30,7 @@ rule all:
 rule data:
     input:
         rules.split_reviews.output,
+        rules.describe_reviews.output,
 
 
 rule experts:

@@ -18,15 +18,28 @@ ROOT = Path(__file__).resolve().parent.parent
 HEADER = "\tdrugName\tcondition\treview\trating\tdate\tusefulCount\r\n"
 ROWS = (161_297, 53_766)  # of the official files
 MEAN_WORDS, MOST_WORDS = 84, 500
-CONDITIONS = ("Birth Control", "Depression", "Pain", "Bipolar Disorde", "ibromyalgia", "Acne", "Not Listed / Othe", "ADHD")
+CONDITIONS = (
+    "Birth Control",
+    "Depression",
+    "Pain",
+    "Bipolar Disorde",
+    "ibromyalgia",
+    "Acne",
+    "Not Listed / Othe",
+    "ADHD",
+)
 
 
 def write(folder: Path, times: int) -> list[Path]:
     """Raw files of the official format, size times ``times``, lengths, entities and share of repeated texts."""
     rng = np.random.default_rng(0)
-    words = np.array([f"w{i}" if i % 3 else f"word{i}" for i in range(20_000)] + ["it&#039;s", "&quot;ok&quot;"] * 2_000)
-    words = np.concatenate([words, np.array(["bipolar", "disorder", "fibromyalgia", "other", "don&#039;t", "!"] * 300)])
-    paths, texts, number = [], [], 0
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    words = ["".join(letters[rng.integers(26, size=int(rng.integers(2, 9)))]) for _ in range(20_000)]
+    words += ["it&#039;s", "&quot;ok&quot;", "don&#039;t", "well.", "no!"] * 700
+    words += ["bipolar", "disorder", "fibromyalgia", "other"] * 100
+    vocabulary = np.array(words)
+    texts: list[str] = []
+    paths, number = [], 0
     for name, rows in zip(("train", "test"), ROWS, strict=True):
         path = folder / f"{name}.tsv"
         paths.append(path)
@@ -37,11 +50,17 @@ def write(folder: Path, times: int) -> list[Path]:
                     text = texts[int(rng.integers(len(texts)))]
                 else:
                     length = int(min(MOST_WORDS, max(3, rng.gamma(2.5, MEAN_WORDS / 2.5))))
-                    text = " ".join(words[rng.integers(len(words), size=length)])
+                    text = " ".join(vocabulary[rng.integers(len(vocabulary), size=length)])
                     text = text.replace(" ", "\r\r\n", 1) if rng.random() < 0.1 else text
                     texts = [*texts[-5000:], text] if number % 7 == 0 else texts
-                condition = CONDITIONS[number % len(CONDITIONS)] if number % 90 else "3</span> users found this comment helpful."
-                stream.write(f'{number}\tDrug {number % 3000}\t{condition}\t"""{text}"""\t{number % 10 + 1}.0\tMay {number % 28 + 1}, 20{8 + number % 10:02}\t{number % 90}\r\n')
+                condition = (
+                    CONDITIONS[number % len(CONDITIONS)]
+                    if number % 90
+                    else "3</span> users found this comment helpful."
+                )
+                stream.write(
+                    f'{number}\tDrug {number % 3000}\t{condition}\t"""{text}"""\t{number % 10 + 1}.0\tMay {number % 28 + 1}, 20{8 + number % 10:02}\t{number % 90}\r\n'
+                )
                 number += 1
     return paths
 
@@ -92,12 +111,22 @@ def main(arguments: argparse.Namespace) -> None:
                 json.dumps({"mode": "official-clean", "valid": 0.1}), "--seed", 1, "--tasks",
                 json.dumps([{"name": "rating", "label": "rating"}, {"name": "sentiment", "label": "sentiment"}]), "--output", out,
             ])  # fmt: skip
+            base = folder / "base"
+            sys.path.insert(0, str(scripts))
+            from mllm.bases import train_tokenizer
+
+            train_tokenizer(
+                train.read_bytes()[:2_000_000].decode(errors="ignore").splitlines(), 5000, 512
+            ).save_pretrained(base)
             run("describe_reviews", [
-                sys.executable, scripts / "describe_reviews.py", "--data", out, "--statistics", out / "statistics.parquet",
+                sys.executable, scripts / "describe_reviews.py", "--data", out, "--model", base, "--statistics", out / "statistics.parquet",
                 "--figures", folder / "figures",
             ])  # fmt: skip
             if times == 1 or arguments.pandas:
-                run("pandas: read, clean, group (no more)", [sys.executable, "-c", PANDAS, train, test, folder / "pandas.parquet"])
+                run(
+                    "pandas: read, clean, group (no more)",
+                    [sys.executable, "-c", PANDAS, train, test, folder / "pandas.parquet"],
+                )
 
 
 if __name__ == "__main__":

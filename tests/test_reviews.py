@@ -109,7 +109,10 @@ def test_a_missing_column_is_named(tmp_path):
 def test_real_rows_are_read_as_csv_reads_them(real_rows):
     for name in ("drugsComTrain_raw.tsv", "drugsComTest_raw.tsv"):
         table = raw_tables.read_raw(real_rows / name)
-        assert [list(r) for r in table.select("id", "drug", "condition", "review", "rating", "date", "useful_count").iter_rows()] == by_csv(real_rows / name)
+        assert [
+            list(r)
+            for r in table.select("id", "drug", "condition", "review", "rating", "date", "useful_count").iter_rows()
+        ] == by_csv(real_rows / name)
         # The line of a row is where its id stands in the file.
         lines = (real_rows / name).read_bytes().split(b"\n")
         for identifier, line in table.select("id", "line").rows()[:: table.height // 50]:
@@ -161,12 +164,20 @@ def test_druglib_yelp_and_imdb_are_expressible_without_code(tmp_path):
     assert row["review"] == "slowed it\n\ncough, dizzy"
     assert (row["review_id"], row["effectiveness"], row["date"]) == (2202, "Highly Effective", None)
 
-    (tmp_path / "yelp.csv").write_text('stars,text,date\n5.0,"Great tacos, ""really""",2016-03-09\n1.0,Awful,2018-01-02\n')
+    (tmp_path / "yelp.csv").write_text(
+        'stars,text,date\n5.0,"Great tacos, ""really""",2016-03-09\n1.0,Awful,2018-01-02\n'
+    )
     columns = {"review": ["text"], "stars": ["stars"], "date": ["date"]}
     kept, _, _ = reviews.clean(raw_tables.read_raw(tmp_path / "yelp.csv", columns), "train", 7, quoted=False)
     assert kept["stars"].to_list() == [5.0, 1.0] and kept["review_id"].to_list() == [7, 8]
     assert kept["review"][0] == 'Great tacos, "really"' and kept["rating"].to_list() == [None, None]
     assert kept["year"].to_list() == [2016, 2018]
+
+    (tmp_path / "twice.csv").write_text("text,stars\nsame words,5\nother words,5\nsame words,5\nsame words,4\n")
+    kept, rejected, _ = reviews.clean(
+        raw_tables.read_raw(tmp_path / "twice.csv", {"review": ["text"], "stars": ["stars"]}), "train", quoted=False
+    )
+    assert kept["line"].to_list() == [2, 3, 5] and rejected.select("line", "reason").rows() == [(4, "row stands twice")]
 
     (tmp_path / "imdb.csv").write_text('review,sentiment\n"One.<br /><br />Two & three",positive\nDull,negative\n')
     columns = {"review": ["review"], "sentiment": ["sentiment"]}
@@ -237,7 +248,9 @@ def test_synthetic_files_have_the_quirks(tmp_path):
     (tmp_path / "t").write_text(train, newline="")
     table = raw_tables.read_raw(tmp_path / "t")
     assert table.height == 1500
-    assert [list(r) for r in table.select("id", "drug", "condition", "review", "rating", "date", "useful_count").iter_rows()] == by_csv(tmp_path / "t")
+    assert [
+        list(r) for r in table.select("id", "drug", "condition", "review", "rating", "date", "useful_count").iter_rows()
+    ] == by_csv(tmp_path / "t")
     kept, _, counts = reviews.clean(table, "train")
     assert not counts["rejected"]
     twins = reviews.group_texts(kept).group_by("group").agg(pl.col("drug").n_unique())
@@ -264,6 +277,16 @@ def test_any_table_is_read_and_no_row_is_lost(tmp_path_factory, rows):
     kept, rejected, counts = reviews.clean(table, "train")
     assert kept.height + rejected.height == counts["rows"] == len(rows)
     assert sum(counts["rejected"].values()) == rejected.height
+    assert set(kept["line"]) | set(rejected["line"]) == set(table["line"])
+    mended, _ = reviews.mend_conditions(kept)
+    grouped = reviews.group_texts(mended)
+    assert grouped["review"].to_list() == kept["review"].to_list()
+    # Equal texts are one group, and a group has the id of its first review.
+    assert grouped.group_by("review").agg(pl.col("group").n_unique())["group"].to_list() in (
+        [],
+        [1] * grouped["review"].n_unique(),
+    )
+    assert set(grouped["group"]) <= set(grouped["review_id"])
 
 
 # ── Splits ──
@@ -299,9 +322,9 @@ def test_official_keeps_the_leak_and_says_so():
 
 def test_validation_depends_on_the_seed_and_not_on_the_order_of_rows():
     one = splits.split(table(), {"mode": "official-clean", "valid": 0.2}, 5)[0]["valid"]["review_id"]
-    again = splits.split(table().sample(fraction=1, shuffle=True, seed=3), {"mode": "official-clean", "valid": 0.2}, 5)[0]["valid"][
-        "review_id"
-    ]
+    again = splits.split(table().sample(fraction=1, shuffle=True, seed=3), {"mode": "official-clean", "valid": 0.2}, 5)[
+        0
+    ]["valid"]["review_id"]
     other = splits.split(table(), {"mode": "official-clean", "valid": 0.2}, 6)[0]["valid"]["review_id"]
     assert set(one) == set(again)
     assert set(one) != set(other)

@@ -223,10 +223,12 @@ def test_tasks_have_winners_rivals_and_tables_of_their_own():
     assert "both: 3 candidates, task mood" in text and "both: 3 candidates, task ill" in text
 
 
-def test_the_official_split_s_leak_is_said_beside_the_scores():
+def test_the_leak_is_said_beside_the_scores():
     facts = {"mode": "official", "test_rows": 53766, "test_rows_also_in_train": 32216}
-    assert "32,216 of 53,766 test reviews" in leaderboard.leak_warning(facts)
-    assert leaderboard.leak_warning({**facts, "mode": "official-clean"}) == ""
+    assert leaderboard.leak_line(facts).startswith("WARNING: 32,216 of 53,766 test reviews (59.9%)")
+    clean = leaderboard.leak_line({**facts, "mode": "official-clean"})
+    assert clean.startswith("32,216 of 53,766") and "left out" in clean
+    assert leaderboard.leak_line({**facts, "mode": "random"}) == ""
 
 
 def test_an_experiment_without_merges(tmp_path):

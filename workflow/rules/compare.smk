@@ -59,6 +59,7 @@ rule grid:
 rule report:
     input:
         rules.leaderboard.output,
+        rules.describe_reviews.output,
         "<results>/winners" if EXPERIMENT.keep == "winners" and GRID.merges else [],
         expand("<results>/merges/{merge}/model", merge=GRID.merges) if EXPERIMENT.keep == "all" else [],
     localrule: True

@@ -1,6 +1,7 @@
 # From raw files to train, validation and test.
 # in:  data, split and tasks of the experiment
-# out: <results>/data/{reviews,rejected,train,valid,test}.parquet, quality.json, split.json
+# out: <results>/data/{reviews,rejected,train,valid,test,statistics}.parquet, quality.json, split.json, summary.csv,
+#      repairs.csv, <results>/figures/data/
 DATA = EXPERIMENT.data
 DOWNLOADED = ["results/downloads/reviews/drugsComTrain_raw.tsv", "results/downloads/reviews/drugsComTest_raw.tsv"]
 RAW = {
@@ -12,7 +13,8 @@ RAW = {
 
 # Our column -> list of the file's, where the experiment maps them.
 COLUMNS = {
-    ours: [theirs] if isinstance(theirs, str) else theirs for ours, theirs in (getattr(DATA, "columns", None) or {}).items()
+    ours: [theirs] if isinstance(theirs, str) else theirs
+    for ours, theirs in (getattr(DATA, "columns", None) or {}).items()
 }
 
 
@@ -89,3 +91,26 @@ rule split_reviews:
     shell:
         "python workflow/scripts/split_reviews.py --reviews {input} --split {params.split:q}"
         " --seed {params.seed} --tasks {params.tasks:q} --output $(dirname {output.split}) --log {log}"
+
+
+rule describe_reviews:
+    input:
+        reviews="<results>/data/reviews.parquet",
+        split="<results>/data/split.json",
+        model=f"<results>/models/{next(iter(GRID.starts))}",
+    output:
+        statistics="<results>/data/statistics.parquet",
+        summary="<results>/data/summary.csv",
+        repairs="<results>/data/repairs.csv",
+        figures=directory("<results>/figures/data"),
+    log:
+        "<logs>/describe_reviews.log",
+    threads: 2
+    resources:
+        mem_mb=by_attempt(lambda wildcards: needs.data_mb(rows())),
+        runtime=by_attempt(30),
+    params:
+        code=code_digest("describe_reviews"),
+    shell:
+        "python workflow/scripts/describe_reviews.py --data $(dirname {input.split}) --model {input.model}"
+        " --statistics {output.statistics} --figures {output.figures} --log {log}"

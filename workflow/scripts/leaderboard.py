@@ -19,8 +19,8 @@ def main(arguments: argparse.Namespace) -> None:
         leaderboard.read_scores(arguments.results / "scores", arguments.results / "predictions", names), metric
     )
     compared = comparison.compare(frame, arguments.results, metric, margin, experiment.seed)
-    warning = leaderboard.leak_warning(cli.read_json(arguments.results / "data/split.json"))
-    text = leaderboard.text(frame, metric, experiment.name, warning) + "\n" + comparison.words(compared, margin)
+    leak = leaderboard.leak_line(cli.read_json(arguments.results / "data/split.json"))
+    text = leaderboard.text(frame, metric, experiment.name, leak) + "\n" + comparison.words(compared, margin)
     output = arguments.results
     with cli.whole(output / "experiment.yaml") as partial:
         partial.write_text(

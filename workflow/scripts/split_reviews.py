@@ -22,7 +22,9 @@ def main(arguments: argparse.Namespace) -> None:
         stratum = splits.label_expression(first, splits.label_map(reviews, first), reviews.schema)
     parts, facts = splits.split(reviews, arguments.split, arguments.seed, stratum)
     if facts["mode"] != "random":
-        leak = f"{facts['test_rows_also_in_train']:,} of {facts['test_rows']:,} test reviews stand in the train file too"
+        leak = (
+            f"{facts['test_rows_also_in_train']:,} of {facts['test_rows']:,} test reviews stand in the train file too"
+        )
         if facts["mode"] == "official":
             cli.log.warning("WARNING: %s and are KEPT (split.mode: official); scores on them are too good", leak)
         else:
@@ -53,7 +55,10 @@ if __name__ == "__main__":
     )
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument(
-        "--tasks", type=json.loads, required=True, help="JSON list of {name, label, top} or {name, column, classes, ordered}"
+        "--tasks",
+        type=json.loads,
+        required=True,
+        help="JSON list of {name, label, top} or {name, column, classes, ordered}",
     )
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for {train,valid,test}.parquet and split.json"

@@ -54,7 +54,12 @@ def compare(frame: pl.DataFrame, results: Path, metric: str, margin: float, seed
         a, b = sampled[candidate["candidate"]], sampled[other["candidate"]]
         difference = scoring.Resampled(sign * (a.value - b.value), sign * (a.draws - b.draws))
         low, high = difference.interval()
-        names = {"task": candidate["task"], "candidate": candidate["candidate"], "against": other["candidate"], "kind": other["kind"]}
+        names = {
+            "task": candidate["task"],
+            "candidate": candidate["candidate"],
+            "against": other["candidate"],
+            "kind": other["kind"],
+        }
         numbers = {"metric": metric, "difference": difference.value, "low": low, "high": high}
         rows.append({**names, **numbers, "verdict": verdict(low, high, margin)})
     return pl.DataFrame(rows, schema=SCHEMA)

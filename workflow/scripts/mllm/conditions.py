@@ -10,7 +10,14 @@ from collections.abc import Iterable
 
 import polars as pl
 
-CUT_BEFORE = ("F", "Fo", "Fr", "For", "Fro", "Perfor")  # the last: the cut went up to any "for", as in Performance Anxiety
+CUT_BEFORE = (
+    "F",
+    "Fo",
+    "Fr",
+    "For",
+    "Fro",
+    "Perfor",
+)  # the last: the cut went up to any "for", as in Performance Anxiety
 CUT_AFTER = ("r", "o", "or", "ro", "oo")
 ENOUGH = 3  # times that the whole word must occur …
 CLEARLY = 10  # … and how many times more often than the cut one

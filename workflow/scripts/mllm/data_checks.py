@@ -24,8 +24,7 @@ def columns_of(raw: dict[str, Any]) -> list[str]:
 def data_problems(raw: dict[str, Any]) -> list[str]:
     """One line for each key of data, split or tasks that does not fit with another one."""
     problems = []
-    data = raw.get("data") if isinstance(raw.get("data"), dict) else {}
-    split = raw.get("split") if isinstance(raw.get("split"), dict) else {}
+    data, split = (dicts([raw.get(key)])[0] for key in ("data", "split"))
     mapped, mode = _mapped(raw), split.get("mode", "official-clean")
     if mapped is not None:
         if "review" not in mapped:
@@ -37,7 +36,9 @@ def data_problems(raw: dict[str, Any]) -> list[str]:
         problems.append(f"split.test: only for mode: random, not {mode}; the test file is the test")
     fractions = [split.get("valid", 0.1), split.get("test", 0.25)]
     if mode == "random" and all(isinstance(f, int | float) and 0 < f < 1 for f in fractions) and sum(fractions) >= 1:
-        problems.append(f"split: valid and test are {sum(fractions):g} of all reviews together; nothing is left to train on")
+        problems.append(
+            f"split: valid and test are {sum(fractions):g} of all reviews together; nothing is left to train on"
+        )
     for i, entry in enumerate(dicts(raw.get("tasks"))):
         problems += [f"tasks[{i}].{p}" for p in _task_problems(entry, mapped, columns_of(raw))]
     return problems
@@ -47,7 +48,9 @@ def _task_problems(entry: dict[str, Any], mapped: list[str] | None, columns: lis
     label, column, classes = entry.get("label"), entry.get("column"), entry.get("classes")
     problems = []
     if label is None and column is None:
-        problems.append("label: missing; rating, sentiment or condition (or column and classes, for labels of your own)")
+        problems.append(
+            "label: missing; rating, sentiment or condition (or column and classes, for labels of your own)"
+        )
     if label is not None and (column is not None or classes is not None):
         problems.append("label: stands beside column or classes; give one of them")
     if column is not None and classes is None:
@@ -65,7 +68,9 @@ def _task_problems(entry: dict[str, Any], mapped: list[str] | None, columns: lis
     if entry.get("ordered") is not None and column is None:
         problems.append("ordered: only beside column and classes; built-in labels know it")
     if isinstance(classes, dict):
-        values = [str(v) for listed_values in classes.values() if isinstance(listed_values, list) for v in listed_values]
+        values = [
+            str(v) for listed_values in classes.values() if isinstance(listed_values, list) for v in listed_values
+        ]
         problems += [f"classes: value {v!r} stands {count} times" for v, count in Counter(values).items() if count > 1]
     return problems
 

@@ -49,24 +49,29 @@ def table(scores: list[dict[str, Any]], metric: str) -> pl.DataFrame:
     return frame.with_columns(winner=pl.col("candidate").is_in(winners.implode()))
 
 
-def text(frame: pl.DataFrame, metric: str, title: str, warning: str = "") -> str:
+def text(frame: pl.DataFrame, metric: str, title: str, leak: str = "") -> str:
     """The leaderboard for a terminal, a table for each task; winners of each method starred."""
     parts = []
     for (task,), rows in frame.group_by("task", maintain_order=True):
         heading = f"{title}: {rows.height} candidates, task {task}, sorted by {metric} on validation"
         parts += [heading, "", *_drawn(rows, metric), ""]
     note = "* the method's best recipe on validation; intervals: 95 % bootstrap over review texts, each counting once"
-    return "\n".join([*parts, note, *([warning] if warning else [])]) + "\n"
+    return "\n".join([*parts, note, *([leak] if leak else [])]) + "\n"
 
 
-def leak_warning(facts: dict[str, Any]) -> str:
-    """What to know before believing scores of the official split; nothing for the others."""
-    if facts["mode"] != "official":
+def leak_line(facts: dict[str, Any]) -> str:
+    """What the test reviews share with the train file, in numbers; nothing where test was drawn from all files.
+
+    Args:
+        facts: of data/split.json.
+    """
+    if facts["mode"] == "random" or not facts["test_rows"]:
         return ""
-    return (
-        f"WARNING: {facts['test_rows_also_in_train']:,} of {facts['test_rows']:,} test reviews stand in the train file too"
-        " (split.mode: official): all test scores are too good"
-    )
+    leak, rows = facts["test_rows_also_in_train"], facts["test_rows"]
+    found = f"{leak:,} of {rows:,} test reviews ({leak / rows:.1%}) stand in the train file too"
+    if facts["mode"] == "official":
+        return f"WARNING: {found}, and are kept (split.mode: official): all test scores are too good"
+    return f"{found}, and are left out of test"
 
 
 def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:

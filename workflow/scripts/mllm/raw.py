@@ -51,7 +51,9 @@ def read_raw(path: Path, columns: Columns | None = None) -> pl.DataFrame:
         )
     except pl.exceptions.PolarsError as error:
         _check_utf8(path)
-        raise Failure(f"{path}: not a table separated by {DELIMITERS[delimiter]}s: {str(error).splitlines()[0]}") from None
+        raise Failure(
+            f"{path}: not a table separated by {DELIMITERS[delimiter]}s: {str(error).splitlines()[0]}"
+        ) from None
     if sum(block.count(b'"') for block in _blocks(path)) % 2:
         raise Failure(f"{path}: a quoted field is never closed; the file is cut or damaged (fetch it again)")
     frame.columns = header

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from mllm import conditions
-from mllm.raw import UCI, Columns
+from mllm.raw import UCI
 
 # What a reader of HTML pages left in the condition column instead of a condition.
 SPAN = "</span>"
@@ -56,44 +56,45 @@ def clean(
         The columns of both: review_id, file, line, drug, condition, review, rating, date, year, useful_count, then others.
     """
     known = set(raw.columns)
-    others = [c for c in raw.columns if c not in UCI and c != "line"]
-    texts, counts = _texts(raw["review"], quoted)
-    condition = _by_value(raw, "condition", _condition)
-    date = _by_value(raw, "date", _date)
-    rating = raw["rating"].cast(pl.Float64, strict=False) if "rating" in known else None
-    table = pl.DataFrame({
-        "review_id": _whole(raw["id"]) if "id" in known else pl.Series(range(first_id, first_id + raw.height), dtype=pl.Int64),
-        "file": pl.repeat(file, raw.height, dtype=pl.String, eager=True),
-        "line": raw["line"],
-        "drug": _by_value(raw, "drug", _plain),
-        "condition": condition,
-        "review": texts,
-        "rating": rating if rating is not None else pl.repeat(None, raw.height, dtype=pl.Float64, eager=True),
-        "date": date,
-        "year": date.dt.year(),
-        "useful_count": _whole(raw["useful_count"]) if "useful_count" in known else _nothing(raw.height, pl.Int64),
-        **{name: _typed(raw[name]) for name in others},
-    })  # fmt: skip
-    counts |= {
+    texts, repaired = _texts(raw["review"], quoted)
+    condition, date = _by_value(raw, "condition", _condition), _by_value(raw, "date", _date)
+    debris = [c for c in condition.unique() if c and conditions.is_debris(c)]
+    counts: dict[str, Any] = {
+        **repaired,
         "rows": raw.height,
         "conditions_with_span": _count(raw, "condition", pl.col("condition").str.contains(SPAN, literal=True)),
         "conditions_missing": _count(raw, "condition", pl.col("condition").str.strip_chars() == ""),
-        "conditions_that_are_drugs": int(
-            table.select(pl.col("condition").is_in([c for c in condition.unique() if c and conditions.is_debris(c)]).sum()).item()
-        ),
+        "conditions_that_are_drugs": int(condition.is_in(debris).sum()),
         "dates_unreadable": int(date.null_count()) if "date" in known else 0,
-    }  # fmt: skip
-    debris = [c for c in condition.unique() if c and conditions.is_debris(c)]
-    table = table.with_columns(pl.when(~pl.col("condition").is_in(debris)).then("condition"))
-    # A long text stands for itself in comparisons by 128 bits of it.
+    }
+    rating = (
+        raw["rating"].str.strip_chars().cast(pl.Float64, strict=False)
+        if "rating" in known
+        else _nothing(raw.height, pl.Float64)
+    )
+    numbers = pl.Series(range(first_id, first_id + raw.height), dtype=pl.Int64)
+    table = pl.DataFrame({
+        "review_id": _whole(raw["id"]) if "id" in known else numbers,
+        "file": pl.Series([file]).new_from_index(0, raw.height),
+        "line": raw["line"],
+        "drug": _by_value(raw, "drug", _plain),
+        "condition": condition.set(condition.is_in(debris), None),
+        "review": texts,
+        "rating": rating,
+        "date": date,
+        "year": date.dt.year(),
+        "useful_count": _whole(raw["useful_count"]) if "useful_count" in known else _nothing(raw.height, pl.Int64),
+        **{name: _typed(raw[name]) for name in raw.columns if name not in UCI and name != "line"},
+    })  # fmt: skip
+    # A long text stands for itself in comparisons by 128 bits of it; numbers that were given here tell nothing.
     hashed = [pl.col("review").hash(seed).alias(f"review_{seed}") for seed in (1, 2)]
-    same = [c for c in table.columns if c not in ("file", "line", "review")]
+    same = [c for c in table.columns if c not in ("file", "line", "review") and (c != "review_id" or "id" in known)]
     twice = table.select(*same, *hashed).select(~pl.struct(pl.all()).is_first_distinct()).to_series()
     ids = table["review_id"]
     table = table.with_columns(
         reason=pl.when(ids.is_null())
         .then(pl.lit(REASONS[0]))
-        .when(_out_of_range(rating))
+        .when(_out_of_range(rating) if "rating" in known else pl.lit(False))
         .then(pl.lit(REASONS[1]))
         .when(pl.col("review").str.len_bytes() == 0)
         .then(pl.lit(REASONS[2]))
@@ -122,8 +123,9 @@ def mend_conditions(reviews: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]
     rows = int(reviews["condition"].is_in(list(mended)).sum())
     looks_cut = [n for n in names if n[0].islower() and n not in mended]
     left = reviews.filter(pl.col("condition").is_in(looks_cut))["condition"].value_counts().sort("condition")
+    facts: dict[str, Any] = {"rows": rows, "names": mended, "left": dict(left.iter_rows())}
     whole = reviews.with_columns(pl.col("condition").replace(mended)) if mended else reviews
-    return whole, {"rows": rows, "names": mended, "left": dict(left.iter_rows())}
+    return whole, facts
 
 
 def group_texts(reviews: pl.DataFrame) -> pl.DataFrame:
@@ -152,7 +154,7 @@ def _texts(column: pl.Series, quoted: bool) -> tuple[pl.Series, dict[str, int]]:
     """Texts without carriage returns, HTML escapes, line-break tags and the quotation marks around the whole."""
     done = list(in_slices(column.to_frame("review"), partial(_repaired, quoted=quoted)))
     counts = {f"reviews_{name}": sum(int(part[name].sum()) for part in done) for name in REPAIRS}
-    return pl.concat([part["review"] for part in done]) if done else column, counts
+    return pl.concat([part["review"] for part in done]), counts
 
 
 def _repaired(part: pl.DataFrame, quoted: bool) -> pl.DataFrame:
@@ -186,7 +188,7 @@ def _repaired(part: pl.DataFrame, quoted: bool) -> pl.DataFrame:
 def in_slices(frame: pl.DataFrame, work: Callable[[pl.DataFrame], pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """Results of ``work`` on slices of a table, in order: polars works on one column of text with one core alone."""
     with ThreadPoolExecutor(max_workers=pl.thread_pool_size()) as pool:
-        yield from pool.map(work, frame.iter_slices(SLICE))
+        yield from pool.map(work, frame.iter_slices(SLICE) if frame.height else [frame])
 
 
 def _by_value(raw: pl.DataFrame, column: str, repair: Any) -> pl.Series:
@@ -233,10 +235,8 @@ def _nothing(height: int, kind: Any) -> pl.Series:
     return pl.Series([None], dtype=kind).new_from_index(0, height)
 
 
-def _out_of_range(rating: pl.Series | None) -> pl.Series | bool:
-    if rating is None:
-        return False
-    return (rating.is_between(1, 10) & (rating == rating.round())).fill_null(False).not_()
+def _out_of_range(rating: pl.Series) -> pl.Series:
+    return ~(rating.is_between(1, 10) & (rating == rating.round())).fill_null(False)
 
 
 def _count(raw: pl.DataFrame, column: str, what: pl.Expr) -> int:

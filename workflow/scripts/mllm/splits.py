@@ -95,16 +95,16 @@ def label_expression(task: dict[str, Any], names: list[Any], schema: pl.Schema) 
         column = pl.col(task["column"])
         if schema[task["column"]].is_numeric():
             old: list[Any] = [float(v) for v in values]
-            return column.cast(pl.Float64).replace_strict(old, list(values.values()), default=None, return_dtype=pl.Int64)
+            return column.cast(pl.Float64).replace_strict(
+                old, list(values.values()), default=None, return_dtype=pl.Int64
+            )
         old = [str(v) for v in values]
         return column.cast(pl.String).replace_strict(old, list(values.values()), default=None, return_dtype=pl.Int64)
     if task["label"] == "rating":
         return (pl.col("rating") - 1).cast(pl.Int64)
     if task["label"] == "sentiment":
         rating = pl.col("rating")
-        return (
-            pl.when(rating <= 4).then(0).when(rating <= 6).then(1).when(rating.is_not_null()).then(2).cast(pl.Int64)
-        )
+        return pl.when(rating <= 4).then(0).when(rating <= 6).then(1).when(rating.is_not_null()).then(2).cast(pl.Int64)
     return pl.col("condition").replace_strict({n: i for i, n in enumerate(names)}, default=None, return_dtype=pl.Int64)
 
 
@@ -190,4 +190,6 @@ def _empty(name: str, rows: int, facts: dict[str, Any]) -> str:
             f"data/test.parquet: no test review is left: of {facts['test_rows']}, {facts['test_rows_also_in_train']} "
             f"stand in the train file too (split.mode: {facts['mode']})"
         )
-    return f"data/{name}.parquet: no review is left of the train file's {rows}; give more data or other fractions in split"
+    return (
+        f"data/{name}.parquet: no review is left of the train file's {rows}; give more data or other fractions in split"
+    )

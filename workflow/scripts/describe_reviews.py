@@ -1,0 +1,113 @@
+"""Describe the reviews: statistics of every text, summary tables, and figures."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mllm import cli
+
+WORDS, MOST = 25, 500  # width of a bar of the histogram, and where the last one stands
+TOP = 20
+
+
+def main(arguments: argparse.Namespace) -> None:
+    import polars as pl
+
+    from mllm import figures, text_statistics
+
+    data = arguments.data
+    reviews = pl.read_parquet(data / "reviews.parquet")
+    quality, split = cli.read_json(data / "quality.json"), cli.read_json(data / "split.json")
+    table = text_statistics.statistics(reviews)
+    if arguments.model:
+        table = table.with_columns(text_statistics.token_counts(reviews["review"], arguments.model))
+    where = pl.concat(
+        pl.read_parquet(data / f"{name}.parquet", columns=["review_id"]).with_columns(split=pl.lit(name))
+        for name in ("train", "valid", "test")
+    )
+    known = reviews.drop("review").join(table, on="review_id").join(where, on="review_id", how="left")
+    known = known.with_columns(pl.col("split").fill_null("left out"))
+    order = {name: i for i, name in enumerate(("train", "valid", "test", "left out"))}
+    known = known.sort(pl.col("split").replace_strict(order), "review_id")
+    numbers = [n for n in (*text_statistics.STATISTICS, "rating", "useful_count", "year") if n in known.columns]
+    with cli.whole(arguments.statistics) as partial:
+        table.write_parquet(partial)
+    with cli.whole(data / "summary.csv") as partial:
+        text_statistics.summary(known, numbers).write_csv(partial, float_precision=4)
+    found = text_statistics.repairs(quality, split)
+    with cli.whole(data / "repairs.csv") as partial:
+        found.write_csv(partial, float_precision=4)
+    with cli.whole(arguments.figures) as folder:
+        figures.write(charts(known, found), folder, f"{known.height:,} reviews")
+    for row in found.filter(pl.col("what").str.contains("also in train")).iter_rows(named=True):
+        cli.log.info(
+            "%s test reviews (%.1f %%) stand in train too, word for word", f"{row['rows']:,}", 100 * row["share"]
+        )
+
+
+def charts(known: Any, found: Any) -> dict[str, Any]:
+    """Name -> chart, for every column that has values."""
+    import polars as pl
+
+    from mllm import figures
+
+    made = {}
+    used = known.filter(pl.col("split") != "left out")
+    if used["rating"].drop_nulls().len():
+        shares = used.group_by("split", "rating", maintain_order=True).len("reviews").drop_nulls().sort("rating")
+        shares = shares.with_columns(share=pl.col("reviews") / pl.col("reviews").sum().over("split"))
+        made["ratings"] = figures.bars(
+            shares, "rating", "share", "Ratings, share of each split", label="rating", colour="split"
+        )
+    words = known.select(words=pl.col("words").clip(upper_bound=MOST) // WORDS * WORDS).group_by("words").len("reviews")
+    steps = pl.DataFrame(
+        {"words": pl.Series(range(0, int(words["words"].max()) + 1, WORDS), dtype=words["words"].dtype)}
+    )
+    words = steps.join(words, on="words", how="left", maintain_order="left").fill_null(0)
+    made["words"] = figures.bars(
+        words, "words", "reviews", "Words per review", label=f"words, in steps of {WORDS} (the last: and more)"
+    )
+    if known["useful_count"].drop_nulls().len():
+        useful = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500]
+        cut = (
+            known["useful_count"].drop_nulls().cut([s - 1 for s in useful[1:]], labels=_ranges(useful)).cast(pl.String)
+        )
+        counts = cut.value_counts(name="reviews").rename({"useful_count": "useful"})
+        counts = pl.DataFrame({"useful": _ranges(useful)}).join(counts, on="useful", how="left").fill_null(0)
+        made["useful_counts"] = figures.bars(
+            counts, "useful", "reviews", "How many found a review useful", label="people"
+        )
+    for column, plural in (("drug", "drugs"), ("condition", "conditions")):
+        if known[column].drop_nulls().len():
+            top = (
+                known[column]
+                .drop_nulls()
+                .value_counts(name="reviews")
+                .sort(["reviews", column], descending=[True, False])
+            )
+            made[f"top_{plural}"] = figures.ranking(
+                top.head(TOP), column, "reviews", f"The {plural} with the most reviews"
+            )
+    if known["year"].drop_nulls().len():
+        years = known.select("year").drop_nulls().group_by("year").len("reviews").sort("year")
+        made["years"] = figures.bars(years, "year", "reviews", "Reviews per year", label="year")
+    shown = found.filter(pl.col("rows") > 0).select("what", "file", "share", "rows").sort("share", descending=True)
+    if shown.height:
+        made["leak_and_repairs"] = figures.ranking(
+            shown, "what", "share", "Found in the raw files, share of rows", colour="file"
+        )
+    return made
+
+
+def _ranges(steps: list[int]) -> list[str]:
+    ends = [b - 1 for b in steps[1:]]
+    return [f"{a}" if a == b else f"{a}–{b}" for a, b in zip(steps, ends, strict=False)] + [f"{steps[-1]} +"]
+
+
+if __name__ == "__main__":
+    parser = cli.parser(__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of clean_reviews and split_reviews")
+    parser.add_argument("--model", type=Path, help="model folder whose tokenizer counts tokens")
+    parser.add_argument("--statistics", type=Path, required=True, help="statistics per review to write (parquet)")
+    parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
+    cli.run(main, parser.parse_args())
