@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics as sk
 
 from conftest import REAL, run_script
-from mllm import comparison, leaderboard, scoring
+from mllm import comparison, leaderboard, scoring, slices
 from mllm.cli import read_json, write_json
 
 
@@ -91,6 +91,38 @@ def test_a_text_counts_once_in_every_metric():
     order = rng.permutation(len(truth))
     found = scoring.score(truth[order], logp[order], groups[order], True, 1, 10)
     assert {k: v["value"] for k, v in found.items()} == pytest.approx(expected, abs=1e-12)
+
+
+def test_parts_are_scored_as_if_alone():
+    """The same values as of a part's own reviews, and intervals as wide as theirs; the whole is a part like others."""
+    rng = np.random.default_rng(2)
+    truth, logp = problem(n=600, classes=3)
+    groups = rng.integers(0, 500, 600)
+    half = rng.random(600) < 0.5  # cuts through texts: each counts once in the part, too
+    whole, part = scoring.resample_parts(truth, logp, groups, [np.ones(600, dtype=bool), half], True, 5, 2000)
+    alone = scoring.resample(truth[half], logp[half], groups[half], True, 6, 2000)
+    for name, metric in part.items():
+        assert metric.value == pytest.approx(alone[name].value, abs=1e-12)
+        assert np.subtract(*metric.interval()) == pytest.approx(np.subtract(*alone[name].interval()), rel=0.15)
+    everything = scoring.resample(truth, logp, groups, True, 5, 2000)
+    assert all(np.array_equal(whole[name].draws, everything[name].draws) for name in whole)
+
+
+def test_slices_have_fifty_texts_and_are_never_of_the_answer():
+    rows = 1000
+    frame = pl.DataFrame({
+        "review_id": range(rows), "group": [i // 2 for i in range(rows)], "rating": [i % 10 + 1 for i in range(rows)],
+        "label_t": [i % 2 for i in range(rows)], "words": [i % 200 for i in range(rows)],
+        "condition": ["Pain" if i < 700 else "Acne" if i < 950 else "Gout" if i < 990 else None for i in range(rows)],
+        "year": [2008 + i % 3 for i in range(rows)], "exclamations": [0] * 900 + list(range(100)),
+    })  # fmt: skip
+    found = slices.slices(frame)
+    assert [key for key in found if key[0] == "condition"] == [("condition", "Acne"), ("condition", "Pain")]
+    assert [name for column, name in found if column == "year"] == ["2008", "2009", "2010"]
+    assert {column for column, _ in found} == {"condition", "year", "words", "exclamations"}
+    quarters = [mask for (column, _), mask in found.items() if column == "words"]
+    assert len(quarters) == 4 and sum(mask.sum() for mask in quarters) == rows
+    assert found["words", "≤ 49.75"].to_list() == (frame["words"] < 50).to_list()
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():

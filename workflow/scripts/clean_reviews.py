@@ -11,7 +11,7 @@ from mllm import cli
 def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
-    from mllm import reviews
+    from mllm import reviews, text_statistics
     from mllm.raw import read_raw
 
     kept, rejected = [], []
@@ -43,6 +43,7 @@ def main(arguments: argparse.Namespace) -> None:
     table, quality["conditions_mended"] = reviews.mend_conditions(table)
     cli.log.info("%s conditions were cut and are whole again", f"{quality['conditions_mended']['rows']:,}")
     table = reviews.group_texts(table)
+    table = table.hstack(text_statistics.statistics(table["review"]))
     quality["distinct_texts"] = table["group"].n_unique()
     quality["reviews"] = table.height
     refused = pl.concat(rejected, how="vertical_relaxed")

@@ -18,22 +18,23 @@ def main(arguments: argparse.Namespace) -> None:
     data = arguments.data
     reviews = pl.read_parquet(data / "reviews.parquet")
     quality, split = cli.read_json(data / "quality.json"), cli.read_json(data / "split.json")
-    table = text_statistics.statistics(reviews)
     if arguments.model:
-        table = table.with_columns(text_statistics.token_counts(reviews["review"], arguments.model))
+        reviews = reviews.with_columns(text_statistics.token_counts(reviews["review"], arguments.model))
+    numbers = [n for n in text_statistics.STATISTICS if n in reviews.columns]
     where = pl.concat(
         pl.read_parquet(data / f"{name}.parquet", columns=["review_id"]).with_columns(split=pl.lit(name))
         for name in ("train", "valid", "test")
     )
-    known = reviews.drop("review").join(table, on="review_id").join(where, on="review_id", how="left")
+    known = reviews.drop("review").join(where, on="review_id", how="left")
     known = known.with_columns(pl.col("split").fill_null("left out"))
     order = {name: i for i, name in enumerate(("train", "valid", "test", "left out"))}
     known = known.sort(pl.col("split").replace_strict(order), "review_id")
-    numbers = [n for n in (*text_statistics.STATISTICS, "rating", "useful_count", "year") if n in known.columns]
     with cli.whole(arguments.statistics) as partial:
-        table.write_parquet(partial)
+        reviews.select("review_id", *numbers).write_parquet(partial)
     with cli.whole(data / "summary.csv") as partial:
-        text_statistics.summary(known, numbers).write_csv(partial, float_precision=4)
+        text_statistics.summary(known, [*numbers, "rating", "useful_count", "year"]).write_csv(
+            partial, float_precision=4
+        )
     found = text_statistics.repairs(quality, split)
     with cli.whole(data / "repairs.csv") as partial:
         found.write_csv(partial, float_precision=4)

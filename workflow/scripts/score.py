@@ -1,4 +1,4 @@
-"""Score one candidate on validation and test, each metric with a 95 % interval."""
+"""Score one candidate on validation, test and slices of test, each metric with a 95 % interval."""
 
 import argparse
 import json
@@ -8,29 +8,39 @@ from mllm import cli
 
 
 def main(arguments: argparse.Namespace) -> None:
+    import numpy as np
     import polars as pl
 
-    from mllm import scoring, tables
+    from mllm import scoring, slices, tables
     from mllm.splits import label_column
 
     task = arguments.candidate["task"]
     labels = tables.task_facts(arguments.data, task)
     predictions = pl.read_parquet(arguments.predictions)
-    scores, counts = {}, {}
+    scores, counts, apart = {}, {}, []
     for split in ("valid", "test"):
-        reviews = pl.read_parquet(
-            arguments.data / f"{split}.parquet", columns=["review_id", "group", label_column(task)]
-        )
+        reviews = pl.read_parquet(arguments.data / f"{split}.parquet").select(pl.exclude("review"))
         try:
             rows = scoring.align(predictions, reviews, split, label_column(task))
             logp = scoring.log_matrix(rows, len(labels["names"]))
         except cli.Failure as failure:
             raise cli.Failure(f"{arguments.predictions}: {failure}") from None
         counts[split] = {"reviews": rows.height, "texts": rows["group"].n_unique()}
-        scores[split] = scoring.score(
-            rows["truth"].to_numpy(), logp, rows["group"].to_numpy(), labels["ordered"], arguments.seed
+        # Nothing is chosen by slices: they are for the report, and of the test reviews alone.
+        parts = (
+            slices.slices(rows.select("review_id").join(reviews, on="review_id", maintain_order="left"))
+            if split == "test"
+            else {}
         )
-    result = {**arguments.candidate, "scores": scores, "counts": counts}
+        whole, *found = scoring.resample_parts(
+            rows["truth"].to_numpy(), logp, rows["group"].to_numpy(),
+            [np.ones(rows.height, dtype=bool), *slices.masks(parts)], labels["ordered"], arguments.seed,
+        )  # fmt: skip
+        scores[split] = scoring.intervals(whole)
+        for (column, name), mask, values in zip(parts, parts.values(), found, strict=True):
+            size = {"reviews": int(mask.sum()), "texts": rows["group"].filter(mask).n_unique()}
+            apart.append({"column": column, "slice": name, **size, "scores": scoring.intervals(values)})
+    result = {**arguments.candidate, "scores": scores, "counts": counts, "slices": apart}
     cli.write_json(arguments.output, result)
 
 

@@ -3,12 +3,9 @@
 from collections import Counter
 from typing import Any
 
+from mllm.columns import BUILT_IN, SLICEABLE, TAKEN
 from mllm.phrases import dicts, listed, nearest
 
-BUILT_IN = ("id", "drug", "condition", "review", "rating", "date", "useful_count")
-# Columns of data/reviews.parquet that can define a slice or a task; other tables add their own.
-SLICEABLE = ("condition", "drug", "rating", "year", "useful_count")
-TAKEN = ("review_id", "file", "line", "group", "year", "reason", "split", "label")
 NEEDS = {"rating": "rating", "sentiment": "rating", "condition": "condition"}  # label -> column
 
 

@@ -87,13 +87,23 @@ def text_weights(groups: Array) -> Array:
 def resample(
     truth: Array, logp: Array, groups: Array, ordered: bool, seed: int, resamples: int = 1000
 ) -> dict[str, Resampled]:
-    """Evaluate all metrics on the reviews and on bootstrap resamples of their texts.
+    """Evaluate all metrics on the reviews and on bootstrap resamples of their texts; see :func:`resample_parts`."""
+    everything = np.ones(len(truth), dtype=bool)
+    return resample_parts(truth, logp, groups, [everything], ordered, seed, resamples)[0]
+
+
+def resample_parts(
+    truth: Array, logp: Array, groups: Array, parts: list[Array], ordered: bool, seed: int, resamples: int = 1000
+) -> list[dict[str, Resampled]]:
+    """Evaluate all metrics on parts of the reviews and on bootstrap resamples of the texts, the same for all parts.
 
     Args:
         truth: (reviews,) class indices.
         logp: (reviews, classes) natural logarithms of the probabilities.
         groups: (reviews,) ids; reviews of one text share one, and one weight. Resampling draws whole groups, since
             copies of a text are no independent evidence.
+        parts: which reviews belong to each part, (reviews,) booleans. A resample draws from all texts, so that a part's
+            size varies as it would in other samples.
         ordered: whether the classes are ordered.
         seed: of the bootstrap. The same seed draws the same groups for every candidate, so that the
             draws of two candidates can be subtracted: a paired comparison.
@@ -104,32 +114,51 @@ def resample(
     losses = -logp[np.arange(len(truth)), truth].astype(float)
     _, group = np.unique(groups, return_inverse=True)
     count = int(group.max()) + 1
-    weight = text_weights(groups)
-    per_group = csr_array((weight, (group, cells)), shape=(count, classes * classes))
-    loss_per_group = np.bincount(group, weight * losses, count)
+    # One row for each part and confusion, one for its loss, one for its size; one column for each text. A resample is a
+    # column of draws, so that all resamples of all parts are one sparse product.
+    height = classes * classes + 2
+    entries = []
+    for number, part in enumerate(parts):
+        rows = np.flatnonzero(part)
+        weight = text_weights(groups[rows])
+        loss, size = np.full(len(rows), classes * classes), np.full(len(rows), classes * classes + 1)
+        for row, value in ((cells[rows], weight), (loss, weight * losses[rows]), (size, weight)):
+            entries.append((value, number * height + row, group[rows]))
+    values, row, column = (np.concatenate(part) for part in zip(*entries, strict=True))
+    table = csr_array((values, (row, column)), shape=(len(parts) * height, count))
 
-    def evaluate(weights: Array) -> dict[str, Array]:
-        confusion = (per_group.T @ weights.T).T.reshape(-1, classes, classes)
-        values = {name: metric(confusion) for name, metric in metrics(ordered).items()}
-        values["nll"] = weights @ loss_per_group / weights.sum(1)
-        return values
+    def evaluate(draws: Array) -> list[dict[str, Array]]:
+        """``draws``: (texts, resamples), how often each text was drawn."""
+        sums = (table @ draws).T.reshape(-1, len(parts), height)
+        found = []
+        for number in range(len(parts)):
+            confusion = sums[:, number, :-2].reshape(-1, classes, classes)
+            values = {name: metric(confusion) for name, metric in metrics(ordered).items()}
+            found.append(values | {"nll": sums[:, number, -2] / sums[:, number, -1]})
+        return found
 
     rng = np.random.default_rng(seed)
-    drawn: dict[str, list[Array]] = {}
+    drawn: list[dict[str, list[Array]]] = [{} for _ in parts]
     for begin in range(0, resamples, CHUNK):
-        size = min(CHUNK, resamples - begin)
-        weights = rng.multinomial(count, np.full(count, 1 / count), size).astype(float)
-        for name, values in evaluate(weights).items():
-            drawn.setdefault(name, []).append(values)
-    whole = evaluate(np.ones((1, count)))
-    return {name: Resampled(float(values[0]), np.concatenate(drawn[name])) for name, values in whole.items()}
+        draws = rng.multinomial(count, np.full(count, 1 / count), min(CHUNK, resamples - begin))
+        for into, found in zip(drawn, evaluate(np.ascontiguousarray(draws.T, dtype=float)), strict=True):
+            for name, values in found.items():
+                into.setdefault(name, []).append(values)
+    return [
+        {name: Resampled(float(values[0]), np.concatenate(into[name])) for name, values in whole.items()}
+        for whole, into in zip(evaluate(np.ones((count, 1))), drawn, strict=True)
+    ]
 
 
 def score(
     truth: Array, logp: Array, groups: Array, ordered: bool, seed: int, resamples: int = 1000
 ) -> dict[str, dict[str, float]]:
     """metric -> {value, low, high}, the ends of its 95 % interval; arguments as of :func:`resample`."""
-    found = resample(truth, logp, groups, ordered, seed, resamples)
+    return intervals(resample(truth, logp, groups, ordered, seed, resamples))
+
+
+def intervals(found: dict[str, Resampled]) -> dict[str, dict[str, float]]:
+    """metric -> {value, low, high}, the ends of its 95 % interval."""
     return {
         name: {"value": metric.value, "low": metric.interval()[0], "high": metric.interval()[1]}
         for name, metric in found.items()

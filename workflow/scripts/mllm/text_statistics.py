@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from mllm.cli import Failure
+from mllm.columns import STATISTICS
 from mllm.reviews import SLICE, in_slices
 
 NEGATIONS = (
@@ -20,33 +21,15 @@ NEGATIONS = (
 EMPHASIS = r"[!?]{2,}|\.{3,}|…|[:;=]-?[()DP]"
 SENTENCE_END = r"[.!?…]+[\"'”’)]*(?:\s|$)"
 
-STATISTICS = {
-    "characters": "characters, spaces included",
-    "words": "runs of anything but white space",
-    "sentences": "ends of sentences: . ! ? or … before white space or the end; at least one",
-    "readability": "automated readability index (Senter and Smith 1967): school grade; letters, digits, words, sentences",
-    "capitals": "share of capital letters among letters",
-    "exclamations": "exclamation marks",
-    "negations": "words such as no, never, don't",
-    "emphasis": "repeated ! and ?, runs of dots, emoticons",
-    "tokens": "tokens of the base's tokenizer, uncut",
-}
-"""Column -> what it counts."""
 
-
-def statistics(reviews: pl.DataFrame) -> pl.DataFrame:
-    """review_id and all of STATISTICS but the tokens.
-
-    Args:
-        reviews: with review_id and review.
-    """
-    return pl.concat(in_slices(reviews.select("review_id", "review"), _of_slice))
+def statistics(texts: pl.Series) -> pl.DataFrame:
+    """One row per text: all of STATISTICS but the tokens."""
+    return pl.concat(in_slices(texts.to_frame("review"), _of_slice))
 
 
 def _of_slice(part: pl.DataFrame) -> pl.DataFrame:
     text = pl.col("review")
     counted = part.select(
-        "review_id",
         characters=text.str.len_chars(),
         words=text.str.count_matches(r"\S+"),
         sentences=text.str.count_matches(SENTENCE_END).clip(1),
@@ -61,7 +44,7 @@ def _of_slice(part: pl.DataFrame) -> pl.DataFrame:
     index = 4.71 * (pl.col("letters") + pl.col("digits")) / words + 0.5 * words / pl.col("sentences") - 21.43
     return counted.with_columns(
         readability=index.round(2), capitals=(pl.col("uppercase") / pl.col("letters").clip(1)).round(4)
-    ).select("review_id", *(name for name in STATISTICS if name != "tokens"))
+    ).select(name for name in STATISTICS if name != "tokens")
 
 
 def token_counts(texts: pl.Series, model: Path) -> pl.Series:

@@ -1,0 +1,20 @@
+"""Columns of the review tables, by what they are for. Without any import, since every start of Snakemake reads it."""
+
+BUILT_IN = ("id", "drug", "condition", "review", "rating", "date", "useful_count")
+# Columns of data/reviews.parquet that can define a slice or a task; other tables add their own.
+SLICEABLE = ("condition", "drug", "rating", "year", "useful_count")
+STATISTICS = {
+    "characters": "characters, spaces included",
+    "words": "runs of anything but white space",
+    "sentences": "ends of sentences: . ! ? or … before white space or the end; at least one",
+    "readability": "automated readability index (Senter and Smith 1967): school grade; letters, digits, words, sentences",
+    "capitals": "share of capital letters among letters",
+    "exclamations": "exclamation marks",
+    "negations": "words such as no, never, don't",
+    "emphasis": "repeated ! and ?, runs of dots, emoticons",
+    "tokens": "tokens of the base's tokenizer, uncut",
+}
+"""Column -> what it counts."""
+
+# Names that a column of a table of your own cannot have.
+TAKEN = ("review_id", "file", "line", "group", "year", "reason", "split", "label", *STATISTICS)
