@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 import time
 
 import jsonschema
@@ -64,6 +65,10 @@ BAD = [
     (
         {"data": {"source": "local", "train": "a", "test": "b", "columns": {"review": "t", "group": "g"}}},
         ["data.columns.group", "taken"],
+    ),
+    (
+        {"data": {"source": "local", "train": "a", "test": "b", "columns": {"review": "t", "label_x": "g"}}},
+        ["data.columns.label_x", "taken"],
     ),
     (
         {"data": {"source": "local", "train": "a", "test": "b", "columns": {"review": "t"}}},
@@ -162,6 +167,45 @@ def test_shipped_experiments_are_good(name):
     experiment = config.parse(raw)
     assert len(grid.build(experiment).merges) >= 5
     assert {m.method for m in experiment.merges} >= {"linear", "slerp", "ties", "dare_linear", "dare_ties"}
+
+
+def test_the_tables_in_the_documentation_are_good():
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.S)
+    assert len(blocks) == 3
+    for block in blocks:
+        raw = {**DEMO, **yaml.safe_load(block), "experts": [{"name": "part", "parts": 3}]}
+        raw["merges"], raw["blends"] = [{"method": "linear", "members": ["part-*"]}], []
+        experiment = config.parse(raw)
+        assert list(grid.build(experiment).bases) == [experiment.tasks[0].name]
+
+
+def test_several_tasks_have_bases_and_merges_of_their_own():
+    raw = {
+        **DEMO,
+        "tasks": [{"name": "mood", "label": "sentiment"}, {"name": "stars", "label": "rating"}],
+        "experts": [{"name": "m", "parts": 2, "task": "mood"}, {"name": "s", "parts": 2, "task": "stars", "cap": 9}],
+        "merges": [{"method": "ties", "members": ["m-*"], "density": 0.5}, {"method": "linear", "members": ["s-*"]}],
+        "blends": [{"method": "soft_vote", "members": ["m-*", "base-mood"]}],
+        "references": [{"name": "words", "model": "tfidf", "task": "stars"}],
+    }
+    built = grid.build(config.parse(raw))
+    assert built.bases == {"mood": "base-mood", "stars": "base-stars"}
+    assert built.training["s-1"]["start"] == "base-stars" and built.training["s-1"]["part"]["cap"] == 9
+    by_kind = {(c.kind, c.task) for c in built.candidates.values()}
+    assert {("merge", "mood"), ("merge", "stars"), ("blend", "mood"), ("reference", "stars")} <= by_kind
+    (ties,) = (r for r in built.merges.values() if r.method == "ties")
+    assert ties.base == "base-mood"
+
+    raw["experts"][0]["name"], raw["merges"][0]["members"] = "b", ["b*"]  # bases are no members of merges
+    raw["blends"] = []
+    assert any(r.members == ("b-0", "b-1") for r in grid.build(config.parse(raw)).merges.values())
+    raw["experts"][0]["name"], raw["blends"] = "m", [{"method": "soft_vote", "members": ["m-*"]}]
+    raw["merges"][0]["members"] = ["m-0", "s-0"]
+    raw["blends"][0]["members"] = ["m-0", "words"]
+    with pytest.raises(config.ExperimentError) as caught:
+        config.parse(raw)
+    assert [p.split(":")[0] for p in caught.value.problems] == ["merges[0].members", "blends[0].members"]
+    assert "m-0 (mood), s-0 (stars)" in caught.value.problems[0]
 
 
 def test_schema_file_is_up_to_date_and_agrees_with_the_model():

@@ -128,7 +128,7 @@ def test_the_script_on_real_rows(real_rows, tmp_path):
     texts = {n: {" ".join(t.lower().split()) for t in part["review"]} for n, part in parts.items()}
     assert not texts["train"] & texts["valid"] and not (texts["train"] | texts["valid"]) & texts["test"]
     repairs = pl.read_csv(data / "repairs.csv")
-    leak = repairs.filter(pl.col("what").str.contains("also in train"))["rows"].item()
+    leak = repairs.filter(pl.col("what").str.contains("also in the train"))["rows"].item()
     everything = pl.read_parquet(data / "reviews.parquet")
     by_file = {f: everything.filter(pl.col("file") == f)["review"].to_list() for f in ("train", "test")}
     in_train = {" ".join(t.lower().split()) for t in by_file["train"]}

@@ -93,7 +93,10 @@ def test_conditions(tmp_path):
     [
         (GOOD.encode() + b"2\tD\tPain\tcaf\xe9\t9.0\tMay 20, 2012\t0\r\n", r"raw\.tsv, line 3: byte 0xe9 .* not UTF-8"),
         (b'2\tD\tPain\t"""never closed\t9.0\tMay 20, 2012\t0\r\n', r"raw\.tsv"),
-        (b"2\tD\tPain\ttext\t9.0\tMay 20, 2012\t0\textra\r\n", r"raw\.tsv: not a table separated by tabs"),
+        (
+            b"2\tD\tPain\ttext\t9.0\tMay 20, 2012\t0\textra\r\n",
+            r"raw\.tsv, line 2: a row of 8 fields, the header has 7",
+        ),
     ],
 )
 def test_damaged_files(tmp_path, content, message):
@@ -159,7 +162,7 @@ def test_druglib_yelp_and_imdb_are_expressible_without_code(tmp_path):
         "id": [""], "drug": ["urlDrugName"], "rating": ["rating"], "condition": ["condition"],
         "review": ["benefitsReview", "sideEffectsReview", "commentsReview"], "effectiveness": ["effectiveness"],
     }  # fmt: skip
-    kept, _, _ = reviews.clean(raw_tables.read_raw(tmp_path / "druglib.tsv", columns), "train", quoted=False)
+    kept, _, _ = reviews.clean(raw_tables.read_raw(tmp_path / "druglib.tsv", columns), "train", official=False)
     row = kept.row(0, named=True)
     assert row["review"] == "slowed it\n\ncough, dizzy"
     assert (row["review_id"], row["effectiveness"], row["date"]) == (2202, "Highly Effective", None)
@@ -168,23 +171,73 @@ def test_druglib_yelp_and_imdb_are_expressible_without_code(tmp_path):
         'stars,text,date\n5.0,"Great tacos, ""really""",2016-03-09\n1.0,Awful,2018-01-02\n'
     )
     columns = {"review": ["text"], "stars": ["stars"], "date": ["date"]}
-    kept, _, _ = reviews.clean(raw_tables.read_raw(tmp_path / "yelp.csv", columns), "train", 7, quoted=False)
-    assert kept["stars"].to_list() == [5.0, 1.0] and kept["review_id"].to_list() == [7, 8]
+    kept, _, _ = reviews.clean(raw_tables.read_raw(tmp_path / "yelp.csv", columns), "train", 7, official=False)
+    assert reviews.typed(kept)["stars"].to_list() == [5.0, 1.0] and kept["review_id"].to_list() == [7, 8]
     assert kept["review"][0] == 'Great tacos, "really"' and kept["rating"].to_list() == [None, None]
     assert kept["year"].to_list() == [2016, 2018]
 
     (tmp_path / "twice.csv").write_text("text,stars\nsame words,5\nother words,5\nsame words,5\nsame words,4\n")
     kept, rejected, _ = reviews.clean(
-        raw_tables.read_raw(tmp_path / "twice.csv", {"review": ["text"], "stars": ["stars"]}), "train", quoted=False
+        raw_tables.read_raw(tmp_path / "twice.csv", {"review": ["text"], "stars": ["stars"]}), "train", official=False
     )
     assert kept["line"].to_list() == [2, 3, 5] and rejected.select("line", "reason").rows() == [(4, "row stands twice")]
 
     (tmp_path / "imdb.csv").write_text('review,sentiment\n"One.<br /><br />Two & three",positive\nDull,negative\n')
     columns = {"review": ["review"], "sentiment": ["sentiment"]}
-    kept, _, counts = reviews.clean(raw_tables.read_raw(tmp_path / "imdb.csv", columns), "train", quoted=False)
+    kept, _, counts = reviews.clean(raw_tables.read_raw(tmp_path / "imdb.csv", columns), "train", official=False)
     assert kept["review"][0] == "One.\n\nTwo & three" and counts["reviews_with_tags"] == 1
     task = {"name": "t", "column": "sentiment", "classes": {"bad": ["negative"], "good": ["positive"]}}
     assert kept.select(x=splits.label_expression(task, ["bad", "good"], kept.schema))["x"].to_list() == [1, 0]
+
+
+def test_a_row_means_the_same_whatever_its_neighbours(tmp_path):
+    """Slices are worked on apart: a line-break tag is a line break with and without another one nearby."""
+    texts = ["bad &lt;br /&gt; drug", "One.<br />Two"]
+    alone, beside = (
+        reviews.clean(pl.DataFrame({"line": range(len(t)), "review": t}), "x", official=False)[0]["review"][0]
+        for t in (texts[:1], texts)
+    )
+    assert alone == beside == "bad \n drug"
+
+
+def test_columns_of_one_s_own_have_one_type_over_all_files():
+    parts = [
+        reviews.clean(pl.DataFrame({"line": range(2), "review": ["aa", "bb"], "stars": s}), f, official=False)[0]
+        for f, s in (("train", ["5.0", "4.0"]), ("test", ["5", ""]))
+    ]
+    assert reviews.typed(pl.concat(parts))["stars"].to_list() == [5.0, 4.0, 5.0, None]
+    mixed = pl.concat(parts).with_columns(stars=pl.Series(["5.0", "n/a", "5", None]))
+    assert reviews.typed(mixed)["stars"].to_list() == ["5.0", "n/a", "5", None]
+
+
+def test_whole_numbers_written_otherwise_and_numbers_of_refused_rows(tmp_path):
+    body = '3.0\tD\tPain\t"""some"""\t\tMay 20, 2012\t7.0\r\n3\tD\tPain\t"""some"""\t9.0\tMay 20, 2012\tx\r\n'
+    kept, rejected, counts = cleaned(tmp_path, body)
+    assert kept.select("review_id", "useful_count").rows() == [(3, None)] and counts["useful_counts_unreadable"] == 1
+    assert rejected.select("review_id", "useful_count", "reason").rows() == [(3, 7, "rating is not 1 to 10")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\nfirst\nsecond,5\n", r"t\.csv, line 2: a row of 1 fields, the header has 2"),
+        ("a,b\nx,1\nfoo", r"t\.csv, line 3: a row of 1 fields"),
+        ("a,b\nx,1\nwell, then,5\n", r"t\.csv, line 3: a row of 3 fields.*without quotation marks"),
+        ('a,b\n"two\nlines",1\nlast\n', r"t\.csv, line 4: a row of 1 fields"),
+    ],
+)
+def test_rows_that_break_off_are_named(tmp_path, content, message):
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(Failure, match=message):
+        raw_tables.read_raw(tmp_path / "t.csv", {"review": ["a"], "stars": ["b"]})
+
+
+def test_values_are_found_whatever_their_type():
+    train = pl.DataFrame({"stars": [5.0, 4.5, None], "kind": ["1", "x", "y"], "group": [1, 2, 3]})
+    for where, rows in (({"stars": [5]}, 1), ({"stars": ["4.5", 5.0]}, 2), ({"kind": [1, "y"]}, 2)):
+        assert splits.select_part(train, {"where": where}).height == rows
+    with pytest.raises(Failure, match=r"where\.stars: no train review has 'many'; the most frequent are"):
+        splits.select_part(train, {"where": {"stars": ["many"]}})
 
 
 def test_labels_of_one_s_own_over_numbers_and_words():
@@ -193,8 +246,12 @@ def test_labels_of_one_s_own_over_numbers_and_words():
     found = frame.select(x=splits.label_expression(task, splits.label_map(frame, task), frame.schema))
     assert found["x"].to_list() == [0, 0, None, 1, None]
     assert not splits.is_ordered(task) and splits.is_ordered({**task, "ordered": True})
-    with pytest.raises(Failure, match="class 'high': no review has 4 in stars; the most frequent are"):
-        splits.check_values(frame, {**task, "classes": {"low": [1], "high": [4]}})
+    with pytest.raises(Failure, match="class 'high': no review has 4, 'x' in stars; the most frequent are") as caught:
+        splits.check_values(
+            frame, [{**task, "classes": {"low": [1, "1.0"], "high": [5, 4, "x"]}}], {"e": {"year": ["2008", 1999]}}
+        )
+    assert "experts: e: where.year: no review has 1999;" in str(caught.value)
+    assert "1.0 stands 2 times in classes" in str(caught.value)
 
 
 # ── Conditions ──
@@ -350,6 +407,7 @@ def test_a_random_split_keeps_texts_together_and_shares_of_classes_alike():
 
 def test_caps_are_per_class_and_seeded():
     train = table().with_columns(label_t=pl.when(pl.col("rating") <= 3).then(0).otherwise(1))
+    train = train.with_columns(rank=pl.lit(1), count=pl.lit(1))  # names that a user's column may have
     capped = splits.select_part(train, {"cap": 40, "seed": 3}, "t")
     assert dict(capped["label_t"].value_counts().iter_rows()) == {0: 40, 1: 40}
     shuffled = splits.select_part(train.sample(fraction=1, shuffle=True, seed=9), {"cap": 40, "seed": 3}, "t")

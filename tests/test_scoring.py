@@ -116,12 +116,14 @@ def test_slices_have_fifty_texts_and_are_never_of_the_answer():
         "condition": ["Pain" if i < 700 else "Acne" if i < 950 else "Gout" if i < 990 else None for i in range(rows)],
         "year": [2008 + i % 3 for i in range(rows)], "exclamations": [0] * 900 + list(range(100)),
     })  # fmt: skip
-    found = slices.slices(frame)
+    found = slices.slices(frame.with_columns(count=pl.lit("all")), "sentiment")
     assert [key for key in found if key[0] == "condition"] == [("condition", "Acne"), ("condition", "Pain")]
     assert [name for column, name in found if column == "year"] == ["2008", "2009", "2010"]
-    assert {column for column, _ in found} == {"condition", "year", "words", "exclamations"}
+    assert {column for column, _ in found} == {"condition", "year", "words", "exclamations", "count"}
     quarters = [mask for (column, _), mask in found.items() if column == "words"]
     assert len(quarters) == 4 and sum(mask.sum() for mask in quarters) == rows
+    of_conditions = {column for column, _ in slices.slices(frame, "condition")}
+    assert "rating" in of_conditions and "condition" not in of_conditions
     assert found["words", "≤ 49.75"].to_list() == (frame["words"] < 50).to_list()
 
 
@@ -165,7 +167,9 @@ def tables(tmp_path, **changes):
     predictions = pl.concat([frame.with_columns(split=pl.lit(s)) for s in ("valid", "test")])
     for split in ("valid", "test"):
         reviews.write_parquet(tmp_path / f"{split}.parquet")
-    write_json(tmp_path / "split.json", {"tasks": {"t": {"names": ["a", "b", "c"], "ordered": False}}})
+    write_json(
+        tmp_path / "split.json", {"tasks": {"t": {"names": ["a", "b", "c"], "ordered": False, "label": "sentiment"}}}
+    )
     changes.get("damage", lambda p: p)(predictions).write_parquet(tmp_path / "p.parquet")
     candidate = '{"candidate": "x", "kind": "expert", "method": "", "task": "t", "members": [], "parameters": {}}'
     return [

@@ -15,6 +15,7 @@ rule score:
     localrule: True
     params:
         code=code_digest("score"),
+        statistics=code_digest("clean_reviews"),  # slices follow them, though no training does
         candidate=lambda wildcards: json.dumps(GRID.candidates[wildcards.candidate].label()),
         seed=EXPERIMENT.seed,
     shell:

@@ -88,9 +88,10 @@ rule split_reviews:
         split=EXPERIMENT.split.model_dump_json(),
         seed=EXPERIMENT.seed,
         tasks=json.dumps([t.model_dump(exclude_none=True) for t in EXPERIMENT.tasks]),
+        wheres=json.dumps({e.name: e.where for e in EXPERIMENT.experts if e.where}),
     shell:
         "python workflow/scripts/split_reviews.py --reviews {input} --split {params.split:q}"
-        " --seed {params.seed} --tasks {params.tasks:q} --output $(dirname {output.split}) --log {log}"
+        " --seed {params.seed} --tasks {params.tasks:q} --wheres {params.wheres:q} --output $(dirname {output.split}) --log {log}"
 
 
 rule describe_reviews:

@@ -32,21 +32,22 @@ def main(arguments: argparse.Namespace) -> None:
         kept.append(good)
         rejected.append(bad)
         quality[file] = counts
-    # A column that is numbers in one file and text in the other is text.
-    table = pl.concat(kept, how="vertical_relaxed")
+    table = reviews.typed(pl.concat(kept))
     both = table.filter(pl.col("review_id").is_duplicated())
     if both.height:
         lines = ", ".join(f"{r['file']} line {r['line']}" for r in both.head(2).iter_rows(named=True))
         raise cli.Failure(
             f"{arguments.test}: id {both['review_id'][0]} stands in both files ({lines}); ids must be unique"
         )
-    table, quality["conditions_mended"] = reviews.mend_conditions(table)
-    cli.log.info("%s conditions were cut and are whole again", f"{quality['conditions_mended']['rows']:,}")
+    quality["conditions_mended"] = {"rows": 0, "names": {}, "left": {}}
+    if arguments.columns is None:  # what cut the conditions of the UCI files has not touched other tables
+        table, quality["conditions_mended"] = reviews.mend_conditions(table)
+        cli.log.info("%s conditions were cut and are whole again", f"{quality['conditions_mended']['rows']:,}")
     table = reviews.group_texts(table)
     table = table.hstack(text_statistics.statistics(table["review"]))
     quality["distinct_texts"] = table["group"].n_unique()
     quality["reviews"] = table.height
-    refused = pl.concat(rejected, how="vertical_relaxed")
+    refused = pl.concat(rejected)
     for frame, path in ((table, arguments.reviews), (refused, arguments.rejected)):
         with cli.whole(path) as partial:
             frame.write_parquet(partial, compression="lz4")

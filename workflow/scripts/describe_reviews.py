@@ -40,10 +40,8 @@ def main(arguments: argparse.Namespace) -> None:
         found.write_csv(partial, float_precision=4)
     with cli.whole(arguments.figures) as folder:
         figures.write(charts(known, found), folder, f"{known.height:,} reviews")
-    for row in found.filter(pl.col("what").str.contains("also in train")).iter_rows(named=True):
-        cli.log.info(
-            "%s test reviews (%.1f %%) stand in train too, word for word", f"{row['rows']:,}", 100 * row["share"]
-        )
+    for row in found.filter(pl.col("what").str.contains("also in the train")).iter_rows(named=True):
+        cli.log.info("%s test reviews (%.1f %%) stand in the train file too", f"{row['rows']:,}", 100 * row["share"])
 
 
 def charts(known: Any, found: Any) -> dict[str, Any]:

@@ -28,7 +28,9 @@ def main(arguments: argparse.Namespace) -> None:
         counts[split] = {"reviews": rows.height, "texts": rows["group"].n_unique()}
         # Nothing is chosen by slices: they are for the report, and of the test reviews alone.
         parts = (
-            slices.slices(rows.select("review_id").join(reviews, on="review_id", maintain_order="left"))
+            slices.slices(
+                rows.select("review_id").join(reviews, on="review_id", maintain_order="left"), labels["label"]
+            )
             if split == "test"
             else {}
         )

@@ -2,8 +2,10 @@
 
 import argparse
 import hashlib
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 from mllm import cli
 
@@ -14,8 +16,7 @@ def main(arguments: argparse.Namespace) -> None:
     from mllm import splits
 
     reviews = pl.read_parquet(arguments.reviews)
-    for task in arguments.tasks:
-        splits.check_values(reviews, task)
+    splits.check_values(reviews, arguments.tasks, arguments.wheres)
     first = arguments.tasks[0]
     stratum = None
     if arguments.split["mode"] == "random":
@@ -36,15 +37,33 @@ def main(arguments: argparse.Namespace) -> None:
         column = splits.label_expression(task, names, reviews.schema).alias(splits.label_column(name))
         parts = {split: frame.with_columns(column) for split, frame in parts.items()}
         counts = splits.check_classes(parts, name, names)
+        none = {split: int(frame[splits.label_column(name)].null_count()) for split, frame in parts.items()}
+        if any(none.values()):
+            cli.log.info("task %s: %s of the reviews have no label, and are left out", name, f"{sum(none.values()):,}")
         label = task.get("label") or task["column"]
-        tasks[name] = {"label": label, "names": names, "ordered": splits.is_ordered(task), "counts": counts}
+        tasks[name] = {
+            "label": label,
+            "names": names,
+            "ordered": splits.is_ordered(task),
+            "counts": counts,
+            "unlabelled": none,
+        }
     digests = {}
     for split, frame in parts.items():
         cli.log.info("%s: %s reviews", split, f"{frame.height:,}")
         with cli.whole(arguments.output / f"{split}.parquet") as partial:
             frame.write_parquet(partial, compression="lz4")
-            digests[split] = hashlib.sha256(partial.read_bytes()).hexdigest()
+        digests[split] = digest(frame)
     cli.write_json(arguments.output / "split.json", {**facts, "tasks": tasks, "sha256": digests})
+
+
+def digest(frame: Any) -> str:
+    """Of what trainings and predictions depend on: not of the statistics, which only slices are made of."""
+    from mllm.columns import STATISTICS
+
+    stream = io.BytesIO()
+    frame.select(c for c in frame.columns if c not in STATISTICS).write_ipc(stream)
+    return hashlib.sha256(stream.getvalue()).hexdigest()
 
 
 if __name__ == "__main__":
@@ -59,6 +78,9 @@ if __name__ == "__main__":
         type=json.loads,
         required=True,
         help="JSON list of {name, label, top} or {name, column, classes, ordered}",
+    )
+    parser.add_argument(
+        "--wheres", type=json.loads, default={}, help="expert -> {column: values}, to be checked; as JSON"
     )
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for {train,valid,test}.parquet and split.json"

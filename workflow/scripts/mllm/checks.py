@@ -56,7 +56,9 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     problems += data_problems(raw)
     for i, entry in enumerate(dicts(raw.get("merges"))):
         problems += [f"merges[{i}].{p}" for p in _merge_problems(entry, names)]
-        problems += _mixed_tasks(f"merges[{i}]", entry, task_of, "weights of different heads cannot be merged")
+        problems += _mixed_tasks(
+            f"merges[{i}]", entry, {n: task_of[n] for n in names}, "weights of different heads cannot be merged"
+        )
     for i, entry in enumerate(dicts(raw.get("experts"))):
         problems += [f"experts[{i}].{p}" for p in _expert_problems(entry, columns_of(raw))]
         problems += [f"experts[{i}].{p}" for p in _task_problems(entry, tasks)]
@@ -146,7 +148,7 @@ def _task_problems(entry: dict[str, Any], tasks: list[str]) -> list[str]:
 def _tasks_of(raw: dict[str, Any], experts: list[tuple[str, dict[str, Any]]], tasks: list[str]) -> dict[str, Any]:
     """Name -> task of everything that has predictions before merges and blends."""
     only = tasks[0] if len(tasks) == 1 else None
-    found: dict[str, Any] = {f"base-{task}": task for task in tasks} | {"base": only}
+    found: dict[str, Any] = {f"base-{task}": task for task in tasks} if len(tasks) > 1 else {"base": only}
     found |= {name: entry.get("task") or only for name, entry in experts}
     return found | {
         r["name"]: r.get("task") or only for r in dicts(raw.get("references")) if isinstance(r.get("name"), str)

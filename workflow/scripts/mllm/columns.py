@@ -17,4 +17,5 @@ STATISTICS = {
 """Column -> what it counts."""
 
 # Names that a column of a table of your own cannot have.
-TAKEN = ("review_id", "file", "line", "group", "year", "reason", "split", "label", *STATISTICS)
+TAKEN = ("review_id", "file", "line", "group", "year", "reason", "split", "label", "truth", *STATISTICS)
+TAKEN_PREFIXES = ("label_", "logp_")

@@ -13,6 +13,7 @@ from mllm.recipes import AnyMerge, Seed, Strict
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Value = str | int | float
 Positive = Annotated[int, Field(ge=1)]
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "kappa", "nll"]
 BASELINES = ("tfidf", "majority")
@@ -70,7 +71,7 @@ class Task(Strict):
     """Number of conditions (label: condition only)."""
     column: str | None = None
     """Column whose values make the classes."""
-    classes: Annotated[dict[str, Annotated[list[str | int], Field(min_length=1)]], Field(min_length=2)] | None = None
+    classes: Annotated[dict[str, Annotated[list[Value], Field(min_length=1)]], Field(min_length=2)] | None = None
     """Class -> values of the column; reviews with other values have no label in this task."""
     ordered: bool | None = None
     """Whether the classes, as written, have an order (with column; default false)."""
@@ -155,7 +156,7 @@ class Expert(Training):
     """At most this many reviews of each class, drawn by the experiment's seed."""
     parts: Annotated[int, Field(ge=2)] | None = None
     """Random equal shards: makes experts name-0, name-1, …"""
-    where: Annotated[dict[str, list[str | int]], Field(min_length=1)] | None = None
+    where: Annotated[dict[str, list[Value]], Field(min_length=1)] | None = None
     """Only reviews whose column has one of the values, for example condition: [Pain]."""
 
 

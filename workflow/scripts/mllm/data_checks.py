@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from mllm.columns import BUILT_IN, SLICEABLE, TAKEN
+from mllm.columns import BUILT_IN, SLICEABLE, TAKEN, TAKEN_PREFIXES
 from mllm.phrases import dicts, listed, nearest
 
 NEEDS = {"rating": "rating", "sentiment": "rating", "condition": "condition"}  # label -> column
@@ -26,7 +26,11 @@ def data_problems(raw: dict[str, Any]) -> list[str]:
     if mapped is not None:
         if "review" not in mapped:
             problems.append("data.columns.review: missing; the column, or columns, with the text")
-        problems += [f"data.columns.{c}: the name is taken; choose another" for c in mapped if c in TAKEN]
+        problems += [
+            f"data.columns.{c}: the name is taken; choose another"
+            for c in mapped
+            if c in TAKEN or c.startswith(TAKEN_PREFIXES)
+        ]
     if data.get("source") == "local" and data.get("test") is None and mode in ("official-clean", "official"):
         problems.append(f"data.test: missing; without a test file, split.mode must be random (it is {mode})")
     if split.get("test") is not None and mode != "random":

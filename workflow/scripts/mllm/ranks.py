@@ -5,6 +5,7 @@ On a machine without GPUs the same processes run on the CPU: that is how the tes
 
 import argparse
 import os
+import signal
 import socket
 import sys
 import time
@@ -42,6 +43,9 @@ def spread(main: Callable[[argparse.Namespace], None], arguments: argparse.Names
     try:
         start_processes(_process, (main, arguments, number, port), nprocs=number, start_method="spawn")
     except ProcessExitedException as error:
+        if error.exit_code < 0:
+            name = signal.Signals(-error.exit_code).name
+            raise Failure(f"process {error.error_index} of {number} was killed by {name}; too little memory?") from None
         sys.exit(error.exit_code or 1)
 
 

@@ -4,6 +4,7 @@ Nothing is repaired here; every row keeps the line of the file on which it start
 """
 
 import csv
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,12 +52,17 @@ def read_raw(path: Path, columns: Columns | None = None) -> pl.DataFrame:
         )
     except pl.exceptions.PolarsError as error:
         _check_utf8(path)
+        _check_fields(path, delimiter, header)
         raise Failure(
-            f"{path}: not a table separated by {DELIMITERS[delimiter]}s: {str(error).splitlines()[0]}"
+            f"{path}: not a table separated by {DELIMITERS[delimiter]}s ({str(error).splitlines()[0]}); a field that has"
+            f" quotation marks must stand in quotation marks, with its own doubled"
         ) from None
     if sum(block.count(b'"') for block in _blocks(path)) % 2:
         raise Failure(f"{path}: a quoted field is never closed; the file is cut or damaged (fetch it again)")
     frame.columns = header
+    # Where a row breaks off, its last fields are read as empty ones.
+    if len(header) > 1 and (frame[header[-1]] == "").any():
+        _check_fields(path, delimiter, header)
     breaks = pl.sum_horizontal(pl.col(c).str.count_matches("\n", literal=True) for c in frame.columns)
     starts = (breaks + 1).cum_sum().shift(1, fill_value=0) + 2
     return frame.select(starts.cast(pl.Int64).alias("line"), *(_joined(names).alias(c) for c, names in chosen.items()))
@@ -91,6 +97,26 @@ def _header(path: Path, first: bytes, columns: Columns | None) -> tuple[str, lis
         raise Failure(f"{path}, line 1: column {twice[0]!r} stands {header.count(twice[0])} times")
     unique = [name if header.count(name) == 1 else f"{name} #{i}" for i, name in enumerate(header)]
     return delimiter, unique, chosen
+
+
+def _check_fields(path: Path, delimiter: str, header: list[str]) -> None:
+    """Name the first row with more or fewer fields than the header, if there is one."""
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        rows = csv.reader(stream, delimiter=delimiter)
+        line = 1
+        for row in rows:
+            if row and len(row) != len(header):
+                raise Failure(
+                    f"{path}, line {line}: a row of {len(row)} fields, the header has {len(header)}: {_short(row)}; is the file"
+                    f" cut, or does a field with a {DELIMITERS[delimiter]} or a line break stand without quotation marks?"
+                )
+            line = rows.line_num + 1
+
+
+def _short(row: list[str]) -> str:
+    text = repr(row)
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _joined(names: list[str]) -> pl.Expr:

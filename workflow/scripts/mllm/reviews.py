@@ -41,7 +41,7 @@ def unescape(text: str) -> str:
 
 
 def clean(
-    raw: pl.DataFrame, file: str, first_id: int = 0, quoted: bool = True
+    raw: pl.DataFrame, file: str, first_id: int = 0, official: bool = True
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:
     """Repair and check the rows of one raw file.
 
@@ -49,23 +49,29 @@ def clean(
         raw: as from :func:`mllm.raw.read_raw`; of our columns only ``review`` is needed, others are kept as they are.
         file: ``train`` or ``test``, kept as a column.
         first_id: where there is no ``id`` column, rows are numbered from here.
-        quoted: whether each text stands in quotation marks of its own, as in the UCI files.
+        official: whether the file has the quirks of the UCI files: each text in quotation marks of its own, drug names
+            among the conditions.
 
     Returns:
         (kept rows, rejected rows with ``reason`` and ``line``, counts of what was found and done).
-        The columns of both: review_id, file, line, drug, condition, review, rating, date, year, useful_count, then others.
+        The columns of both: review_id, file, line, drug, condition, review, rating, date, year, useful_count, then others,
+        as text: see :func:`typed`.
     """
     known = set(raw.columns)
-    texts, repaired = _texts(raw["review"], quoted)
+    texts, repaired = _texts(raw["review"], official)
     condition, date = _by_value(raw, "condition", _condition), _by_value(raw, "date", _date)
-    debris = [c for c in condition.unique() if c and conditions.is_debris(c)]
+    debris = [c for c in condition.unique() if c and conditions.is_debris(c)] if official else []
+    useful = _whole(raw["useful_count"]) if "useful_count" in known else _nothing(raw.height, pl.Int64)
     counts: dict[str, Any] = {
         **repaired,
         "rows": raw.height,
         "conditions_with_span": _count(raw, "condition", pl.col("condition").str.contains(SPAN, literal=True)),
         "conditions_missing": _count(raw, "condition", pl.col("condition").str.strip_chars() == ""),
         "conditions_that_are_drugs": int(condition.is_in(debris).sum()),
-        "dates_unreadable": int(date.null_count()) if "date" in known else 0,
+        "dates_unreadable": _count(raw, "date", pl.lit(date.is_null()) & (pl.col("date").str.strip_chars() != "")),
+        "useful_counts_unreadable": _count(
+            raw, "useful_count", pl.lit(useful.is_null()) & (pl.col("useful_count").str.strip_chars() != "")
+        ),
     }
     rating = (
         raw["rating"].str.strip_chars().cast(pl.Float64, strict=False)
@@ -83,11 +89,11 @@ def clean(
         "rating": rating,
         "date": date,
         "year": date.dt.year(),
-        "useful_count": _whole(raw["useful_count"]) if "useful_count" in known else _nothing(raw.height, pl.Int64),
-        **{name: _typed(raw[name]) for name in raw.columns if name not in UCI and name != "line"},
+        "useful_count": useful,
+        **{name: _by_value(raw, name, _plain) for name in raw.columns if name not in UCI and name != "line"},
     })  # fmt: skip
     # A long text stands for itself in comparisons by 128 bits of it; numbers that were given here tell nothing.
-    hashed = [pl.col("review").hash(seed).alias(f"review_{seed}") for seed in (1, 2)]
+    hashed = [pl.col("review").hash(seed).alias(f"#{seed}") for seed in (1, 2)]
     same = [c for c in table.columns if c not in ("file", "line", "review") and (c != "review_id" or "id" in known)]
     twice = table.select(*same, *hashed).select(~pl.struct(pl.all()).is_first_distinct()).to_series()
     ids = table["review_id"]
@@ -102,9 +108,10 @@ def clean(
         .then(pl.lit(REASONS[3]))
         .when(twice)
         .then(pl.lit(REASONS[4]))
-        .when(~ids.is_first_distinct())
-        .then(pl.lit(REASONS[5]))
     )
+    # Of the rows that are good otherwise: a number is not taken by a row that is refused.
+    again = pl.col("reason").is_null() & ~pl.struct("review_id", "reason").is_first_distinct()
+    table = table.with_columns(reason=pl.when(again).then(pl.lit(REASONS[5])).otherwise("reason"))
     rejected = table.filter(pl.col("reason").is_not_null())
     kept = table.filter(pl.col("reason").is_null()).drop("reason").with_columns(pl.col("rating").cast(pl.Int8))
     reasons = rejected.group_by("reason").len().sort("reason")
@@ -129,12 +136,12 @@ def mend_conditions(reviews: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]
 
 
 def group_texts(reviews: pl.DataFrame) -> pl.DataFrame:
-    """Add ``group``: the id of the first review with the same text, case and white space aside.
+    """Add ``group``: the smallest id of the reviews with the same text, case and white space aside.
 
     One review stands under several drug names (brand and generic); a group must never straddle splits.
     """
     keys = pl.concat(in_slices(reviews.select("review_id", "review"), _keys))
-    return reviews.with_columns(keys.select(group=pl.col("review_id").first().over("k1", "k2")).to_series())
+    return reviews.with_columns(keys.select(group=pl.col("review_id").min().over("k1", "k2")).to_series())
 
 
 def _keys(part: pl.DataFrame) -> pl.DataFrame:
@@ -163,7 +170,6 @@ def _repaired(part: pl.DataFrame, quoted: bool) -> pl.DataFrame:
     part = part.with_columns(
         text.str.contains(ENTITY).alias(REPAIRS[0]),
         text.str.contains("\r", literal=True).alias(REPAIRS[2]),
-        text.str.contains(BREAK).alias(REPAIRS[3]),
         review=text.str.replace_all("\r", "", literal=True),
     )
     part = part.with_columns(
@@ -177,8 +183,10 @@ def _repaired(part: pl.DataFrame, quoted: bool) -> pl.DataFrame:
         rows = part["slow"].arg_true()
         plain = part["review"].gather(rows).map_elements(unescape, return_dtype=pl.String)
         part = part.with_columns(part["review"].scatter(rows, plain))
+    # Once all escapes are undone: each row by itself, whatever stands in its neighbours.
+    part = part.with_columns(text.str.contains(BREAK).alias(REPAIRS[3]))
     if part[REPAIRS[3]].any():
-        part = part.with_columns(text.str.replace_all(BREAK, "\n"))
+        part = part.with_columns(pl.when(REPAIRS[3]).then(text.str.replace_all(BREAK, "\n")).otherwise(text))
     part = part.with_columns(text.str.strip_chars())
     around = text.str.starts_with('"') & text.str.ends_with('"') & (text.str.len_bytes() > 1) & quoted
     bare = text.str.head(-1).str.tail(-1).str.strip_chars()
@@ -217,18 +225,25 @@ def _date(value: str) -> Any:
     return None
 
 
+def typed(reviews: pl.DataFrame) -> pl.DataFrame:
+    """Columns of one's own as numbers, where all values of all files are; else as text."""
+    known = {*UCI, "review_id", "file", "line", "year"}
+    return reviews.with_columns(_typed(reviews[c]) for c in reviews.columns if c not in known)
+
+
 def _typed(column: pl.Series) -> pl.Series:
-    """Numbers where all values are; else plain text, nothing for an empty cell."""
-    text = column.str.strip_chars()
-    filled = text.set(text == "", None)
     for kind in (pl.Int64, pl.Float64):
-        if filled.len() > filled.null_count() and filled.cast(kind, strict=False).null_count() == filled.null_count():
-            return filled.cast(kind)
-    return _by_value(filled.fill_null("").to_frame(column.name), column.name, _plain)
+        numbers = column.cast(kind, strict=False)
+        if numbers.null_count() == column.null_count() < column.len():
+            return numbers
+    return column
 
 
 def _whole(column: pl.Series) -> pl.Series:
-    return column.str.strip_chars().cast(pl.Int64, strict=False)
+    """Whole numbers, also written as 27.0; nothing where there is none."""
+    numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
+    exact = column.str.strip_chars().cast(pl.Int64, strict=False)
+    return exact.zip_with(exact.is_not_null() | (numbers != numbers.round()), numbers.cast(pl.Int64, strict=False))
 
 
 def _nothing(height: int, kind: Any) -> pl.Series:

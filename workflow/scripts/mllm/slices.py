@@ -5,23 +5,25 @@ import itertools
 import numpy as np
 import polars as pl
 
-from mllm.columns import SLICEABLE, STATISTICS
+from mllm.columns import SLICEABLE, STATISTICS, TAKEN_PREFIXES
 
 FEWEST = 50  # texts, or a slice's score says little
 MOST = 20  # values of one column, the most frequent ones
-NO_SLICES = ("rating", "review_id", "file", "line", "review", "date", "group", "split", "label", "truth")
+NO_SLICES = ("review_id", "file", "line", "review", "date", "group", "split", "label", "truth")
 
 
-def slices(rows: pl.DataFrame) -> dict[tuple[str, str], pl.Series]:
+def slices(rows: pl.DataFrame, label: str) -> dict[tuple[str, str], pl.Series]:
     """(column, what it says) -> which rows.
 
     Numbers of many different values are cut at their quartiles in ``rows``; of other columns each value is a slice.
-    Slices of fewer than FEWEST texts are left out, and so is the rating, which is the answer.
+    Slices of fewer than FEWEST texts are left out, and so is the column that holds the answer.
 
     Args:
         rows: scored reviews with ``group`` and the columns of data/test.parquet.
+        label: what the task's label is made of: rating, sentiment, condition or a column.
     """
-    columns = [c for c in rows.columns if c not in NO_SLICES and not c.startswith(("label_", "logp_"))]
+    answer = "rating" if label == "sentiment" else label
+    columns = [c for c in rows.columns if c not in (*NO_SLICES, answer) and not c.startswith(TAKEN_PREFIXES)]
     order = {name: i for i, name in enumerate((*SLICEABLE, *STATISTICS))}
     found = {}
     for column in sorted(columns, key=lambda c: (order.get(c, len(order)), c)):
@@ -43,7 +45,7 @@ def _quarters(values: pl.Series) -> list[tuple[str, pl.Series]]:
 
 def _values(values: pl.Series) -> list[tuple[str, pl.Series]]:
     name = values.name
-    counted = values.drop_nulls().value_counts().sort(["count", name], descending=[True, False]).head(MOST)
+    counted = values.drop_nulls().value_counts(name="#").sort(["#", name], descending=[True, False]).head(MOST)
     return [(str(v), (values == v).fill_null(False)) for v in sorted(counted[name].to_list())]
 
 

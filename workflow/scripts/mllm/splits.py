@@ -1,5 +1,7 @@
 """Train, validation and test, with no review text in two of them, and the labels of the tasks."""
 
+import contextlib
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -91,15 +93,10 @@ def label_map(train: pl.DataFrame, task: dict[str, Any]) -> list[Any]:
 def label_expression(task: dict[str, Any], names: list[Any], schema: pl.Schema) -> pl.Expr:
     """Class index of each review, from the columns of data/reviews.parquet."""
     if task.get("classes"):
-        values = {v: i for i, name in enumerate(names) for v in task["classes"][name]}
-        column = pl.col(task["column"])
-        if schema[task["column"]].is_numeric():
-            old: list[Any] = [float(v) for v in values]
-            return column.cast(pl.Float64).replace_strict(
-                old, list(values.values()), default=None, return_dtype=pl.Int64
-            )
-        old = [str(v) for v in values]
-        return column.cast(pl.String).replace_strict(old, list(values.values()), default=None, return_dtype=pl.Int64)
+        kind = schema[task["column"]]
+        column = pl.col(task["column"]).cast(pl.Float64 if kind.is_numeric() else pl.String)
+        index = {v: i for i, name in enumerate(names) for v in in_kind(kind, task["classes"][name])}
+        return column.replace_strict(list(index), list(index.values()), default=None, return_dtype=pl.Int64)
     if task["label"] == "rating":
         return (pl.col("rating") - 1).cast(pl.Int64)
     if task["label"] == "sentiment":
@@ -113,27 +110,60 @@ def is_ordered(task: dict[str, Any]) -> bool:
     return bool(task.get("ordered")) if task.get("classes") else task["label"] != "condition"
 
 
-def check_values(reviews: pl.DataFrame, task: dict[str, Any]) -> None:
-    """Refuse a class none of whose values occurs; the values that do are named.
+def in_kind(kind: Any, values: list[Any]) -> list[Any]:
+    """Values of an experiment file as a column holds them: 5, "5" and 5.0 are one number, and one word in text.
+
+    What is no number is left out of a column of numbers: it cannot occur there.
+    """
+    if not kind.is_numeric():
+        return [str(v) for v in values]
+    numbers = []
+    for value in values:
+        with contextlib.suppress(ValueError):
+            numbers.append(float(value))
+    return numbers
+
+
+def absent_values(column: pl.Series, values: list[Any]) -> list[Any]:
+    """Those of the values that the column does not have."""
+    known = set(column.drop_nulls().unique().to_list())
+    return [v for v in values if not known & set(in_kind(column.dtype, [v]))]
+
+
+def most_frequent(column: pl.Series) -> str:
+    """The values that stand most often in a column, for a message."""
+    return ", ".join(map(repr, column.drop_nulls().value_counts(sort=True, name="#").to_series().head(8)))
+
+
+def check_values(reviews: pl.DataFrame, tasks: list[dict[str, Any]], wheres: dict[str, dict[str, list[Any]]]) -> None:
+    """Refuse values of tasks and of experts' slices that no review has, before anything is trained.
 
     Raises:
-        Failure: a value is misspelt, or of another kind than the column.
+        Failure: with all that is wrong: misspelt values, values of two classes that are one number.
     """
-    if not task.get("classes"):
-        return
-    column = reviews[task["column"]]
-    known = set(column.drop_nulls().unique().to_list())
-    for name, values in task["classes"].items():
-        try:
-            found = [float(v) in known if column.dtype.is_numeric() else str(v) in map(str, known) for v in values]
-        except ValueError:
-            found = [False]
-        if not any(found):
-            examples = ", ".join(map(repr, column.drop_nulls().value_counts(sort=True)[task["column"]].head(8)))
-            raise Failure(
-                f"tasks: {task['name']}: class {name!r}: no review has {', '.join(map(repr, values))} in"
-                f" {task['column']}; the most frequent are {examples}"
-            )
+    problems = []
+    for task in tasks:
+        classes = task.get("classes") or {}
+        for name, values in classes.items():
+            absent = absent_values(reviews[task["column"]], values)
+            if absent:
+                problems.append(
+                    f"tasks: {task['name']}: class {name!r}: no review has {', '.join(map(repr, absent))} in"
+                    f" {task['column']}; the most frequent are {most_frequent(reviews[task['column']])}"
+                )
+        kind = reviews.schema[task["column"]] if classes else pl.String()
+        same = Counter(v for values in classes.values() for v in in_kind(kind, values))
+        problems += [f"tasks: {task['name']}: {v!r} stands {n} times in classes" for v, n in same.items() if n > 1]
+    for expert, where in wheres.items():
+        for column, values in where.items():
+            absent = absent_values(reviews[column], values)
+            if absent:
+                problems.append(
+                    f"experts: {expert}: where.{column}: no review has {', '.join(map(repr, absent))};"
+                    f" the most frequent are {most_frequent(reviews[column])}"
+                )
+    if problems:
+        raise Failure("\n".join(problems))
 
 
 def check_classes(parts: dict[str, pl.DataFrame], task: str, names: list[Any]) -> dict[str, dict[str, int]]:
@@ -150,7 +180,7 @@ def check_classes(parts: dict[str, pl.DataFrame], task: str, names: list[Any]) -
         if absent:
             raise Failure(
                 f"data/{name}.parquet: task {task!r} has no review of class {', '.join(absent)} among {part.height}; "
-                f"give more data, a larger split.valid, or a task with fewer classes"
+                f"give more data, {'' if name == 'train' else f'a larger split.{name}, '}or a task with fewer classes"
             )
     return counts
 
@@ -163,14 +193,12 @@ def select_part(train: pl.DataFrame, part: dict[str, Any], task: str | None = No
         mine = np.array_split(shuffled, part["of"])[part["shard"]]
         train = train.filter(pl.col("group").is_in(pl.Series(mine).implode()))
     for column, values in part.get("where", {}).items():
-        known = train[column].unique()
-        absent = [v for v in values if v not in known]
+        absent = absent_values(train[column], values)
         if absent:
-            examples = ", ".join(map(repr, train[column].drop_nulls().value_counts(sort=True)[column].head(8)))
             raise Failure(
-                f"experts: where.{column}: no train review has {absent[0]!r}; the most frequent are {examples}"
+                f"experts: where.{column}: no train review has {absent[0]!r}; the most frequent are {most_frequent(train[column])}"
             )
-        train = train.filter(pl.col(column).is_in(values))
+        train = train.filter(pl.col(column).is_in(in_kind(train[column].dtype, values)))
     if "cap" in part and task is not None:
         train = _capped(train, label_column(task), part["cap"], part["seed"])
     return train
@@ -179,9 +207,10 @@ def select_part(train: pl.DataFrame, part: dict[str, Any], task: str | None = No
 def _capped(train: pl.DataFrame, label: str, cap: int, seed: int) -> pl.DataFrame:
     """At most ``cap`` reviews of each class, drawn by ``seed`` whatever the order of the rows."""
     ids = train["review_id"].sort().to_numpy()
-    rank = pl.DataFrame({"review_id": ids, "rank": np.random.default_rng(seed).permutation(len(ids))})
-    ranked = train.join(rank, on="review_id", maintain_order="left")
-    return ranked.filter(pl.col("rank").rank("ordinal").over(label) <= cap).drop("rank")
+    # No column of a user's own can have this name.
+    order = pl.DataFrame({"review_id": ids, "#order": np.random.default_rng(seed).permutation(len(ids))})
+    drawn = train.join(order, on="review_id", maintain_order="left")
+    return drawn.filter(pl.col("#order").rank("ordinal").over(label) <= cap).drop("#order")
 
 
 def _empty(name: str, rows: int, facts: dict[str, Any]) -> str:

@@ -53,10 +53,12 @@ def _copy(source: Path, facts: list[str], copy: Callable[[Path, Path], object]) 
             fcntl.flock(lock, fcntl.LOCK_EX)  # many jobs start on a node at once; one of them copies
             if not target.exists():
                 shutil.rmtree(partial, ignore_errors=True)
-                copy(source, partial)
-                partial.rename(target)
+                try:
+                    copy(source, partial)
+                    partial.rename(target)
+                finally:  # under the lock, so that nobody else's copy goes
+                    shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         print(
             f"no copy of {source} in {cache} ({error.strerror or error}): going on with the original", file=sys.stderr
         )

@@ -131,7 +131,7 @@ def repairs(quality: dict[str, Any], split: dict[str, Any]) -> pl.DataFrame:
     mended = quality["conditions_mended"]
     for what, n in (("whole again", mended["rows"]), ("left so", sum(mended["left"].values()))):
         rows.append(("both", f"conditions cut, and {what}", n, n / total))
-    if split["test_rows"]:
+    if split["test_rows"] and split["mode"] != "random":
         leak = split["test_rows_also_in_train"]
-        rows.append(("test", "also in train, word for word", leak, leak / split["test_rows"]))
+        rows.append(("test", "text also in the train file", leak, leak / split["test_rows"]))
     return pl.DataFrame(rows, schema=["file", "what", "rows", "share"], orient="row")
