@@ -26,6 +26,8 @@ def spread(main: Callable[[argparse.Namespace], None], arguments: argparse.Names
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(number))))
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(seen.split(",")[:number])
     if number == 1:
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):  # left by whatever started this: nobody else is at work here
+            os.environ.pop(name, None)
         main(arguments)
         return
     import torch
