@@ -320,6 +320,17 @@ def test_preempted(prepared: Project, undisturbed: Project) -> None:
     for expert in there:
         assert "going on from" in (prepared.folder / f"results/faults/logs/train_expert/{expert}.log").read_text()
     same_results(prepared, undisturbed, "models")
+    # A prediction, requeued while it is at work: it starts again, and says the same.
+    target = "results/faults/predictions/shard-0.parquet"
+    second = Run(prepared, target)
+    predicting = lambda: [i for i, c in jobs("%i %k", "RUNNING") if c == "rule_predict_wildcards_shard-0"]  # noqa: E731
+    wait_for(lambda: predicting() and processes(predicting()[0]), "the prediction")
+    id_ = predicting()[0]
+    send(signal.SIGSTOP, id_)
+    subprocess.run(["scontrol", "requeue", id_], check=True)
+    second.end()
+    assert sum(submissions(second).values()) == 1
+    assert (prepared.folder / target).read_bytes() == (undisturbed.folder / target).read_bytes()
 
 
 def test_killed_snakemake(prepared: Project, undisturbed: Project) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from mllm.data_checks import columns_of, data_problems
+from mllm.data_checks import columns_of, data_problems, task_entry_problems, tasks_of
 from mllm.phrases import dicts, listed, names_in, nearest, repeated, show
 from mllm.recipes import METHODS, weight_errors
 
@@ -52,7 +52,7 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     ]
 
     names = [name for name, _ in experts]
-    task_of = _tasks_of(raw, experts, tasks)
+    task_of = tasks_of(raw, experts, tasks)
     problems += data_problems(raw)
     for i, entry in enumerate(dicts(raw.get("merges"))):
         problems += [f"merges[{i}].{p}" for p in _merge_problems(entry, names)]
@@ -61,10 +61,10 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
         )
     for i, entry in enumerate(dicts(raw.get("experts"))):
         problems += [f"experts[{i}].{p}" for p in _expert_problems(entry, columns_of(raw))]
-        problems += [f"experts[{i}].{p}" for p in _task_problems(entry, tasks)]
+        problems += [f"experts[{i}].{p}" for p in task_entry_problems(entry, tasks)]
     for i, entry in enumerate(dicts(raw.get("references"))):
         problems += [f"references[{i}].{p}" for p in _reference_problems(entry, models)]
-        problems += [f"references[{i}].{p}" for p in _task_problems(entry, tasks)]
+        problems += [f"references[{i}].{p}" for p in task_entry_problems(entry, tasks)]
     problems += _batch_problems(raw)
     for i, entry in enumerate(dicts(raw.get("blends"))):
         allowed = [*names, *names_in(raw.get("references")), *(bases[1:] if len(tasks) > 1 else RESERVED)]
@@ -134,25 +134,6 @@ def _expert_problems(entry: dict[str, Any], columns: list[str]) -> list[str]:
             if column not in columns:
                 problems.append(f"where.{column}: unknown column; allowed: {listed(columns)}{nearest(column, columns)}")
     return problems
-
-
-def _task_problems(entry: dict[str, Any], tasks: list[str]) -> list[str]:
-    task = entry.get("task")
-    if task is None and len(tasks) > 1:
-        return [f"task: missing; one of {listed(tasks)}"]
-    if isinstance(task, str) and tasks and task not in tasks:
-        return [f"task: found {task!r}, expected one of {listed(tasks)}{nearest(task, tasks)}"]
-    return []
-
-
-def _tasks_of(raw: dict[str, Any], experts: list[tuple[str, dict[str, Any]]], tasks: list[str]) -> dict[str, Any]:
-    """Name -> task of everything that has predictions before merges and blends."""
-    only = tasks[0] if len(tasks) == 1 else None
-    found: dict[str, Any] = {f"base-{task}": task for task in tasks} if len(tasks) > 1 else {"base": only}
-    found |= {name: entry.get("task") or only for name, entry in experts}
-    return found | {
-        r["name"]: r.get("task") or only for r in dicts(raw.get("references")) if isinstance(r.get("name"), str)
-    }
 
 
 def _mixed_tasks(where: str, entry: dict[str, Any], task_of: dict[str, Any], why: str) -> list[str]:

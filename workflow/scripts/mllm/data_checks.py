@@ -45,6 +45,26 @@ def data_problems(raw: dict[str, Any]) -> list[str]:
     return problems
 
 
+def task_entry_problems(entry: dict[str, Any], tasks: list[str]) -> list[str]:
+    """What is wrong with the task that an expert or reference names, or fails to name."""
+    task = entry.get("task")
+    if task is None and len(tasks) > 1:
+        return [f"task: missing; one of {listed(tasks)}"]
+    if isinstance(task, str) and tasks and task not in tasks:
+        return [f"task: found {task!r}, expected one of {listed(tasks)}{nearest(task, tasks)}"]
+    return []
+
+
+def tasks_of(raw: dict[str, Any], experts: list[tuple[str, dict[str, Any]]], tasks: list[str]) -> dict[str, Any]:
+    """Name -> task of everything that has predictions before merges and blends."""
+    only = tasks[0] if len(tasks) == 1 else None
+    found: dict[str, Any] = {f"base-{task}": task for task in tasks} if len(tasks) > 1 else {"base": only}
+    found |= {name: entry.get("task") or only for name, entry in experts}
+    return found | {
+        r["name"]: r.get("task") or only for r in dicts(raw.get("references")) if isinstance(r.get("name"), str)
+    }
+
+
 def _task_problems(entry: dict[str, Any], mapped: list[str] | None, columns: list[str]) -> list[str]:
     label, column, classes = entry.get("label"), entry.get("column"), entry.get("classes")
     problems = []

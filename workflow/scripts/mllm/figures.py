@@ -18,16 +18,9 @@ def bars(table: pl.DataFrame, x: str, y: str, title: str, *, label: str, colour:
     chart = chart.encode(
         x=alt.X(f"{x}:{kind}", title=label, sort=None, axis=alt.Axis(labelAngle=0, labelOverlap=True)),
         y=alt.Y(f"{y}:Q", title=None, axis=alt.Axis(format=".0%" if y == "share" else ",d")),
-        tooltip=[
-            alt.Tooltip(f"{c}:N" if table[c].dtype == pl.String else f"{c}:Q", format=_format(c)) for c in table.columns
-        ],
+        tooltip=_tooltip(table),
     )
-    if colour:
-        chart = chart.encode(
-            color=alt.Color(f"{colour}:N", sort=None, scale=alt.Scale(range=COLOURS), title=None),
-            xOffset=alt.XOffset(f"{colour}:N", sort=None),
-        )
-    return chart
+    return chart.encode(_colour(colour), xOffset=alt.XOffset(f"{colour}:N", sort=None)) if colour else chart
 
 
 def ranking(table: pl.DataFrame, name: str, value: str, title: str, *, colour: str | None = None) -> Any:
@@ -36,17 +29,21 @@ def ranking(table: pl.DataFrame, name: str, value: str, title: str, *, colour: s
     base = alt.Chart(data, title=title, width=WIDTH, height=max(120, 18 * table[name].n_unique())).encode(
         y=alt.Y(f"{name}:N", sort=None, title=None, axis=alt.Axis(labelLimit=280)),
         x=alt.X(f"{value}:Q", title=None, axis=alt.Axis(format=".0%" if value == "share" else ",d")),
-        tooltip=[
-            alt.Tooltip(f"{c}:N" if table[c].dtype == pl.String else f"{c}:Q", format=_format(c)) for c in table.columns
-        ],
+        tooltip=_tooltip(table),
     )
     if colour:
-        base = base.encode(
-            color=alt.Color(f"{colour}:N", sort=None, scale=alt.Scale(range=COLOURS), title=None),
-            yOffset=alt.YOffset(f"{colour}:N", sort=None),
-        )
+        base = base.encode(_colour(colour), yOffset=alt.YOffset(f"{colour}:N", sort=None))
     number = alt.Text("rows:Q" if "rows" in table.columns else f"{value}:Q", format=",d")
     return base.mark_bar() + base.mark_text(align="left", dx=3, fontSize=10).encode(text=number)
+
+
+def _colour(column: str) -> Any:
+    return alt.Color(f"{column}:N", sort=None, scale=alt.Scale(range=COLOURS), title=None)
+
+
+def _tooltip(table: pl.DataFrame) -> list[Any]:
+    kinds = {c: "N" if table[c].dtype == pl.String else "Q" for c in table.columns}
+    return [alt.Tooltip(f"{c}:{kind}", format=_format(c)) for c, kind in kinds.items()]
 
 
 def _format(column: str) -> str:

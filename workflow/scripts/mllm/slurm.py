@@ -26,6 +26,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from mllm import jobstep, preflight
 from mllm.accounting import count_jobs, efficiency_text, progress, write_efficiency
 from mllm.cli import write_json
+from mllm.console import tail
 from mllm.squeue import FAILED, alive, answer, cancel, find_orphans, queue, read
 
 POLL = (1.0, 15.0)  # seconds between two looks at the queue: after something happened, and at most
@@ -278,7 +279,7 @@ def worth_taking_over(orphan: dict[str, Any], job: Any) -> bool:
 
 def in_words(state: str, info: Any, usage: dict[str, Any] | None, row: dict[str, str] | None, log: Path | None) -> str:
     """Why a job failed, what it had asked for, where, and what to read."""
-    text = "\n".join(tail(Path(f)) for f in [*info.job.log, *([log] if log else [])])
+    text = "\n".join(line for f in [*info.job.log, *([log] if log else [])] for line in tail(Path(f)))
     asked = info.job.resources
     reason = FAILED[state]
     if "CUDA out of memory" in text or "torch.OutOfMemoryError" in text:
@@ -294,10 +295,3 @@ def in_words(state: str, info: Any, usage: dict[str, Any] | None, row: dict[str,
     node = (usage or {}).get("node") or (row or {}).get("nodes")
     where = f" on {node}" if node else ""
     return f"{info.job.name} {describe(info.job)} {reason}{where}: Slurm job {info.external_jobid}."
-
-
-def tail(path: Path, size: int = 4000) -> str:
-    try:
-        return path.read_text(errors="replace")[-size:]
-    except OSError:
-        return ""
