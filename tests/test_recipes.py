@@ -56,7 +56,93 @@ def test_a_point_written_twice_runs_once_and_is_counted():
         config.parse(changed(merges=[{"method": "slerp", "members": ["pain", "acne"], "t": [0.5, 0.5]}]))
     )
     assert len(built.merges) == 1
-    assert built.duplicates == 1
+    (twice,) = built.duplicates
+    assert twice.name == twice.same_as and twice.why == "written twice"
+
+
+TWO = ["acne", "pain"]
+SAME = [
+    ({"method": "slerp", "members": ["pain", "acne"], "t": 0}, "pain", "t = 0"),
+    ({"method": "slerp", "members": ["pain", "acne"], "t": 1.0}, "acne", "t = 1"),
+    ({"method": "nearswap", "members": ["pain", "acne"], "t": 0}, "pain", "t = 0"),
+    ({"method": "passthrough", "members": ["pain"]}, "pain", "passed through"),
+    ({"method": "linear", "members": TWO, "weight": {"pain": 2, "acne": 0}}, "pain", "all weight on one member"),
+    ({"method": "nuslerp", "members": TWO, "weight": {"pain": 0, "acne": 3}}, "acne", "all weight on one member"),
+    ({"method": "task_arithmetic", "members": TWO, "lambda": 0}, "base", "lambda = 0"),
+    ({"method": "della_linear", "members": TWO, "density": 0.5, "weight": 0}, "base", "weight = 0"),
+    ({"method": "ties", "members": TWO, "density": 0.5, "weight": 0.2},
+     {"method": "ties", "members": TWO, "density": 0.5}, "factor"),
+    ({"method": "ties", "members": TWO, "density": 0.5, "weight": {"pain": 1, "acne": 2}},
+     {"method": "ties", "members": TWO, "density": 0.5, "weight": {"pain": 0.5, "acne": 1}}, "factor"),
+    ({"method": "dare_linear", "members": TWO, "density": 1.0, "seed": 5},
+     {"method": "task_arithmetic", "members": TWO}, "density = 1"),
+    ({"method": "dare_ties", "members": TWO, "density": 1.0, "rescale": False},
+     {"method": "ties", "members": TWO, "density": 1.0, "normalize": False}, "density = 1"),
+    ({"method": "dare_linear", "convention": "paper", "members": TWO, "density": 1.0},
+     {"method": "dare_linear", "members": TWO, "density": 1.0}, "density = 1"),
+    ({"method": "breadcrumbs", "members": TWO, "density": 1.0, "gamma": 0, "lambda": 0.5},
+     {"method": "task_arithmetic", "members": TWO, "weight": 0.5}, "density = 1"),
+    ({"method": "task_arithmetic", "members": TWO, "weight": 3, "normalize": True},
+     {"method": "task_arithmetic", "members": TWO, "weight": 0.5}, "factor"),
+    ({"method": "task_arithmetic", "members": ["pain", "acne", "depression"],
+      "weight": {"pain": 1, "acne": 1, "depression": 0}}, {"method": "task_arithmetic", "members": TWO}, "left out"),
+    ({"method": "linear", "members": TWO, "weight": 7}, {"method": "linear", "members": TWO}, "factor"),
+    ({"method": "slerp", "members": ["pain", "acne"], "t": 0.25},
+     {"method": "slerp", "members": ["acne", "pain"], "t": 0.75}, "other way round"),
+    ({"method": "nuslerp", "members": TWO, "nuslerp_row_wise": True}, {"method": "nuslerp", "members": TWO}, ""),
+]  # fmt: skip
+NOT_THE_SAME = [
+    ({"method": "ties", "members": TWO, "density": 0.5, "normalize": False},
+     {"method": "ties", "members": TWO, "density": 0.5, "normalize": False, "weight": 0.2}),
+    ({"method": "dare_linear", "members": TWO, "density": 0.5, "seed": 1},
+     {"method": "dare_linear", "members": TWO, "density": 0.5, "seed": 2}),
+    ({"method": "ties", "members": TWO, "density": 1.0},
+     {"method": "ties", "members": TWO, "density": 1.0, "convention": "paper"}),
+    ({"method": "slerp", "members": ["pain", "acne"], "t": 0.25}, {"method": "slerp", "members": TWO, "t": 0.25}),
+    ({"method": "linear", "members": TWO}, {"method": "linear", "members": TWO, "out_dtype": "bfloat16"}),
+    ({"method": "linear", "members": TWO, "normalize": False}, {"method": "linear", "members": TWO}),
+    ({"method": "task_arithmetic", "members": TWO, "weight": {"pain": 1, "acne": -0.5}, "normalize": True},
+     {"method": "task_arithmetic", "members": TWO, "weight": {"pain": 1, "acne": -0.5}}),
+    ({"method": "ties", "members": TWO, "density": 0.5, "lambda": -0.5, "normalize": False},
+     {"method": "ties", "members": TWO, "density": 0.5, "weight": -0.5, "normalize": False}),
+    ({"method": "sce", "members": TWO, "select_topk": {"layers": [0.1, 0.9], "rest": 0.5}},
+     {"method": "sce", "members": TWO, "select_topk": {"layers": [0.9, 0.1], "rest": 0.5}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("entry", "same", "why"), SAME, ids=lambda v: str(v)[:40])
+def test_points_that_compute_what_another_computes_are_run_once(entry, same, why):
+    first = [same] if isinstance(same, dict) else []
+    built = grid.build(config.parse(changed(merges=[*first, entry])))
+    assert len(built.merges) == len(first)
+    (duplicate,) = built.duplicates
+    assert duplicate.same_as == (next(iter(built.merges)) if first else same)
+    assert why in duplicate.why
+    # Either way round.
+    if first:
+        assert len(grid.build(config.parse(changed(merges=[entry, *first]))).merges) == 1
+
+
+@pytest.mark.parametrize(("one", "other"), NOT_THE_SAME, ids=lambda v: str(v)[:40])
+def test_points_that_compute_something_else_are_all_run(one, other):
+    assert len(merges(one, other)) == 2
+
+
+def test_the_half_precision_copy_of_an_expert_is_not_the_expert():
+    (only,) = merges({"method": "slerp", "members": TWO, "t": 0, "out_dtype": "bfloat16"}).values()
+    assert only.parameters["out_dtype"] == "bfloat16"
+
+
+def test_values_that_do_not_vary_are_one_number():
+    spellings = [0.5, {"pain": 0.5, "acne": 0.5}, {"layers": [0.5, 0.5, 0.5], "rest": 0.5},
+                 {"pain": {"layers": [0.5, 0.5], "rest": 0.5}, "acne": 0.5}]  # fmt: skip
+    assert len({*merges(*({"method": "ties", "members": TWO, "density": d} for d in spellings))}) == 1
+
+
+def test_the_papers_conventions_are_methods_of_their_own():
+    found = merges({"method": "ties", "members": TWO, "density": 0.5, "convention": ["mergekit", "paper"]})
+    assert [r.method for r in found.values()] == ["ties", "ties_paper"]
+    assert all(name.startswith(r.method) for name, r in found.items())
 
 
 def test_slerp_keeps_the_order_of_its_end_points():

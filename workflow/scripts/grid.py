@@ -20,12 +20,14 @@ def main(arguments: argparse.Namespace) -> None:
         path = f"results/{experiment.name}/scores/{candidate.name}.json"
         state = "missing" if not Path(path).exists() else "stale" if plans.get(path) else "done"
         rows.append((state, candidate.name, candidate.kind, candidate.describe()))
+    states = [row[0] for row in rows[1:]]
+    rows += [("same", d.name, "merge", f"= {d.same_as}  ({d.why})") for d in built.duplicates]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())
-    states = [row[0] for row in rows[1:]]
     counts = ", ".join(f"{states.count(s)} {s}" for s in ("done", "stale", "missing"))
-    twice = f"; {built.duplicates} points written twice, run once" if built.duplicates else ""
+    number = len(built.duplicates)
+    twice = f"; {number} point{'s are' if number > 1 else ' is'} the same as another and not run" if number else ""
     print(f"\n{experiment.name}: {len(states)} candidates, {len(built.merges)} of them merges: {counts}{twice}")
 
 

@@ -2,32 +2,38 @@
 
 import argparse
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mllm import cli, staging
+from mllm import cli, machine, staging
 
 
 def main(arguments: argparse.Namespace) -> None:
     cli.offline()
+    machine.keep_freed_memory()
     cli.threads(1)
+    import torch
+
     from mllm import checkpoints, merging
 
     recipe = arguments.recipe
     folders = {name: arguments.models / name for name in (arguments.base, *recipe["members"])}
     read = {name: staging.near(folder) for name, folder in folders.items()}
     donor = read[arguments.base]
-    state = merging.merge(recipe, read, donor)
-    card = {
-        "kind": "merge", "recipe": recipe, "dtype": "float32",
-        "parents": {name: checkpoints.digest(read[name]) for name in read}, "versions": checkpoints.versions(),
-    }  # fmt: skip
-    text = merging.mergekit_yaml(recipe, folders)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    with cli.whole(arguments.output / "mergekit.yaml") as partial:
-        partial.write_text(text)
-    cli.write_json(arguments.output / "merge.json", card)
-    with cli.whole(arguments.output / "model") as folder:
-        merging.write(state, donor, folder, card)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with ThreadPoolExecutor(1) as beside, cli.whole(arguments.output / "model") as folder:
+        merge = merging.Merge(recipe, read, donor, device)
+        digests = {name: beside.submit(checkpoints.digest, parent) for name, parent in read.items()}
+        weights = merging.write_model(merge, donor, folder)
+        card = {
+            "kind": "merge", "recipe": recipe, "dtype": str(merge.out_dtype).removeprefix("torch."), "weights": weights,
+            "parents": {name: digest.result() for name, digest in digests.items()}, "device": merge.device,
+            "versions": checkpoints.versions(),
+        }  # fmt: skip
+        (folder / checkpoints.CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+        with cli.whole(arguments.output / "mergekit.yaml") as partial:
+            partial.write_text(merging.mergekit_yaml(merge, folders))
+        cli.write_json(arguments.output / "merge.json", card)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,11 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def check_whole(folder: Path) -> None:
+def check_whole(folder: Path) -> list[tuple[Path, dict[str, Any], int]]:
     """Refuse a checkpoint that was cut while it was written; reads the headers only.
+
+    Returns:
+        Each safetensors file with its header and the position at which its tensors begin.
 
     Raises:
         Failure: a file is missing, or shorter or longer than its header says.
@@ -44,6 +47,7 @@ def check_whole(folder: Path) -> None:
         raise Failure(
             f"{folder}: config.json is missing; the checkpoint is not whole (delete the folder and run again)"
         )
+    found = []
     for file in weight_files(folder):
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -62,6 +66,8 @@ def check_whole(folder: Path) -> None:
                 f"{file}: has {size:,} bytes, its header announces {8 + length + end:,}; "
                 f"it was cut while being written or copied (delete {folder} and run again)"
             )
+        found.append((file, header, 8 + length))
+    return found
 
 
 def read_state(folder: Path) -> "dict[str, torch.Tensor]":

@@ -1,17 +1,15 @@
 """What is wrong with an experiment file, in words: key, what was found, what is allowed, the nearest spelling."""
 
 import types
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from mllm.data_checks import columns_of, data_problems, task_entry_problems, tasks_of
+from mllm.merge_checks import match, member_problems, merge_problems
 from mllm.phrases import dicts, listed, names_in, nearest, repeated, show
-from mllm.recipes import METHODS, weight_errors
 
-RESERVED = ("base",)
+RESERVED = ("base",)  # the base's own name
 
 
 def shape_problems(error: ValidationError, raw: Any, model: type[BaseModel]) -> list[str]:
@@ -51,11 +49,16 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
         if name.endswith(".base")
     ]
 
+    problems += [
+        f"{name!r}: names the layers of a parameter that changes with depth; give the expert another name"
+        for name, _ in experts
+        if name == "layers"
+    ]
     names = [name for name, _ in experts]
     task_of = tasks_of(raw, experts, tasks)
     problems += data_problems(raw)
     for i, entry in enumerate(dicts(raw.get("merges"))):
-        problems += [f"merges[{i}].{p}" for p in _merge_problems(entry, names)]
+        problems += [f"merges[{i}].{p}" for p in merge_problems(entry, names)]
         problems += _mixed_tasks(
             f"merges[{i}]", entry, {n: task_of[n] for n in names}, "weights of different heads cannot be merged"
         )
@@ -69,14 +72,8 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     for i, entry in enumerate(dicts(raw.get("blends"))):
         allowed = [*names, *names_in(raw.get("references")), *(bases[1:] if len(tasks) > 1 else RESERVED)]
         problems += _mixed_tasks(f"blends[{i}]", entry, task_of, "they predict different labels")
-        problems += [f"blends[{i}].{p}" for p in _member_problems(entry.get("members"), allowed if names else [])[1]]
+        problems += [f"blends[{i}].{p}" for p in member_problems(entry.get("members"), allowed if names else [])[1]]
     return problems
-
-
-def match(patterns: Iterable[str], names: list[str]) -> list[str]:
-    """Names that the patterns stand for, in the order of the patterns, then of the names; each once."""
-    found = [n for p in patterns for n in (names if "*" in p else [p]) if fnmatchcase(n, p) and n in names]
-    return list(dict.fromkeys(found))
 
 
 def expert_names(raw: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -91,36 +88,6 @@ def expert_names(raw: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         else:
             result.append((name, entry))
     return result
-
-
-def _merge_problems(entry: dict[str, Any], experts: list[str]) -> list[str]:
-    method = METHODS.get(entry["method"]) if isinstance(entry.get("method"), str) else None
-    members, problems = _member_problems(entry.get("members"), experts)
-    if method and members and not problems:
-        if method.exactly and len(members) != method.exactly:
-            problems.append(
-                f"members: {entry['method']} takes exactly {method.exactly}, found {len(members)}: {listed(members)}"
-            )
-        elif method.exactly is None and len(members) < 2:
-            problems.append(f"members: found only {members[0]!r}, expected at least 2 experts")
-        weights = entry.get("weight", [])
-        for j, weight in enumerate(weights if isinstance(weights, list) else [weights]):
-            where = f"weight[{j}]" if isinstance(weights, list) else "weight"
-            problems += [f"{where}: {w}" for w in weight_errors(entry["method"], weight, members)]
-    return problems
-
-
-def _member_problems(patterns: Any, allowed: list[str]) -> tuple[list[str], list[str]]:
-    """The members that the patterns stand for, and what is wrong with the patterns."""
-    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns) or not allowed:
-        return [], []  # no list of names, or nothing known to compare them with: told elsewhere
-    problems = [
-        f"members: {p!r} matches none of {listed(allowed)}{nearest(p, allowed)}"
-        for p in patterns
-        if not any(fnmatchcase(n, p) for n in allowed)
-    ]
-    problems += [f"members: {p!r} stands {count} times" for p, count in repeated(patterns)]
-    return match(patterns, allowed), problems
 
 
 def _expert_problems(entry: dict[str, Any], columns: list[str]) -> list[str]:

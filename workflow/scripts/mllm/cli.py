@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -14,6 +15,8 @@ from typing import Any, TextIO, TypeVar
 
 log = logging.getLogger("mllm")
 T = TypeVar("T")
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no room left on the disk, or in one's quota
 
 _console: TextIO = sys.stderr
 
@@ -48,7 +51,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
     except Failure as failure:
         sys.exit(f"error: {failure}")
     except OSError as error:
-        if error.errno == 28:  # ENOSPC
+        if error.errno in FULL:
             where = Path(error.filename).parent if error.filename else Path.cwd()
             sys.exit(f"error: the disk is full: cannot write {error.filename or ''} (free some space in {where})")
         raise
@@ -122,7 +125,7 @@ def whole(path: Path) -> Iterator[Path]:
     except Exception as error:
         # Libraries tell of a full disk in words of their own (polars: "invalid thrift: transport error").
         free = shutil.disk_usage(path.parent).free
-        if isinstance(error, OSError) or free > 2**16:
+        if error.errno not in FULL if isinstance(error, OSError) else free > 2**16:
             raise
         raise Failure(f"the disk is full: cannot write {path} (free some space in {path.parent})") from error
     finally:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError
 
 from mllm.experiment_files import ExperimentError, combine
-from mllm.recipes import AnyMerge, Seed, Strict
+from mllm.methods import AnyMerge
+from mllm.parameters import Seed, Strict
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]

@@ -8,7 +8,8 @@ from typing import Any
 
 from mllm.checks import expert_names, match
 from mllm.config import Experiment, Reference, Training
-from mllm.recipes import Recipe, expand
+from mllm.parameters import is_layered
+from mllm.recipes import Recipe, expand, meaning
 
 TRAINING_KEYS = tuple(Training.model_fields)
 
@@ -46,6 +47,16 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Duplicate:
+    """A grid point that is another candidate in other words."""
+
+    name: str
+    same_as: str
+    """The candidate that stands for it."""
+    why: str
+
+
+@dataclass(frozen=True)
 class Grid:
     """All candidates by name, and how the trained ones are trained."""
 
@@ -58,8 +69,8 @@ class Grid:
     """Prepared checkpoint -> the task that its head is made for."""
     bases: dict[str, str]
     """Task -> the prepared checkpoint from which its experts start."""
-    duplicates: int
-    """Grid points that were written more than once, and run once."""
+    duplicates: list["Duplicate"]
+    """Grid points that compute what another candidate computes, and are not run again."""
 
     def of_kind(self, *kinds: str) -> list[Candidate]:
         return [c for c in self.candidates.values() if c.kind in kinds]
@@ -98,19 +109,24 @@ def build(experiment: Experiment) -> Grid:
         training[name] = {"start": bases[task], "part": part, **_hyper(entry, experiment.seed)}
     experts = list(training)
 
-    duplicates = 0
-    seen: dict[str, Recipe] = {}
+    duplicates: list[Duplicate] = []
+    written: set[str] = set()
+    seen = {f"copy {name}": name for name in [*bases.values(), *experts]}
     for merge in experiment.merges:
         members = match(merge.members, experts)
         task = task_of[members[0]]
         for recipe in expand(merge, members, experiment.seed, bases[task]):
-            name = recipe.name()
-            duplicates += name in seen
-            if name not in seen:
-                seen[name] = recipe
+            name, (key, why) = recipe.name(), meaning(recipe)
+            standing = seen.setdefault(key, name)
+            if standing != name:
+                duplicates.append(Duplicate(name, standing, why))
+            elif name in written:
+                duplicates.append(Duplicate(name, name, "written twice"))
+            else:
                 candidates.append(
                     Candidate(name, "merge", task, recipe.method, recipe.members, recipe.parameters, recipe)
                 )
+            written.add(name)
 
     task_of |= tasks | {r.name: experiment.task_of(r) for r in experiment.references}
     for blend in experiment.blends:
@@ -141,6 +157,8 @@ def _hyper(entry: Training, seed: int) -> dict[str, Any]:
 
 
 def _value(value: Any) -> str:
+    if is_layered(value):
+        return "→".join(f"{v:g}" for v in value["layers"]) + f" (rest {value['rest']:g})"
     if isinstance(value, dict):
-        return "/".join(f"{v:g}" for v in value.values())
+        return "/".join(map(_value, value.values()))
     return f"{value:g}" if isinstance(value, float) else str(value).lower()

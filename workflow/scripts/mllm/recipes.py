@@ -1,161 +1,16 @@
-"""Merge entries of an experiment file, and the recipes that their grids expand to.
-
-Names and defaults are mergekit's. A parameter that is a list spans the grid: one recipe per point.
-The ranges are stricter than mergekit's, which lets values outside them through silently.
-"""
+"""The recipes that merge entries expand to: canonical, named, and known to be the same where they are."""
 
 import hashlib
 import itertools
 import json
-import math
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, PlainValidator, WithJsonSchema
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from mllm.methods import entry_of
+from mllm.parameters import is_layered
+from mllm.task_vectors import MergeEntry
 
-T = TypeVar("T")
-
-
-class Strict(BaseModel):
-    """A part of the experiment file: no unknown key, no silent conversion of types, no NaN."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-class _ScalarOrList:
-    """Accept one value or a list of values; the JSON schema says so too."""
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        array = handler(core)
-        return {"anyOf": [array["items"], array]}
-
-
-Axis = Annotated[
-    list[T], Field(min_length=1), BeforeValidator(lambda v: v if isinstance(v, list) else [v]), _ScalarOrList
-]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Interpolation = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
-def _weight(value: Any) -> float | dict[str, float]:
-    numbers = list(value.values()) if isinstance(value, dict) and value else [value]
-    if not all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers):
-        raise ValueError("expected a finite number, or a map of member: finite number")
-    return {str(k): float(v) for k, v in sorted(value.items())} if isinstance(value, dict) else float(value)
-
-
-Weight = Annotated[
-    float | dict[str, float],
-    PlainValidator(_weight),
-    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "object", "additionalProperties": {"type": "number"}}]}),
-]
-
-
-class MergeEntry(Strict):
-    """What all merge methods have in common."""
-
-    members: Annotated[list[str], Field(min_length=1)]
-    """Experts to merge; `shard-*` stands for all whose names match."""
-
-    uses_base: ClassVar[bool] = True
-    random: ClassVar[bool] = False
-    exactly: ClassVar[int | None] = None
-
-    @classmethod
-    def axes(cls) -> list[str]:
-        """The parameters of the method, in the order in which the grid is spanned."""
-        return [name for name in cls.model_fields if name not in ("method", "members")]
-
-
-class Linear(MergeEntry):
-    """Weighted average of the members (Wortsman et al. 2022, arXiv 2203.05482)."""
-
-    method: Literal["linear"]
-    weight: Axis[Weight] = [1.0]
-    """One weight for all members, or a map member: weight; they are normalised to sum 1."""
-
-    uses_base: ClassVar[bool] = False
-
-
-class Slerp(MergeEntry):
-    """Spherical interpolation between exactly two members, tensor by tensor."""
-
-    method: Literal["slerp"]
-    t: Axis[Interpolation]
-    """0 is the first member, 1 the second."""
-
-    uses_base: ClassVar[bool] = False
-    exactly: ClassVar[int | None] = 2
-
-
-class TaskArithmetic(MergeEntry):
-    """Base plus the weighted sum of the members' task vectors (Ilharco et al. 2023, arXiv 2212.04089)."""
-
-    method: Literal["task_arithmetic"]
-    weight: Axis[Weight] = [1.0]
-    """Factor of each task vector: one number, or a map member: weight."""
-    lambda_: Axis[float] = Field([1.0], alias="lambda")
-    """Factor of the summed task vector."""
-    normalize: Axis[bool] = [False]
-    """Divide by the sum of the weights."""
-
-
-class Ties(MergeEntry):
-    """Trim, elect sign and merge (Yadav et al. 2023, arXiv 2306.01708), trimmed per tensor as mergekit does."""
-
-    method: Literal["ties"]
-    density: Axis[Fraction]
-    """Fraction of each task vector's entries that is kept."""
-    weight: Axis[Weight] = [1.0]
-    """Factor of each task vector: one number, or a map member: weight. Equal weights cancel while normalize is true."""
-    lambda_: Axis[float] = Field([1.0], alias="lambda")
-    """Factor of the merged task vector."""
-    normalize: Axis[bool] = [True]
-    """Divide by the sum of the agreeing members' weights."""
-
-
-class Dare(MergeEntry):
-    """Drop and rescale (Yu et al. 2024, arXiv 2311.03099), rescaled to the same L1 norm as mergekit does."""
-
-    density: Axis[Fraction]
-    """Probability of keeping an entry of a task vector."""
-    weight: Axis[Weight] = [1.0]
-    """Factor of each task vector: one number, or a map member: weight."""
-    lambda_: Axis[float] = Field([1.0], alias="lambda")
-    """Factor of the merged task vector."""
-    normalize: Axis[bool] = [False]
-    """Divide by the sum of the weights."""
-    rescale: Axis[bool] = [True]
-    """Rescale what is kept to the L1 norm of the whole."""
-    seed: Axis[Seed] | None = None
-    """Seeds of the random masks (default: the experiment's seed)."""
-
-    random: ClassVar[bool] = True
-
-
-class DareLinear(Dare):
-    """DARE's sparse task vectors, summed."""
-
-    method: Literal["dare_linear"]
-
-
-class DareTies(Dare):
-    """DARE's sparse task vectors under TIES' sign election."""
-
-    method: Literal["dare_ties"]
-
-
-METHODS: dict[str, type[MergeEntry]] = {
-    m.model_fields["method"].annotation.__args__[0]: m  # type: ignore[union-attr]
-    for m in (Linear, Slerp, TaskArithmetic, Ties, DareLinear, DareTies)
-}
-AnyMerge = Annotated[Linear | Slerp | TaskArithmetic | Ties | DareLinear | DareTies, Field(discriminator="method")]
+Scalars = list[float]
 
 
 @dataclass(frozen=True)
@@ -163,9 +18,11 @@ class Recipe:
     """What to merge and how, in canonical form: equal recipes are equal objects with equal names."""
 
     method: str
+    """As mergekit's registry names it; ``…_paper`` are ours, by the papers' conventions."""
     members: tuple[str, ...]
     parameters: dict[str, Any]
     base: str | None
+    """What plays mergekit's base_model: the experts' base, or the first member, or none."""
 
     def canonical(self) -> dict[str, Any]:
         """Plain JSON values that say all that determines the merge."""
@@ -178,12 +35,12 @@ class Recipe:
         the whole recipe makes it unique.
         """
         digest = hashlib.sha256(json.dumps(self.canonical(), sort_keys=True).encode()).hexdigest()
-        words = [f"{k}_per_member" if isinstance(v, dict) else f"{k}{_short(v)}" for k, v in self.telling().items()]
+        words = [f"{k}{_short(v)}" for k, v in self.telling().items()]
         return "-".join([self.method, *words, digest[:10]])
 
     def telling(self) -> dict[str, Any]:
         """The parameters that need saying: required ones, seeds, and those that differ from the method's defaults."""
-        fields = METHODS[self.method].model_fields
+        fields = entry_of(self.method).model_fields
         return {
             name: value
             for name, value in self.parameters.items()
@@ -194,42 +51,121 @@ class Recipe:
 def expand(entry: MergeEntry, members: list[str], default_seed: int, base: str = "base") -> list[Recipe]:
     """All points of one merge entry's grid.
 
-    Members are put into canonical (sorted) order, since the order changes DARE's masks under one
-    seed; for SLERP the order has a meaning and is kept.
+    Members are put into canonical (sorted) order, since the order changes random masks under one
+    seed; where the first one has a part of its own (SLERP), the order has a meaning and is kept.
     """
-    ordered = tuple(members if isinstance(entry, Slerp) else sorted(members))
+    ordered = tuple(members if entry.base == "first" else sorted(members))
     names = entry.axes()
     values = [getattr(entry, name) for name in names]
     values = [[default_seed] if v is None else v for v in values]
     public = [name.rstrip("_") for name in names]
-    return [
-        Recipe(
-            method=entry.method,  # type: ignore[attr-defined]
-            members=ordered,
-            parameters=dict(zip(public, point, strict=True)),
-            base=base if entry.uses_base else None,
-        )
-        for point in itertools.product(*values)
-    ]
+    found = []
+    for convention in getattr(entry, "convention", ["mergekit"]):
+        method = entry.method + ("_paper" if convention == "paper" else "")
+        for point in itertools.product(*values):
+            parameters = {k: _simple(v) for k, v in zip(public, point, strict=True)}
+            role = {"needed": base, "first": ordered[0], "refused": None, "optional": None}[entry.base]
+            role = base if parameters.get("use_base") else role
+            found.append(Recipe(method, ordered, parameters, role))
+    return found
 
 
-def weight_errors(method: str, weight: Any, members: list[str]) -> list[str]:
-    """What is wrong with one weight (a number or a map) for these members."""
-    if isinstance(weight, bool) or not isinstance(weight, int | float | dict):
-        return []
-    if isinstance(weight, dict):
-        unknown = [m for m in weight if m not in members]
-        missing = [m for m in members if m not in weight]
-        if unknown:
-            return [f"names {', '.join(map(repr, unknown))}, not among the members {', '.join(members)}"]
-        if missing:
-            return [f"gives no weight for {', '.join(missing)}; a map names every member"]
-        numbers = [v for v in weight.values() if isinstance(v, int | float)]
-    else:
-        numbers = [weight] * len(members)
-    if method == "linear" and math.isclose(sum(numbers), 0, abs_tol=1e-12):
-        return ["weights sum to 0, and linear divides by their sum (mergekit would write non-finite weights)"]
-    return []
+# ── Which recipes compute the same ──
+
+
+def meaning(recipe: Recipe) -> tuple[str, str]:
+    """What a recipe computes up to rounding, in one spelling for all that compute it, and what reduced it to that.
+
+    Returns:
+        A key, ``copy <name>`` where the outcome is one of the inputs; and the reason in words (empty: none was needed).
+    """
+    p = dict(recipe.parameters)
+    out = p.pop("out_dtype", "float32")
+    values, reasons = _reduced(recipe, p)
+    if isinstance(values, str):
+        return (values if out == "float32" else f"{values} {out}"), reasons
+    return json.dumps([*values, out], sort_keys=True), reasons
+
+
+def _reduced(recipe: Recipe, p: dict[str, Any]) -> tuple[Any, str]:
+    members = list(recipe.members)
+    weights = _per_member(p.get("weight"), members)
+    if "lambda" in p:
+        return _reduced_task_vectors(recipe, p, weights)
+    match recipe.method:
+        case "slerp" | "nearswap" if p["t"] == 0:
+            return f"copy {members[0]}", "t = 0"
+        case "slerp" if p["t"] == 1:
+            return f"copy {members[1]}", "t = 1"
+        case "slerp" if isinstance(p["t"], float) and members != sorted(members):
+            return ["slerp", sorted(members), {"t": _round(1 - p["t"])}], "the other way round"
+        case "passthrough" if p["scale"] == 1:
+            return f"copy {members[0]}", "passed through"
+        case "linear" | "multislerp" | "nuslerp" if weights:
+            normalized = recipe.method == "nuslerp" or p.get("normalize", p.get("normalize_weights"))
+            shares = [_round(w / sum(weights)) for w in weights] if normalized and sum(weights) else weights
+            if 1 in shares and sum(map(bool, shares)) == 1:
+                return f"copy {members[shares.index(1)]}", "all weight on one member"
+            p["weight"] = shares
+            if p.get("nuslerp_flatten"):
+                p.pop("nuslerp_row_wise")
+            return [recipe.method, members, p], "weights that differ by a factor" if shares != weights else ""
+    return [recipe.method, members, p], ""
+
+
+def _reduced_task_vectors(recipe: Recipe, p: dict[str, Any], weights: Scalars | None) -> tuple[Any, str]:
+    """Everything of the form base + lambda x combination of task vectors."""
+    method, members, reasons = recipe.method, list(recipe.members), []
+    elected = method.removesuffix("_paper") not in ("task_arithmetic", "dare_linear", "della_linear", "breadcrumbs")
+    if p["lambda"] == 0 or (weights and not any(weights)):
+        return f"copy {recipe.base}", "lambda = 0" if p["lambda"] == 0 else "weight = 0"
+    if p.get("density") == 1 and method != "ties_paper":
+        for name in ("density", "gamma", "epsilon", "rescale", "seed"):
+            p.pop(name, None)
+        plain = "ties" if elected else "task_arithmetic"
+        if method != plain:
+            reasons.append("density = 1")
+        method = plain
+    if not weights:
+        return [method, members, p], ", ".join(reasons)
+    if not all(weights) and "seed" not in p:
+        members = [m for m, w in zip(members, weights, strict=True) if w]
+        weights = [w for w in weights if w]
+        reasons.append("members of weight 0 left out")
+    before = weights
+    if p["normalize"] and (not elected or all(w > 0 for w in weights)):
+        weights = [w / sum(weights) for w in weights]
+    if isinstance(p["lambda"], float) and (not elected or (p["lambda"] > 0 and not p["normalize"])):
+        if not elected:
+            p["normalize"] = False
+        weights, p["lambda"] = [w * p["lambda"] for w in weights], 1.0
+    p["weight"] = [_round(w) for w in weights]
+    if p["weight"] != before:
+        reasons.append("weights that differ by a factor")
+    return [method, members, p], ", ".join(reasons)
+
+
+def _per_member(value: Any, members: list[str]) -> Scalars | None:
+    """One number for each member; none where a value changes with depth."""
+    values = (
+        [value[m] for m in members] if isinstance(value, dict) and not is_layered(value) else [value] * len(members)
+    )
+    return values if all(isinstance(v, float) for v in values) else None
+
+
+def _round(value: float) -> float:
+    """To 12 digits: what differs only by the rounding of 64-bit numbers is equal."""
+    return float(f"{value:.12g}")
+
+
+def _simple(value: Any) -> Any:
+    """A map whose members all have the same value is that value."""
+    same = (
+        isinstance(value, dict)
+        and not is_layered(value)
+        and all(v == next(iter(value.values())) for v in value.values())
+    )
+    return next(iter(value.values())) if same else value
 
 
 def _attribute(parameter: str) -> str:
@@ -237,6 +173,8 @@ def _attribute(parameter: str) -> str:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return "_per_layer" if is_layered(value) else "_per_member"
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
