@@ -60,6 +60,7 @@ grid: .venv/.ready ## print an experiment's grid and its state: make grid CONFIG
 .PHONY: bench
 bench: .venv/.ready ## measure (see benchmarks/README.md)
 	.venv/bin/python benchmarks/reviews.py --times 1 10
+	.venv/bin/python benchmarks/merging.py
 	.venv/bin/python benchmarks/dry_run.py
 	.venv/bin/python benchmarks/slurm_overhead.py
 
