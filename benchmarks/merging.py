@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 MEMBERS = ["a", "b", "c"]
-TWO = {"members": ["a", "b"]}
+TWO: dict[str, object] = {"members": ["a", "b"]}
 RECIPES: dict[str, dict[str, object]] = {
     "linear": {}, "slerp": {**TWO, "t": 0.4}, "nuslerp": TWO, "multislerp": {}, "karcher": {},
     "task_arithmetic": {"lambda": 0.5}, "ties": {"density": 0.3}, "dare_linear": {"density": 0.3},

@@ -41,7 +41,7 @@ def test_an_edit_reaches_exactly_the_scripts_that_use_the_module(scripts):
     assert [s for s in names if digest(s) != before[s]] == ["leaderboard", "score"]
     before = {s: digest(s) for s in names}
     edit(folder / "mllm/prediction.py", '"cpu": 4096', '"cpu": 2048')
-    assert {s for s in names if digest(s) != before[s]} == {"predict", "fit_baseline", "train_expert"}
+    assert {s for s in names if digest(s) != before[s]} == {"predict", "fit_baseline", "train_expert", "export"}
     before = {s: digest(s) for s in names}
     edit(folder / "mllm/cli.py", "> 10:", "> 20:")
     assert all(digest(s) != before[s] for s in names)

@@ -160,6 +160,7 @@ BAD = [
         {"merges__0": {**LINEAR, "method": "moe", "gate_mode": "hiden"}},
         ["merges[0].gate_mode", "did you mean 'hidden'"],
     ),
+    ({"merges__0": {**LINEAR, "method": "moe"}}, ["merges[0].method", "'gpt2'", "blend"]),
     ({"experts__0__name": "layers"}, ["'layers'", "changes with depth"]),
     ({"blends__0__members": ["nobody"]}, ["blends[0].members", "'nobody'"]),
     ({"blends__0__method": "softvote"}, ["blends[0].method", "did you mean 'soft_vote'"]),

@@ -1,6 +1,7 @@
 """The whole workflow under real Snakemake: the demonstration, what goes stale, what fails, what is said."""
 
 import json
+import os
 import re
 from collections import Counter
 
@@ -214,7 +215,7 @@ def test_a_dry_run_says_what_and_why(changed):
     lines = changed.snakemake("-n", *WITH_DEMO).splitlines()
     merge = [line for line in lines if line.startswith("merge ") and "seed9" in line]
     assert len(merge) == 1
-    assert "dare_ties  acne, depression, pain  density=0.9 weight=0.4 seed=9  ← missing" in merge[0]
+    assert "dare_ties  acne, depression, pain  weight=0.4 density=0.9 seed=9  ← missing" in merge[0]
     train = [line for line in lines if line.startswith("train_expert") and "←" in line]
     assert len(train) == 1
     assert "pain" in train[0]
@@ -249,7 +250,7 @@ def test_grid_prints_points_and_states(changed):
     assert [s for n, s in state.items() if n.startswith("slerp")] == ["missing", "done"]
     assert all(s == "stale" for n, s in state.items() if n.startswith(("ties", "dare", "linear", "task")))
     assert (
-        "20 candidates, 13 of them merges: 6 done, 13 stale, 1 missing; 1 points written twice, run once"
+        "20 candidates, 13 of them merges: 6 done, 13 stale, 1 missing; 1 point is the same as another and not run"
         in "\n".join(lines)
     )
 
@@ -257,8 +258,9 @@ def test_grid_prints_points_and_states(changed):
 def test_a_thousand_merges_are_planned(project):
     raw = experiment_files.read_yaml(ROOT / DEMO)
     raw["merges"] = [{"method": "ties", "members": ["pain", "acne"], "density": [i / 10 for i in range(1, 11)],
-                      "lambda": [i / 10 for i in range(1, 11)], "weight": [i / 10 for i in range(1, 11)]}]  # fmt: skip
+                      "lambda": [i / 100 for i in range(1, 101)], "weight": [1.0, 0.5]}]  # fmt: skip
     (project.folder / "config/large.yaml").write_text(yaml.safe_dump(raw))
+    # Equal weights cancel: of two thousand points, the second thousand is the first again.
     assert project.planned("--configfile", "config/large.yaml")["merge"] == 1000
 
 
@@ -316,22 +318,59 @@ def test_a_half_written_expert_fails_its_merges_alone(changed):
     assert changed.planned(*WITH_DEMO) == {"merge": 1, "predict": 1, "score": 1, "leaderboard": 1}
 
 
-def test_winners_are_kept_as_whole_models(changed):
+def test_winners_are_exported_whole_and_checked(changed):
+    """The experiment keeps none; asked for, each method's winner is there with its card, and predicts as it was scored."""
     results = changed.folder / "results/demo"
-    override = ("--config", "keep=winners")
-    assert changed.planned(*WITH_DEMO, *override) == {"leaderboard": 1, "keep_winners": 1}
-    changed.snakemake("--cores", "2", *WITH_DEMO, *override)
+    assert changed.planned("export", *WITH_DEMO) == {"export": 1}
+    changed.snakemake("export", "--cores", "2", *WITH_DEMO)
     board = pl.read_parquet(results / "leaderboard.parquet")
     winners = board.filter(pl.col("winner"))
     assert winners["method"].n_unique() == winners.height == 6
-    kept = {p.name for p in (results / "winners").iterdir() if not p.name.startswith(".")}
+    kept = {p.name for p in (results / "export").iterdir() if not p.name.startswith(".")}
     assert kept == set(winners["candidate"])
-    for name in kept:
-        model, _ = checkpoints.load_classifier(results / f"winners/{name}/model")
+    comparisons = pl.read_csv(results / "comparisons.csv")
+    for row in winners.iter_rows(named=True):
+        folder = results / "export" / row["candidate"]
+        model, _ = checkpoints.load_classifier(folder)
         assert model.config.id2label[0] == "negative"
-        card = json.loads((results / f"winners/{name}/merge.json").read_text())
-        assert card == json.loads((results / f"merges/{name}/merge.json").read_text())
-    assert not changed.planned(*WITH_DEMO, *override)
+        card = json.loads((folder / "model.json").read_text())
+        assert card == json.loads((results / f"merges/{row['candidate']}/merge.json").read_text())
+        assert card["weights"] == checkpoints.digest(folder)
+        _, heading, body = (folder / "README.md").read_text().split("---\n", 2)
+        heading = yaml.safe_load(heading)
+        assert {"merge", "mergekit", row["method"]} <= set(heading["tags"])
+        assert "license" not in heading and "made from scratch" in body  # it has no parent with a licence
+        (result,) = heading["model-index"][0]["results"]
+        values = {m["type"]: m["value"] for m in result["metrics"]}
+        assert values["macro_f1"] == pytest.approx(row["test_macro_f1"], abs=1e-4)
+        for rival in comparisons.filter(pl.col("candidate") == row["candidate"]).iter_rows(named=True):
+            assert f"| {rival['against']} ({rival['kind']}) | {rival['difference']:+.4f} |" in body
+        for parent, digest in card["parents"].items():
+            assert f"| {parent} |" in body and digest in body
+        assert re.search(r"the model gave 500 reviews .* \(largest difference [\d.e-]+\)", body)
+        assert (folder / "mergekit_config.yml").read_text().rstrip() in body
+    assert (
+        f"hf upload OWNER/NAME results/demo/export/{winners['candidate'][0]}"
+        in (results / "logs/export.log").read_text()
+    )
+    assert not changed.planned("export", *WITH_DEMO)
+
+
+def test_an_export_that_is_not_what_was_scored_is_refused(changed):
+    results = changed.folder / "results/demo"
+    winner = pl.read_parquet(results / "leaderboard.parquet").filter(pl.col("winner"))["candidate"][0]
+    file = results / f"merges/{winner}/merge.json"
+    stamp = file.stat()
+    before = file.read_text()
+    file.write_text(before.replace(json.loads(before)["weights"], "0" * 64))
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    out = changed.snakemake("export", "--cores", "2", *WITH_DEMO, ok=False)
+    assert (
+        f"{winner}: made again, the weights differ from those that were scored"
+        in out + (results / "logs/export.log").read_text()
+    )
+    assert not (results / "export").exists()
+    file.write_text(before)
 
 
 def test_all_merges_are_kept_where_the_experiment_says_so(changed):

@@ -59,8 +59,8 @@ def one_of(words):
 
 
 def other_than(words):
-    """Wildcard constraint: any file name but one of the words."""
-    return f"(?!(?:{one_of(words)})$)[^/]+"
+    """Wildcard constraint: any name but one of the words, of a folder or of a file with one of our endings."""
+    return rf"(?!(?:{one_of(words)})(?:/|\.(?:parquet|cost\.json)$|$))[^/]+"
 
 
 def checkpoint_of(wildcards):
@@ -151,6 +151,13 @@ def start_of(candidate):
     if candidate in GRID.training:
         return GRID.training[candidate]["start"]
     return candidate if candidate in GRID.starts else GRID.bases[GRID.candidates[candidate].task]
+
+
+def shape_of(candidate):
+    """Size of the model that a candidate's predictions need; a mixture of experts is at most all of its members."""
+    size = shape(start_of(candidate))
+    recipe = GRID.merges.get(candidate)
+    return size.times(len(recipe.members)) if recipe and recipe.method == "moe" else size
 
 
 def train_gpu_mb(wildcards):

@@ -61,6 +61,6 @@ rule report:
     input:
         rules.leaderboard.output,
         rules.describe_reviews.output,
-        "<results>/winners" if EXPERIMENT.keep == "winners" and GRID.merges else [],
+        "<results>/export" if EXPERIMENT.keep == "winners" and GRID.merges else [],
         expand("<results>/merges/{merge}/model", merge=GRID.merges) if EXPERIMENT.keep == "all" else [],
     localrule: True

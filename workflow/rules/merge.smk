@@ -1,19 +1,31 @@
 # One recipe, one merge, one fresh process.
-# in:  <results>/models/{base,<expert>}/ and the grid's recipes
+# in:  <results>/models/{base,<expert>}/ and the grid's recipes; train reviews for the routers of mixtures
 # out: <results>/merges/<merge>/{mergekit.yaml,merge.json,model/}; the weights go once they are scored, unless kept
 MERGED = directory("<results>/merges/{merge}/model")
+MIXTURES = [name for name, recipe in GRID.merges.items() if recipe.method == "moe"]
+
+
+def base_of_merge(wildcards):
+    return f"{RESULTS}/models/{GRID.bases[GRID.candidates[wildcards.merge].task]}"
+
+
+def members_of_merge(wildcards):
+    return [f"{RESULTS}/models/{m}" for m in GRID.merges[wildcards.merge].members]
 
 
 rule merge:
     input:
-        base=lambda wildcards: f"{RESULTS}/models/{GRID.bases[GRID.candidates[wildcards.merge].task]}",
-        members=lambda wildcards: [f"{RESULTS}/models/{m}" for m in GRID.merges[wildcards.merge].members],
+        base=base_of_merge,
+        members=members_of_merge,
     output:
         recipe="<results>/merges/{merge}/mergekit.yaml",
         card="<results>/merges/{merge}/merge.json",
         model=MERGED if EXPERIMENT.keep == "all" else temp(MERGED),
     log:
         "<logs>/merge/{merge}.log",
+    wildcard_constraints:
+        merge=other_than(MIXTURES),
+    threads: 1
     resources:
         mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), len(GRID.merges[wildcards.merge].members))),
         runtime=by_attempt(lambda wildcards: needs.merge_minutes(shape(), len(GRID.merges[wildcards.merge].members))),
@@ -26,23 +38,56 @@ rule merge:
         " --base $(basename {input.base}) --output $(dirname {output.card}) --log {log}"
 
 
-rule keep_winners:
+rule mix_experts:
+    input:
+        base=base_of_merge,
+        members=members_of_merge,
+        split="<results>/data/split.json",
+    output:
+        recipe="<results>/merges/{merge}/mergekit.yaml",
+        card="<results>/merges/{merge}/merge.json",
+        model=MERGED if EXPERIMENT.keep == "all" else temp(MERGED),
+    log:
+        "<logs>/mix_experts/{merge}.log",
+    wildcard_constraints:
+        merge=one_of(MIXTURES),
+    threads: 1
+    resources:
+        mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), 2 * len(GRID.merges[wildcards.merge].members))),
+        runtime=by_attempt(
+            lambda wildcards: needs.merge_minutes(shape(), 2 * len(GRID.merges[wildcards.merge].members))
+        ),
+    params:
+        code=code_digest("mix_experts"),
+        mergekit=machine.version("mergekit"),
+        recipe=lambda wildcards: json.dumps(GRID.merges[wildcards.merge].canonical()),
+    shell:
+        "python workflow/scripts/mix_experts.py --recipe {params.recipe:q} --models $(dirname {input.base})"
+        " --base $(basename {input.base}) --data $(dirname {input.split}) --output $(dirname {output.card}) --log {log}"
+
+
+# Made at the end where the experiment keeps its winners; on demand (`snakemake export`) always.
+rule export:
     input:
         leaderboard="<results>/leaderboard.parquet",
+        comparisons="<results>/comparisons.csv",
         models=expand("<results>/models/{model}", model=[*GRID.bases.values(), *names("expert")]),
         cards=expand("<results>/merges/{merge}/merge.json", merge=GRID.merges),
     output:
-        directory("<results>/winners"),
+        directory("<results>/export"),
     log:
-        "<logs>/keep_winners.log",
+        "<logs>/export.log",
+    threads: 1
     resources:
-        mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), len(names("expert")))),
+        mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), 2 * len(names("expert")))),
         runtime=by_attempt(60),
     params:
-        code=code_digest("keep_winners"),
-        merge=code_digest("merge"),
-        folders=lambda wildcards: [f"{RESULTS}/merges", f"{RESULTS}/models"],
+        code=code_digest("export"),
+        merge=[code_digest("merge"), code_digest("mix_experts")],
+        experiment=json.dumps(
+            {"name": EXPERIMENT.name, "seed": EXPERIMENT.seed, "data": {"source": EXPERIMENT.data.source}}
+        ),
         bases=json.dumps(GRID.bases),
     shell:
-        "python workflow/scripts/keep_winners.py --leaderboard {input.leaderboard} --merges {params.folders[0]}"
-        " --models {params.folders[1]} --bases {params.bases:q} --output {output} --log {log}"
+        "python workflow/scripts/export.py --results $(dirname {input.leaderboard}) --experiment {params.experiment:q}"
+        " --bases {params.bases:q} --threads {threads} --output {output} --log {log}"

@@ -21,11 +21,9 @@ rule predict:
         candidate=other_than([*BLENDS, *FITTED]),
     resources:
         gpu=gpu,
-        gpu_mb=by_attempt(
-            lambda wildcards: needs.predict_gpu_mb(shape(start_of(wildcards.candidate)), gpus_of(wildcards))
-        ),
-        mem_mb=by_attempt(lambda wildcards: needs.predict_mb(shape(start_of(wildcards.candidate)))),
-        runtime=by_attempt(lambda wildcards: needs.predict_minutes(shape(start_of(wildcards.candidate)), rows() // 4)),
+        gpu_mb=by_attempt(lambda wildcards: needs.predict_gpu_mb(shape_of(wildcards.candidate), gpus_of(wildcards))),
+        mem_mb=by_attempt(lambda wildcards: needs.predict_mb(shape_of(wildcards.candidate))),
+        runtime=by_attempt(lambda wildcards: needs.predict_minutes(shape_of(wildcards.candidate), rows() // 4)),
     params:
         code=code_digest("predict"),
         task=task_of,

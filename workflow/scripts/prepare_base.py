@@ -23,7 +23,9 @@ def main(arguments: argparse.Namespace) -> None:
             model, tokenizer = bases.from_scratch(spec, texts, names, arguments.seed, Path(scratch))
     else:
         model, tokenizer = bases.from_checkpoint(arguments.checkpoint, names, spec["max_length"], arguments.seed)
-    card = {"kind": "base", "family": spec["family"], "model": spec, "task": arguments.task, "seed": arguments.seed}
+    licence = bases.license_of(arguments.checkpoint) if arguments.checkpoint else None
+    card = {"kind": "base", "family": spec["family"], "model": spec, "task": arguments.task, "seed": arguments.seed,
+            "license": licence}  # fmt: skip
     with cli.whole(arguments.output) as folder:
         checkpoints.save(model, tokenizer, folder, card)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from mllm.data_checks import columns_of, data_problems, task_entry_problems, tasks_of
-from mllm.merge_checks import match, member_problems, merge_problems
+from mllm.merge_checks import match, member_problems, merge_problems, moe_problems
 from mllm.phrases import dicts, listed, names_in, nearest, repeated, show
 
 RESERVED = ("base",)  # the base's own name
@@ -62,6 +62,7 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
         problems += _mixed_tasks(
             f"merges[{i}]", entry, {n: task_of[n] for n in names}, "weights of different heads cannot be merged"
         )
+    problems += moe_problems(raw)
     for i, entry in enumerate(dicts(raw.get("experts"))):
         problems += [f"experts[{i}].{p}" for p in _expert_problems(entry, columns_of(raw))]
         problems += [f"experts[{i}].{p}" for p in task_entry_problems(entry, tasks)]

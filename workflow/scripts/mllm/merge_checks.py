@@ -1,14 +1,17 @@
 """What is wrong with the merge entries of an experiment file; on unchecked values, in words."""
 
+import contextlib
 import itertools
+import json
 import math
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from mllm.methods import METHODS
 from mllm.parameters import is_layered
-from mllm.phrases import listed, nearest, repeated
+from mllm.phrases import dicts, listed, nearest, repeated
 from mllm.task_vectors import MergeEntry
 
 # Methods whose agreeing members differ from entry to entry, so that a sum of weights can vanish anywhere.
@@ -36,6 +39,23 @@ def merge_problems(entry: dict[str, Any], experts: list[str]) -> list[str]:
     maps = [_map_problems(entry, key, members) for key in entry if key not in ("method", "members")]
     problems += [p for found in maps for p in found]
     return problems or _value_problems(method, entry, members)
+
+
+def moe_problems(raw: dict[str, Any]) -> list[str]:
+    """A mixture of experts that the base's architecture does not allow; known before it is made or loaded from a folder."""
+    base = next((m for m in dicts(raw.get("models")) if m.get("name") == raw.get("base")), {})
+    found = "gpt2" if base.get("source") == "scratch" else None
+    if base.get("source") == "local" and isinstance(base.get("path"), str):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            found = json.loads(Path(base["path"], "config.json").read_text()).get("model_type")
+    possible = ("llama", "mistral", "qwen2", "qwen3")
+    if found is None or found in possible:
+        return []
+    return [
+        f"merges[{i}].method: moe needs a base like {listed(possible)}, found {found!r}; blend the experts' predictions instead"
+        for i, entry in enumerate(dicts(raw.get("merges")))
+        if entry.get("method") == "moe"
+    ]
 
 
 def member_problems(patterns: Any, allowed: list[str]) -> tuple[list[str], list[str]]:

@@ -19,7 +19,6 @@ from mergekit.merge_methods.base import ParameterScope, TensorGroup
 from mllm import conventions
 from mllm.checkpoints import WEIGHTS
 from mllm.cli import Failure, log, progress, read_json
-from mllm.methods import entry_of
 from mllm.parameters import is_layered
 from mllm.parents import open_alike
 from mllm.weights import check_finite, write
@@ -46,7 +45,7 @@ class Merge:
         self.seed = self.parameters.pop("seed", None)
         self.out_dtype: torch.dtype = getattr(torch, self.parameters.pop("out_dtype", "float32"))
         self.parameters.pop("use_base", None)
-        self.device = "cpu" if entry_of(self.name).random else device
+        self.device = device if self.seed is None else "cpu"
         self.inputs = [*([self.base] if self.base and self.base not in self.members else []), *self.members]
         self.method = conventions.method(self.name)
         self.parents, self.names = open_alike({name: folders[name] for name in self.inputs}, donor)

@@ -24,6 +24,10 @@ class Shape:
     layers: int
     width: int
 
+    def times(self, number: int) -> "Shape":
+        """Room for several of them in one."""
+        return Shape(self.parameters * number, self.layers, self.width)
+
     @property
     def mb(self) -> float:
         """Weights in single precision."""

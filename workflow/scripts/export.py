@@ -1,0 +1,114 @@
+"""Make the validation winner of each method once more, as a complete model folder with its card, and check it."""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mllm import cli
+
+REVIEWS = 500  # whose predictions are compared: enough to see any difference, seconds on a CPU
+TOLERANCE = 1e-3  # of a probability; a GPU's sums differ from a CPU's
+
+
+def main(arguments: argparse.Namespace) -> None:
+    cli.offline()
+    cli.threads(arguments.threads)
+    import polars as pl
+
+    results = arguments.results
+    board = pl.read_parquet(results / "leaderboard.parquet")
+    comparisons = pl.read_csv(results / "comparisons.csv")
+    winners = board.filter(pl.col("winner")).to_dicts()
+    with cli.whole(arguments.output) as folder:
+        folder.mkdir()
+        for row in cli.progress(winners, "exporting"):
+            name = row["candidate"]
+            rivals = comparisons.filter(pl.col("candidate") == name).to_dicts()
+            export(row, rivals, folder, arguments)
+    for row in winners:
+        where = arguments.output / row["candidate"]
+        cli.log.info("%s: complete and checked; to publish it: hf upload OWNER/NAME %s", row["candidate"], where)
+
+
+def export(row: dict[str, Any], rivals: list[dict[str, Any]], folder: Path, arguments: argparse.Namespace) -> None:
+    """Make one winner's folder; refuse it if its weights or its predictions are not the recorded ones."""
+    from mllm import model_card
+
+    results, name, base = arguments.results, row["candidate"], arguments.bases[row["task"]]
+    recorded = cli.read_json(results / "merges" / name / "merge.json")
+    made = folder / f".{name}"
+    script = "mix_experts" if recorded["recipe"]["method"] == "moe" else "merge"
+    command: list[str | Path] = [
+        sys.executable,
+        Path(__file__).with_name(f"{script}.py"),
+        "--recipe",
+        json.dumps(recorded["recipe"]),
+    ]
+    command += ["--models", results / "models", "--base", base, "--output", made]
+    if script == "mix_experts":
+        command += ["--data", results / "data"]
+    # On the device that made it: sums on another one differ in their last digits.
+    visible = {} if recorded["device"] == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(command, check=True, env={**os.environ, **visible})
+    again = cli.read_json(made / "merge.json")
+    if again["weights"] != recorded["weights"]:
+        raise cli.Failure(
+            f"{name}: made again, the weights differ from those that were scored (SHA-256 {again['weights'][:12]}…, was "
+            f"{recorded['weights'][:12]}…); remove {results / 'merges' / name} and run again"
+        )
+    final = folder / name
+    (made / "model").rename(final)
+    (made / "mergekit.yaml").rename(final / "mergekit_config.yml")
+    shutil.rmtree(made)
+    members = {m: cli.read_json(results / "models" / m / "model.json") for m in recorded["recipe"]["members"]}
+    split = cli.read_json(results / "data/split.json")
+    labels = [str(n) for n in split["tasks"][row["task"]]["names"]]
+    facts = {
+        "experiment": arguments.experiment, "task": row["task"], "labels": labels, "row": row, "rivals": rivals,
+        "merge": recorded, "recipe": (final / "mergekit_config.yml").read_text(), "members": members, "split": split,
+        "base": cli.read_json(results / "models" / base / "model.json"), "check": check(final, row, arguments),
+    }  # fmt: skip
+    if script == "mix_experts":  # its routers' texts are reviews
+        facts["recipe"] = json.dumps(recorded["recipe"], indent=2)
+        (final / "mergekit_config.yml").unlink()
+    (final / "README.md").write_text(model_card.text(facts), encoding="utf-8")
+
+
+def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> str:
+    """Load the folder as its users will, and compare its predictions with the recorded ones; says what was found."""
+    import numpy as np
+    import polars as pl
+
+    from mllm import checkpoints, prediction, tables
+
+    rows = tables.labelled(arguments.results / "data", ("valid", "test"), row["task"]).sort("review_id")
+    rows = rows.sample(min(REVIEWS, rows.height), seed=arguments.experiment["seed"])
+    recorded = pl.read_parquet(arguments.results / f"predictions/{row['candidate']}.parquet")
+    expected = rows.join(recorded, on=["review_id", "split"], how="inner", maintain_order="left")
+    model, tokenizer = checkpoints.load_classifier(folder)
+    found = np.exp(prediction.log_probabilities(model, tokenizer, rows["review"].to_list()))
+    difference = float(np.abs(found - np.exp(expected.select(tables.logp_columns(expected)).to_numpy())).max())
+    if expected.height != rows.height or difference > TOLERANCE:
+        raise cli.Failure(
+            f"{row['candidate']}: loaded from its folder, it predicts otherwise than it was scored (probabilities differ by "
+            f"{difference:.2g}); expected at most {TOLERANCE:g}"
+        )
+    return (
+        f"Loaded back from this folder, the model gave {rows.height} reviews drawn from validation and test the probabilities "
+        f"that were scored (largest difference {difference:.1e})."
+    )
+
+
+if __name__ == "__main__":
+    parser = cli.parser(__doc__)
+    parser.add_argument("--results", type=Path, required=True, help="the experiment's folder")
+    parser.add_argument("--experiment", type=json.loads, required=True, help="the experiment, as JSON")
+    parser.add_argument("--bases", type=json.loads, required=True, help="task -> name of its base, as JSON")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, required=True, help="folder to write, one model folder per winner")
+    cli.run(main, parser.parse_args())
