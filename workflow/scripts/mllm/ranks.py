@@ -8,8 +8,9 @@ import os
 import signal
 import socket
 import sys
-import time
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mllm.cli import Failure, start_logging
@@ -19,8 +20,8 @@ def spread(main: Callable[[argparse.Namespace], None], arguments: argparse.Names
     """Run ``main`` in ``number`` processes that know each other; here, where it is one.
 
     Raises:
-        Failure: this machine has GPUs, but too few of them.
-        SystemExit: one of the processes failed; it has said why, and the others are stopped.
+        Failure: this machine has GPUs, but too few of them; or one of the processes failed, and the others are stopped.
+        SystemExit: one of the processes ended otherwise; it has said why.
     """
     # More than was asked for would be used too: the Trainer splits batches over all GPUs that it sees.
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(number))))
@@ -42,17 +43,28 @@ def spread(main: Callable[[argparse.Namespace], None], arguments: argparse.Names
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # torch's own launcher prints a page of its own where a process fails; this one leaves the word to the process.
-    try:
-        start_processes(_process, (main, arguments, number, port), nprocs=number, start_method="spawn")
-    except ProcessExitedException as error:
-        if error.exit_code < 0:
-            name = signal.Signals(-error.exit_code).name
-            raise Failure(f"process {error.error_index} of {number} was killed by {name}; too little memory?") from None
-        sys.exit(error.exit_code or 1)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            start_processes(_process, (main, arguments, number, port, folder), nprocs=number, start_method="spawn")
+        except ProcessExitedException as error:
+            # The same input fails everywhere, and whoever fails first is the end of the others: one message is enough.
+            for said in sorted(Path(folder).iterdir()):
+                raise Failure(said.read_text()) from None
+            if error.exit_code < 0:
+                name = signal.Signals(-error.exit_code).name
+                raise Failure(
+                    f"process {error.error_index} of {number} was killed by {name}; too little memory?"
+                ) from None
+            sys.exit(error.exit_code or 1)
 
 
 def _process(
-    rank: int, main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace, number: int, port: int
+    rank: int,
+    main: Callable[[argparse.Namespace], None],
+    arguments: argparse.Namespace,
+    number: int,
+    port: int,
+    failures: str,
 ) -> None:
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(number), LOCAL_WORLD_SIZE=str(number),
@@ -62,9 +74,7 @@ def _process(
     try:
         main(arguments)
     except Failure as failure:
-        # The same input fails everywhere; the first process says so and is the end of the others.
-        time.sleep(2 * min(rank, 1))
-        print(f"error: {failure}", file=sys.stderr, flush=True)
+        Path(failures, f"{rank:04}").write_text(str(failure))
         sys.exit(1)
 
 
