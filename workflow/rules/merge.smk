@@ -1,16 +1,9 @@
-# One recipe, one merge, one fresh process.
+# One recipe, one merge, one fresh process; and what the members' weights tell before any merge.
 # in:  <results>/models/{base,<expert>}/ and the grid's recipes; train reviews for the routers of mixtures
-# out: <results>/merges/<merge>/{mergekit.yaml,merge.json,model/}; the weights go once they are scored, unless kept
+# out: <results>/merges/<merge>/{mergekit.yaml,merge.json,model/}; the weights go once they are scored, unless kept;
+#      <results>/diagnostics/members.csv
 MERGED = directory("<results>/merges/{merge}/model")
 MIXTURES = [name for name, recipe in GRID.merges.items() if recipe.method == "moe"]
-
-
-def base_of_merge(wildcards):
-    return f"{RESULTS}/models/{GRID.bases[GRID.candidates[wildcards.merge].task]}"
-
-
-def members_of_merge(wildcards):
-    return [f"{RESULTS}/models/{m}" for m in GRID.merges[wildcards.merge].members]
 
 
 rule merge:
@@ -66,6 +59,31 @@ rule mix_experts:
         " --base $(basename {input.base}) --data $(dirname {input.split}) --output $(dirname {output.card}) --log {log}"
 
 
+COMPARED = members_by_task()
+MEMBERS = [models["members"] for models in COMPARED.values()]
+
+
+# One job for all tasks, from weights alone: nothing of it depends on what the members are merged into.
+rule diagnose_members:
+    input:
+        [f"{RESULTS}/models/{m}" for models in COMPARED.values() for m in (models["base"], *models["members"])],
+    output:
+        "<results>/diagnostics/members.csv",
+    log:
+        "<logs>/diagnose_members.log",
+    threads: 1
+    resources:
+        mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), max(map(len, MEMBERS), default=0))),
+        runtime=by_attempt(lambda wildcards: needs.merge_minutes(shape(), sum(map(len, MEMBERS)))),
+    params:
+        code=code_digest("diagnose_members"),
+        models=f"{RESULTS}/models",
+        tasks=json.dumps(COMPARED),
+    shell:
+        "python workflow/scripts/diagnose_members.py --models {params.models} --tasks {params.tasks:q}"
+        " --output {output} --log {log}"
+
+
 # Made at the end where the experiment keeps its winners; on demand (`snakemake export`) always.
 rule export:
     input:
@@ -91,3 +109,6 @@ rule export:
     shell:
         "python workflow/scripts/export.py --results $(dirname {input.leaderboard}) --experiment {params.experiment:q}"
         " --bases {params.bases:q} --threads {threads} --output {output} --log {log}"
+
+
+DIAGNOSTICS = rules.diagnose_members.output
