@@ -14,11 +14,11 @@ min_version("9.20")
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/data.smk"
-include: "workflow/rules/models.smk"
-include: "workflow/rules/merge.smk"
-include: "workflow/rules/predict.smk"
-include: "workflow/rules/compare.smk"
+
+
+for part in PARTS:
+
+    include: f"workflow/rules/{part}.smk"
 
 
 rule all:
@@ -29,18 +29,18 @@ rule all:
 
 rule data:
     input:
-        rules.split_reviews.output,
-        rules.describe_reviews.output,
+        "<results>/data/split.json",
+        DESCRIPTION,
 
 
 rule experts:
     input:
-        expand("<results>/models/{expert}", expert=names("expert")),
+        expand("<results>/models/{expert}", expert=[n for n in names("expert") if n in GRID.training]),
 
 
 rule merges:
     input:
-        expand("<results>/merges/{merge}/model", merge=names("merge")),
+        expand("<results>/merges/{merge}/model", merge=GRID.merges),
 
 
 rule predictions:

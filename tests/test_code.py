@@ -38,7 +38,7 @@ def test_an_edit_reaches_exactly_the_scripts_that_use_the_module(scripts):
     names = sorted(s.stem for s in folder.glob("*.py"))
     before = {s: digest(s) for s in names}
     edit(folder / "mllm/scoring.py", "0.025, 0.975", "0.05, 0.95")
-    assert [s for s in names if digest(s) != before[s]] == ["leaderboard", "score"]
+    assert [s for s in names if digest(s) != before[s]] == ["score"]
     before = {s: digest(s) for s in names}
     edit(folder / "mllm/prediction.py", '"cpu": 4096', '"cpu": 2048')
     assert {s for s in names if digest(s) != before[s]} == {"predict", "fit_baseline", "train_expert", "export"}
@@ -50,5 +50,5 @@ def test_an_edit_reaches_exactly_the_scripts_that_use_the_module(scripts):
 def test_an_edit_of_the_script_itself_counts(scripts):
     folder, digest = scripts
     before = digest("blend")
-    edit(folder / "blend.py", "np.log(len(frames))", "np.log(len(frames) + 0)")
+    edit(folder / "blend.py", "logp = [", "logp = 1 * [")
     assert digest("blend") != before

@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from mllm import config, experiment_files, grid, scoring
-from mllm.leaderboard import METRICS
+from mllm import config, experiment_files, grid, metrics
 
 DEMO = experiment_files.read_yaml(ROOT / "config/demo.yaml")
 
@@ -38,6 +37,12 @@ BAD = [
     ({"mergs": []}, ["mergs", "unknown key", "did you mean 'merges'"]),
     ({"seed": "17"}, ["seed", "'17'", "whole number"]),
     ({"seed": -1}, ["seed", "-1"]),
+    (
+        {"tasks__0": {"name": "t", "label": "condition", "top": 3}, "compare__metric": "mae"},
+        ["compare.metric: mae", "task t"],
+    ),
+    ({"candidates": {"from": "x", "kinds": {"expert": ["*"]}}}, ["candidates", "only for data.source: predictions"]),
+    ({"blends__0__method": "hard_vote"}, ["blends[0].method", "'hard_vote'", "soft_vote"]),
     ({"name": "a/b"}, ["name", "'a/b'", "letters"]),
     ({"name": ...}, ["name", "missing"]),
     ({"tasks__0__label": "raiting"}, ["tasks[0].label", "'raiting'", "did you mean 'rating'"]),
@@ -298,8 +303,8 @@ def test_combine_replaces_lists_and_merges_maps(tmp_path):
 
 def test_metrics_have_one_list():
     allowed = config.Metric.__args__
-    assert tuple(allowed) == METRICS
-    assert {*scoring.metrics(True), "nll"} == set(METRICS)
+    assert tuple(allowed) == tuple(metrics.METRICS) == tuple(metrics.of_task(ordered=True))
+    assert set(metrics.of_task(ordered=False)) == set(allowed) - {"kappa_quadratic", "mae", "spearman"}
 
 
 def test_checking_is_cheap():

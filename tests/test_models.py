@@ -14,10 +14,12 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import MixtralConfig, MixtralForSequenceClassification
 
 from conftest import SCRIPTS, run_script
 from mllm import bases, checkpoints, prediction, training
 from mllm.cli import write_json
+from tiny_models import tiny_bert, tiny_gpt2
 
 TEXTS = [f"{'good great' if i % 2 else 'bad awful'} pill number {i} {'word ' * (i % 17)}" for i in range(240)]
 SPEC = {
@@ -272,6 +274,8 @@ def test_predict_writes_what_the_design_names(data, expert, tmp_path):
     assert cost["reviews"] == 80
     assert cost["reviews_per_second"] > 0
     assert cost["peak_memory_bytes"] > 1e8
+    found = prediction.flops_per_review(*checkpoints.load_classifier(expert), TEXTS[160:])
+    assert (cost["flops_per_review"], cost["mean_tokens"]) == pytest.approx(found, abs=0.01)
 
 
 @pytest.mark.parametrize("script", ["predict", "train_expert"])
@@ -301,19 +305,29 @@ def test_blends_and_baselines(data, expert, base, tmp_path):
     for name, model in (("a", expert), ("b", base)):
         (tmp_path / name).mkdir()
         run_script("predict", *predict_arguments(model, data, tmp_path / name))
-    members = [tmp_path / n / "p.parquet" for n in "ab"]
+        (tmp_path / name / "p.parquet").rename(tmp_path / f"{name}.parquet")
+    members = [tmp_path / f"{n}.parquet" for n in "ab"]
     costs = [tmp_path / n / "p.cost.json" for n in "ab"]
     out = ["--output", tmp_path / "vote.parquet", "--cost", tmp_path / "vote.json"]
-    run_script("blend", "--predictions", *members, "--costs", *costs, *out)
+    facts = ["--data", data, "--task", "t", "--seed", 1, "--predictions", *members, "--costs", *costs]
+    run_script("blend", "--method", "soft_vote", *facts, *out)
     logp = ["logp_0", "logp_1"]
     mean = np.mean([np.exp(pl.read_parquet(m).select(logp).to_numpy()) for m in members], axis=0)
-    np.testing.assert_allclose(
-        np.exp(pl.read_parquet(tmp_path / "vote.parquet").select(logp).to_numpy()), mean, atol=1e-6
-    )
+    vote = pl.read_parquet(tmp_path / "vote.parquet")
+    np.testing.assert_allclose(np.exp(vote.select(logp).to_numpy()), mean, atol=1e-6)
     both = [json.loads(c.read_text()) for c in costs]
-    assert json.loads((tmp_path / "vote.json").read_text())["n_parameters"] == sum(c["n_parameters"] for c in both)
-    pl.read_parquet(members[1])[::-1].write_parquet(members[1])
-    assert "other reviews than in" in run_script("blend", "--predictions", *members, "--costs", *costs, *out, ok=False)
+    cost = json.loads((tmp_path / "vote.json").read_text())
+    for name in ("n_parameters", "flops_per_review", "predict_seconds"):
+        assert cost[name] == pytest.approx(sum(c[name] for c in both))
+    pl.read_parquet(members[1])[::-1].write_parquet(members[1])  # the order of rows says nothing
+    run_script("blend", "--method", "soft_vote", *facts, *out)
+    assert pl.read_parquet(tmp_path / "vote.parquet").equals(vote)
+    run_script("blend", "--method", "weighted_vote", *facts, *out)
+    weights = json.loads((tmp_path / "vote.json").read_text())["blend"]["weights"]
+    assert set(weights) == {"a", "b"} and weights["a"] > 0.9  # the base knows nothing
+    pl.read_parquet(members[1])[1:].write_parquet(members[1])
+    printed = run_script("blend", "--method", "soft_vote", *facts, *out, ok=False)
+    assert f"error: {members[1]}: test: 39 predictions for 40 reviews, the first missing is 239" in printed
     for kind, accuracy in (("tfidf", 1.0), ("majority", 0.5)):
         out = ["--output", tmp_path / f"{kind}.parquet", "--cost", tmp_path / f"{kind}.json"]
         run_script("fit_baseline", "--kind", kind, "--data", data, "--task", "t", "--seed", 1, *out)
@@ -374,3 +388,60 @@ def test_predicting_on_a_small_card_halves_the_batches(expert):
     halved = prediction.log_probabilities(model, tokenizer, TEXTS)
     assert max(seen) <= 7
     np.testing.assert_allclose(halved, whole, atol=1e-5)
+
+
+def matrices(model, prefix: str) -> int:
+    """Parameters that multiply every token, once: the weights of linear maps."""
+    return sum(p.numel() for n, p in model.named_parameters() if n.startswith(prefix) and p.dim() == 2)
+
+
+def flops_of(model, texts) -> tuple[int, int]:
+    """Operations, and tokens of the pass."""
+    tokenizer = bases.train_tokenizer(TEXTS, 300, 16)
+    mean = float(np.mean([min(16, max(1, len(tokenizer.tokenize(t or " ")))) for t in texts]))
+    flops, tokens = prediction.flops_per_review(model, tokenizer, texts)
+    assert tokens == pytest.approx(mean)
+    return flops, round(mean)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_operations_of_one_review_are_those_of_the_formula(attention):
+    """2 N T for the matrices and 4 L T² d for attention (Kaplan et al. 2020, arXiv 2001.08361, without a causal half)."""
+    gpt2, bert = tiny_gpt2(), tiny_bert()
+    for model in (gpt2, bert):
+        model.set_attn_implementation(attention)
+    for texts in (TEXTS[:60], ["", "a"]):
+        flops, t = flops_of(gpt2, texts)
+        assert flops == 2 * t * (matrices(gpt2, "transformer.h.") + matrices(gpt2, "score")) + 4 * 2 * t**2 * 32
+        flops, t = flops_of(bert, texts)  # its pooler and head see the first token alone
+        once = matrices(bert, "bert.pooler") + matrices(bert, "classifier")
+        assert flops == 2 * (t * matrices(bert, "bert.encoder") + once) + 4 * 2 * t**2 * 32
+
+
+def test_operations_of_a_mixture_are_those_of_the_experts_a_token_is_sent_to():
+    def mixture(experts: int, at_once: int):
+        config = MixtralConfig(
+            vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=32, num_local_experts=experts, num_experts_per_tok=at_once,
+            pad_token_id=1, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+        return MixtralForSequenceClassification(config)
+
+    model = mixture(4, 2)
+    how = model.get_experts_implementation()
+    flops, t = flops_of(model, TEXTS[:60])
+    assert model.get_experts_implementation() == how
+    router, expert = 2 * t * 2 * 32, 2 * t * 2 * 3 * 32 * 48
+    assert flops_of(mixture(5, 2), TEXTS[:60])[0] - flops == router
+    assert flops_of(mixture(4, 3), TEXTS[:60])[0] - flops == expert
+    assert flops > 2 * expert
+
+
+def test_counting_operations_changes_no_prediction(expert, tmp_path):
+    model, tokenizer = checkpoints.load_classifier(expert)
+    before = prediction.log_probabilities(model, tokenizer, TEXTS[:9])
+    counted = prediction.flops_per_review(model, tokenizer, TEXTS[:9])
+    assert np.array_equal(prediction.log_probabilities(model, tokenizer, TEXTS[:9]), before)
+    places = {"transformer": "cpu", "score": "disk"}
+    spread, _ = checkpoints.load_classifier(expert, device_map=places, offload_folder=tmp_path)
+    assert prediction.flops_per_review(spread, tokenizer, TEXTS[:9]) == counted

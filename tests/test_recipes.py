@@ -1,9 +1,13 @@
 import copy
 import random
+import re
 
 import pytest
+import yaml
 
-from mllm import config, grid
+from conftest import ROOT
+from mllm import config, grid, methods
+from mllm.experiment_files import ExperimentError
 from test_config import DEMO, changed
 
 
@@ -189,9 +193,51 @@ def test_references_start_from_their_own_model():
     assert built.starts == {"base": "tiny-gpt2", "wide.base": "wide"}
 
 
+def test_blends_may_have_merges_as_members():
+    entry = {"name": "all", "method": "greedy", "members": ["pain", "ties-*"]}
+    built = grid.build(config.parse(changed(blends=[entry])))
+    assert {built.candidates[m].method for m in built.candidates["all"].members} == {"", "ties"}
+    with pytest.raises(ExperimentError, match=r"blends\[0\].members: 'ties-nothing\*' matches no candidate"):
+        grid.build(config.parse(changed(blends=[{**entry, "members": ["ties-nothing*"]}])))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_order_of_entries_changes_no_name(seed):
     entries = copy.deepcopy(DEMO["merges"])
     before = set(merges(*entries))
     random.Random(seed).shuffle(entries)
     assert set(merges(*entries)) == before
+
+
+# ── The documentation says the same ──
+
+
+def test_the_table_of_methods_is_the_models():
+    text = (ROOT / "docs/merging.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| (\w+) \| ([^|]+) \|", text, re.M)
+    rows = [row for row in rows if row[0] != "method"]
+    assert [name for name, *_ in rows] == list(dict.fromkeys(name for name, *_ in rows))
+    assert {name for name, *_ in rows} == set(methods.METHODS)
+    for name, members, base, parameters in rows:
+        entry = methods.METHODS[name]
+        fewest, most = entry.count
+        assert members == (str(most) if most else f"≥ {fewest}"), name
+        assert base == {"needed": "yes", "refused": "no"}.get(entry.base, entry.base), name
+        written = {}
+        for part in parameters.replace("*", "").split(", "):
+            key, _, default = part.strip().partition(" ")
+            written[key] = yaml.safe_load(default.strip("()")) if default else None
+        fields = {
+            n.rstrip("_"): f for n, f in entry.model_fields.items() if n not in ("method", "members", "out_dtype")
+        }
+        assert written.keys() == fields.keys(), name
+        for key, field in fields.items():
+            if key not in ("seed", "convention"):
+                default = None if field.is_required() else field.default[0]
+                assert (float(written[key]) if type(default) is float else written[key]) == default, (name, key)
+
+
+def test_its_examples_are_good():
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/merging.md").read_text(), re.S)
+    found = merges(*(m for m in yaml.safe_load(block)["merges"] if m["method"] != "moe"))
+    assert len(found) == 2 + 1 + 1 + 2 + 10

@@ -1,5 +1,6 @@
 """The whole workflow under real Snakemake: the demonstration, what goes stale, what fails, what is said."""
 
+import itertools
 import json
 import os
 import re
@@ -10,10 +11,11 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from mllm import checkpoints, config, experiment_files, grid
+from mllm import checkpoints, config, experiment_files, grid, metrics
 
 DEMO = "config/demo.yaml"
 WITH_DEMO = ("--configfile", DEMO)
+JUDGED = {"score": 1, "leaderboard": 1, "compare": 1}  # of one's own jobs, once any prediction is another
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +45,9 @@ def test_the_leaderboard_holds_every_candidate(board):
     )
     assert board.columns[:4] == ["candidate", "kind", "method", "task"]
     assert {"density", "lambda", "t", "weight", "seed"} <= set(board.columns)
-    for metric in ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "nll"):
-        for split in ("valid", "test"):
-            value, low, high = (board[f"{split}_{metric}{end}"] for end in ("", "_low", "_high"))
-            assert ((low <= value) & (value <= high)).all()
+    for metric, split, kind in itertools.product(metrics.METRICS, ("valid", "test"), ("", "calibrated_")):
+        value, low, high = (board[f"{split}_{kind}{metric}{end}"] for end in ("", "_low", "_high"))
+        assert ((low <= value) & (value <= high)).all(), (metric, split, kind)
     assert board["valid_macro_f1"].is_sorted(descending=True)
 
 
@@ -76,7 +77,7 @@ def test_every_number_follows_from_the_predictions(demo, board):
 
 
 def test_comparisons_are_paired(demo, board):
-    table = pl.read_csv(demo.folder / "results/demo/comparisons.csv")
+    table = pl.read_csv(demo.folder / "results/demo/comparisons.csv").filter("claim")
     winners = board.filter(pl.col("winner"))["candidate"]
     best_expert = board.filter(pl.col("kind") == "expert")["candidate"][0]
     assert {(r["candidate"], r["against"]) for r in table.to_dicts()} == {
@@ -114,9 +115,15 @@ def test_artefacts(demo):
         "leaderboard.csv",
         "leaderboard.parquet",
         "leaderboard.txt",
+        "comparisons.csv",
+        "comparisons.parquet",
+        "selection.csv",
+        "agreement.csv",
+        "conditions.csv",
+        "verdict.md",
         "predictions/base.cost.json",
         "scores/base.json",
-        "logs/score/base.log",
+        "logs/score.log",
     ]:
         assert name in names
     merges = list((results / "merges").iterdir())
@@ -148,7 +155,7 @@ def test_experts_share_the_head_they_started_from(demo):
 def test_a_run_ends_with_the_leaderboard(demo):
     end = demo.output[-6000:]
     assert "demo: 20 candidates, task sentiment, sorted by macro_f1 on validation" in end
-    assert "The best merge on validation, " in end
+    assert (demo.folder / "results/demo/verdict.md").read_text() in end
     assert "All of it: results/demo/leaderboard.csv" in end
 
 
@@ -161,17 +168,17 @@ def test_nothing_is_done_twice(demo):
 
 def test_one_density_is_one_merge(changed):
     changed.edit(DEMO, "method: dare_linear, members: [pain, depression, acne], density: [0.5,", "method: dare_linear, members: [pain, depression, acne], density: [0.55,")  # fmt: skip
-    assert changed.planned(*WITH_DEMO) == {"merge": 1, "predict": 1, "score": 1, "leaderboard": 1}
+    assert changed.planned(*WITH_DEMO) == {"merge": 1, "predict": 1, **JUDGED}
 
 
 def test_a_new_point_is_one_merge(changed):
     changed.edit(DEMO, "t: [0.5, 0.75]", "t: [0.9, 0.75, 0.5]")
-    assert changed.planned(*WITH_DEMO) == {"merge": 1, "predict": 1, "score": 1, "leaderboard": 1}
+    assert changed.planned(*WITH_DEMO) == {"merge": 1, "predict": 1, **JUDGED}
 
 
 def test_a_point_less_is_a_new_leaderboard(changed):
     changed.edit(DEMO, "t: [0.5, 0.75]", "t: [0.75]")
-    assert changed.planned(*WITH_DEMO) == {"leaderboard": 1}
+    assert changed.planned(*WITH_DEMO) == JUDGED
 
 
 def test_comments_and_documents_mean_nothing(changed):
@@ -188,12 +195,12 @@ def test_comments_and_documents_mean_nothing(changed):
 
 def test_an_edit_of_scoring_runs_scores_and_what_follows(changed):
     changed.edit("workflow/scripts/mllm/scoring.py", "[0.025, 0.975]", "[0.05, 0.95]")
-    assert changed.planned(*WITH_DEMO) == {"score": 20, "leaderboard": 1}
+    assert changed.planned(*WITH_DEMO) == JUDGED
 
 
 def test_an_edit_of_a_script_runs_its_rule_and_what_follows(changed):
     changed.edit("workflow/scripts/fit_baseline.py", "min_df=2", "min_df=3")
-    assert changed.planned(*WITH_DEMO) == {"fit_baseline": 2, "score": 2, "leaderboard": 1}
+    assert changed.planned(*WITH_DEMO) == {"fit_baseline": 2, **JUDGED}
 
 
 def test_another_expert_runs_what_it_is_in(changed):
@@ -205,7 +212,7 @@ def test_another_expert_runs_what_it_is_in(changed):
     assert found["train_expert"] == 1
     assert found["merge"] == len(with_acne) < 13
     assert found["predict"] == len(with_acne) + 1
-    assert found["score"] == len(with_acne) + 2  # the expert, its merges, the blend
+    assert found["blend"] == found["score"] == 1
     assert "clean_reviews" not in found
 
 
@@ -307,7 +314,7 @@ def test_a_half_written_expert_fails_its_merges_alone(changed):
     )
     assert "    error: results/demo/models/acne/model.safetensors: has" in out
     assert "Nothing finished is lost" in out
-    assert list((results / "scores").glob("slerp-t0.3-*.json"))
+    assert list((results / "predictions").glob("slerp-t0.3-*.parquet"))
     after = snapshot(results)
     lost = [p for p in before if p not in after]
     assert lost == []
@@ -315,7 +322,7 @@ def test_a_half_written_expert_fails_its_merges_alone(changed):
     assert all(after[p] == before[p] for p in unchanged)
     file.write_bytes(whole)
     os.utime(file, ns=(timestamp.st_atime_ns, timestamp.st_mtime_ns))
-    assert changed.planned(*WITH_DEMO) == {"merge": 1, "predict": 1, "score": 1, "leaderboard": 1}
+    assert changed.planned(*WITH_DEMO) == {"merge": 1, "predict": 1, **JUDGED}
 
 
 def test_winners_are_exported_whole_and_checked(changed):

@@ -1,6 +1,7 @@
 # What all rules share: the experiment, its grid, paths, resources.
 # in:  the experiment file (--configfile, else config/config.yaml) and --config overrides
 # out: EXPERIMENT, GRID, the path variables <results> and <logs>, helper functions
+import hashlib
 import json
 import os
 import re
@@ -30,11 +31,12 @@ CONFIG_FILES = [os.path.relpath(f) for f in workflow.config_settings.configfiles
 OVERRIDE = dict(workflow.config_settings.config)
 try:
     EXPERIMENT = experiments.load(*CONFIG_FILES, override=OVERRIDE)
+    GRID = grid.build(EXPERIMENT)
 except experiments.ExperimentError as error:
     raise WorkflowError(str(error)) from None
-GRID = grid.build(EXPERIMENT)
 STARTED = time.time()
 RESULTS = f"results/{EXPERIMENT.name}"
+PARTS = (["imports"] if EXPERIMENT.candidates else ["data", "models", "merge"]) + ["predict", "compare"]
 console.install(workflow, GRID)
 runs.look_at_lock(Path(".snakemake"))
 
@@ -78,6 +80,22 @@ def made_from(model):
 def model_of(wildcards):
     merge = wildcards.candidate in GRID.merges
     return f"{RESULTS}/merges/{wildcards.candidate}/model" if merge else f"{RESULTS}/models/{wildcards.candidate}"
+
+
+def base_of_merge(wildcards):
+    return f"{RESULTS}/models/{GRID.bases[GRID.candidates[wildcards.merge].task]}"
+
+
+def members_of_merge(wildcards):
+    return [f"{RESULTS}/models/{m}" for m in GRID.merges[wildcards.merge].members]
+
+
+def members_by_task():
+    """Task -> {base, members}: the experts that some merge has as a member, where a task has two of them."""
+    merged = {member for recipe in GRID.merges.values() for member in recipe.members}
+    experts = [c for c in GRID.of_kind("expert") if c.name in merged]
+    found = {task: [c.name for c in experts if c.task == task] for task in GRID.bases}
+    return {task: {"base": GRID.bases[task], "members": names} for task, names in found.items() if len(names) > 1}
 
 
 def task_of(wildcards):
@@ -124,7 +142,7 @@ def rows():
     return KNOWN[key]
 
 
-def shape(start=next(iter(GRID.starts))):
+def shape(start=next(iter(GRID.starts), None)):
     """Size of a prepared checkpoint (a base unless said); of what it is made from, where it is not there yet."""
     entry = EXPERIMENT.model(GRID.starts[start])
     folders = [f for f in (f"{RESULTS}/models/{start}", made_from(entry)) if f]
@@ -173,10 +191,14 @@ def disk_mb():
 
 
 def farewell():
-    """What a run ends with: the leaderboard, if this run made it."""
-    board = Path(RESULTS, "leaderboard.txt")
-    made = board.exists() and board.stat().st_mtime >= STARTED
-    return f"\n{board.read_text()}\nAll of it: {RESULTS}/leaderboard.csv" if made else ""
+    """What a run ends with: the leaderboard and the verdict, if this run made it."""
+    board, verdict = Path(RESULTS, "leaderboard.txt"), Path(RESULTS, "verdict.md")
+    made = verdict.exists() and verdict.stat().st_mtime >= STARTED
+    return (
+        f"\n{board.read_text()}\n{verdict.read_text()}\nAll of it: {RESULTS}/leaderboard.csv, {RESULTS}/verdict.md"
+        if made
+        else ""
+    )
 
 
 slurm.install(RESULTS, disk_mb)

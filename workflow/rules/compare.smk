@@ -1,49 +1,79 @@
-# From predictions to the leaderboard: CPU only, seconds, no model needed.
+# From predictions to the verdict: CPU only, no model needed.
 # in:  <results>/predictions/, <results>/data/
-# out: <results>/scores/<candidate>.json, <results>/leaderboard.{csv,parquet,txt},
-#      <results>/comparisons.csv, <results>/experiment.yaml
+# out: <results>/scores/, <results>/leaderboard.{csv,parquet,txt}, <results>/experiment.yaml,
+#      <results>/{comparisons,selection,agreement,conditions}.{csv,parquet}, <results>/verdict.md
+#
+# One job scores all candidates: the resamples are drawn once, and comparisons in pairs need the same ones for all. Its
+# scripts find the candidates by the experiment's own list, not by a command line, which thousands of paths would overflow.
+EXPERIMENT_FILE = {"files": CONFIG_FILES, "override": json.dumps(OVERRIDE)}
+LABELS = json.dumps([c.label() for c in GRID.candidates.values()])
 
 
 rule score:
     input:
-        predictions="<results>/predictions/{candidate}.parquet",
+        predictions=expand("<results>/predictions/{candidate}.parquet", candidate=GRID.candidates),
         split="<results>/data/split.json",
     output:
-        "<results>/scores/{candidate}.json",
+        directory("<results>/scores"),
     log:
-        "<logs>/score/{candidate}.log",
-    localrule: True
+        "<logs>/score.log",
+    threads: 2
+    resources:
+        mem_mb=by_attempt(lambda wildcards: needs.score_mb(rows(), len(GRID.candidates))),
+        runtime=by_attempt(lambda wildcards: needs.score_minutes(rows(), len(GRID.candidates))),
     params:
+        **EXPERIMENT_FILE,
         code=code_digest("score"),
         statistics=code_digest("clean_reviews"),  # slices follow them, though no training does
-        candidate=lambda wildcards: json.dumps(GRID.candidates[wildcards.candidate].label()),
+        candidates=hashlib.sha256(LABELS.encode()).hexdigest()[:16],
         seed=EXPERIMENT.seed,
     shell:
-        "python workflow/scripts/score.py --candidate {params.candidate:q} --predictions {input.predictions}"
-        " --data $(dirname {input.split}) --seed {params.seed} --output {output} --log {log}"
+        "python workflow/scripts/score.py --experiment {params.files:q} --override {params.override:q}"
+        " --results $(dirname {output}) --threads {threads} --output {output} --log {log}"
 
 
-# The scores are found by the experiment's own list, not by a command line, which thousands of paths would overflow.
 rule leaderboard:
     input:
-        expand("<results>/scores/{candidate}.json", candidate=GRID.candidates),
+        "<results>/scores",
     output:
         table="<results>/leaderboard.csv",
         parquet="<results>/leaderboard.parquet",
         text="<results>/leaderboard.txt",
-        comparisons="<results>/comparisons.csv",
         experiment="<results>/experiment.yaml",
     log:
         "<logs>/leaderboard.log",
     localrule: True
     params:
+        **EXPERIMENT_FILE,
         code=code_digest("leaderboard"),
         experiment=EXPERIMENT.model_dump_json(by_alias=True),
-        files=CONFIG_FILES,
-        override=json.dumps(OVERRIDE),
     shell:
         "python workflow/scripts/leaderboard.py --experiment {params.files:q} --override {params.override:q}"
         " --results $(dirname {output.table}) --log {log}"
+
+
+rule compare:
+    input:
+        leaderboard="<results>/leaderboard.parquet",
+        scores="<results>/scores",
+        split="<results>/data/split.json",
+    output:
+        tables=expand(
+            "<results>/{table}.{ending}",
+            table=["comparisons", "selection", "agreement", "conditions"],
+            ending=["csv", "parquet"],
+        ),
+        verdict="<results>/verdict.md",
+    log:
+        "<logs>/compare.log",
+    localrule: True
+    params:
+        **EXPERIMENT_FILE,
+        code=code_digest("compare"),
+        experiment=EXPERIMENT.model_dump_json(by_alias=True),
+    shell:
+        "python workflow/scripts/compare.py --experiment {params.files:q} --override {params.override:q}"
+        " --results $(dirname {output.verdict}) --log {log}"
 
 
 rule grid:
@@ -51,8 +81,7 @@ rule grid:
         "<logs>/grid.log",
     localrule: True
     params:
-        files=CONFIG_FILES,
-        override=json.dumps(OVERRIDE),
+        **EXPERIMENT_FILE,
     shell:
         "python workflow/scripts/grid.py --experiment {params.files:q} --override {params.override:q}"
 
@@ -60,7 +89,9 @@ rule grid:
 rule report:
     input:
         rules.leaderboard.output,
-        rules.describe_reviews.output,
+        rules.compare.output,
+        DESCRIPTION,
+        DIAGNOSTICS,
         "<results>/export" if EXPERIMENT.keep == "winners" and GRID.merges else [],
         expand("<results>/merges/{merge}/model", merge=GRID.merges) if EXPERIMENT.keep == "all" else [],
     localrule: True

@@ -115,3 +115,6 @@ rule describe_reviews:
     shell:
         "python workflow/scripts/describe_reviews.py --data $(dirname {input.split}) --model {input.model}"
         " --statistics {output.statistics} --figures {output.figures} --log {log}"
+
+
+DESCRIPTION = rules.describe_reviews.output

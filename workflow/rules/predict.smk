@@ -6,6 +6,7 @@
 # and Snakemake has one file to look at instead of four, which counts in a grid of thousands.
 BLENDS = names("blend")
 FITTED = [r.name for r in EXPERIMENT.references if r.model in experiments.BASELINES]
+TABLES = [*BLENDS, *FITTED, *GRID.imported]  # whose predictions no model makes
 
 
 rule predict:
@@ -18,7 +19,7 @@ rule predict:
     log:
         "<logs>/predict/{candidate}.log",
     wildcard_constraints:
-        candidate=other_than([*BLENDS, *FITTED]),
+        candidate=other_than(TABLES),
     resources:
         gpu=gpu,
         gpu_mb=by_attempt(lambda wildcards: needs.predict_gpu_mb(shape_of(wildcards.candidate), gpus_of(wildcards))),
@@ -37,6 +38,7 @@ rule blend:
     input:
         predictions=lambda wildcards: members_of(wildcards, "parquet"),
         costs=lambda wildcards: members_of(wildcards, "cost.json"),
+        split="<results>/data/split.json",
     output:
         predictions="<results>/predictions/{candidate}.parquet",
         cost="<results>/predictions/{candidate}.cost.json",
@@ -47,8 +49,12 @@ rule blend:
     localrule: True
     params:
         code=code_digest("blend"),
+        method=lambda wildcards: GRID.candidates[wildcards.candidate].method,
+        task=task_of,
+        seed=EXPERIMENT.seed,
     shell:
-        "python workflow/scripts/blend.py --predictions {input.predictions} --costs {input.costs}"
+        "python workflow/scripts/blend.py --method {params.method} --predictions {input.predictions} --costs {input.costs}"
+        " --data $(dirname {input.split}) --task {params.task} --seed {params.seed}"
         " --output {output.predictions} --cost {output.cost} --log {log}"
 
 

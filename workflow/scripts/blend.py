@@ -1,37 +1,57 @@
-"""Blend members' predictions: soft vote, the mean of their probabilities."""
+"""Blend members' predictions: votes, or what validation says of how to combine them."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mllm import cli
 
-SUMMED = ("n_parameters", "weights_bytes", "load_seconds", "predict_seconds")
+SUMMED = ("n_parameters", "weights_bytes", "flops_per_review", "load_seconds", "predict_seconds")
 
 
 def main(arguments: argparse.Namespace) -> None:
+    cli.one_thread()
     import numpy as np
     import polars as pl
 
-    from mllm import tables
+    from mllm import blending, tables
 
-    frames = [pl.read_parquet(p) for p in arguments.predictions]
-    first, columns = frames[0], tables.logp_columns(frames[0])
-    for path, frame in zip(arguments.predictions, frames, strict=True):
-        if not frame.select("review_id", "split", "label").equals(first.select("review_id", "split", "label")):
-            raise cli.Failure(f"{path}: other reviews than in {arguments.predictions[0]}; predict both again")
-    logp = np.stack([f.select(columns).to_numpy().astype(float) for f in frames])
-    tables.write_predictions(arguments.output, first, np.logaddexp.reduce(logp, axis=0) - np.log(len(frames)))
+    reviews = tables.Reviews(arguments.data, arguments.task)
+    members = [path.stem for path in arguments.predictions]
+    logp = [reviews.read(path) for path in arguments.predictions]
+    stacked = np.stack([np.concatenate([of[s] for s in tables.SPLITS]) for of in logp])
+    rows = pl.concat(
+        [reviews.rows[s].select("review_id", "group", split=pl.lit(s), label=reviews.column) for s in tables.SPLITS]
+    )
+    blend = blending.blend(
+        arguments.method, members, stacked, rows["label"].to_numpy(), rows["group"].to_numpy(),
+        (rows["split"] == "valid").to_numpy(), arguments.seed,
+    )  # fmt: skip
+    tables.write_predictions(arguments.output, rows, blend.logp)
     costs = [cli.read_json(p) for p in arguments.costs]
-    cost = {name: sum(c[name] or 0 for c in costs) for name in SUMMED}
-    # All members must be run, one after the other; memory is that of the largest.
-    cost |= {name: max(c[name] for c in costs) for name in ("peak_memory_bytes", "peak_gpu_memory_bytes")}
-    cost |= {"device": costs[0]["device"], "reviews": first.height}
-    cost["reviews_per_second"] = round(first.height / cost["predict_seconds"], 1)
+    # All members must be run, one after the other; memory is that of the largest. What one does not know, none knows.
+    cost: dict[str, Any] = {name: _over(sum, name, costs) for name in SUMMED}
+    cost |= {name: _over(max, name, costs) for name in ("peak_memory_bytes", "peak_gpu_memory_bytes")}
+    seconds = cost["predict_seconds"]
+    cost |= {"device": costs[0]["device"], "reviews": rows.height, "train_seconds": 0.0, "blend": blend.facts}
+    cost["reviews_per_second"] = round(rows.height / seconds, 1) if seconds else None
     cli.write_json(arguments.cost, cost)
+
+
+def _over(combine: Callable[[list[float]], float], name: str, costs: list[dict[str, Any]]) -> float | None:
+    values = [c.get(name) for c in costs]
+    return None if None in values else combine([v for v in values if v is not None])
 
 
 if __name__ == "__main__":
     parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--method", required=True, help="soft_vote, log_vote, majority_vote, weighted_vote, stacking or greedy"
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with the reviews' labels and texts' numbers")
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--seed", type=int, required=True, help="of the folds of validation")
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, help="members' predictions")
     parser.add_argument("--costs", type=Path, nargs="+", required=True, help="members' costs, in the same order")
     parser.add_argument("--output", type=Path, required=True, help="predictions to write (parquet)")

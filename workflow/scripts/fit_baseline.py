@@ -27,16 +27,19 @@ def main(arguments: argparse.Namespace) -> None:
         model = make_pipeline(features, classifier)
     else:
         model = classifier = DummyClassifier(strategy="prior")
-    model.fit(train["review"].to_list(), train["label"].to_numpy())
     cost: dict[str, Any] = {}
+    with prediction.timed(cost, "train_seconds"):
+        model.fit(train["review"].to_list(), train["label"].to_numpy())
     with prediction.timed(cost, "predict_seconds"):
         fitted = model.predict_log_proba(rows["review"].to_list())
     logp = np.full((rows.height, classes), -np.inf)
     logp[:, model.classes_] = fitted
     tables.write_predictions(arguments.output, rows, logp)
+    words = features.transform(rows["review"].to_list()).nnz / rows.height if arguments.kind == "tfidf" else 0
     weights = sum(np.size(getattr(classifier, name, [])) for name in ("coef_", "intercept_", "class_prior_"))
     cost |= {
         "n_parameters": weights, "weights_bytes": weights * 8, "device": "cpu", "load_seconds": 0.0,
+        "flops_per_review": round(2 * words * classes),
         "reviews": rows.height, "reviews_per_second": round(rows.height / cost["predict_seconds"], 1),
         **prediction.peak_memory(),
     }  # fmt: skip

@@ -17,7 +17,7 @@ def main(arguments: argparse.Namespace) -> None:
     plans = planned(arguments)
     rows = [("state", "candidate", "kind", "what")]
     for candidate in built.candidates.values():
-        path = f"results/{experiment.name}/scores/{candidate.name}.json"
+        path = f"results/{experiment.name}/predictions/{candidate.name}.parquet"
         state = "missing" if not Path(path).exists() else "stale" if plans.get(path) else "done"
         rows.append((state, candidate.name, candidate.kind, candidate.describe()))
     states = [row[0] for row in rows[1:]]

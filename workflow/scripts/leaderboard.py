@@ -1,4 +1,4 @@
-"""Gather all scores into one leaderboard, and compare each method's winner with what it must beat."""
+"""Gather all scores into one leaderboard."""
 
 import argparse
 import json
@@ -10,28 +10,21 @@ from mllm import cli
 def main(arguments: argparse.Namespace) -> None:
     import yaml
 
-    from mllm import comparison, config, grid, leaderboard
+    from mllm import config, grid, leaderboard, pairs
 
     experiment = config.load(*arguments.experiment, override=arguments.override)
-    names = list(grid.build(experiment).candidates)
-    metric, margin = experiment.compare.metric, experiment.compare.margin
-    frame = leaderboard.table(
-        leaderboard.read_scores(arguments.results / "scores", arguments.results / "predictions", names), metric
-    )
-    compared = comparison.compare(frame, arguments.results, metric, margin, experiment.seed)
-    leak = leaderboard.leak_line(cli.read_json(arguments.results / "data/split.json"))
-    text = leaderboard.text(frame, metric, experiment.name, leak) + "\n" + comparison.words(compared, margin)
-    output = arguments.results
+    candidates, metric, output = grid.build(experiment).candidates, experiment.compare.metric, arguments.results
+    scores = leaderboard.read_scores(output / "scores", output / "predictions", list(candidates))
+    side_by_side = {task: pairs.Pairs(output / "scores", task) for task in {c.task for c in candidates.values()}}
+    frame = leaderboard.ranked(leaderboard.table(scores, metric), side_by_side, metric)
     with cli.whole(output / "experiment.yaml") as partial:
         partial.write_text(
             yaml.safe_dump(experiment.model_dump(by_alias=True, exclude_none=True), sort_keys=False, allow_unicode=True)
         )
-    with cli.whole(output / "comparisons.csv") as partial:
-        compared.write_csv(partial)
     with cli.whole(output / "leaderboard.parquet") as partial:
         frame.write_parquet(partial)
     with cli.whole(output / "leaderboard.txt") as partial:
-        partial.write_text(text)
+        partial.write_text(leaderboard.text(frame, metric, experiment.name))
     with cli.whole(output / "leaderboard.csv") as partial:
         frame.write_csv(partial)
 

@@ -1,56 +1,45 @@
-"""Score one candidate on validation, test and slices of test, each metric with a 95 % interval."""
+"""Score all candidates on validation, test and slices of test, each metric with a 95 % interval, raw and calibrated.
+
+All are scored at once, on the same resamples of the texts, which are drawn once.
+"""
 
 import argparse
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mllm import cli
 
 
 def main(arguments: argparse.Namespace) -> None:
-    import numpy as np
-    import polars as pl
+    cli.one_thread()
+    from mllm import config, evaluation, grid
 
-    from mllm import scoring, slices, tables
-    from mllm.splits import label_column
-
-    task = arguments.candidate["task"]
-    labels = tables.task_facts(arguments.data, task)
-    predictions = pl.read_parquet(arguments.predictions)
-    scores, counts, apart = {}, {}, []
-    for split in ("valid", "test"):
-        reviews = pl.read_parquet(arguments.data / f"{split}.parquet").select(pl.exclude("review"))
-        try:
-            rows = scoring.align(predictions, reviews, split, label_column(task))
-            logp = scoring.log_matrix(rows, len(labels["names"]))
-        except cli.Failure as failure:
-            raise cli.Failure(f"{arguments.predictions}: {failure}") from None
-        counts[split] = {"reviews": rows.height, "texts": rows["group"].n_unique()}
-        # Nothing is chosen by slices: they are for the report, and of the test reviews alone.
-        parts = (
-            slices.slices(
-                rows.select("review_id").join(reviews, on="review_id", maintain_order="left"), labels["label"]
-            )
-            if split == "test"
-            else {}
-        )
-        whole, *found = scoring.resample_parts(
-            rows["truth"].to_numpy(), logp, rows["group"].to_numpy(),
-            [np.ones(rows.height, dtype=bool), *slices.masks(parts)], labels["ordered"], arguments.seed,
-        )  # fmt: skip
-        scores[split] = scoring.intervals(whole)
-        for (column, name), mask, values in zip(parts, parts.values(), found, strict=True):
-            size = {"reviews": int(mask.sum()), "texts": rows["group"].filter(mask).n_unique()}
-            apart.append({"column": column, "slice": name, **size, "scores": scoring.intervals(values)})
-    result = {**arguments.candidate, "scores": scores, "counts": counts, "slices": apart}
-    cli.write_json(arguments.output, result)
+    experiment = config.load(*arguments.experiment, override=arguments.override)
+    candidates = grid.build(experiment).candidates.values()
+    with cli.whole(arguments.output) as folder:
+        folder.mkdir()
+        for task in dict.fromkeys(c.task for c in candidates):
+            bench = evaluation.Bench(arguments.results / "data", task, experiment.seed)
+            mine = [c for c in candidates if c.task == task]
+            files = [arguments.results / f"predictions/{c.name}.parquet" for c in mine]
+            with ThreadPoolExecutor(arguments.threads) as pool:
+                found = pool.map(bench.score, files)
+                for candidate, one in zip(cli.progress(mine, f"scoring {task}"), found, strict=True):
+                    cli.write_json(folder / f"{candidate.name}.json", {**candidate.label(), **one.scores})
+                    bench.keep(one)
+            bench.write(folder, [c.name for c in mine])
 
 
 if __name__ == "__main__":
     parser = cli.parser(__doc__)
-    parser.add_argument("--candidate", type=json.loads, required=True, help="candidate, kind, method, task, … as JSON")
-    parser.add_argument("--predictions", type=Path, required=True, help="its predictions (parquet)")
-    parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
-    parser.add_argument("--seed", type=int, required=True, help="of the bootstrap")
-    parser.add_argument("--output", type=Path, required=True, help="scores to write (JSON)")
+    parser.add_argument("--experiment", type=Path, nargs="+", required=True, help="experiment file")
+    parser.add_argument("--override", type=json.loads, default={}, help="values that replace the file's, as JSON")
+    parser.add_argument(
+        "--results", type=Path, required=True, help="the experiment's folder, with predictions/ and data/"
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder to write: one JSON per candidate, the resamples"
+    )
     cli.run(main, parser.parse_args())

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from mllm.data_checks import columns_of, data_problems, task_entry_problems, tasks_of
+from mllm.data_checks import columns_of, data_problems, metric_problems, task_entry_problems, tasks_of
 from mllm.merge_checks import match, member_problems, merge_problems, moe_problems
 from mllm.phrases import dicts, listed, names_in, nearest, repeated, show
 
@@ -56,7 +56,7 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     ]
     names = [name for name, _ in experts]
     task_of = tasks_of(raw, experts, tasks)
-    problems += data_problems(raw)
+    problems += data_problems(raw) + metric_problems(raw)
     for i, entry in enumerate(dicts(raw.get("merges"))):
         problems += [f"merges[{i}].{p}" for p in merge_problems(entry, names)]
         problems += _mixed_tasks(
@@ -73,8 +73,22 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     for i, entry in enumerate(dicts(raw.get("blends"))):
         allowed = [*names, *names_in(raw.get("references")), *(bases[1:] if len(tasks) > 1 else RESERVED)]
         problems += _mixed_tasks(f"blends[{i}]", entry, task_of, "they predict different labels")
-        problems += [f"blends[{i}].{p}" for p in member_problems(entry.get("members"), allowed if names else [])[1]]
+        problems += [f"blends[{i}].{p}" for p in _blend_members(entry, allowed if names else [], raw)]
     return problems
+
+
+def _blend_members(entry: dict[str, Any], allowed: list[str], raw: dict[str, Any]) -> list[str]:
+    """Members that are no base, expert or reference; those that may be merges are looked at once the grid is expanded."""
+    methods = [m["method"] for m in dicts(raw.get("merges")) if isinstance(m.get("method"), str)]
+    patterns = entry.get("members")
+    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+        return []
+
+    def may_be_merge(pattern: str) -> bool:
+        start, star, _ = pattern.partition("*")
+        return any(pattern.startswith(m) or (star and m.startswith(start)) for m in methods)
+
+    return member_problems([p for p in patterns if not may_be_merge(p)], allowed)[1]
 
 
 def expert_names(raw: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

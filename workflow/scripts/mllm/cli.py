@@ -78,6 +78,11 @@ def threads(number: int) -> None:
         torch.set_num_interop_threads(1)
 
 
+def one_thread() -> None:
+    """The same for numpy's matrix products, without torch; to be called before numpy is imported."""
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
+
 def usable_gpu() -> None:
     """Stop in words on a GPU that torch has no code for."""
     from mllm.machine import gpu_problem

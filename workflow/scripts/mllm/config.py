@@ -16,7 +16,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Value = str | int | float
 Positive = Annotated[int, Field(ge=1)]
-Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "kappa", "nll"]
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "kappa", "kappa_quadratic", "mae", "spearman", "nll", "brier", "ece"]  # fmt: skip
 BASELINES = ("tfidf", "majority")
 
 
@@ -47,6 +47,12 @@ class SyntheticData(Strict):
     """Rows of the train and test files together; a quarter is test, as in the official files."""
     conditions: Annotated[int, Field(ge=2, le=6)] = 3
     """Number of different conditions, each with a vocabulary of its own."""
+
+
+class PredictionsData(Strict):
+    """No reviews: predictions that were made elsewhere; see candidates."""
+
+    source: Literal["predictions"]
 
 
 class Split(Strict):
@@ -196,10 +202,33 @@ AnyReference = Annotated[
 class Blend(Strict):
     """Combines its members' predictions."""
 
-    method: Literal["soft_vote"]
-    """Mean of the members' probabilities."""
+    method: Literal["soft_vote", "log_vote", "majority_vote", "weighted_vote", "stacking", "greedy"]
+    """soft_vote: mean probability; log_vote: mean log-probability; majority_vote: most votes; weighted_vote: weights that
+    fit validation best; stacking: logistic regression on log-probabilities; greedy: members added one by one (Caruana)."""
     members: Annotated[list[str], Field(min_length=1)]
+    """Bases, experts, merges, references; `ties-*` stands for all whose names match."""
     name: Name | None = None
+
+
+class Candidates(Strict):
+    """Prediction tables made elsewhere: one file (parquet or CSV) per candidate, which bears the candidate's name."""
+
+    from_: str = Field(alias="from")
+    """Folder with the tables, from the project's root."""
+    label: str = "label"
+    """Column with the true class: its number (from 0) or its name."""
+    columns: Annotated[list[str], Field(min_length=2)] | None = None
+    """Columns with one number per class, in the classes' order (default: logp_0, logp_1, …)."""
+    values: Literal["log_probabilities", "probabilities"] = "log_probabilities"
+    """What those numbers are."""
+    review: str = "review_id"
+    """Column that identifies a review; without it, all tables must hold the same reviews in the same order."""
+    group: str | None = None
+    """Column that is equal for reviews of one text, which count once (default: each review is a text of its own)."""
+    kinds: dict[Literal["base", "expert", "merge", "reference"], list[str]]
+    """Kind -> names or patterns; a merge's method is its name up to the first hyphen."""
+    parameters: dict[str, Positive] = Field(default_factory=dict)
+    """Name or pattern -> number of parameters, the cost that quality is held against."""
 
 
 class Compare(Strict):
@@ -215,15 +244,17 @@ class Experiment(Strict):
     name: Name
     """Results go to results/<name>/."""
     seed: Seed = 17
-    data: Annotated[UciData | LocalData | SyntheticData, Field(discriminator="source")]
+    data: Annotated[UciData | LocalData | SyntheticData | PredictionsData, Field(discriminator="source")]
     split: Split = Split()
     tasks: Annotated[list[Task], Field(min_length=1)]
-    models: Annotated[
-        list[Annotated[HubModel | LocalModel | ScratchModel, Field(discriminator="source")]], Field(min_length=1)
-    ]
-    base: str
+    candidates: Candidates | None = None
+    """With data.source: predictions, instead of models, base, experts and merges."""
+    models: list[Annotated[HubModel | LocalModel | ScratchModel, Field(discriminator="source")]] = Field(
+        default_factory=list
+    )
+    base: str = ""
     """The model from which all experts start."""
-    experts: Annotated[list[Expert], Field(min_length=1)]
+    experts: list[Expert] = Field(default_factory=list)
     merges: list[AnyMerge] = Field(default_factory=list)
     blends: list[Blend] = Field(default_factory=list)
     references: list[AnyReference] = Field(default_factory=list)

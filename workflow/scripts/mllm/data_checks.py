@@ -12,6 +12,8 @@ NEEDS = {"rating": "rating", "sentiment": "rating", "condition": "condition"}  #
 def columns_of(raw: dict[str, Any]) -> list[str]:
     """Columns that slices and tasks can use."""
     mapped = _mapped(raw)
+    if dicts([raw.get("data")])[0].get("source") == "predictions":  # its tables' columns are not ours to know
+        return [t["column"] for t in dicts(raw.get("tasks")) if isinstance(t.get("column"), str)]
     if mapped is None:
         return list(SLICEABLE)
     known = [c for c in SLICEABLE if c in mapped or (c == "year" and "date" in mapped)]
@@ -40,8 +42,51 @@ def data_problems(raw: dict[str, Any]) -> list[str]:
         problems.append(
             f"split: valid and test are {sum(fractions):g} of all reviews together; nothing is left to train on"
         )
+    problems += _source_problems(raw, data.get("source"), mode)
     for i, entry in enumerate(dicts(raw.get("tasks"))):
         problems += [f"tasks[{i}].{p}" for p in _task_problems(entry, mapped, columns_of(raw))]
+    return problems
+
+
+def metric_problems(raw: dict[str, Any]) -> list[str]:
+    """A metric of ordered classes where a task's have no order."""
+    metric, needs_order = dicts([raw.get("compare")])[0].get("metric"), ("kappa_quadratic", "mae", "spearman")
+    unordered = [
+        str(t.get("name"))
+        for t in dicts(raw.get("tasks"))
+        if t.get("label") == "condition" or (t.get("column") and not t.get("ordered"))
+    ]
+    if metric not in needs_order or not unordered:
+        return []
+    return [
+        f"compare.metric: {metric} needs classes with an order, which task {listed(unordered)} has not (ordered: true)"
+    ]
+
+
+def _source_problems(raw: dict[str, Any], source: Any, mode: Any) -> list[str]:
+    """Models where there are reviews, candidates where there are only predictions."""
+    models = {"models": "where checkpoints come from", "base": "the model from which all experts start",
+              "experts": "the models to merge"}  # fmt: skip
+    if source != "predictions":
+        missing = [f"{key}: missing; {what}" for key, what in models.items() if raw.get(key) in (None, [], "")]
+        wrong = ["candidates: only for data.source: predictions"] if raw.get("candidates") is not None else []
+        return missing + wrong
+    problems = [
+        f"{key}: stands beside data.source: predictions, which needs no model"
+        for key in (*models, "merges", "references")
+        if raw.get(key)
+    ]
+    tasks = dicts(raw.get("tasks"))
+    if raw.get("candidates") is None:
+        problems.append("candidates: missing; where the predictions are, and what they are of")
+    if mode != "random":
+        problems.append(f"split.mode: must be random with data.source: predictions (it is {mode})")
+    if dicts([raw.get("split")])[0].get("test") is not None:
+        problems.append("split.test: all that is not validation is test with data.source: predictions")
+    if len(tasks) > 1:
+        problems.append(f"tasks: found {len(tasks)}, expected one with data.source: predictions")
+    if tasks and tasks[0].get("label") == "condition":
+        problems.append("tasks[0].label: condition has no classes of its own; give column and classes")
     return problems
 
 

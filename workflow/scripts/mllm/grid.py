@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from mllm import imports
 from mllm.checks import expert_names, match
 from mllm.config import Experiment, Reference, Training
+from mllm.experiment_files import ExperimentError
 from mllm.parameters import is_layered
 from mllm.recipes import Recipe, expand, meaning
 
@@ -71,6 +75,8 @@ class Grid:
     """Task -> the prepared checkpoint from which its experts start."""
     duplicates: list["Duplicate"]
     """Grid points that compute what another candidate computes, and are not run again."""
+    imported: dict[str, Path] = field(default_factory=dict)
+    """Candidate whose predictions were made elsewhere -> their file."""
 
     def of_kind(self, *kinds: str) -> list[Candidate]:
         return [c for c in self.candidates.values() if c.kind in kinds]
@@ -85,6 +91,8 @@ def build(experiment: Experiment) -> Grid:
 
     A task has a base of its own, whose head has the task's classes: ``base``, or ``base-<task>`` where there are several.
     """
+    if experiment.candidates:
+        return _imported(experiment)
     several = len(experiment.tasks) > 1
     bases = {t.name: f"base-{t.name}" if several else "base" for t in experiment.tasks}
     candidates = [Candidate(base, "base", task) for task, base in bases.items()]
@@ -128,13 +136,6 @@ def build(experiment: Experiment) -> Grid:
                 )
             written.add(name)
 
-    task_of |= tasks | {r.name: experiment.task_of(r) for r in experiment.references}
-    for blend in experiment.blends:
-        chosen = tuple(sorted(match(blend.members, list(task_of))))
-        digest = hashlib.sha256(json.dumps([blend.method, chosen]).encode()).hexdigest()[:10]
-        name = blend.name or f"{blend.method}-{digest}"
-        candidates.append(Candidate(name, "blend", task_of[chosen[0]], blend.method, chosen))
-
     for reference in experiment.references:
         task = experiment.task_of(reference)
         if isinstance(reference, Reference):
@@ -145,7 +146,49 @@ def build(experiment: Experiment) -> Grid:
             candidates.append(Candidate(reference.name, "reference", task, "fine_tuned"))
         else:
             candidates.append(Candidate(reference.name, "reference", task, reference.model))
+    candidates += _blends(experiment, candidates)
     return Grid({c.name: c for c in candidates}, training, starts, tasks, bases, duplicates)
+
+
+def _imported(experiment: Experiment) -> Grid:
+    """Candidates whose predictions are there; a merge's method is its name up to the first hyphen."""
+    assert experiment.candidates
+    files = imports.tables(experiment.candidates)
+    kinds, task = imports.kinds(experiment.candidates, list(files)), experiment.tasks[0].name
+    order = ("base", "expert", "merge", "reference")
+    candidates = [
+        Candidate(name, kind, task, name.partition("-")[0] if kind == "merge" else "")
+        for name, kind in sorted(kinds.items(), key=lambda item: order.index(item[1]))
+    ]
+    candidates += _blends(experiment, candidates)
+    return Grid({c.name: c for c in candidates}, {}, {}, {}, {}, [], files)
+
+
+def _blends(experiment: Experiment, candidates: list[Candidate]) -> list[Candidate]:
+    """The blends of an experiment, whose members may be anything else in it.
+
+    Raises:
+        ExperimentError: a pattern matches nothing, or members are of different tasks.
+    """
+    task_of = {c.name: c.task for c in candidates}
+    found, problems = [], []
+    for i, blend in enumerate(experiment.blends):
+        chosen = tuple(sorted(match(blend.members, list(task_of))))
+        absent = [p for p in blend.members if not match([p], list(task_of))]
+        problems += [f"blends[{i}].members: {p!r} matches no candidate (snakemake grid lists them)" for p in absent]
+        if len({task_of[c] for c in chosen}) > 1:
+            problems.append(f"blends[{i}].members: of different tasks, and they predict different labels")
+        if not chosen or absent:
+            continue
+        digest = hashlib.sha256(json.dumps([blend.method, chosen]).encode()).hexdigest()[:10]
+        found.append(
+            Candidate(blend.name or f"{blend.method}-{digest}", "blend", task_of[chosen[0]], blend.method, chosen)
+        )
+    names = Counter(c.name for c in [*candidates, *found])
+    problems += [f"blends: {name!r} names {count} candidates" for name, count in names.items() if count > 1]
+    if problems:
+        raise ExperimentError("experiment", problems)
+    return found
 
 
 def _hyper(entry: Training, seed: int) -> dict[str, Any]:

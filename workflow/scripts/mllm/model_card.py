@@ -4,12 +4,7 @@ from typing import Any
 
 import yaml
 
-from mllm.leaderboard import METRICS
-
-NAMES = {
-    "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro_f1": "Macro F1", "kappa": "Cohen's kappa",
-    "nll": "Negative log-likelihood",
-}  # fmt: skip
+from mllm.metrics import METRICS
 
 
 def text(facts: dict[str, Any]) -> str:
@@ -64,8 +59,9 @@ def _heading(facts: dict[str, Any]) -> dict[str, Any]:
         heading |= {"base_model": [model["id"]], "base_model_relation": "merge"}
     heading["tags"] = ["merge", "mergekit", row["method"]]
     metrics = [
-        {"type": m, "name": NAMES[m], "value": round(row[f"test_{m}"], 4), "args": {"interval": _interval(row, m)}}
-        for m in METRICS
+        {"type": m, "name": metric.label, "value": round(row[f"test_{m}"], 4), "args": {"interval": _interval(row, m)}}
+        for m, metric in METRICS.items()
+        if row[f"test_{m}"] is not None
     ]
     dataset = {"name": "Drug reviews", "type": facts["experiment"]["data"]["source"], "split": "test"}
     task = {"type": "text-classification", "name": facts["task"]}
@@ -81,12 +77,12 @@ def _interval(row: dict[str, Any], metric: str, split: str = "test") -> list[flo
 
 def _scores(row: dict[str, Any]) -> list[str]:
     lines = ["| metric | validation | 95 % interval | test | 95 % interval |", "| --- | ---: | :---: | ---: | :---: |"]
-    for m in METRICS:
+    for m, name in ((m, metric.label) for m, metric in METRICS.items() if row[f"test_{m}"] is not None):
         cells = []
         for split in ("valid", "test"):
             low, high = _interval(row, m, split)
             cells += [f"{row[f'{split}_{m}']:.4f}", f"{low:.4f} – {high:.4f}"]
-        lines.append(f"| {NAMES[m]} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return [*lines, "", "Intervals: bootstrap over review texts, each text counting once."]
 
 
@@ -97,7 +93,7 @@ def _rivals(rows: list[dict[str, Any]]) -> list[str]:
         f"| {r['against']} ({r['kind']}) | {r['difference']:+.4f} | {r['low']:+.4f} to {r['high']:+.4f} | {r['verdict']} |"
         for r in rows
     ]
-    metric = NAMES[rows[0]["metric"]]
+    metric = METRICS[rows[0]["metric"]].label
     return [
         f"## Against others, on the same test reviews ({metric}; positive: this merge is better)", "",
         "| against | difference | 95 % interval | verdict |", "| --- | ---: | :---: | --- |", *table, "",

@@ -30,8 +30,7 @@ GATE_MODES = ("hidden", "hidden_avg", "hidden_last", "cheap_embed", *RANDOM)
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "score."
 
-# Qwen2's mixtures have one more expert, which sees every token; its output, up to as large as the others' together,
-# is added to theirs. mergekit's documentation recommends this factor, lest the blocks' output be too large.
+# Qwen2's mixtures have one more expert, which sees every token; mergekit's documentation recommends this factor for it.
 SHARED_SCALE = 0.1
 
 
@@ -48,8 +47,7 @@ def build(recipe: dict[str, Any], folders: dict[str, Path], prompts: dict[str, l
         SHA-256 of the weights, hexadecimal.
 
     Raises:
-        Failure: a recipe, an architecture or texts that no mixture can be made of; a checkpoint that is not whole, or
-            cannot be merged with the base; values that are not finite.
+        Failure: no mixture can be made of the recipe, the architecture, the texts, the checkpoints or their values.
     """
     from mergekit.moe.router import warn_degenerate_gates
     from transformers import AutoTokenizer

@@ -71,6 +71,16 @@ def baseline_mb(rows: int) -> int:
     return 1500 + rows // 40
 
 
+def score_mb(rows: int, candidates: int) -> int:
+    """2,000 resamples of the texts of validation and test, in four bytes each, and every candidate's metrics on them."""
+    return 800 + rows // 250 + candidates
+
+
+def score_minutes(rows: int, candidates: int) -> int:
+    """About a second for a candidate on the official number of reviews, with its slices; three times that."""
+    return 15 + candidates * rows // 4_000_000
+
+
 def train_mb(shape: Shape, rows: int) -> int:
     """Weights, gradients, Adam's two moments, and a checkpoint on its way to the disk."""
     return PROCESS_MB + math.ceil(5 * shape.mb) + rows // 100

@@ -6,8 +6,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mllm.cli import read_json, whole
+from mllm.cli import Failure, read_json, whole
 from mllm.splits import label_column
+
+SPLITS = ("valid", "test")
+COST = (
+    "n_parameters", "weights_bytes", "flops_per_review", "train_seconds", "load_seconds", "predict_seconds",
+    "reviews_per_second", "peak_memory_bytes", "peak_gpu_memory_bytes", "device",
+)  # fmt: skip
 
 
 def task_facts(data: Path, task: str) -> dict[str, Any]:
@@ -35,3 +41,81 @@ def write_predictions(path: Path, rows: pl.DataFrame, logp: np.ndarray[Any, Any]
 
 def logp_columns(predictions: pl.DataFrame) -> list[str]:
     return [c for c in predictions.columns if c.startswith("logp_")]
+
+
+def align(predictions: pl.DataFrame, reviews: pl.DataFrame, split: str, label: str) -> pl.DataFrame:
+    """Predictions of one split beside the reviews they are about.
+
+    Raises:
+        Failure: reviews are missing, stand twice, or carry other labels than the split's.
+    """
+    mine = predictions.filter(pl.col("split") == split)
+    wanted = reviews.filter(pl.col(label).is_not_null()).select("review_id", "group", truth=label)
+    if mine["review_id"].is_duplicated().any():
+        raise Failure(
+            f"{split}: review {mine.filter(pl.col('review_id').is_duplicated())['review_id'][0]} is predicted twice"
+        )
+    joined = wanted.join(mine, on="review_id", how="left", maintain_order="left")
+    absent = joined.filter(pl.col("label").is_null())
+    if absent.height or mine.height != wanted.height:
+        example = f", the first missing is {absent['review_id'][0]}" if absent.height else ""
+        raise Failure(f"{split}: {mine.height} predictions for {wanted.height} reviews{example}; run predict again")
+    wrong = joined.filter(pl.col("label") != pl.col("truth"))
+    if wrong.height:
+        raise Failure(
+            f"{split}: review {wrong['review_id'][0]} has label {wrong['label'][0]}, in data/ it is {wrong['truth'][0]}"
+        )
+    return joined
+
+
+def log_matrix(predictions: pl.DataFrame, classes: int) -> np.ndarray[Any, Any]:
+    """The columns logp_0 … as a matrix.
+
+    Raises:
+        Failure: a column is missing, or a row is no distribution.
+    """
+    columns = [f"logp_{i}" for i in range(classes)]
+    found = [c for c in predictions.columns if c.startswith("logp_")]
+    if found != columns:
+        raise Failure(f"predictions have the columns {', '.join(found)}; expected {', '.join(columns)}")
+    matrix = predictions.select(columns).to_numpy()
+    total = np.exp(matrix.astype(float)).sum(1)
+    off = np.flatnonzero(~(np.abs(total - 1) < 1e-3))
+    if len(off):
+        raise Failure(
+            f"review {predictions['review_id'][int(off[0])]}: the probabilities sum to {total[off[0]]:.6g}, not 1"
+        )
+    return matrix
+
+
+class Reviews:
+    """The reviews of validation and test that have a label in a task.
+
+    Args:
+        data: folder that split_reviews or import_predictions wrote.
+        task: one of data/split.json.
+    """
+
+    def __init__(self, data: Path, task: str) -> None:
+        self.task, self.facts = task, task_facts(data, task)
+        self.names = [str(n) for n in self.facts["names"]]
+        self.column = label_column(task)
+        self.rows = {
+            s: pl.read_parquet(data / f"{s}.parquet")
+            .select(pl.exclude("review"))
+            .filter(pl.col(self.column).is_not_null())
+            for s in SPLITS
+        }
+
+    def read(self, path: Path) -> dict[str, np.ndarray[Any, Any]]:
+        """A candidate's log-probabilities by split, in the order of the reviews.
+
+        Raises:
+            Failure: reviews are missing, stand twice, or carry other labels; rows are no distributions.
+        """
+        try:
+            predictions = pl.read_parquet(path)
+            aligned = {s: align(predictions, self.rows[s], s, self.column) for s in SPLITS}
+            return {s: log_matrix(rows, len(self.names)) for s, rows in aligned.items()}
+        except Failure as failure:
+            raise Failure(f"{path}: {failure}") from None

@@ -1,0 +1,382 @@
+"""The leaderboard and the comparisons: winners, pairs, corrections, ranks, cost, and what is said of them."""
+
+import itertools
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from conftest import ROOT
+from mllm import comparison, config, grid, inference, leaderboard, metrics, relations, scoring, verdict
+from mllm.tables import COST
+from test_config import DEMO
+
+TRUTH = np.arange(600) % 3
+
+
+def score_file(name, kind, value, **more):
+    flat = {m: {"value": value, "low": value - 0.1, "high": value + 0.1} for m in metrics.METRICS}
+    cost = {"n_parameters": 1000, "device": "cpu", "train_seconds": more.pop("train_seconds", 0.0)} | more.pop(
+        "cost", {}
+    )
+    return {
+        "candidate": name, "kind": kind, "method": more.pop("method", ""), "task": more.pop("task", "t"),
+        "members": more.pop("members", []), "parameters": more, "scores": {"valid": flat, "test": flat},
+        "calibrated": {"valid": flat, "test": flat}, "cost": cost, "slices": [],
+    }  # fmt: skip
+
+
+class Classifiers:
+    """Draws and labels of classifiers of known skill on the same texts, made by the scorer itself."""
+
+    def __init__(self, skills, seed=1):
+        rng = np.random.default_rng(seed)
+        shared = rng.random(len(TRUTH))
+        sample = scoring.Sample(TRUTH, np.arange(len(TRUTH)), 3, True, 1, 500)
+        self.found, self._labels = {}, {}
+        for name, skill in skills.items():
+            luck = 0.8 * shared + 0.2 * rng.random(len(TRUTH))
+            predicted = np.where(luck < skill, TRUTH, (TRUTH + 1) % 3)
+            logp = np.log(np.full((len(TRUTH), 3), 0.1) + 0.7 * np.eye(3)[predicted])
+            self.found[name], self._labels[name] = sample.evaluate(logp), predicted
+
+    def draws(self, candidates, metric, split="test", kind="raw"):
+        return np.stack([self.found[c].draws[metric] for c in candidates])
+
+    def labels(self, candidates):
+        return np.stack([self._labels[c] for c in candidates])
+
+    def file(self, name, kind, **more):
+        file = score_file(name, kind, 0, **more)
+        values = self.found[name].intervals()
+        return {
+            **file,
+            "scores": dict.fromkeys(("valid", "test"), values),
+            "calibrated": dict.fromkeys(("valid", "test"), values),
+        }
+
+
+SKILLS = {
+    "base": 0.3,
+    "weak": 0.5,
+    "strong": 0.6,
+    "m1": 0.61,
+    "m2": 0.7,
+    "m3": 0.4,
+    "vote": 0.65,
+    "large": 0.7,
+    "copy": 0.7,
+}
+KINDS = {
+    "base": "base",
+    "weak": "expert",
+    "strong": "expert",
+    "vote": "blend",
+    "large": "reference",
+    "copy": "reference",
+}
+
+
+@pytest.fixture(scope="module")
+def world():
+    pairs = Classifiers(SKILLS)
+    pairs.found["copy"], pairs._labels["copy"] = pairs.found["m2"], pairs._labels["m2"]
+    methods = {"m1": "ties", "m2": "ties", "m3": "linear"}
+    files = [
+        pairs.file(n, KINDS.get(n, "merge"), method=methods.get(n, ""), members=["weak", "strong"] if n in ("m1", "m2", "m3", "vote") else [],
+                   cost={"n_parameters": {"vote": 2000, "large": 12_000}.get(n, 1000)})
+        for n in SKILLS
+    ]  # fmt: skip
+    frame = leaderboard.ranked(leaderboard.table(files, "accuracy"), {"t": pairs}, "accuracy")
+    compared = comparison.compare(frame, {"t": pairs}, {"t": (TRUTH, np.arange(len(TRUTH)))}, "accuracy", 0.01)
+    return pairs, files, frame, compared
+
+
+# ── The leaderboard ──
+
+
+def test_columns_order_and_winners():
+    files = [
+        score_file("base", "base", 0.1),
+        score_file("m1", "merge", 0.5, method="ties", density=0.5),
+        score_file("m2", "merge", 0.6, method="ties", density=0.9),
+        score_file("m3", "merge", 0.4, method="linear", weight={"a": 1.0}),
+        score_file("e", "expert", 0.7),
+    ]
+    frame = leaderboard.table(files, "macro_f1")
+    assert frame["candidate"].to_list() == ["e", "m2", "m1", "m3", "base"]
+    assert frame.columns[:4] == ["candidate", "kind", "method", "task"]
+    ends = [f"{s}_{k}{m}{e}" for s in ("valid", "test") for k in ("", "calibrated_") for m in metrics.METRICS for e in ("", "_low", "_high")]  # fmt: skip
+    assert {"density", "weight", *ends, *COST} <= set(frame.columns)
+    assert frame.filter(pl.col("winner"))["candidate"].to_list() == ["m2", "m3"]
+    by_loss = leaderboard.table(files, "nll")
+    assert by_loss["candidate"].to_list() == ["base", "m3", "m1", "m2", "e"]
+    assert set(by_loss.filter(pl.col("winner"))["candidate"]) == {"m1", "m3"}
+    assert "m2" in leaderboard.text(frame, "macro_f1", "title")
+
+
+def test_a_winner_is_chosen_on_validation_alone():
+    good_on_test, good_on_valid = (
+        score_file("a", "merge", 0.9, method="ties"),
+        score_file("b", "merge", 0.5, method="ties"),
+    )
+    good_on_test["scores"]["valid"] = score_file("", "", 0.1)["scores"]["valid"]
+    frame = leaderboard.table([good_on_test, good_on_valid], "accuracy")
+    assert frame.filter(pl.col("winner"))["candidate"].to_list() == ["b"]
+    assert frame["candidate"].to_list() == ["b", "a"]
+
+
+def test_tasks_have_winners_rivals_and_tables_of_their_own():
+    files = [
+        score_file(f"{kind}-{task}", kind, value, method="ties" if kind == "merge" else "", task=task)
+        for task, value in (("mood", 0.3), ("ill", 0.8))
+        for kind in ("expert", "merge", "reference")
+    ]
+    frame = leaderboard.table(files, "macro_f1")
+    assert frame.filter(pl.col("winner"))["candidate"].to_list() == ["merge-mood", "merge-ill"]
+    assert frame["task"].to_list() == ["mood"] * 3 + ["ill"] * 3
+    pairs = [(a["candidate"], b["candidate"], claim) for a, b, claim in comparison.rivals(frame)]
+    assert pairs == [(f"merge-{t}", f"{k}-{t}", True) for t in ("mood", "ill") for k in ("expert", "reference")]
+    text = leaderboard.text(frame, "macro_f1", "both")
+    assert "both: 3 candidates, task mood" in text and "both: 3 candidates, task ill" in text
+
+
+def test_training_is_counted_once_however_often_an_expert_is_used():
+    files = [
+        score_file("a", "expert", 0.1, train_seconds=10.0),
+        score_file("b", "expert", 0.1, train_seconds=5.0),
+        score_file("m", "merge", 0.1, method="linear", members=["a", "b"]),
+        score_file("v", "blend", 0.1, members=["a", "m"]),
+        score_file("unknown", "expert", 0.1, train_seconds=None),
+        score_file("w", "blend", 0.1, members=["a", "unknown"]),
+    ]
+    seconds = dict(leaderboard.table(files, "accuracy").select("candidate", "train_seconds").rows())
+    assert seconds == {"a": 10, "b": 5, "m": 15, "v": 15, "unknown": None, "w": None}
+
+
+def test_nobody_on_the_front_is_beaten_and_everyone_else_is(world):
+    _, _, frame, _ = world
+    rows = frame.to_dicts()
+    for row in rows:
+        beaten = any(
+            o["test_accuracy"] >= row["test_accuracy"] and o["n_parameters"] <= row["n_parameters"]
+            and (o["test_accuracy"] > row["test_accuracy"] or o["n_parameters"] < row["n_parameters"])
+            for o in rows
+        )  # fmt: skip
+        assert row["pareto"] == (not beaten), row["candidate"]
+    assert frame.filter(pl.col("pareto"))["candidate"].to_list()
+
+
+def test_without_costs_there_is_no_front(world):
+    pairs, files, _, _ = world
+    bare = [{**f, "cost": {**f["cost"], "n_parameters": None}} for f in files]
+    assert leaderboard.ranked(leaderboard.table(bare, "accuracy"), {"t": pairs}, "accuracy")[
+        "pareto"
+    ].null_count() == len(files)
+
+
+def test_relative_gain(world):
+    pairs, _, frame, _ = world
+    value = {n: e.values["accuracy"] for n, e in pairs.found.items()}
+    for row in frame.iter_rows(named=True):
+        if row["kind"] == "merge":
+            expected = (value[row["candidate"]] - value["base"]) / (value["strong"] - value["base"])
+            assert row["relative_gain"] == pytest.approx(expected)
+            assert row["relative_gain_low"] < row["relative_gain"] < row["relative_gain_high"]
+        else:
+            assert row["relative_gain"] is None
+
+
+def test_relative_gain_says_nothing_where_the_expert_does_not_lead():
+    part = pl.DataFrame({"kind": ["merge", "expert", "base"]})
+    values = np.array([0.8, 0.61, 0.6])
+    draws = values[:, None] + np.random.default_rng(0).normal(scale=0.02, size=(3, 500))
+    assert leaderboard.relative_gain(part, draws, values)["relative_gain"] == [None, None, None]
+    draws[1] += 0.2  # now it does
+    assert leaderboard.relative_gain(part, draws, values)["relative_gain"][0] == pytest.approx(20)
+
+
+def test_ranks(world):
+    _, _, frame, _ = world
+    rank = dict(frame.select("candidate", "rank").rows())
+    assert rank["m2"] == rank["copy"] and rank["base"] == len(SKILLS)
+    assert ((frame["rank_low"] <= frame["rank"]) & (frame["rank"] <= frame["rank_high"])).all()
+
+
+# ── Comparisons ──
+
+
+def test_claims_are_each_methods_winner_against_the_best_expert_the_best_blend_and_all_references(world):
+    _, _, _, compared = world
+    claims = compared.filter("claim")
+    assert set(claims.select("candidate", "against").rows()) == set(
+        itertools.product(["m2", "m3"], ["strong", "vote", "large", "copy"])
+    )
+    assert compared.columns == list(comparison.COLUMNS)
+    assert compared["claim"].to_list() == sorted(compared["claim"].to_list(), reverse=True)
+    # The rest is exploration: other points, blends, the base.
+    rest = set(compared.filter(~pl.col("claim")).select("candidate", "against").rows())
+    assert {("m1", "strong"), ("m2", "base"), ("vote", "strong")} <= rest
+    assert not any(a == b for a, b in rest)
+
+
+def test_numbers_of_a_comparison(world):
+    pairs, _, _, compared = world
+    for row in compared.iter_rows(named=True):
+        a, b = (pairs.found[row[k]] for k in ("candidate", "against"))
+        draws = a.draws["accuracy"] - b.draws["accuracy"]
+        assert row["difference"] == pytest.approx(a.values["accuracy"] - b.values["accuracy"])
+        assert (row["low"], row["high"]) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])))
+        right = [pairs._labels[row[k]] == TRUTH for k in ("candidate", "against")]
+        assert row["only_candidate_right"] == (right[0] & ~right[1]).sum()
+        assert row["accuracy_difference"] == pytest.approx(row["difference"])
+        assert row["cost_ratio"] == pytest.approx({"vote": 0.5, "large": 1 / 12}.get(row["against"], 1) * (2 if row["candidate"] == "vote" else 1))  # fmt: skip
+
+
+def test_corrections_are_over_the_claims_and_over_the_table(world):
+    _, _, _, compared = world
+    claims = compared.filter("claim")
+    assert claims["p_holm"].to_list() == pytest.approx(list(inference.holm(claims["p"].to_numpy())))
+    assert compared.filter(~pl.col("claim"))["p_holm"].null_count() == compared.filter(~pl.col("claim")).height
+    assert compared["p_bh"].to_list() == pytest.approx(list(inference.benjamini_hochberg(compared["p"].to_numpy())))
+
+
+def test_smaller_is_better_turns_differences_round(world):
+    pairs, files, _, _ = world
+    frame = leaderboard.table(files, "nll")
+    compared = comparison.compare(frame, {"t": pairs}, {"t": (TRUTH, np.arange(len(TRUTH)))}, "nll", 0.01)
+    (row,) = compared.filter((pl.col("candidate") == "m2") & (pl.col("against") == "base")).to_dicts()
+    assert pairs.found["m2"].values["nll"] < pairs.found["base"].values["nll"]
+    assert row["difference"] > 0 and row["verdict"] == "better"
+
+
+def test_an_identical_candidate_is_no_worse_and_that_stands(world):
+    _, _, _, compared = world
+    (row,) = compared.filter((pl.col("candidate") == "m2") & (pl.col("against") == "copy")).to_dicts()
+    assert (row["difference"], row["low"], row["high"], row["verdict"]) == (0, 0, 0, "no worse")
+    assert row["p"] == 1 and row["p_mcnemar"] == 1 and row["stands"] is True
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.01, 0.02, "better"), (-0.005, 0.02, "no worse"), (-0.02, 0.02, "undecided"), (-0.05, -0.02, "worse"),
+     (-0.02, -0.005, "undecided"), (-0.009, -0.001, "no worse")],
+)  # fmt: skip
+def test_verdicts(low, high, expected):
+    assert comparison.verdict(low, high, 0.01) == expected
+
+
+# ── The choice ──
+
+
+def test_selection_says_what_choosing_adds(world):
+    pairs, _, frame, _ = world
+    rows = {r["method"]: r for r in comparison.selection(frame, {"t": pairs}, "accuracy").to_dicts()}
+    assert set(rows) == {"ties", "linear", "all"}
+    assert (rows["ties"]["points"], rows["ties"]["winner"]) == (2, "m2")
+    assert rows["linear"]["expected_optimism"] == 0 and rows["ties"]["expected_optimism"] > 0
+    assert rows["all"]["expected_optimism"] > rows["ties"]["expected_optimism"]
+    for row in rows.values():
+        assert row["optimism"] == pytest.approx(row["valid"] - row["test"])
+        assert row["expected_optimism"] <= row["expected_optimism_independent"] + 1e-3
+        assert row["seeds"] is None
+
+
+def test_seeds_vary_apart_from_the_sample():
+    names = ["s0", "s1", "s2", "other"]
+    pairs = Classifiers(dict(zip(names, (0.5, 0.52, 0.55, 0.4), strict=True)))
+    files = [pairs.file(n, "merge", method="dare_ties", density=0.9 if n == "other" else 0.5, seed=i) for i, n in enumerate(names)]  # fmt: skip
+    (row,) = comparison.selection(leaderboard.table(files, "accuracy"), {"t": pairs}, "accuracy").to_dicts()
+    scores = [pairs.found[n].values["accuracy"] for n in names[:3]]
+    assert row["seeds"] == 3 and row["seed_deviation"] == pytest.approx(np.std(scores, ddof=1))
+    assert row["sampling_error"] == pytest.approx(pairs.found["s2"].draws["accuracy"].std())
+
+
+# ── Relations and words ──
+
+
+def test_agreement_is_of_every_two(world):
+    pairs, _, _, _ = world
+    table = relations.agreement({"t": ["base", "weak", "strong"]}, {"t": pairs}, {"t": (TRUTH, np.arange(len(TRUTH)))})
+    assert table.columns == list(relations.AGREEMENT) and table.height == 3
+    (row,) = table.filter((pl.col("first") == "weak") & (pl.col("second") == "strong")).to_dicts()
+    assert row["agreement"] == pytest.approx(np.mean(pairs._labels["weak"] == pairs._labels["strong"]))
+
+
+def test_conditions_are_normalised_by_their_own_experts():
+    def file(name, kind, values, members=()):
+        slices = [
+            {"column": c, "slice": s, "reviews": 60, "scores": {"accuracy": {"value": v, "low": v, "high": v}}}
+            for (c, s), v in values.items()
+        ]
+        return {**score_file(name, kind, 0, members=list(members)), "slices": slices}
+
+    pain, acne, year = ("condition", "Pain"), ("condition", "Acne"), ("year", "2010")
+    files = [
+        file("base", "base", {pain: 0.3, acne: 0.2, year: 0.5}),
+        file("p", "expert", {pain: 0.8, acne: 0.4}),
+        file("shard-0", "expert", {pain: 0.6, acne: 0.6}),
+        file("m", "merge", {pain: 0.7, acne: 0.5}, ["p", "shard-0"]),
+    ]
+    table = relations.by_condition(files, {"p": ["Pain"]}, "accuracy")
+    assert table.columns == list(relations.CONDITIONS) and set(table["condition"]) == {"Pain", "Acne"}
+    rows = {(r["candidate"], r["condition"]): r for r in table.to_dicts()}
+    assert rows["m", "Pain"]["normalised"] == pytest.approx((0.7 - 0.3) / (0.8 - 0.3))
+    assert rows["p", "Pain"]["normalised"] == 1 and rows["base", "Pain"]["normalised"] == 0
+    assert rows["m", "Acne"]["normalised"] is None  # no expert learned acne alone
+    assert rows["p", "Acne"]["trained_on"] == "Pain" and rows["m", "Acne"]["trained_on"] == "all"
+
+
+def test_the_verdict_has_the_tables_numbers(world):
+    pairs, _, frame, compared = world
+    chosen = comparison.selection(frame, {"t": pairs}, "accuracy")
+    counts = {"t": {"test": {"reviews": 600, "texts": 600}}}
+    said = verdict.text("name", frame, compared, chosen, counts, 0.01, "a line about the leak")
+    assert said.startswith("# name: can the merge do it?")
+    assert "**m2**, a merge of 2 models by ties, the best of 3 merges on validation: accuracy" in said
+    assert "large" in next(
+        line for line in said.splitlines() if line.startswith("- It is")
+    )  # what is larger comes first
+    (row,) = compared.filter((pl.col("candidate") == "m2") & (pl.col("against") == "large")).to_dicts()
+    line = next(line for line in said.splitlines() if "large" in line and line.startswith("- It"))
+    assert f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}" in line
+    assert f"It is {verdict.WORDS[row['verdict']]} the reference, large, 12k parameters" in line
+    assert "1/12 of the parameters" in line
+    assert said.rstrip().endswith("a line about the leak")
+
+
+def test_without_merges_there_are_no_claims(world):
+    pairs, files, _, _ = world
+    some = [f for f in files if f["kind"] in ("base", "expert")]
+    frame = leaderboard.ranked(leaderboard.table(some, "accuracy"), {"t": pairs}, "accuracy")
+    compared = comparison.compare(frame, {"t": pairs}, {"t": (TRUTH, np.arange(len(TRUTH)))}, "accuracy", 0.01)
+    chosen = comparison.selection(frame, {"t": pairs}, "accuracy")
+    assert compared.height == chosen.height == 0
+    said = verdict.text("x", frame, compared, chosen, {"t": {"test": {"texts": 600}}}, 0.01)
+    assert "no merges" in said and "strong (expert)" in said
+
+
+def test_the_leak_is_said_beside_the_scores():
+    facts = {"mode": "official", "test_rows": 53766, "test_rows_also_in_train": 32216}
+    assert leaderboard.leak_line(facts).startswith("WARNING: 32,216 of 53,766 test reviews (59.9%)")
+    clean = leaderboard.leak_line({**facts, "mode": "official-clean"})
+    assert clean.startswith("32,216 of 53,766") and "left out" in clean
+    assert leaderboard.leak_line({**facts, "mode": "random"}) == ""
+
+
+# ── The documentation ──
+
+
+def test_the_documentation_has_every_column_and_good_examples():
+    text = (ROOT / "docs/scores.md").read_text()
+    names = set(re.findall(r"`([a-z_0-9]+)`", text))
+    plain = {"task", "candidate", "against", "kind", "claim", "metric", "low", "high", "accuracy_difference"}
+    assert {c for c in comparison.COLUMNS if not c.startswith("calibrated_")} - plain <= names
+    assert {*metrics.METRICS, "optimism", "expected_optimism", "seed_deviation", "sampling_error"} <= names
+    blends, elsewhere = (yaml.safe_load(b) for b in re.findall(r"```yaml\n(.*?)```", text, re.S))
+    built = grid.build(config.parse({**DEMO, **blends}))
+    assert [c.method for c in built.of_kind("blend")] == list(config.Blend.model_fields["method"].annotation.__args__)
+    assert {"ties", "linear"} <= {built.candidates[m].method for m in built.candidates["ensemble-selection"].members}
+    assert config.parse(elsewhere).candidates.from_ == "my/tables"

@@ -1,0 +1,31 @@
+# Predictions that were made elsewhere, in place of reviews and models.
+# in:  the tables of the experiment's candidates
+# out: <results>/predictions/<candidate>.{parquet,cost.json}, <results>/data/{valid,test}.parquet, split.json
+DESCRIPTION = DIAGNOSTICS = []
+
+
+rule import_predictions:
+    input:
+        [str(path) for path in GRID.imported.values()],
+    output:
+        expand("<results>/predictions/{candidate}.{ending}", candidate=GRID.imported, ending=["parquet", "cost.json"]),
+        expand("<results>/data/{part}", part=["valid.parquet", "test.parquet"]),
+        split="<results>/data/split.json",
+    log:
+        "<logs>/import_predictions.log",
+    localrule: True
+    params:
+        code=code_digest("import_predictions"),
+        experiment=json.dumps(
+            {
+                "candidates": EXPERIMENT.candidates.model_dump(),
+                "tasks": [t.model_dump() for t in EXPERIMENT.tasks],
+                "split": EXPERIMENT.split.model_dump(),
+                "seed": EXPERIMENT.seed,
+            }
+        ),
+        files=CONFIG_FILES,
+        override=json.dumps(OVERRIDE),
+    shell:
+        "python workflow/scripts/import_predictions.py --experiment {params.files:q} --override {params.override:q}"
+        " --results results/{EXPERIMENT.name} --log {log}"

@@ -1,0 +1,65 @@
+"""Compare candidates in pairs on the same test reviews, and say in words what follows."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mllm import cli
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def main(arguments: argparse.Namespace) -> None:
+    import polars as pl
+
+    from mllm import comparison, config, grid, leaderboard, pairs, relations, splits, verdict
+
+    experiment = config.load(*arguments.experiment, override=arguments.override)
+    candidates = grid.build(experiment).candidates
+    results, metric, margin = arguments.results, experiment.compare.metric, experiment.compare.margin
+    frame = pl.read_parquet(results / "leaderboard.parquet")
+    tasks = frame["task"].unique(maintain_order=True).to_list()
+    side_by_side = {task: pairs.Pairs(results / "scores", task) for task in tasks}
+    test = pl.read_parquet(results / "data/test.parquet")
+    truth = {}
+    for task in tasks:
+        rows = test.filter(pl.col(splits.label_column(task)).is_not_null())
+        truth[task] = rows[splits.label_column(task)].to_numpy(), rows["group"].to_numpy()
+    compared = comparison.compare(frame, side_by_side, truth, metric, margin)
+    chosen = comparison.selection(frame, side_by_side, metric)
+
+    members = {
+        task: [c.name for c in candidates.values() if c.task == task and c.kind in ("base", "expert")] for task in tasks
+    }
+    shown = frame.filter((pl.col("kind") != "merge") | pl.col("winner"))["candidate"].to_list()
+    scores = {name: cli.read_json(results / f"scores/{name}.json") for name in candidates}
+    trained_on = {
+        e.name: [str(v) for v in e.where["condition"]] for e in experiment.experts if e.where and "condition" in e.where
+    }
+    counts = {s["task"]: s["counts"] for s in scores.values()}
+    leak = leaderboard.leak_line(cli.read_json(results / "data/split.json"))
+
+    _write(compared, results / "comparisons")
+    _write(chosen, results / "selection")
+    _write(relations.agreement(members, side_by_side, truth), results / "agreement")
+    _write(relations.by_condition([scores[n] for n in shown], trained_on, metric), results / "conditions")
+    with cli.whole(results / "verdict.md") as partial:
+        partial.write_text(verdict.text(experiment.name, frame, compared, chosen, counts, margin, leak))
+
+
+def _write(table: "pl.DataFrame", path: Path) -> None:
+    for ending, write in ((".csv", "write_csv"), (".parquet", "write_parquet")):
+        with cli.whole(path.with_suffix(ending)) as partial:
+            getattr(table, write)(partial)
+
+
+if __name__ == "__main__":
+    parser = cli.parser(__doc__)
+    parser.add_argument("--experiment", type=Path, nargs="+", required=True, help="experiment file")
+    parser.add_argument("--override", type=json.loads, default={}, help="values that replace the file's, as JSON")
+    parser.add_argument(
+        "--results", type=Path, required=True, help="folder with leaderboard.parquet, scores/ and data/"
+    )
+    cli.run(main, parser.parse_args())

@@ -1,0 +1,69 @@
+"""Take over prediction tables made elsewhere: the same reviews for all, cut into validation and test once."""
+
+import argparse
+import json
+from pathlib import Path
+
+from mllm import cli
+
+
+def main(arguments: argparse.Namespace) -> None:
+    import numpy as np
+    import polars as pl
+
+    from mllm import config, imports, tables
+    from mllm.splits import is_ordered, label_column, label_map
+
+    experiment = config.load(*arguments.experiment, override=arguments.override)
+    how, task = experiment.candidates, experiment.tasks[0]
+    assert how is not None
+    names = [str(n) for n in label_map(pl.DataFrame(), task.model_dump())]
+    files = imports.tables(how)
+    frames = {}
+    for name, path in cli.progress(files.items(), "reading", total=len(files)):
+        frames[name] = imports.read(path, names, how).sort("review_id")
+        first = next(iter(frames))
+        imports.check_alike(frames[name], path, frames[first], files[first])
+    reviews = frames[first]
+    if "split" in reviews.columns:
+        for name, frame in frames.items():
+            if "split" not in frame.columns or not frame["split"].equals(reviews["split"]):
+                raise cli.Failure(f"{files[name]}: other splits than in {files[first]}")
+    else:
+        groups = reviews["group"].unique().sort().to_numpy()
+        chosen = np.random.default_rng(experiment.seed).permutation(groups)
+        held_out = pl.Series(chosen[: round(experiment.split.valid * len(groups))])
+        valid = pl.col("group").is_in(held_out.implode())
+        reviews = reviews.with_columns(split=pl.when(valid).then(pl.lit("valid")).otherwise(pl.lit("test")))
+    parts = {split: reviews.filter(pl.col("split") == split) for split in ("valid", "test")}
+    for split, part in parts.items():
+        if not part.height:
+            raise cli.Failure(f"{files[first]}: no review is in split {split!r}; expected 'valid' and 'test'")
+    splits = reviews.select("review_id", "split")
+    for name, frame in frames.items():
+        rows = frame.drop("split", strict=False).join(splits, on="review_id", maintain_order="left")
+        logp = rows.select(tables.logp_columns(rows)).to_numpy()
+        tables.write_predictions(arguments.results / f"predictions/{name}.parquet", rows, logp)
+        unknown = dict.fromkeys(tables.COST)
+        cost = {**unknown, "n_parameters": imports.parameters(how, name), "reviews": rows.height}
+        cli.write_json(arguments.results / f"predictions/{name}.cost.json", cost)
+    for split, part in parts.items():
+        table = part.rename({"label": label_column(task.name)}).drop("split", *tables.logp_columns(part))
+        with cli.whole(arguments.results / f"data/{split}.parquet") as partial:
+            table.write_parquet(partial)
+    facts = {
+        "names": names, "ordered": is_ordered(task.model_dump()), "label": task.label or task.column, "imported": True,
+        "counts": {s: {names[k]: n for k, n in sorted(p["label"].value_counts().rows())} for s, p in parts.items()},
+    }  # fmt: skip
+    cli.write_json(
+        arguments.results / "data/split.json",
+        {"mode": "random", "test_rows": parts["test"].height, "tasks": {task.name: facts}},
+    )
+
+
+if __name__ == "__main__":
+    parser = cli.parser(__doc__)
+    parser.add_argument("--experiment", type=Path, nargs="+", required=True, help="experiment file")
+    parser.add_argument("--override", type=json.loads, default={}, help="values that replace the file's, as JSON")
+    parser.add_argument("--results", type=Path, required=True, help="the experiment's folder: predictions/ and data/")
+    cli.run(main, parser.parse_args())

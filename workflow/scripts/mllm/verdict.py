@@ -1,0 +1,163 @@
+"""The answer in plain words, with its numbers: written from the tables, never by hand."""
+
+from typing import Any
+
+import polars as pl
+
+from mllm import leaderboard, metrics
+
+WORDS = {
+    "better": "better than",
+    "no worse": "no worse than",
+    "worse": "worse than",
+    "undecided": "neither shown to be better nor shown to be worse than",
+}
+UNITS = {"flops_per_review": "floating-point operations per review", "n_parameters": "parameters"}
+
+
+def text(
+    name: str,
+    frame: pl.DataFrame,
+    comparisons: pl.DataFrame,
+    selection: pl.DataFrame,
+    counts: dict[str, dict[str, dict[str, int]]],
+    margin: float,
+    leak: str = "",
+) -> str:
+    """verdict.md: for each task the best merge's answer, its claims, how it was chosen, what it costs.
+
+    Args:
+        name: of the experiment.
+        frame: the leaderboard.
+        comparisons: as from comparison.compare.
+        selection: as from comparison.selection.
+        counts: task -> split -> reviews and texts.
+        margin: how much worse still counts as not worse.
+        leak: a line about test reviews that stand in train too.
+    """
+    lines = [f"# {name}: can the merge do it?", ""]
+    for (task,), part in frame.group_by("task", maintain_order=True):
+        of_task = pl.col("task") == task
+        lines += [*_task(part, comparisons.filter(of_task), selection.filter(of_task), counts[str(task)], margin), ""]
+    lines += [
+        "Differences are on the same test reviews, positive where the merge is better; intervals are 95 %, from a bootstrap over",
+        "review texts, each counting once. All choices were made on validation. All comparisons: comparisons.csv.",
+    ]
+    return "\n".join([*lines, *([leak] if leak else [])]) + "\n"
+
+
+def _task(
+    frame: pl.DataFrame,
+    comparisons: pl.DataFrame,
+    selection: pl.DataFrame,
+    counts: dict[str, dict[str, int]],
+    margin: float,
+) -> list[str]:
+    winners = frame.filter(pl.col("winner"))
+    size = f"{counts['test']['texts']:,} test texts"
+    if not winners.height:
+        return [f"Task {frame['task'][0]}: no merges. {_best(frame)}"]
+    best = winners.row(0, named=True)
+    metric = selection["metric"][0]
+    label = metrics.METRICS[metric].label
+    merges = frame.filter(pl.col("kind") == "merge").height
+    parts = len(best["members"].split())
+    made = f", a merge of {parts} models by {best['method']}" if parts else ""
+    lines = [
+        f"Task {best['task']}: **{best['candidate']}**{made}{_chosen(merges)}: {label}"
+        f" {_interval(best, f'test_{metric}')} on {size}.",
+        "",
+    ]
+    claims = comparisons.filter(pl.col("claim") & (pl.col("candidate") == best["candidate"]))
+    # The question of it all first: many small ones in one against what is larger.
+    claims = claims.sort(
+        (pl.col("kind") == "reference") & (pl.col("cost_ratio") < 1), descending=True, maintain_order=True
+    )
+    lines += [_sentence(row, best, frame, margin) for row in claims.iter_rows(named=True)]
+    return lines + _honesty(selection, best, metric) + _front(frame, best)
+
+
+def _chosen(merges: int) -> str:
+    return f", the best of {merges} merges on validation" if merges > 1 else ", the only merge"
+
+
+def _best(frame: pl.DataFrame) -> str:
+    row = frame.row(0, named=True)
+    return f"The best candidate on validation is {row['candidate']} ({row['kind']})."
+
+
+def _sentence(row: dict[str, Any], best: dict[str, Any], frame: pl.DataFrame, margin: float) -> str:
+    """One claim: verdict, difference, what is left of it after correction, cost, and what a non-answer could have found."""
+    other = frame.filter(pl.col("candidate") == row["against"]).row(0, named=True)
+    verdict = WORDS[row["verdict"]]
+    line = f"- It is {verdict} {_named(other)}: {row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}"
+    line += f", margin {margin:g})" if row["verdict"] == "no worse" else ")"
+    if row["stands"] is not None:
+        p = row["p_not_worse_holm"] if row["verdict"] == "no worse" else row["p_holm"]
+        line += f", which {'stands' if row['stands'] else 'does not stand'} after Holm's correction (p {_p(p)})"
+    else:
+        line += f"; a difference of {row['detectable']:.3f} would have been found four times in five"
+    ratio = row["cost_ratio"]
+    if ratio is not None and not 0.95 < ratio < 1.05:
+        cost = leaderboard.price(frame)
+        line += f". It needs {_times(ratio)} the {UNITS[str(cost)]}"
+    return line + "."
+
+
+def _honesty(selection: pl.DataFrame, best: dict[str, Any], metric: str) -> list[str]:
+    """How the choice flatters: optimism found and expected; seeds."""
+    row = selection.filter(pl.col("winner") == best["candidate"]).sort("points", descending=True).row(0, named=True)
+    lines = [""]
+    if row["points"] > 1:
+        lines.append(
+            f"- Chosen among {row['points']}: {row['valid']:.3f} on validation, {row['test']:.3f} on test (optimism"
+            f" {row['optimism']:+.3f}; the best of as many equally good ones would show {row['expected_optimism']:+.3f})."
+        )
+    if row["seed_deviation"] is not None:
+        lines.append(
+            f"- Its method is random: over {row['seeds']} seeds the test score varies by {row['seed_deviation']:.3f} (standard"
+            f" deviation), beside a sampling error of {row['sampling_error']:.3f}."
+        )
+    if best.get("relative_gain") is not None:
+        low, high = best["relative_gain_low"], best["relative_gain_high"]
+        lines.append(
+            f"- Of the way from the base to the best expert it goes {best['relative_gain']:.0%} ({low:.0%} to {high:.0%})."
+        )
+    return lines
+
+
+def _front(frame: pl.DataFrame, best: dict[str, Any]) -> list[str]:
+    cost = leaderboard.price(frame)
+    if cost is None:
+        return []
+    front = frame.filter(pl.col("pareto")).sort(cost)
+    names = ", ".join(f"{r['candidate']} ({_count(r[cost])})" for r in front.iter_rows(named=True))
+    place = "is one of them" if best["pareto"] else "is not among them"
+    return [f"- Nothing is better and cheaper than these, by {UNITS[cost]}: {names}; the merge {place}."]
+
+
+def _named(row: dict[str, Any]) -> str:
+    what = {"expert": "the best expert", "blend": "the best blend", "reference": "the reference"}[row["kind"]]
+    size = f", {_count(row['n_parameters'])} parameters" if row["kind"] == "reference" and row["n_parameters"] else ""
+    return f"{what}, {row['candidate']}{size}"
+
+
+def _interval(row: dict[str, Any], column: str) -> str:
+    return f"{row[column]:.3f} ({row[f'{column}_low']:.3f} to {row[f'{column}_high']:.3f})"
+
+
+def _times(ratio: float) -> str:
+    """A ratio of costs in words: 1/12.5 of, 3 times."""
+    return f"1/{_three(1 / ratio)} of" if ratio < 1 else f"{_three(ratio)} times"
+
+
+def _three(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _count(value: float) -> str:
+    return leaderboard.count(value) or "0"
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}" if value >= 0.001 else "< 0.001"
