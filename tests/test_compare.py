@@ -319,13 +319,19 @@ def test_conditions_are_normalised_by_their_own_experts():
         file("p", "expert", {pain: 0.8, acne: 0.4}),
         file("shard-0", "expert", {pain: 0.6, acne: 0.6}),
         file("m", "merge", {pain: 0.7, acne: 0.5}, ["p", "shard-0"]),
+        file("a", "expert", {pain: 0.1, acne: 0.1}),
+        file("n", "merge", {}, ["p", "a"]),
+        file("v", "blend", {pain: 0.7}, ["n", "p"]),
     ]
-    table = relations.by_condition(files, {"p": ["Pain"]}, "accuracy")
+    shown = ["base", "p", "shard-0", "m", "v"]
+    table = relations.by_condition(files, shown, {"p": ["Pain"], "a": ["Acne"]}, "accuracy")
+    assert set(table["candidate"]) == set(shown)
+    assert table.filter(pl.col("candidate") == "v")["trained_on"].to_list() == ["Acne, Pain"]
     assert table.columns == list(relations.CONDITIONS) and set(table["condition"]) == {"Pain", "Acne"}
     rows = {(r["candidate"], r["condition"]): r for r in table.to_dicts()}
     assert rows["m", "Pain"]["normalised"] == pytest.approx((0.7 - 0.3) / (0.8 - 0.3))
     assert rows["p", "Pain"]["normalised"] == 1 and rows["base", "Pain"]["normalised"] == 0
-    assert rows["m", "Acne"]["normalised"] is None  # no expert learned acne alone
+    assert rows["m", "Acne"]["normalised"] is None  # of the rows shown, no expert learned acne alone
     assert rows["p", "Acne"]["trained_on"] == "Pain" and rows["m", "Acne"]["trained_on"] == "all"
 
 

@@ -191,14 +191,21 @@ def disk_mb():
 
 
 def farewell():
-    """What a run ends with: the leaderboard and the verdict, if this run made it."""
-    board, verdict = Path(RESULTS, "leaderboard.txt"), Path(RESULTS, "verdict.md")
-    made = verdict.exists() and verdict.stat().st_mtime >= STARTED
-    return (
-        f"\n{board.read_text()}\n{verdict.read_text()}\nAll of it: {RESULTS}/leaderboard.csv, {RESULTS}/verdict.md"
-        if made
-        else ""
-    )
+    """What a run ends with: leaderboard and verdict, exported models, where this run made them."""
+    board, verdict, models = (Path(RESULTS, name) for name in ("leaderboard.txt", "verdict.md", "export"))
+    lines = []
+    if made_now(verdict):
+        lines += ["", board.read_text(), verdict.read_text()]
+        lines.append(f"All of it: {RESULTS}/leaderboard.csv, {RESULTS}/comparisons.csv, {RESULTS}/verdict.md")
+    if made_now(models):
+        lines += ["", "Complete and checked models, each ready to be published:"]
+        lines += [f"  hf upload OWNER/NAME {model}" for model in sorted(models.iterdir()) if model.is_dir()]
+    return "\n".join(lines)
+
+
+def made_now(path):
+    """Whether a file or folder is there, and of this run."""
+    return path.exists() and path.stat().st_mtime >= STARTED
 
 
 slurm.install(RESULTS, disk_mb)

@@ -28,4 +28,4 @@ rule import_predictions:
         override=json.dumps(OVERRIDE),
     shell:
         "python workflow/scripts/import_predictions.py --experiment {params.files:q} --override {params.override:q}"
-        " --results results/{EXPERIMENT.name} --log {log}"
+        " --results $(dirname $(dirname {output.split})) --log {log}"

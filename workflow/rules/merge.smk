@@ -77,10 +77,9 @@ rule diagnose_members:
         runtime=by_attempt(lambda wildcards: needs.merge_minutes(shape(), sum(map(len, MEMBERS)))),
     params:
         code=code_digest("diagnose_members"),
-        models=f"{RESULTS}/models",
         tasks=json.dumps(COMPARED),
     shell:
-        "python workflow/scripts/diagnose_members.py --models {params.models} --tasks {params.tasks:q}"
+        "python workflow/scripts/diagnose_members.py --models $(dirname $(dirname {output}))/models --tasks {params.tasks:q}"
         " --output {output} --log {log}"
 
 

@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
     _write(compared, results / "comparisons")
     _write(chosen, results / "selection")
     _write(relations.agreement(members, side_by_side, truth), results / "agreement")
-    _write(relations.by_condition([scores[n] for n in shown], trained_on, metric), results / "conditions")
+    _write(relations.by_condition([*scores.values()], shown, trained_on, metric), results / "conditions")
     with cli.whole(results / "verdict.md") as partial:
         partial.write_text(verdict.text(experiment.name, frame, compared, chosen, counts, margin, leak))
 

@@ -30,9 +30,6 @@ def main(arguments: argparse.Namespace) -> None:
             name = row["candidate"]
             rivals = comparisons.filter(pl.col("candidate") == name).to_dicts()
             export(row, rivals, folder, arguments)
-    for row in winners:
-        where = arguments.output / row["candidate"]
-        cli.log.info("%s: complete and checked; to publish it: hf upload OWNER/NAME %s", row["candidate"], where)
 
 
 def export(row: dict[str, Any], rivals: list[dict[str, Any]], folder: Path, arguments: argparse.Namespace) -> None:

@@ -54,18 +54,30 @@ def agreement(
     return pl.DataFrame(rows, schema={name: kind for name, (kind, _) in AGREEMENT.items()})
 
 
-def by_condition(scores: list[dict[str, Any]], trained_on: dict[str, list[str]], metric: str) -> pl.DataFrame:
+def by_condition(
+    scores: list[dict[str, Any]], shown: list[str], trained_on: dict[str, list[str]], metric: str
+) -> pl.DataFrame:
     """What each candidate makes of each condition's test reviews; the columns are those of CONDITIONS.
 
     Args:
-        scores: score files.
+        scores: score files of all candidates.
+        shown: those whose rows are wanted.
         trained_on: expert -> conditions of its train reviews; experts that were not chosen by condition are left out.
         metric: which; the calibration error, which slices do not have, makes an empty table.
     """
+    members = {s["candidate"]: s["members"] for s in scores}
+
+    def learned(name: str) -> set[str] | None:
+        """Conditions of all the trainings beneath a candidate; none where one was not chosen by condition."""
+        if not members.get(name):
+            return set(trained_on[name]) if name in trained_on else None
+        parts = [learned(m) for m in members[name]]
+        return None if None in parts else {c for part in parts for c in part or ()}
+
     rows: list[dict[str, Any]] = []
-    for s in scores:
-        learned = [trained_on.get(name) for name in (s["members"] or [s["candidate"]])]
-        known = "all" if None in learned else ", ".join(sorted({c for part in learned for c in part or []}))
+    for s in (s for s in scores if s["candidate"] in shown):
+        conditions = learned(s["candidate"])
+        known = "all" if conditions is None else ", ".join(sorted(conditions))
         rows += [
             {"task": s["task"], "candidate": s["candidate"], "kind": s["kind"], "trained_on": known,
              "condition": part["slice"], "reviews": part["reviews"], "metric": metric, **part["scores"][metric]}
