@@ -193,9 +193,11 @@ def test_relative_gain_says_nothing_where_the_expert_does_not_lead():
     part = pl.DataFrame({"kind": ["merge", "expert", "base"]})
     values = np.array([0.8, 0.61, 0.6])
     draws = values[:, None] + np.random.default_rng(0).normal(scale=0.02, size=(3, 500))
-    assert leaderboard.relative_gain(part, draws, values)["relative_gain"] == [None, None, None]
-    draws[1] += 0.2  # now it does
-    assert leaderboard.relative_gain(part, draws, values)["relative_gain"][0] == pytest.approx(20)
+    gain = lambda draws, metric="accuracy": leaderboard.relative_gain(part, draws, values, metric)["relative_gain"]  # noqa: E731
+    assert gain(draws) == [None, None, None]
+    ahead, behind = draws + np.array([[0], [0.2], [0]]), draws - np.array([[0], [0.2], [0]])
+    assert gain(ahead)[0] == gain(behind, "nll")[0] == pytest.approx(20)
+    assert gain(behind) == gain(ahead, "nll") == [None, None, None]  # surely behind is no lead either
 
 
 def test_ranks(world):
@@ -351,6 +353,28 @@ def test_the_verdict_has_the_tables_numbers(world):
     assert f"It is {verdict.WORDS[row['verdict']]} the reference, large, 12k parameters" in line
     assert "1/12 of the parameters" in line
     assert said.rstrip().endswith("a line about the leak")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "margin", "words", "not_words"),
+    [(0.01, 0.02, 0.01, "It is better than the reference", "margin"),
+     (-0.024, -0.016, 0.05, "It is worse than the reference, large, 12k parameters, but by less than the margin of 0.05", "no worse"),
+     (-0.005, 0.01, 0.01, "It is no worse than the reference, large, 12k parameters by the margin of 0.01", "found"),
+     (-0.025, -0.005, 0.01, "It is worse than the reference, large, 12k parameters; whether by more than the margin of 0.01 is open", "found"),
+     (-0.02, 0.02, 0.01, "neither shown to be better nor shown to be worse", "margin"),
+     (-0.05, -0.02, 0.01, "It is worse than the reference", "margin")],
+)  # fmt: skip
+def test_words_say_what_the_interval_says(world, low, high, margin, words, not_words):
+    pairs, _, frame, compared = world
+    changed = compared.with_columns(
+        low=pl.lit(low), high=pl.lit(high), difference=pl.lit((low + high) / 2),
+        verdict=pl.lit(comparison.verdict(low, high, margin)), stands=pl.lit(None, pl.Boolean),
+    ).filter(pl.col("against") == "large")  # fmt: skip
+    chosen = comparison.selection(frame, {"t": pairs}, "accuracy")
+    said = verdict.text("x", frame, changed, chosen, {"t": {"test": {"texts": 600}}}, margin)
+    (line,) = [line for line in said.splitlines() if line.startswith("- It is")]
+    assert words in line and not_words not in line
+    assert f"{(low + high) / 2:+.3f} ({low:+.3f} to {high:+.3f})" in line
 
 
 def test_without_merges_there_are_no_claims(world):

@@ -144,11 +144,19 @@ BAD = [
     (change("b", at(7, logp_0=0.5)), "b.csv: review r007: its 3 numbers as log-probabilities sum to"),
     (change("a", at(7, logp_1=float("nan"))), "a.parquet: review r007: its 3 numbers as log-probabilities sum to nan"),
     (change("ties-1", at(8, label=0)), "ties-1.parquet: review r008 has label 0, in {folder}/a.parquet it is 2 (1 of 100"),
-    (change("a", at(8, label=3)), "a.parquet: label is 3 in 1 rows; expected 0 to 2"),
-    (change("a", lambda t: t.with_columns(label=pl.lit("meh"))), "a.parquet: label is 'meh' in 100 rows; expected bad, so so, good"),
+    (change("a", at(8, label=3)), "a.parquet: label is 3 in 1 rows; expected one of 0, 1, 2"),
+    (change("a", lambda t: t.with_columns(label=pl.lit("meh"))), "a.parquet: label is 'meh' in 100 rows; expected one of bad, so so, good, 0, 1, 2"),
     (change("a", lambda t: t.drop("logp_2")), "a.parquet: no column logp_2; found review_id, label, condition, logp_0"),
     (change("a", lambda t: t.drop("label")), "a.parquet: no column label"),
-    (change("a", lambda t: t.with_columns(split=pl.lit("valid"))), "b.csv: other splits than in {folder}/a.parquet"),
+    (change("a", lambda t: t.with_columns(split=pl.lit("valid"))), "b.csv: other splits than in {folder}/a.parquet; all tables must have the same, or none"),
+    (change("a", lambda t: t.with_columns(label=pl.col("label") + 0.5)), "a.parquet: label is 0.5 in 100 rows; expected one of 0, 1, 2"),
+    (change("b", lambda t: t[:0]), "b.csv: has no rows"),
+    (change("b", at(3, review_id=None)), "b.csv: review_id is empty in 1 rows"),
+    (lambda tables: tables.update({n: t.with_columns(split=pl.Series(["valid", "Test"] * 50)) for n, t in tables.items()}),
+     "a.parquet: split is Test, valid; expected valid and test"),
+    (lambda tables: tables.update({n: t.with_columns(split=pl.Series([0, 1] * 50)) for n, t in tables.items()}),
+     "a.parquet: split is 0, 1; expected valid and test"),
+    (change("ties-1", lambda t: t.with_columns(split=pl.Series(["valid", "test"] * 50))), "a.parquet: other splits than in {folder}/ties-1.parquet"),
     (change("b", lambda t: t.drop("review_id")), "b.csv: its reviews are identified by UInt32, in {folder}/a.parquet by String"),
 ]  # fmt: skip
 
@@ -164,6 +172,74 @@ def test_a_bad_table_is_one_clear_error(tmp_path, damage, message):
     assert printed.startswith(f"error: {folder}/") and len(printed.splitlines()) == 1
     assert message.format(folder=folder) in printed
     assert before.read_text() == "before"
+
+
+def imported(tmp_path, raw, **tables):
+    """Run the import of given tables; returns what was printed, and validation and test together."""
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for name, table in tables.items():
+        table.write_parquet(folder / f"{name}.parquet")
+    raw = {**RAW, "blends": [], **raw}
+    raw["candidates"] = {"kinds": {"expert": ["*"]}, **raw["candidates"], "from": str(folder)}
+    (tmp_path / "own.yaml").write_text(json.dumps(raw))
+    arguments = ["--experiment", tmp_path / "own.yaml", "--results", tmp_path / "results"]
+    run_script("import_predictions", *arguments)
+    return pl.concat([pl.read_parquet(tmp_path / f"results/data/{s}.parquet") for s in ("valid", "test")]).sort(
+        "review_id"
+    )
+
+
+def test_labels_are_the_values_of_the_experiments_classes(tmp_path):
+    """Not their positions: the classes stand in another order than the values."""
+    classes = {"good": [1], "bad": [0, 2]}
+    task = {"name": "t", "column": "y", "classes": classes, "ordered": True}
+    y = pl.Series([0, 1, 2, 1] * 10)
+    table = pl.DataFrame(
+        {"y": y, "p_good": [0.2] * 40, "p_bad": [0.8] * 40, "label": ["mine"] * 40, "group": [None] * 40}
+    )
+    how = {"label": "y", "columns": ["p_good", "p_bad"], "values": "probabilities"}
+    found = imported(tmp_path, {"tasks": [task], "candidates": how}, a=table)
+    assert found["label_t"].to_list() == [1, 0, 1, 0] * 10
+    assert "label" not in found.columns and found["group"].n_unique() == 40  # names of ours are no columns of theirs
+
+
+@pytest.mark.parametrize(("low", "high", "first"), [(0, 9, 0), (1, 10, 0), (1, 9, None)])
+def test_ratings_may_be_numbered_or_said(tmp_path, low, high, first):
+    values = pl.DataFrame({"label": list(range(low, high + 1)) * 5})
+    table = values.with_columns(**{f"logp_{k}": pl.lit(float(np.log(0.1))) for k in range(10)})
+    raw = {"tasks": [{"name": "t", "label": "rating"}], "candidates": {}}
+    if first is None:
+        with pytest.raises(
+            AssertionError, match=r"goes from 1 to 9, which may be ratings \(1 to 10\) or their numbers"
+        ):
+            imported(tmp_path, raw, a=table)
+    else:
+        assert imported(tmp_path, raw, a=table)["label_t"].to_list() == list(range(10)) * 5
+
+
+@pytest.mark.parametrize("what", ["both splits", "other groups"])
+def test_texts_stay_together(tmp_path, what):
+    def group(tables):
+        for i, (name, table) in enumerate(tables.items()):
+            size = 3 if i == 2 and what == "other groups" else 2
+            split = {"split": pl.Series(["valid", "test"] * 50)} if what == "both splits" else {}
+            tables[name] = table.with_columns(text=pl.int_range(pl.len()) // size, **split)
+
+    arguments = own_tables(tmp_path / "tables", group)
+    raw = experiment_files.read_yaml(tmp_path / "own.yaml")
+    raw["candidates"]["group"] = "text"
+    (tmp_path / "own.yaml").write_text(json.dumps(raw))
+    printed = run_script("import_predictions", *arguments, ok=False)
+    expected = {"both splits": "a.parquet: 50 texts stand in validation and in test, one of them review r000",
+                "other groups": "ties-1.parquet: reviews are grouped into texts otherwise than in"}  # fmt: skip
+    assert expected[what] in printed
+
+
+def test_what_is_no_table_is_said_so(tmp_path):
+    arguments = own_tables(tmp_path / "tables")
+    (tmp_path / "tables/a.parquet").write_text("nothing")
+    assert "a.parquet: cannot be read as a table" in run_script("import_predictions", *arguments, ok=False)
 
 
 def experiment(tmp_path, **changes):

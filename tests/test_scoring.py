@@ -213,15 +213,24 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     assert {n: c for n, c in covered.items() if not 930 <= c <= 970} == {}, covered
 
 
-def test_the_calibration_errors_interval_is_not_moved_by_resampling():
-    """A calibrated classifier's error is chance alone; resampling doubles its square, which the interval must not show."""
+def test_calibration_errors_are_compared_without_what_resampling_adds():
+    """A calibrated classifier's error is chance alone, and resampling doubles its square: differences would shrink."""
     rng = np.random.default_rng(1)
     p = rng.uniform(0.5, 1, 2000)
     truth = (rng.random(2000) > p).astype(int)
-    found = score(truth, np.log(np.stack([p, 1 - p], axis=1)), resamples=500)
-    assert found.draws["ece"].mean() > 1.2 * found.values["ece"]
-    ends = found.intervals()["ece"]
-    assert 0 <= ends["low"] < found.values["ece"] < ends["high"] < found.draws["ece"].max()
+    sharp = p**1.35 / (p**1.35 + (1 - p) ** 1.35)
+    good, bad = (score(truth, np.log(np.stack([q, 1 - q], axis=1)), resamples=1000) for q in (p, sharp))
+    for found in (good, bad):
+        assert found.draws["ece"].mean() == pytest.approx(found.values["ece"])
+        ends = found.intervals()["ece"]
+        assert 0 <= ends["low"] < found.values["ece"] < ends["high"]
+    # As wide as over fresh samples.
+    fresh = []
+    for seed in range(200):
+        again = np.random.default_rng(1000 + seed)
+        labels = (again.random(2000) > p).astype(int)
+        fresh.append(score(labels, np.log(np.stack([p, 1 - p], axis=1)), resamples=1).values["ece"])
+    assert good.draws["ece"].std() == pytest.approx(np.std(fresh), rel=0.35)
 
 
 def test_paired_differences_cover_the_truth():

@@ -185,7 +185,9 @@ def train_gpu_mb(wildcards):
 
 
 def disk_mb():
-    """Room that the experiment's models need in results/."""
+    """Room that the experiment's models need in results/; none where there are only predictions."""
+    if not GRID.starts:
+        return 0
     trained = [shape(start_of(name)) for name in [*GRID.starts, *GRID.training]]
     return needs.disk_mb(trained, shape(), len(GRID.merges), EXPERIMENT.keep == "all")
 

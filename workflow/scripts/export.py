@@ -22,7 +22,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     results = arguments.results
     board = pl.read_parquet(results / "leaderboard.parquet")
-    comparisons = pl.read_csv(results / "comparisons.csv")
+    comparisons = pl.read_parquet(results / "comparisons.parquet")
     winners = board.filter(pl.col("winner")).to_dicts()
     with cli.whole(arguments.output) as folder:
         folder.mkdir()

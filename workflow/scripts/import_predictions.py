@@ -19,16 +19,17 @@ def main(arguments: argparse.Namespace) -> None:
     assert how is not None
     names = [str(n) for n in label_map(pl.DataFrame(), task.model_dump())]
     files = imports.tables(how)
-    frames = {}
+    frames: dict[str, pl.DataFrame] = {}
     for name, path in cli.progress(files.items(), "reading", total=len(files)):
-        frames[name] = imports.read(path, names, how).sort("review_id")
-        first = next(iter(frames))
-        imports.check_alike(frames[name], path, frames[first], files[first])
-    reviews = frames[first]
-    if "split" in reviews.columns:
-        for name, frame in frames.items():
-            if "split" not in frame.columns or not frame["split"].equals(reviews["split"]):
-                raise cli.Failure(f"{files[name]}: other splits than in {files[first]}")
+        frame = imports.read(path, task, names, how).sort("review_id")
+        first = next(iter(frames), name)
+        imports.check_alike(frame, path, frames.get(first, frame), files[first])
+        # What the first table says of the reviews is enough.
+        needed = ["review_id", "label", "group", "split", *tables.logp_columns(frame)]
+        frames[name] = frame if name == first else frame.select(c for c in needed if c in frame.columns)
+    reviews, given = frames[first], imports.split_of(frames, files)
+    if given is not None:
+        reviews = reviews.drop("split").join(given, on="review_id", maintain_order="left")
     else:
         groups = reviews["group"].unique().sort().to_numpy()
         chosen = np.random.default_rng(experiment.seed).permutation(groups)
@@ -38,7 +39,7 @@ def main(arguments: argparse.Namespace) -> None:
     parts = {split: reviews.filter(pl.col("split") == split) for split in ("valid", "test")}
     for split, part in parts.items():
         if not part.height:
-            raise cli.Failure(f"{files[first]}: no review is in split {split!r}; expected 'valid' and 'test'")
+            raise cli.Failure(f"{files[first]}: {reviews.height} reviews are too few: none would be in split {split!r}")
     splits = reviews.select("review_id", "split")
     for name, frame in frames.items():
         rows = frame.drop("split", strict=False).join(splits, on="review_id", maintain_order="left")
@@ -47,17 +48,19 @@ def main(arguments: argparse.Namespace) -> None:
         unknown = dict.fromkeys(tables.COST)
         cost = {**unknown, "n_parameters": imports.parameters(how, name), "reviews": rows.height}
         cli.write_json(arguments.results / f"predictions/{name}.cost.json", cost)
+    digests = {}
     for split, part in parts.items():
         table = part.rename({"label": label_column(task.name)}).drop("split", *tables.logp_columns(part))
         with cli.whole(arguments.results / f"data/{split}.parquet") as partial:
             table.write_parquet(partial)
+        digests[split] = tables.digest(table)
     facts = {
         "names": names, "ordered": is_ordered(task.model_dump()), "label": task.label or task.column, "imported": True,
         "counts": {s: {names[k]: n for k, n in sorted(p["label"].value_counts().rows())} for s, p in parts.items()},
     }  # fmt: skip
     cli.write_json(
         arguments.results / "data/split.json",
-        {"mode": "random", "test_rows": parts["test"].height, "tasks": {task.name: facts}},
+        {"mode": "random", "test_rows": parts["test"].height, "tasks": {task.name: facts}, "sha256": digests},
     )
 
 

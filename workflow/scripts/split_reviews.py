@@ -1,11 +1,8 @@
 """Cut the cleaned reviews into train, validation and test, and give them the tasks' labels."""
 
 import argparse
-import hashlib
-import io
 import json
 from pathlib import Path
-from typing import Any
 
 from mllm import cli
 
@@ -13,7 +10,8 @@ from mllm import cli
 def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
-    from mllm import splits
+    from mllm import splits, tables
+    from mllm.columns import STATISTICS
 
     reviews = pl.read_parquet(arguments.reviews)
     splits.check_values(reviews, arguments.tasks, arguments.wheres)
@@ -53,17 +51,9 @@ def main(arguments: argparse.Namespace) -> None:
         cli.log.info("%s: %s reviews", split, f"{frame.height:,}")
         with cli.whole(arguments.output / f"{split}.parquet") as partial:
             frame.write_parquet(partial, compression="lz4")
-        digests[split] = digest(frame)
+        # Trainings and predictions do not depend on the statistics, which only slices are made of.
+        digests[split] = tables.digest(frame.select(pl.exclude(STATISTICS)))
     cli.write_json(arguments.output / "split.json", {**facts, "tasks": tasks, "sha256": digests})
-
-
-def digest(frame: Any) -> str:
-    """Of what trainings and predictions depend on: not of the statistics, which only slices are made of."""
-    from mllm.columns import STATISTICS
-
-    stream = io.BytesIO()
-    frame.select(c for c in frame.columns if c not in STATISTICS).write_ipc(stream)
-    return hashlib.sha256(stream.getvalue()).hexdigest()
 
 
 if __name__ == "__main__":

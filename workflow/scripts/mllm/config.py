@@ -216,7 +216,7 @@ class Candidates(Strict):
     from_: str = Field(alias="from")
     """Folder with the tables, from the project's root."""
     label: str = "label"
-    """Column with the true class: its number (from 0) or its name."""
+    """Column with the true class: a value of the task's classes, its name, or (rating, sentiment) its number from 0."""
     columns: Annotated[list[str], Field(min_length=2)] | None = None
     """Columns with one number per class, in the classes' order (default: logp_0, logp_1, …)."""
     values: Literal["log_probabilities", "probabilities"] = "log_probabilities"

@@ -80,7 +80,7 @@ def ranked(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str) -> pl.Data
         draws, values = pairs[str(task)].draws(names, metric), part[f"test_{metric}"].to_numpy()
         rank, low, high = inference.rank_intervals(values, draws, not metrics.METRICS[metric].smaller_is_better)
         added = [pl.Series(n, v, dtype=pl.Int64) for n, v in (("rank", rank), ("rank_low", low), ("rank_high", high))]
-        added += [pl.Series(n, v, dtype=pl.Float64) for n, v in relative_gain(part, draws, values).items()]
+        added += [pl.Series(n, v, dtype=pl.Float64) for n, v in relative_gain(part, draws, values, metric).items()]
         parts.append(part.with_columns(*added, pareto=pareto(part, metric)))
     whole = pl.concat(parts)
     first = frame.columns[: frame.columns.index("winner") + 1]
@@ -88,7 +88,9 @@ def ranked(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str) -> pl.Data
     return whole.select(*first, *new, *frame.columns[len(first) :])
 
 
-def relative_gain(part: pl.DataFrame, draws: np.ndarray, values: np.ndarray) -> dict[str, list[float | None]]:
+def relative_gain(
+    part: pl.DataFrame, draws: np.ndarray, values: np.ndarray, metric: str
+) -> dict[str, list[float | None]]:
     """(merge − base) / (best expert − base) on test, of merges; the best expert is validation's.
 
     None where there is no base or no expert, or where the expert's lead is not sure: the ratio says nothing then.
@@ -97,6 +99,7 @@ def relative_gain(part: pl.DataFrame, draws: np.ndarray, values: np.ndarray) -> 
         part: a task's rows of the leaderboard, best validation score first.
         draws: (candidates, resamples) of the metric.
         values: (candidates,)
+        metric: which.
     """
     kinds = part["kind"].to_list()
     empty: list[float | None] = [None] * len(kinds)
@@ -105,7 +108,7 @@ def relative_gain(part: pl.DataFrame, draws: np.ndarray, values: np.ndarray) -> 
         return found
     base, expert = kinds.index("base"), kinds.index("expert")
     lead = draws[expert] - draws[base]
-    if np.quantile(lead, 0.025) <= 0 <= np.quantile(lead, 0.975):
+    if np.quantile(metrics.sign(metric) * lead, 0.025) <= 0:
         return found
     for i in (i for i, kind in enumerate(kinds) if kind == "merge"):
         ratio = (draws[i] - draws[base]) / lead

@@ -24,6 +24,7 @@ def slices(rows: pl.DataFrame, label: str) -> dict[tuple[str, str], pl.Series]:
     """
     answer = "rating" if label == "sentiment" else label
     columns = [c for c in rows.columns if c not in (*NO_SLICES, answer) and not c.startswith(TAKEN_PREFIXES)]
+    columns = [c for c in columns if not rows[c].dtype.is_nested()]
     order = {name: i for i, name in enumerate((*SLICEABLE, *STATISTICS))}
     found = {}
     for column in sorted(columns, key=lambda c: (order.get(c, len(order)), c)):
@@ -44,9 +45,9 @@ def _quarters(values: pl.Series) -> list[tuple[str, pl.Series]]:
 
 
 def _values(values: pl.Series) -> list[tuple[str, pl.Series]]:
-    name = values.name
-    counted = values.drop_nulls().value_counts(name="#").sort(["#", name], descending=[True, False]).head(MOST)
-    return [(str(v), (values == v).fill_null(False)) for v in sorted(counted[name].to_list())]
+    plain = values.drop_nulls().rename("value")
+    counted = plain.value_counts(name="count").sort(["count", "value"], descending=[True, False]).head(MOST)
+    return [(str(v), (values == v).fill_null(False)) for v in sorted(counted["value"].to_list())]
 
 
 def masks(found: dict[tuple[str, str], pl.Series]) -> list[np.ndarray]:

@@ -1,5 +1,7 @@
 """Tables that pass between stages: labelled reviews in, predictions out."""
 
+import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,13 @@ def write_predictions(path: Path, rows: pl.DataFrame, logp: np.ndarray[Any, Any]
     columns = [pl.Series(f"logp_{k}", logp[:, k].astype(np.float32)) for k in range(logp.shape[1])]
     with whole(path) as partial:
         rows.select("review_id", "split", "label").with_columns(columns).write_parquet(partial)
+
+
+def digest(frame: pl.DataFrame) -> str:
+    """SHA-256 over a table's content, hexadecimal."""
+    stream = io.BytesIO()
+    frame.write_ipc(stream)
+    return hashlib.sha256(stream.getvalue()).hexdigest()
 
 
 def logp_columns(predictions: pl.DataFrame) -> list[str]:

@@ -89,13 +89,19 @@ def _best(frame: pl.DataFrame) -> str:
 def _sentence(row: dict[str, Any], best: dict[str, Any], frame: pl.DataFrame, margin: float) -> str:
     """One claim: verdict, difference, what is left of it after correction, cost, and what a non-answer could have found."""
     other = frame.filter(pl.col("candidate") == row["against"]).row(0, named=True)
-    verdict = WORDS[row["verdict"]]
-    line = f"- It is {verdict} {_named(other)}: {row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}"
-    line += f", margin {margin:g})" if row["verdict"] == "no worse" else ")"
+    verdict, name, behind = WORDS[row["verdict"]], _named(other), row["high"] < 0
+    if row["verdict"] == "no worse":
+        said = f"worse than {name}, but by less than the margin of" if behind else f"{verdict} {name} by the margin of"
+        said += f" {margin:g}"
+    elif row["verdict"] == "undecided" and behind:
+        said = f"worse than {name}; whether by more than the margin of {margin:g} is open"
+    else:
+        said = f"{verdict} {name}"
+    line = f"- It is {said}: {row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
     if row["stands"] is not None:
         p = row["p_not_worse_holm"] if row["verdict"] == "no worse" else row["p_holm"]
         line += f", which {'stands' if row['stands'] else 'does not stand'} after Holm's correction (p {_p(p)})"
-    else:
+    elif row["verdict"] == "undecided" and not behind and row["detectable"]:
         line += f"; a difference of {row['detectable']:.3f} would have been found four times in five"
     ratio = row["cost_ratio"]
     if ratio is not None and not 0.95 < ratio < 1.05:
