@@ -70,9 +70,8 @@ def _task(
     ]
     claims = comparisons.filter(pl.col("claim") & (pl.col("candidate") == best["candidate"]))
     # The question of it all first: many small ones in one against what is larger.
-    claims = claims.sort(
-        (pl.col("kind") == "reference") & (pl.col("cost_ratio") < 1), descending=True, maintain_order=True
-    )
+    larger = ((pl.col("kind") == "reference") & (pl.col("cost_ratio") < 1)).fill_null(False)
+    claims = claims.sort(larger, descending=True, maintain_order=True)
     lines += [_sentence(row, best, frame, margin) for row in claims.iter_rows(named=True)]
     return lines + _honesty(selection, best, metric) + _front(frame, best)
 
