@@ -29,7 +29,6 @@ RANDOM = ("random", "uniform_random")
 GATE_MODES = ("hidden", "hidden_avg", "hidden_last", "cheap_embed", *RANDOM)
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "score."
-
 # Qwen2's mixtures have one more expert, which sees every token; mergekit's documentation recommends this factor for it.
 SHARED_SCALE = 0.1
 
