@@ -158,7 +158,7 @@ def test_a_merged_folder_loads(gpt2, tmp_path, method):
     recipe = recipe_of(values)
     assert recipe["method"] == method
     merge.main(argparse.Namespace(recipe=recipe, models=gpt2, base="base", output=tmp_path / "ours"))
-    model, _ = checkpoints.load_classifier(tmp_path / "ours/model")
+    model, _ = checkpoints.load_model(tmp_path / "ours/model")
     assert model.config.id2label == dict(enumerate(LABELS))
     (model_file,) = (tmp_path / "ours/model").glob("*.safetensors")
     state = load_file(model_file)

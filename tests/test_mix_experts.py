@@ -56,7 +56,7 @@ def test_mixtures_are_made_scored_and_exported(llama):
     assert set(winners["method"]) == {"moe", "linear"}
     for row in winners.iter_rows(named=True):
         folder = results / "export" / row["candidate"]
-        model, _ = checkpoints.load_classifier(folder)
+        model, _ = checkpoints.load_model(folder)
         assert (type(model).__name__ == "MixtralForSequenceClassification") == (row["method"] == "moe")
         heading = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
         assert heading["license"] == "apache-2.0"

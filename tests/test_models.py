@@ -19,6 +19,7 @@ from transformers import MixtralConfig, MixtralForSequenceClassification
 from conftest import SCRIPTS, run_script
 from mllm import bases, checkpoints, prediction, training
 from mllm.cli import write_json
+from mllm.scorers import ClassifierScorer
 from tiny_models import tiny_bert, tiny_gpt2
 
 TEXTS = [f"{'good great' if i % 2 else 'bad awful'} pill number {i} {'word ' * (i % 17)}" for i in range(240)]
@@ -90,7 +91,7 @@ def test_a_pretrained_checkpoint_gets_a_fresh_head_and_keeps_its_body(data, base
     assert weights(tmp_path / "one") == weights(tmp_path / "same")
     assert {k for k in one if not torch.equal(one[k], two[k])} == {"score.weight"}
     assert {k for k in one if not torch.equal(one[k], old[k])} == {"score.weight"}
-    _, tokenizer = checkpoints.load_classifier(tmp_path / "one")
+    _, tokenizer = checkpoints.load_model(tmp_path / "one")
     assert tokenizer.model_max_length == 16
     spec["max_length"] = 400
     printed = run_script(
@@ -118,11 +119,13 @@ def test_a_language_model_as_the_hub_ships_it(data, tmp_path):
     old, new = load_file(folder / "model.safetensors"), load_file(tmp_path / "base/model.safetensors")
     assert {k.removeprefix("transformer.") for k in new} - old.keys() == {"score.weight"}
     assert all(torch.equal(new[f"transformer.{k}"], v) for k, v in old.items())
-    model, tokenizer = checkpoints.load_classifier(tmp_path / "base")
+    model, tokenizer = checkpoints.load_model(tmp_path / "base")
     assert tokenizer.pad_token == tokenizer.eos_token
     assert model.config.pad_token_id == tokenizer.eos_token_id
     np.testing.assert_allclose(
-        prediction.log_probabilities(model, tokenizer, ODD), plain(model.eval(), tokenizer, ODD), atol=1e-5
+        prediction.log_probabilities(ClassifierScorer(model, tokenizer), ODD),
+        plain(model.eval(), tokenizer, ODD),
+        atol=1e-5,
     )
 
 
@@ -203,13 +206,15 @@ def test_processes_that_share_a_training_end_where_one_would(data, base, tmp_pat
 
 
 def test_a_model_whose_layers_are_spread_predicts_the_same(expert, tmp_path):
-    whole = prediction.log_probabilities(*checkpoints.load_classifier(expert), TEXTS)
+    whole = prediction.log_probabilities(ClassifierScorer(*checkpoints.load_model(expert)), TEXTS)
     # Without GPUs, "elsewhere" is the disk: the same hooks of accelerate bring a layer and its input together.
     places = {"transformer.wte": "cpu", "transformer.wpe": "cpu", "transformer.drop": "cpu", "transformer.h.0": "cpu",
               "transformer.h.1": "disk", "transformer.ln_f": "cpu", "score": "disk"}  # fmt: skip
-    model, tokenizer = checkpoints.load_classifier(expert, device_map=places, offload_folder=tmp_path)
+    model, tokenizer = checkpoints.load_model(expert, device_map=places, offload_folder=tmp_path)
     assert model.hf_device_map == places
-    np.testing.assert_allclose(prediction.log_probabilities(model, tokenizer, TEXTS), whole, atol=1e-6)
+    np.testing.assert_allclose(
+        prediction.log_probabilities(ClassifierScorer(model, tokenizer), TEXTS), whole, atol=1e-6
+    )
 
 
 def test_diverged_training_is_one_clear_error(data, base, tmp_path):
@@ -233,14 +238,14 @@ ODD = ["", " ", "a", "word " * 500, "😀 naïve 薬 лекарство", "\n\n"
 
 
 def test_batches_change_nothing(expert, monkeypatch):
-    model, tokenizer = checkpoints.load_classifier(expert)
+    model, tokenizer = checkpoints.load_model(expert)
     expected = plain(model.eval(), tokenizer, ODD)
     for budget in (1, 64, 100_000):
         monkeypatch.setitem(prediction.TOKENS_PER_BATCH, "cpu", budget)
-        found = prediction.log_probabilities(model, tokenizer, ODD)
+        found = prediction.log_probabilities(ClassifierScorer(model, tokenizer), ODD)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-5)
-        backwards = prediction.log_probabilities(model, tokenizer, ODD[::-1])[::-1]
+        backwards = prediction.log_probabilities(ClassifierScorer(model, tokenizer), ODD[::-1])[::-1]
         np.testing.assert_allclose(backwards, expected, atol=1e-5)
 
 
@@ -269,12 +274,12 @@ def test_predict_writes_what_the_design_names(data, expert, tmp_path):
     accuracy = (table.select("logp_0", "logp_1").to_numpy().argmax(1) == table["label"].to_numpy()).mean()
     assert accuracy > 0.9
     cost = json.loads((tmp_path / "p.cost.json").read_text())
-    assert cost["n_parameters"] == checkpoints.load_classifier(expert)[0].num_parameters()
+    assert cost["n_parameters"] == checkpoints.load_model(expert)[0].num_parameters()
     assert cost["weights_bytes"] == (expert / "model.safetensors").stat().st_size
     assert cost["reviews"] == 80
     assert cost["reviews_per_second"] > 0
     assert cost["peak_memory_bytes"] > 1e8
-    found = prediction.flops_per_review(*checkpoints.load_classifier(expert), TEXTS[160:])
+    found = prediction.flops_per_review(ClassifierScorer(*checkpoints.load_model(expert)), TEXTS[160:])
     assert (cost["flops_per_review"], cost["mean_tokens"]) == pytest.approx(found, abs=0.01)
 
 
@@ -360,7 +365,7 @@ def test_training_on_a_small_card_is_the_same_training_in_smaller_parts(base, da
     rows = pl.read_parquet(data / "train.parquet")
     trained = []
     for name, limit in (("large", 16), ("small", 5)):
-        model, tokenizer = checkpoints.load_classifier(base)
+        model, tokenizer = checkpoints.load_model(base)
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -368,24 +373,24 @@ def test_training_on_a_small_card_is_the_same_training_in_smaller_parts(base, da
         training.fine_tune(model, tokenizer, rows, "t", HYPER, tmp_path / name, 300)
         assert max(seen) == {"large": 16, "small": 4}[name]
         trained.append({k: v.clone() for k, v in model.state_dict().items()})
-    start = checkpoints.load_classifier(base)[0].state_dict()
+    start = checkpoints.load_model(base)[0].state_dict()
     moved = max(float((trained[0][k] - start[k]).abs().max()) for k in start)
     apart = max(float((trained[0][k] - trained[1][k]).abs().max()) for k in start)
     assert apart < moved / 50, (apart, moved)
 
 
 def test_a_card_too_small_for_one_review_is_an_error(base, data, tmp_path):
-    model, tokenizer = checkpoints.load_classifier(base)
+    model, tokenizer = checkpoints.load_model(base)
     small_card(model, 0)
     with pytest.raises(torch.OutOfMemoryError):
         training.fine_tune(model, tokenizer, pl.read_parquet(data / "train.parquet"), "t", HYPER, tmp_path, 300)
 
 
 def test_predicting_on_a_small_card_halves_the_batches(expert):
-    model, tokenizer = checkpoints.load_classifier(expert)
-    whole = prediction.log_probabilities(model, tokenizer, TEXTS)
+    model, tokenizer = checkpoints.load_model(expert)
+    whole = prediction.log_probabilities(ClassifierScorer(model, tokenizer), TEXTS)
     seen = small_card(model, 7)
-    halved = prediction.log_probabilities(model, tokenizer, TEXTS)
+    halved = prediction.log_probabilities(ClassifierScorer(model, tokenizer), TEXTS)
     assert max(seen) <= 7
     np.testing.assert_allclose(halved, whole, atol=1e-5)
 
@@ -399,7 +404,7 @@ def flops_of(model, texts) -> tuple[int, int]:
     """Operations, and tokens of the pass."""
     tokenizer = bases.train_tokenizer(TEXTS, 300, 16)
     mean = float(np.mean([min(16, max(1, len(tokenizer.tokenize(t or " ")))) for t in texts]))
-    flops, tokens = prediction.flops_per_review(model, tokenizer, texts)
+    flops, tokens = prediction.flops_per_review(ClassifierScorer(model, tokenizer), texts)
     assert tokens == pytest.approx(mean)
     return flops, round(mean)
 
@@ -438,10 +443,10 @@ def test_operations_of_a_mixture_are_those_of_the_experts_a_token_is_sent_to():
 
 
 def test_counting_operations_changes_no_prediction(expert, tmp_path):
-    model, tokenizer = checkpoints.load_classifier(expert)
-    before = prediction.log_probabilities(model, tokenizer, TEXTS[:9])
-    counted = prediction.flops_per_review(model, tokenizer, TEXTS[:9])
-    assert np.array_equal(prediction.log_probabilities(model, tokenizer, TEXTS[:9]), before)
+    model, tokenizer = checkpoints.load_model(expert)
+    before = prediction.log_probabilities(ClassifierScorer(model, tokenizer), TEXTS[:9])
+    counted = prediction.flops_per_review(ClassifierScorer(model, tokenizer), TEXTS[:9])
+    assert np.array_equal(prediction.log_probabilities(ClassifierScorer(model, tokenizer), TEXTS[:9]), before)
     places = {"transformer": "cpu", "score": "disk"}
-    spread, _ = checkpoints.load_classifier(expert, device_map=places, offload_folder=tmp_path)
-    assert prediction.flops_per_review(spread, tokenizer, TEXTS[:9]) == counted
+    spread, _ = checkpoints.load_model(expert, device_map=places, offload_folder=tmp_path)
+    assert prediction.flops_per_review(ClassifierScorer(spread, tokenizer), TEXTS[:9]) == counted

@@ -258,7 +258,7 @@ def test_rounded_at_the_end(folder_of, tmp_path, out_dtype):
     rounded = build(models, tmp_path / "rounded", recipe_of(out_dtype))
     assert all(torch.equal(rounded[name], tensor.to(getattr(torch, out_dtype))) for name, tensor in full.items())
     assert load(tmp_path / "rounded").dtype == getattr(torch, out_dtype)
-    model, _ = checkpoints.load_classifier(tmp_path / "rounded")
+    model, _ = checkpoints.load_model(tmp_path / "rounded")
     assert torch.isfinite(logits(model)).all()
 
 

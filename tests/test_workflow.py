@@ -338,7 +338,7 @@ def test_winners_are_exported_whole_and_checked(changed):
     comparisons = pl.read_csv(results / "comparisons.csv")
     for row in winners.iter_rows(named=True):
         folder = results / "export" / row["candidate"]
-        model, _ = checkpoints.load_classifier(folder)
+        model, _ = checkpoints.load_model(folder)
         assert model.config.id2label[0] == "negative"
         card = json.loads((folder / "model.json").read_text())
         assert card == json.loads((results / f"merges/{row['candidate']}/merge.json").read_text())

@@ -79,7 +79,8 @@ def made_from(model):
 
 def model_of(wildcards):
     merge = wildcards.candidate in GRID.merges
-    return f"{RESULTS}/merges/{wildcards.candidate}/model" if merge else f"{RESULTS}/models/{wildcards.candidate}"
+    folder = GRID.untrained.get(wildcards.candidate, wildcards.candidate)
+    return f"{RESULTS}/merges/{wildcards.candidate}/model" if merge else f"{RESULTS}/models/{folder}"
 
 
 def base_of_merge(wildcards):
@@ -168,6 +169,8 @@ def start_of(candidate):
     """The prepared checkpoint that a candidate's weights come from."""
     if candidate in GRID.training:
         return GRID.training[candidate]["start"]
+    if candidate in GRID.untrained:
+        return GRID.untrained[candidate]
     return candidate if candidate in GRID.starts else GRID.bases[GRID.candidates[candidate].task]
 
 

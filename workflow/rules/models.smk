@@ -33,7 +33,9 @@ rule prepare_base:
         runtime=by_attempt(30),
     params:
         code=code_digest("prepare_base"),
-        model=lambda wildcards: json.dumps(EXPERIMENT.model(GRID.starts[wildcards.start]).model_dump(exclude={"gpus"})),
+        model=lambda wildcards: json.dumps(
+            EXPERIMENT.model(GRID.starts[wildcards.start]).model_dump(exclude={"gpus", "dtype"})
+        ),
         checkpoint=lambda wildcards, input: f"--checkpoint {input.checkpoint}" if "checkpoint" in input.keys() else "",
         task=task_of,
         seed=EXPERIMENT.seed,

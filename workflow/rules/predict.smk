@@ -29,9 +29,13 @@ rule predict:
         code=code_digest("predict"),
         task=task_of,
         gpus=gpus_of,
+        dtype=lambda wildcards: EXPERIMENT.model(GRID.starts[start_of(wildcards.candidate)]).dtype,
+        seed=EXPERIMENT.seed,
+        shards=f"{RESULTS}/checkpoints/{{candidate}}.predictions",
     shell:
-        "python workflow/scripts/predict.py --model {input.model} --data $(dirname {input.split})"
-        " --task {params.task} --gpus {params.gpus} --output {output.predictions} --cost {output.cost} --log {log}"
+        "python workflow/scripts/predict.py --model {input.model} --data $(dirname {input.split}) --task {params.task}"
+        " --gpus {params.gpus} --dtype {params.dtype} --seed {params.seed} --shards {params.shards}"
+        " --output {output.predictions} --cost {output.cost} --log {log}"
 
 
 rule blend:

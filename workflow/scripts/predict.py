@@ -1,6 +1,10 @@
 """Predict the class log-probabilities of all validation and test reviews with one model."""
 
 import argparse
+import hashlib
+import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +15,58 @@ def main(arguments: argparse.Namespace) -> None:
     cli.offline()
     cli.threads(arguments.threads)
     cli.usable_gpu()
-    from mllm import checkpoints, prediction, tables
+    from mllm import checkpoints, prediction, priors, prompts, scorers, shards, tables
 
     names = [str(n) for n in tables.task_facts(arguments.data, arguments.task)["names"]]
-    checkpoints.check_labels(arguments.model, names)
     card = cli.read_json(arguments.model / checkpoints.CARD)
+    family = card.get("family", "classifier")
+    if family == "classifier":
+        checkpoints.check_labels(arguments.model, names)
     rows = tables.labelled(arguments.data, ("valid", "test"), arguments.task)
     reviews = rows["review"].to_list()
+    asked = () if family == "classifier" else priors.CONTENT_FREE
+    dtype = prediction.dtype_of(arguments.dtype)
     cost: dict[str, Any] = {}
     with prediction.timed(cost, "load_seconds"):
-        model, tokenizer = checkpoints.load_classifier(arguments.model, spread=arguments.gpus > 1)
+        model, tokenizer = checkpoints.load_model(arguments.model, family, spread=arguments.gpus > 1, dtype=dtype)
+    number, examples = (0, []) if family == "classifier" else (card["model"]["prompt"]["examples"], [])
+    if number:
+        train = tables.labelled(arguments.data, ("train",), arguments.task)
+        examples = prompts.draw_examples(train["review"].to_list(), train["label"], len(names), number, arguments.seed)
+    scorer = scorers.build(card, model, tokenizer, names, examples)
+    files = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(arguments.model.iterdir())]
+    identity = [files, card, examples, dtype, tables.digest(rows), prediction.TOKENS_PER_BATCH]
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    kept = shards.Shards(arguments.shards, key, arguments.checkpoint_seconds) if arguments.shards else None
     with prediction.timed(cost, "predict_seconds"):
-        logp = prediction.log_probabilities(model, tokenizer, reviews)
+        found = prediction.log_probabilities(scorer, [*reviews, *asked], kept)
+    logp, content_free = found[: rows.height], found[rows.height :]
+    encoded = prediction.encoded(scorer, (*reviews, *asked))
     cost |= {
         "n_parameters": model.num_parameters(),
         "weights_bytes": sum(f.stat().st_size for f in checkpoints.weight_files(arguments.model)),
         # A merge's are its members', a blend's too: the leaderboard adds them up.
         "train_seconds": card["seconds"] if card.get("kind") == "fine_tuned" else 0.0,
         "device": prediction.device_name(),
+        "dtype": dtype,
         "reviews": rows.height,
+        "cut_reviews": encoded.cut,
         "reviews_per_second": round(rows.height / cost["predict_seconds"], 1),
+        "tokens_per_second": round(sum(map(len, encoded.ids)) / cost["predict_seconds"], 1),
         **prediction.peak_memory(),
     }
-    flops, tokens = prediction.flops_per_review(model, tokenizer, reviews)
+    flops, tokens = prediction.flops_per_review(scorer, [*reviews, *asked])
+    peak = prediction.peak_flops(dtype)
+    share = flops * rows.height / cost["predict_seconds"] / peak
     cost |= {"flops_per_review": flops, "mean_tokens": round(tokens, 2)}
-    tables.write_predictions(arguments.output, rows, logp)
-    cli.write_json(arguments.cost, cost)
+    cost |= {"device_peak_flops": round(peak), "share_of_peak": round(share, 4)}
+    valid = (rows["split"] == "valid").to_numpy()
+    more = {"contextual": priors.contextual(logp, content_free), "batch": priors.batch(logp, valid)} if asked else {}
+    begin = time.perf_counter()
+    tables.write_predictions(arguments.output, rows, logp, **more)
+    cli.write_json(arguments.cost, cost | {"write_seconds": round(time.perf_counter() - begin, 6)})
+    if kept:
+        kept.remove()
 
 
 if __name__ == "__main__":
@@ -46,6 +76,15 @@ if __name__ == "__main__":
     parser.add_argument("--task", required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=1, help="GPUs over which the model's layers are spread")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    parser.add_argument("--seed", type=int, default=17, help="of a prompt's examples")
+    parser.add_argument("--shards", type=Path, help="folder for unfinished predictions; survives the job")
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=float(os.environ.get("MLLM_CHECKPOINT_SECONDS", 30)),
+        help="time between shards (default: $MLLM_CHECKPOINT_SECONDS, or 30)",
+    )
     parser.add_argument("--output", type=Path, required=True, help="predictions to write (parquet)")
     parser.add_argument("--cost", type=Path, required=True, help="cost to write (JSON)")
     cli.run(main, parser.parse_args())

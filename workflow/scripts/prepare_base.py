@@ -22,7 +22,9 @@ def main(arguments: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             model, tokenizer = bases.from_scratch(spec, texts, names, arguments.seed, Path(scratch))
     else:
-        model, tokenizer = bases.from_checkpoint(arguments.checkpoint, names, spec["max_length"], arguments.seed)
+        model, tokenizer = bases.from_checkpoint(
+            arguments.checkpoint, spec["family"], names, spec["max_length"], arguments.seed
+        )
     licence = bases.license_of(arguments.checkpoint) if arguments.checkpoint else None
     card = {"kind": "base", "family": spec["family"], "model": spec, "task": arguments.task, "seed": arguments.seed,
             "license": licence}  # fmt: skip

@@ -32,7 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     unfinished = arguments.checkpoints / key
     set_seed(arguments.hyper["seed"])
-    model, tokenizer = checkpoints.load_classifier(base)
+    model, tokenizer = checkpoints.load_model(base)
     facts = training.fine_tune(
         model, tokenizer, rows, arguments.task, arguments.hyper, unfinished, arguments.checkpoint_seconds
     )

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 END = "<|endoftext|>"
 PAD = "<|pad|>"
+WHAT = {"classifier": "a sequence classifier", "text2text": "a text-to-text model", "causal": "a causal language model"}
 
 
 def label_config(names: list[Any]) -> dict[str, Any]:
@@ -42,30 +43,33 @@ def license_of(folder: Path) -> str | None:
 
 
 def from_checkpoint(
-    folder: Path, names: list[Any], max_length: int, seed: int
+    folder: Path, family: str, names: list[Any], max_length: int, seed: int
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """A pretrained checkpoint with a new head, drawn from ``seed`` alone.
+    """A pretrained checkpoint; a classifier with a new head, drawn from ``seed`` alone, others as they are.
 
     Raises:
         Failure: no safetensors, no tokenizer, code of its own, or more tokens than positions.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+    import transformers
+    from transformers import AutoTokenizer, set_seed
 
-    from mllm.checkpoints import check_whole
+    from mllm.checkpoints import AUTO, check_whole
+
+    classifier = family == "classifier"
+    head = {"ignore_mismatched_sizes": True, **label_config(names)} if classifier else {}
 
     check_whole(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         set_seed(seed)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, dtype="float32",
-            ignore_mismatched_sizes=True, **label_config(names),
-        )  # fmt: skip
+        model = getattr(transformers, AUTO[family]).from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, dtype="float32", **head
+        )
     except (OSError, ValueError) as error:
-        raise Failure(f"{folder}: cannot be loaded as a sequence classifier: {str(error).splitlines()[0]}") from None
+        raise Failure(f"{folder}: cannot be loaded as {WHAT[family]}: {str(error).splitlines()[0]}") from None
     # A checkpoint's own head, if it has one of the right size, was loaded: draw it anew all the same.
     for name, module in model.named_children():
-        if name in ("score", "classifier", "classification_head"):
+        if classifier and name in ("score", "classifier", "classification_head"):
             for tensor in [module, *module.modules(), *module.parameters()]:
                 tensor._is_hf_initialized = False  # transformers initialises nothing twice
             set_seed(seed)
@@ -84,10 +88,10 @@ def from_checkpoint(
 def from_scratch(
     spec: dict[str, Any], texts: list[str], names: list[Any], seed: int, scratch: Path
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """A small GPT-2-shaped classifier and its tokenizer, made from train reviews alone.
+    """A small GPT-2-shaped model and its tokenizer, made from train reviews alone.
 
     Args:
-        spec: width, layers, heads, vocabulary, max_length, and pretrain (or None).
+        spec: family, width, layers, heads, vocabulary, max_length, and pretrain (or None).
         texts: train reviews; the only text that the tokenizer and the language model see.
         names: class names.
         seed: of the weights and the order of the texts.
@@ -111,6 +115,8 @@ def from_scratch(
     language_model = GPT2LMHeadModel(config)
     if spec.get("pretrain"):
         pretrain(language_model, tokenizer, texts, spec["pretrain"], seed, scratch)
+    if spec["family"] == "causal":
+        return language_model, tokenizer
     set_seed(seed)
     model = GPT2ForSequenceClassification(config)
     model.transformer.load_state_dict(language_model.transformer.state_dict())

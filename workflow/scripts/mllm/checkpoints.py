@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CARD = "model.json"
+AUTO = {
+    "classifier": "AutoModelForSequenceClassification", "text2text": "AutoModelForSeq2SeqLM",
+    "causal": "AutoModelForCausalLM",
+}  # fmt: skip
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -98,21 +102,23 @@ def check_labels(folder: Path, expected: list[str]) -> None:
         )
 
 
-def load_classifier(
-    folder: Path, spread: bool = False, **how: Any
+def load_model(
+    folder: Path, family: str = "classifier", spread: bool = False, **how: Any
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """A sequence classifier in float32 and its tokenizer, whose ``model_max_length`` is the longest input.
+    """A model in float32, unless said, and its tokenizer, whose ``model_max_length`` is the longest input.
 
     ``spread`` puts its layers on all GPUs in turn, by accelerate; ``how`` goes to ``from_pretrained``.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, logging
+    import transformers
+    from transformers import AutoTokenizer, logging
 
     logging.disable_progress_bar()
     check_whole(folder)
     if spread and torch.cuda.device_count() > 1:
         how["device_map"] = "balanced"
-    model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, dtype="float32", **how)
+    how.setdefault("dtype", "float32")
+    model = getattr(transformers, AUTO[family]).from_pretrained(folder, use_safetensors=True, **how)
     return model, AutoTokenizer.from_pretrained(folder)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from mllm.data_checks import columns_of, data_problems, metric_problems, task_entry_problems, tasks_of
+from mllm.family_checks import family_problems
 from mllm.merge_checks import match, member_problems, merge_problems, moe_problems
 from mllm.phrases import dicts, listed, names_in, nearest, repeated, show
 
@@ -33,6 +34,7 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     if isinstance(base, str) and models and base not in models:
         problems.append(f"base: found {base!r}, expected one of models: {listed(models)}{nearest(base, models)}")
     problems += [f"models: name {name!r} stands {count} times" for name, count in repeated(models)]
+    problems += family_problems(raw)
     tasks = names_in(raw.get("tasks"))
     problems += [f"tasks: name {name!r} stands {count} times" for name, count in repeated(tasks)]
     bases = [*RESERVED, *(f"base-{task}" for task in tasks)]

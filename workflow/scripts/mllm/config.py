@@ -10,12 +10,11 @@ from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError
 
 from mllm.experiment_files import ExperimentError, combine
 from mllm.methods import AnyMerge
+from mllm.model_entries import HubModel, LocalModel, Name, Positive, ScratchModel
 from mllm.parameters import Seed, Strict
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Value = str | int | float
-Positive = Annotated[int, Field(ge=1)]
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "kappa", "kappa_quadratic", "mae", "spearman", "nll", "brier", "ece"]  # fmt: skip
 BASELINES = ("tfidf", "majority")
 
@@ -84,59 +83,6 @@ class Task(Strict):
     """Whether the classes, as written, have an order (with column; default false)."""
 
 
-class Model(Strict):
-    """What all models have."""
-
-    name: Name
-    family: Literal["classifier"] = "classifier"
-    gpus: Annotated[int, Field(ge=1, le=16)] = 1
-    """GPUs of one node: training gives each a share of every batch, prediction of a large model spreads its layers."""
-
-
-class HubModel(Model):
-    """A checkpoint of the Hugging Face hub, at a pinned commit."""
-
-    source: Literal["hub"]
-    id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    """Repository, as owner/name."""
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-    """Commit: 40 hexadecimal digits, since a branch can change under an experiment."""
-    max_length: Annotated[int, Field(ge=8)] = 512
-    """Longest input in tokens; longer reviews are cut."""
-
-
-class LocalModel(Model):
-    """A checkpoint in a folder of yours."""
-
-    source: Literal["local"]
-    path: str
-    """Folder with config.json, model.safetensors and the tokenizer, from the project's root."""
-    max_length: Annotated[int, Field(ge=8)] = 512
-    """Longest input in tokens; longer reviews are cut."""
-
-
-class Pretrain(Strict):
-    """Language modelling on the train reviews, before there is a classification head."""
-
-    steps: Positive
-    batch_size: Positive = 16
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-
-
-class ScratchModel(Model):
-    """A small model and its tokenizer made from nothing but the train reviews."""
-
-    source: Literal["scratch"]
-    architecture: Literal["gpt2"] = "gpt2"
-    width: Positive = 64
-    layers: Positive = 2
-    heads: Positive = 2
-    vocabulary: Annotated[int, Field(ge=300)] = 2000
-    max_length: Annotated[int, Field(ge=8)] = 128
-    """Longest input in tokens; longer reviews are cut."""
-    pretrain: Pretrain | None = None
-
-
 class Training(Strict):
     """Fine-tuning, for experts and references alike."""
 
@@ -168,12 +114,13 @@ class Expert(Training):
 
 
 class Reference(Training):
-    """A model, fine-tuned on all of train, to compare the merges with."""
+    """A model to compare the merges with: fine-tuned on all of train, or as it is, asked by its prompt."""
 
     name: Name
     model: Annotated[str, Field(json_schema_extra={"not": {"enum": list(BASELINES)}})]
     """A name under models, or tfidf (TF-IDF and logistic regression), or majority (the most frequent class)."""
-    train: Literal["all"] = "all"
+    train: Literal["all", "none"] = "all"
+    """none: a model of family text2text or causal, zero-shot or with its prompt's examples."""
     task: str | None = None
     """What it learns; needed where there are several tasks."""
 

@@ -71,6 +71,8 @@ class Grid:
     """Prepared checkpoint -> name under models."""
     tasks: dict[str, str]
     """Prepared checkpoint -> the task that its head is made for."""
+    untrained: dict[str, str]
+    """Reference that is a prepared checkpoint as it is -> that checkpoint."""
     bases: dict[str, str]
     """Task -> the prepared checkpoint from which its experts start."""
     duplicates: list["Duplicate"]
@@ -97,6 +99,7 @@ def build(experiment: Experiment) -> Grid:
     bases = {t.name: f"base-{t.name}" if several else "base" for t in experiment.tasks}
     candidates = [Candidate(base, "base", task) for task, base in bases.items()]
     training: dict[str, dict[str, Any]] = {}
+    untrained: dict[str, str] = {}
     starts = dict.fromkeys(bases.values(), experiment.base)
     tasks = {base: task for task, base in bases.items()}
 
@@ -142,12 +145,18 @@ def build(experiment: Experiment) -> Grid:
             own = f"{reference.model}-{task}.base" if several else f"{reference.model}.base"
             start = bases[task] if reference.model == experiment.base else own
             starts[start], tasks[start] = reference.model, task
+            if reference.train == "none":
+                untrained[reference.name] = start
+                prompt = experiment.model(reference.model).prompt
+                method = "few_shot" if prompt and prompt.examples else "zero_shot"
+                candidates.append(Candidate(reference.name, "reference", task, method))
+                continue
             training[reference.name] = {"start": start, "part": {}, **_hyper(reference, experiment.seed)}
             candidates.append(Candidate(reference.name, "reference", task, "fine_tuned"))
         else:
             candidates.append(Candidate(reference.name, "reference", task, reference.model))
     candidates += _blends(experiment, candidates)
-    return Grid({c.name: c for c in candidates}, training, starts, tasks, bases, duplicates)
+    return Grid({c.name: c for c in candidates}, training, starts, tasks, untrained, bases, duplicates)
 
 
 def _imported(experiment: Experiment) -> Grid:
@@ -161,7 +170,7 @@ def _imported(experiment: Experiment) -> Grid:
         for name, kind in sorted(kinds.items(), key=lambda item: order.index(item[1]))
     ]
     candidates += _blends(experiment, candidates)
-    return Grid({c.name: c for c in candidates}, {}, {}, {}, {}, [], files)
+    return Grid({c.name: c for c in candidates}, {}, {}, {}, {}, {}, [], files)
 
 
 def _blends(experiment: Experiment, candidates: list[Candidate]) -> list[Candidate]:

@@ -1,7 +1,8 @@
-"""Class log-probabilities of reviews, by sequence classifiers."""
+"""Class log-probabilities of reviews, by models of any family."""
 
 import contextlib
 import functools
+import math
 import resource
 import time
 from collections.abc import Iterator
@@ -11,35 +12,49 @@ import numpy as np
 import torch
 
 from mllm.cli import log, progress
+from mllm.prompts import Encoded
+from mllm.scorers import Scorer
+from mllm.shards import Shards
 
 TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536}
 
 
-def log_probabilities(model: Any, tokenizer: Any, texts: list[str]) -> np.ndarray:
+def log_probabilities(scorer: Scorer, texts: list[str], shards: Shards | None = None) -> np.ndarray:
     """Score texts in batches of similar length.
+
+    Args:
+        scorer: a model with what its family does with a batch.
+        texts: reviews.
+        shards: where finished batches are kept, and taken from where they are there already.
 
     Returns:
         float32, (texts, classes): natural logarithms of the class probabilities, in the order of ``texts``.
     """
-    device = _make_ready(model)
-    encoded = _encoded(tokenizer, tuple(texts))
-    result = np.empty((len(texts), model.config.num_labels), dtype=np.float32)
-    batches = list(_batches([len(ids) for ids in encoded], TOKENS_PER_BATCH[device]))
+    device = _make_ready(scorer.model)
+    ids = encoded(scorer, tuple(texts)).ids
+    result = np.empty((len(texts), scorer.classes), dtype=np.float32)
+    batches = list(_batches([len(row) for row in ids], TOKENS_PER_BATCH[device]))
+    done = shards.resume() if shards else []
+    for batch, rows in zip(batches, done, strict=False):
+        result[batch] = rows
     with torch.inference_mode():
-        for batch in progress(batches, "predicting", unit="batch"):
-            result[batch] = _scored(model, tokenizer, [encoded[i] for i in batch], device)
+        if ids:
+            scorer.prove(min(ids, key=len))
+        for batch in progress(batches[len(done) :], "predicting", unit="batch"):
+            result[batch] = _scored(scorer, [ids[i] for i in batch], device)
+            if shards:
+                shards.keep(result[batch])
     return result
 
 
-def flops_per_review(model: Any, tokenizer: Any, texts: list[str]) -> tuple[int, float]:
+def flops_per_review(scorer: Scorer, texts: list[str]) -> tuple[int, float]:
     """Count what a forward pass over one review takes, on the real model: no formula holds for all architectures.
 
     Matrix products count, those of attention too (whole, also where a causal mask hides half of them), and in mixtures
     of experts those of the experts that a token is sent to; additions, activations and normalisations do not.
 
     Args:
-        model: a sequence classifier, on any device.
-        tokenizer: its tokenizer.
+        scorer: a model on any device, with what its family does with a batch.
         texts: reviews whose mean number of tokens (as they are read: cut where too long) the pass has; at least one.
 
     Returns:
@@ -48,19 +63,19 @@ def flops_per_review(model: Any, tokenizer: Any, texts: list[str]) -> tuple[int,
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode  # takes triton along, which trainings have no use for
 
-    device = _make_ready(model)
-    encoded = _encoded(tokenizer, tuple(texts))
-    mean = sum(map(len, encoded)) / len(encoded)
+    model = scorer.model
+    _make_ready(model)
+    known = encoded(scorer, tuple(texts)).ids
+    mean = sum(map(len, known)) / len(known)
     length = max(1, round(mean))
-    longer = min((ids for ids in encoded if len(ids) >= length), key=len)
+    longer = min((ids for ids in known if len(ids) >= length), key=len)
     ids = [*longer[: length - 1], longer[-1]]  # T5 and BERT have a token of their own at the end
-    review = torch.tensor([ids], device=device)
     # The counter passes over products that are fused: of experts, and of attention on CPUs.
     fused = model.get_experts_implementation()
     model.set_experts_implementation("eager")
     try:
         with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            model(input_ids=review, attention_mask=torch.ones_like(review))
+            scorer.score([ids])
     finally:
         model.set_experts_implementation(fused)
     return counter.get_total_flops(), mean
@@ -76,18 +91,15 @@ def _make_ready(model: Any) -> str:
 
 
 @functools.lru_cache(maxsize=1)  # the reviews are tokenised once for predictions and their cost
-def _encoded(tokenizer: Any, texts: tuple[str, ...]) -> list[list[int]]:
-    # An empty review still needs one token to read the prediction from.
-    encoded = tokenizer([t or " " for t in texts], truncation=True)["input_ids"]
-    return [ids or [tokenizer.eos_token_id] for ids in encoded]
+def encoded(scorer: Scorer, texts: tuple[str, ...]) -> Encoded:
+    """The texts' tokens."""
+    return scorer.encode(texts)
 
 
-def _scored(model: Any, tokenizer: Any, batch: list[list[int]], device: str) -> np.ndarray:
+def _scored(scorer: Scorer, batch: list[list[int]], device: str) -> np.ndarray:
     """Log-probabilities of one batch; of its halves, where the GPU's memory is too small for it."""
     try:
-        padded = tokenizer.pad({"input_ids": batch}, return_tensors="pt").to(device)
-        logits = model(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).logits
-        return np.asarray(logits.float().log_softmax(-1).cpu().numpy())
+        return np.asarray(scorer.score(batch).log_softmax(-1).cpu().numpy())
     except torch.OutOfMemoryError:
         if len(batch) == 1:
             raise
@@ -96,7 +108,7 @@ def _scored(model: Any, tokenizer: Any, batch: list[list[int]], device: str) -> 
     if device == "cuda":
         torch.cuda.empty_cache()
     half = len(batch) // 2
-    return np.concatenate([_scored(model, tokenizer, part, device) for part in (batch[:half], batch[half:])])
+    return np.concatenate([_scored(scorer, part, device) for part in (batch[:half], batch[half:])])
 
 
 def _batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
@@ -121,6 +133,29 @@ def peak_memory() -> dict[str, int]:
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     return {"peak_memory_bytes": host, "peak_gpu_memory_bytes": device}
+
+
+def dtype_of(wanted: str) -> str:
+    """The number format to predict in: bfloat16 on GPUs that have it, else float32, unless another is wanted."""
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
+
+
+def peak_flops(dtype: str, seconds: float = 0.3) -> float:
+    """Operations per second of a large square matrix product, measured: the best of as many as fit into ``seconds``."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 8192 if device == "cuda" else 1024
+    matrix = torch.ones(size, size, dtype=getattr(torch, dtype), device=device)
+    best, end = math.inf, time.perf_counter() + seconds
+    while best == math.inf or time.perf_counter() < end:
+        begin = time.perf_counter()
+        product = matrix @ matrix
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - begin)
+    del product
+    return 2 * size**3 / best
 
 
 def device_name() -> str:

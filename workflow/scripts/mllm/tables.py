@@ -34,9 +34,13 @@ def labelled(data: Path, splits: tuple[str, ...], task: str) -> pl.DataFrame:
     return pl.concat(frames).filter(pl.col("label").is_not_null())
 
 
-def write_predictions(path: Path, rows: pl.DataFrame, logp: np.ndarray[Any, Any]) -> None:
-    """Write review_id, split, label and one log-probability (float32) per class."""
-    columns = [pl.Series(f"logp_{k}", logp[:, k].astype(np.float32)) for k in range(logp.shape[1])]
+def write_predictions(path: Path, rows: pl.DataFrame, logp: np.ndarray[Any, Any], **more: np.ndarray[Any, Any]) -> None:
+    """Write review_id, split, label and one log-probability (float32) per class; ``more`` in columns of their own name."""
+    columns = [
+        pl.Series(f"{name}_{k}", values[:, k].astype(np.float32))
+        for name, values in {"logp": logp, **more}.items()
+        for k in range(values.shape[1])
+    ]
     with whole(path) as partial:
         rows.select("review_id", "split", "label").with_columns(columns).write_parquet(partial)
 

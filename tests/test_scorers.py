@@ -1,0 +1,273 @@
+"""Language models' label scores: equal to each label scored by itself, whatever the labels, reviews and batches."""
+
+import json
+from itertools import product
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, T5ForConditionalGeneration
+
+from conftest import run_script
+from mllm import bases, checkpoints, prediction, priors, prompts, scorers
+from mllm.cli import Failure, write_json
+from mllm.label_tree import label_tree, one_begins_another
+from mllm.shards import Shards
+from tiny_models import t5_config
+
+LONGEST = 120
+TOKENIZER = bases.train_tokenizer(["some words to make a vocabulary of: good bad very bad 1 10"] * 3, 300, LONGEST)
+SPEC = {"template": "R: {review}\nIs it {labels}?", "words": {}, "chat": False, "score": "likelihood", "examples": 0}
+WORDS = {
+    "single": ["good", "bad"],
+    "several tokens": ["good", "bad", "very bad", "quite unheard of"],
+    "prefixes": ["1", "10", "2"],
+    "ratings": [str(i) for i in range(1, 11)],
+}
+ODD = [
+    "",
+    " ",
+    "a",
+    "word " * 400,
+    "😀 naïve 薬 лекарство",
+    "\n\n",
+    "<|endoftext|>",
+    *(f"pill {i} " * i for i in range(1, 9)),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """These models are too small for several, which only wait for each other."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(number)
+
+
+def tiny_causal(kind: str):
+    if kind == "gpt2":
+        config = GPT2Config(
+            vocab_size=300, n_positions=128, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
+        )
+        return GPT2LMHeadModel(config)
+    config = LlamaConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=48, max_position_embeddings=128, tie_word_embeddings=kind == "llama tied",
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def model_of(kind: str):
+    torch.manual_seed(1)
+    if kind.startswith("t5"):
+        model = T5ForConditionalGeneration(t5_config(tie_word_embeddings=kind == "t5 tied", pad_token_id=1))
+    else:
+        model = tiny_causal(kind)
+    with torch.no_grad():  # far from uniform, so that what is compared varies
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.mul_(1 if kind.startswith("t5") else 3)
+    return model.eval()
+
+
+def scorer_of(kind: str, words: list[str], **spec):
+    model = model_of(kind)
+    card = {"family": "text2text" if kind.startswith("t5") else "causal", "task": "t", "model": {"prompt": SPEC | spec}}
+    return scorers.build(card, model, TOKENIZER, words)
+
+
+def one_by_one(scorer, texts):
+    """Each label of each review in a pass of its own, by the model's own loss, without any padding."""
+    rows = []
+    with torch.inference_mode():
+        for ids in scorer.encode(texts).ids:
+            row = []
+            for label in scorer.labels:
+                if scorer.model.config.is_encoder_decoder:
+                    found = scorer.model(input_ids=torch.tensor([ids]), labels=torch.tensor([label]))
+                else:
+                    targets = torch.tensor([[-100] * len(ids) + label])
+                    found = scorer.model(input_ids=torch.tensor([ids + label]), labels=targets)
+                row.append(-float(found.loss) * len(label))
+            rows.append(row)
+    return torch.log_softmax(torch.tensor(rows), -1).numpy()
+
+
+KINDS = ["t5 tied", "t5 untied", "llama", "llama tied", "gpt2"]
+
+
+@pytest.mark.parametrize(("kind", "words"), product(KINDS, WORDS))
+def test_labels_scored_together_are_as_each_by_itself(kind, words, monkeypatch):
+    scorer = scorer_of(kind, WORDS[words])
+    expected = one_by_one(scorer, ODD)
+    assert expected.std() > 0.05
+    for budget in (1, 200, 100_000):
+        monkeypatch.setitem(prediction.TOKENS_PER_BATCH, "cpu", budget)
+        np.testing.assert_allclose(prediction.log_probabilities(scorer, ODD), expected, rtol=2e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            prediction.log_probabilities(scorer, ODD[::-1])[::-1], expected, rtol=2e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_first_tokens_are_the_next_token_among_the_labels(kind):
+    scorer = scorer_of(kind, WORDS["several tokens"], score="first_token")
+    firsts = [label[0] for label in scorer.labels]
+    found = prediction.log_probabilities(scorer, ODD)
+    with torch.inference_mode():
+        for ids, row in zip(scorer.encode(ODD).ids, found, strict=True):
+            start = {"decoder_input_ids": torch.tensor([[0]])} if kind.startswith("t5") else {}
+            logits = scorer.model(input_ids=torch.tensor([ids]), **start).logits[0, -1]
+            np.testing.assert_allclose(row, logits[firsts].log_softmax(-1), rtol=2e-5, atol=1e-5)
+    with pytest.raises(Failure, match="two labels begin with the same token"):
+        scorer_of(kind, WORDS["ratings"], score="first_token")
+
+
+def test_a_label_that_begins_another_is_ended():
+    assert scorer_of("gpt2", WORDS["single"]).labels[0][-1] != TOKENIZER.eos_token_id
+    assert all(label[-1] == TOKENIZER.eos_token_id for label in scorer_of("t5 tied", WORDS["single"]).labels)
+    assert one_begins_another([[1, 2], [3], [1]]) and not one_begins_another([[1, 2], [3], [1, 4]])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), min_size=1, max_size=6, unique_by=tuple))
+def test_the_tree_holds_every_label(labels):
+    tree = label_tree(labels)
+    tokens = [None, *tree.tokens]
+    for label, path in zip(labels, tree.paths, strict=True):
+        assert [token for _, token in path] == label
+        for i, (node, _) in enumerate(path):
+            behind = [n for n in range(len(tokens)) if tree.sees[node][n]]
+            assert [tokens[n] for n in sorted(behind, key=lambda n: tree.depths[n])] == [None, *label[:i]]
+    assert len(tokens) == len({tuple(label[:i]) for label in labels for i in range(len(label))})
+    with pytest.raises(ValueError, match="different"):
+        label_tree([*labels, labels[0]])
+
+
+@pytest.mark.parametrize("kind", ["t5 tied", "llama"])
+def test_long_reviews_are_cut_and_the_prompt_stays_whole(kind):
+    scorer = scorer_of(kind, WORDS["single"])
+    short = "a little text "
+    for text in ("word " * 400, "薬" * 300, "a" * 999, "word" + " " * 900):
+        found = scorer.encode([text, short])
+        assert found.cut == 1 and len(found.ids[0]) <= scorer.longest
+        read = TOKENIZER.decode(found.ids[0])
+        assert read.startswith("R: ") and read.rstrip().endswith("Is it good, bad?")
+        kept = read.removeprefix("R: ").removesuffix("\nIs it good, bad?").rstrip("\ufffd")
+        assert text.startswith(kept)
+        if text.startswith("word w"):
+            assert len(found.ids[0]) >= scorer.longest - 2  # no more is lost than needs to be
+    with pytest.raises(Failure, match="the prompt alone has"):
+        scorer_of(kind, WORDS["single"], template="very " * 200 + "{review}").encode([short])
+
+
+def test_examples_stand_before_the_question_and_are_drawn_by_the_seed():
+    reviews, labels = [f"review number {i}{' long' * (i % 5)}" for i in range(60)], [i % 3 for i in range(60)]
+    drawn = prompts.draw_examples(reviews, labels, 3, 6, 5)
+    assert drawn == prompts.draw_examples(reviews, labels, 3, 6, 5) != prompts.draw_examples(reviews, labels, 3, 6, 6)
+    assert sorted(k for _, k in drawn) == [0, 0, 1, 1, 2, 2]
+    assert all(labels[reviews.index(text)] == k for text, k in drawn)
+    prompt = prompts.build(SPEC, "t", ["bad", "so", "good"], TOKENIZER, True, drawn[:1])
+    text, label = drawn[0]
+    word = ["bad", "so", "good"][label]
+    assert prompt.before == f"R: {text}\nIs it bad, so, good? {word}\n\nR: "
+
+
+def test_chat_templates():
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    tokenizer = bases.train_tokenizer(["good bad"] * 3, 300, LONGEST)
+    with pytest.raises(Failure, match="no chat template"):
+        prompts.build(SPEC | {"chat": True}, "t", ["bad", "good"], tokenizer, True)
+    tokenizer.chat_template = template
+    prompt = prompts.build(SPEC | {"chat": True}, "t", ["bad", "good"], tokenizer, True, [("nice", 1)])
+    assert prompt.before + "it" + prompt.after == (
+        "<user>R: nice\nIs it bad, good?</s><assistant>good</s><user>R: it\nIs it bad, good?</s><assistant>"
+    )
+    assert prompt.words == ("bad", "good") and not prompt.special_tokens
+
+
+def test_an_architecture_that_counts_otherwise_is_refused(monkeypatch):
+    scorer = scorer_of("gpt2", WORDS["several tokens"])
+    forward = scorer.model.forward
+    monkeypatch.setattr(scorer.model, "forward", lambda *a, position_ids=None, **k: forward(*a, **k))
+    with pytest.raises(Failure, match="is not supported"):
+        prediction.log_probabilities(scorer, ["a", "good pill"])
+
+
+def test_priors_are_taken_away():
+    rng = np.random.default_rng(0)
+    logp = np.log(rng.dirichlet([1, 2, 3], 50))
+    valid = np.arange(50) < 20
+    free = np.log(np.array([[0.2, 0.3, 0.5], [0.4, 0.1, 0.5]]))
+    p = np.exp(logp) / [0.3, 0.2, 0.5]
+    np.testing.assert_allclose(np.exp(priors.contextual(logp, free)), p / p.sum(1, keepdims=True), rtol=1e-5)
+    p = np.exp(logp) / np.exp(logp[valid]).mean(0)
+    np.testing.assert_allclose(np.exp(priors.batch(logp, valid)), p / p.sum(1, keepdims=True), rtol=1e-5)
+    other = logp.copy()
+    other[~valid] = np.log(1 / 3)
+    np.testing.assert_array_equal(priors.batch(other, valid)[valid], priors.batch(logp, valid)[valid])
+
+
+def test_shards_go_on_where_they_stopped_and_never_mix(tmp_path, monkeypatch):
+    scorer = scorer_of("llama", WORDS["several tokens"])
+    monkeypatch.setitem(prediction.TOKENS_PER_BATCH, "cpu", 60)
+    whole = prediction.log_probabilities(scorer, ODD)
+    score, calls = scorer.score, []
+
+    def stopping(batch):
+        calls.append(len(batch))
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return score(batch)
+
+    monkeypatch.setattr(scorer, "score", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        prediction.log_probabilities(scorer, ODD, Shards(tmp_path / "s", "mine", 0))
+    # One proof and four batches; half a file of a killed process is none.
+    assert len(list((tmp_path / "s/mine").glob("*.npz"))) == 4
+    (tmp_path / "s/mine/.4.npz.partial-1").write_bytes(b"half")
+    monkeypatch.setattr(scorer, "score", lambda batch: calls.append(len(batch)) or score(batch))
+    del calls[:]
+    shards = Shards(tmp_path / "s", "mine", 0)
+    assert np.array_equal(prediction.log_probabilities(scorer, ODD, shards), whole)
+    first = len(calls)
+    del calls[:]
+    prediction.log_probabilities(scorer, ODD, Shards(tmp_path / "s", "other", 1e9))
+    assert first == len(calls) - 4 and not (tmp_path / "s/mine").exists()
+    shards.remove()
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_language_model_is_asked_from_its_folder_to_its_table(tmp_path):
+    texts = [f"{'good' if i % 2 else 'bad'} pill {i} {'word ' * (i % 9)}" for i in range(60)]
+    frame = pl.DataFrame(
+        {"review_id": range(60), "group": range(60), "review": texts, "label_t": [i % 2 for i in range(60)]}
+    )
+    for split, part in (("train", frame[:30]), ("valid", frame[30:45]), ("test", frame[45:])):
+        part.write_parquet(tmp_path / f"{split}.parquet")
+    write_json(tmp_path / "split.json", {"tasks": {"t": {"names": ["bad", "good"], "ordered": True}}})
+    spec = {"name": "lm", "family": "causal", "source": "scratch", "width": 32, "layers": 2, "heads": 2, "vocabulary": 300,
+            "max_length": 128, "pretrain": None, "prompt": SPEC | {"examples": 2}}  # fmt: skip
+    common = ["--data", tmp_path, "--task", "t", "--seed", 3]
+    run_script("prepare_base", "--model", json.dumps(spec), *common, "--output", tmp_path / "lm")
+    made = [*common, "--model", tmp_path / "lm", "--shards", tmp_path / "shards"]
+    run_script("predict", *made, "--output", tmp_path / "p.parquet", "--cost", tmp_path / "p.json")
+    table = pl.read_parquet(tmp_path / "p.parquet")
+    columns = [[f"{kind}_{k}" for k in range(2)] for kind in ("logp", "contextual", "batch")]
+    assert table.columns == ["review_id", "split", "label", *(name for kind in columns for name in kind)]
+    model, tokenizer = checkpoints.load_model(tmp_path / "lm", "causal")
+    examples = prompts.draw_examples(texts[:30], frame["label_t"][:30], 2, 2, 3)
+    card = json.loads((tmp_path / "lm/model.json").read_text())
+    scorer = scorers.build(card, model.eval(), tokenizer, ["bad", "good"], examples)
+    assert scorer.prompt.before.count("pill") == 2
+    expected = one_by_one(scorer, texts[30:])
+    np.testing.assert_allclose(table.select(columns[0]).to_numpy(), expected, rtol=2e-5, atol=1e-5)
+    for kind in columns:
+        np.testing.assert_allclose(np.exp(table.select(kind).to_numpy()).sum(1), 1, atol=1e-5)
+    cost = json.loads((tmp_path / "p.json").read_text())
+    assert cost["dtype"] == "float32" and cost["flops_per_review"] > 0 and 0 < cost["share_of_peak"] < 1
+    assert {"tokens_per_second", "write_seconds", "cut_reviews"} <= set(cost)

@@ -1,0 +1,97 @@
+"""Entries under ``models`` of the experiment file: where checkpoints come from, and how they are asked."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mllm.parameters import Strict
+
+TEMPLATE = "Drug review: {review}\nQuestion: what is the {task} of this review? Options: {labels}.\nAnswer:"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Prompt(Strict):
+    """How a language model is asked for a review's label (families text2text and causal)."""
+
+    template: str = TEMPLATE
+    """With {review} once; {task} and {labels} are filled in. Too long a review is cut, the rest never."""
+    words: dict[str, str] = Field(default_factory=dict)
+    """Class -> the word that stands for it; a class's own name by default."""
+    score: Literal["likelihood", "first_token"] = "likelihood"
+    """likelihood of all of a label's tokens, or its first token's among the labels' first tokens, which must differ."""
+    examples: Annotated[int, Field(ge=0, le=64)] = 0
+    """Train reviews shown with their labels before the question, the classes in turn, drawn by the experiment's seed."""
+    chat: bool = False
+    """Ask in the tokenizer's chat template (instruction-tuned models)."""
+
+    @field_validator("template")
+    @classmethod
+    def _one_review(cls, value: str) -> str:
+        if value.count("{review}") != 1:
+            raise ValueError("expected {review} in it, once")
+        return value
+
+
+class Model(Strict):
+    """What all models have."""
+
+    name: Name
+    family: Literal["classifier", "text2text", "causal"] = "classifier"
+    """classifier has a classification head; text2text (T5 and FLAN-T5) and causal (decoder-only) answer a prompt."""
+    prompt: Prompt | None = None
+    """Families text2text and causal; all its defaults where it is left out."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of predictions; auto is bfloat16 on GPUs that have it, else float32."""
+    gpus: Annotated[int, Field(ge=1, le=16)] = 1
+    """GPUs of one node: training gives each a share of every batch, prediction of a large model spreads its layers."""
+
+    @model_validator(mode="after")
+    def _asked(self) -> "Model":
+        if self.family != "classifier" and self.prompt is None:
+            self.prompt = Prompt()
+        return self
+
+
+class HubModel(Model):
+    """A checkpoint of the Hugging Face hub, at a pinned commit."""
+
+    source: Literal["hub"]
+    id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    """Repository, as owner/name."""
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    """Commit: 40 hexadecimal digits, since a branch can change under an experiment."""
+    max_length: Annotated[int, Field(ge=8)] = 512
+    """Longest input in tokens; longer reviews are cut."""
+
+
+class LocalModel(Model):
+    """A checkpoint in a folder of yours."""
+
+    source: Literal["local"]
+    path: str
+    """Folder with config.json, model.safetensors and the tokenizer, from the project's root."""
+    max_length: Annotated[int, Field(ge=8)] = 512
+    """Longest input in tokens; longer reviews are cut."""
+
+
+class Pretrain(Strict):
+    """Language modelling on the train reviews, before there is a classification head."""
+
+    steps: Positive
+    batch_size: Positive = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+
+
+class ScratchModel(Model):
+    """A small model and its tokenizer made from nothing but the train reviews."""
+
+    source: Literal["scratch"]
+    architecture: Literal["gpt2"] = "gpt2"
+    width: Positive = 64
+    layers: Positive = 2
+    heads: Positive = 2
+    vocabulary: Annotated[int, Field(ge=300)] = 2000
+    max_length: Annotated[int, Field(ge=8)] = 128
+    """Longest input in tokens; longer reviews are cut."""
+    pretrain: Pretrain | None = None

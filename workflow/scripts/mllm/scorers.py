@@ -1,0 +1,263 @@
+"""Scorers: what each family does with a batch of reviews to get one score per class.
+
+A language model's score of a label is the log-likelihood of all its tokens after the prompt. The prompt is computed once
+for all labels, and what labels have in common once, too (see :mod:`mllm.label_tree`). Equal to scoring each label by
+itself, which :meth:`prove` checks on the model at hand, since an architecture may count its positions otherwise.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from mllm import prompts
+from mllm.cli import Failure
+from mllm.label_tree import LabelTree, label_tree
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5}  # of log-likelihoods; fp32's is some hundred times what is seen
+
+
+class Scorer(Protocol):
+    """What prediction needs of a family."""
+
+    model: Any
+    classes: int
+
+    def __hash__(self) -> int: ...
+
+    def encode(self, texts: Sequence[str]) -> prompts.Encoded:
+        """Tokens of the reviews, none longer than the model reads."""
+        ...
+
+    def score(self, batch: list[list[int]]) -> torch.Tensor:
+        """(reviews, classes) float32, natural logarithms up to a constant per review."""
+        ...
+
+    def prove(self, ids: list[int]) -> None:
+        """Check on one review that ``score`` is what it should be.
+
+        Raises:
+            Failure: it is not.
+        """
+        ...
+
+
+def padded(batch: list[list[int]], pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """(reviews, longest) tokens, padded on the right, and which of them are no padding."""
+    longest = max(map(len, batch))
+    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in batch])
+    lengths = torch.tensor([len(row) for row in batch])
+    mask = torch.arange(longest)[None, :] < lengths[:, None]
+    return ids.to(device, non_blocking=True), mask.to(device, non_blocking=True)
+
+
+class ClassifierScorer:
+    """A sequence classifier: one pass, its logits."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer, self.classes = model, tokenizer, model.config.num_labels
+
+    def encode(self, texts: Sequence[str]) -> prompts.Encoded:
+        if not texts:
+            return prompts.Encoded([], 0)
+        # An empty review still needs one token to read the prediction from.
+        found = self.tokenizer([t or " " for t in texts], truncation=True)
+        cut = sum(bool(e.overflowing) for e in found.encodings or [])
+        return prompts.Encoded([ids or [self.tokenizer.eos_token_id] for ids in found["input_ids"]], cut)
+
+    def score(self, batch: list[list[int]]) -> torch.Tensor:
+        ids, mask = padded(batch, self.model.config.pad_token_id or 0, self.model.device)
+        return self.model(input_ids=ids, attention_mask=mask.long()).logits.float()
+
+    def prove(self, ids: list[int]) -> None:
+        """Nothing to prove: this is the model's own pass."""
+
+
+class _LanguageModelScorer:
+    def __init__(
+        self, model: Any, tokenizer: Any, prompt: prompts.Prompt, labels: list[list[int]], first: bool
+    ) -> None:
+        self.model, self.tokenizer, self.prompt, self.classes = model, tokenizer, prompt, len(labels)
+        if first:
+            labels = [label[:1] for label in labels]
+            if len({label[0] for label in labels}) < len(labels):
+                raise Failure(
+                    "prompt.score: first_token, but for this tokenizer two labels begin with the same token; take other"
+                    " words, or score: likelihood"
+                )
+        self.labels, self.first, self.tree = labels, first, label_tree(labels)
+        self._path = torch.zeros(len(labels), max(map(len, labels)), 2, dtype=torch.long)
+        self._counts = torch.zeros(len(labels), self._path.shape[1])
+        for k, path in enumerate(self.tree.paths):
+            self._path[k, : len(path)] = torch.tensor(path)
+            self._counts[k, : len(path)] = 1
+
+    @property
+    def longest(self) -> int:
+        raise NotImplementedError
+
+    def encode(self, texts: Sequence[str]) -> prompts.Encoded:
+        return prompts.encode(self.tokenizer, self.prompt, texts, self.longest)
+
+    def _likelihoods(self, logits: torch.Tensor) -> torch.Tensor:
+        """(reviews, labels) of (reviews, nodes, vocabulary)."""
+        if self.first:  # among the labels alone, which needs no other row of the vocabulary
+            return logits[:, 0, self._path[:, 0, 1].to(logits.device)].float()
+        logits = logits.float()
+        node, token = self._path.to(logits.device).unbind(-1)
+        picked = logits[:, node, token] - torch.logsumexp(logits, -1)[:, node]
+        return (picked * self._counts.to(logits.device)).sum(-1)
+
+    def plain(self, ids: list[int]) -> torch.Tensor:
+        """(labels,) log-likelihoods of one review, each label by itself: K passes, what ``score`` must agree with."""
+        raise NotImplementedError
+
+    def score(self, batch: list[list[int]]) -> torch.Tensor:
+        raise NotImplementedError
+
+    def prove(self, ids: list[int]) -> None:
+        """Compare with :meth:`plain` on one review.
+
+        Raises:
+            Failure: they differ.
+        """
+        fast, plain = self.score([ids])[0].cpu(), self.plain(ids).cpu()
+        if self.first:
+            fast, plain = fast.log_softmax(-1), plain.log_softmax(-1)
+        apart = float((fast - plain).abs().max())
+        if not apart <= TOLERANCE.get(self.model.dtype, 0.5):
+            raise Failure(
+                f"{type(self.model).__name__}: labels scored together differ by {apart:.3g} from each by itself; this"
+                " architecture is not supported (please report it)"
+            )
+
+
+class Text2TextScorer(_LanguageModelScorer):
+    """T5 and its kin: the encoder once for each review, then all labels in one pass of the decoder.
+
+    The labels' tree is one decoder sequence, in which each token sees itself and those before it in its own label. T5
+    knows positions by their distance alone, so that the tree's distances need only replace the sequence's.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, prompt: prompts.Prompt, labels: list[list[int]], first: bool = False
+    ):
+        super().__init__(model, tokenizer, prompt, labels, first)
+        if model.config.model_type not in ("t5", "mt5"):
+            raise Failure(f"family text2text: found a model of type {model.config.model_type}, expected t5 or mt5")
+        self._nodes = torch.tensor([[model.config.decoder_start_token_id, *self.tree.tokens]], device=model.device)
+        self._mask = _tree_bias(model, self.tree)
+
+    @property
+    def longest(self) -> int:
+        return self.tokenizer.model_max_length
+
+    def score(self, batch: list[list[int]]) -> torch.Tensor:
+        ids, mask = padded(batch, self.tokenizer.pad_token_id, self.model.device)
+        states = self.model.encoder(input_ids=ids, attention_mask=mask)
+        output = self.model(
+            encoder_outputs=states, attention_mask=mask, decoder_input_ids=self._nodes.expand(len(batch), -1),
+            decoder_attention_mask=self._mask, use_cache=False,
+        )  # fmt: skip
+        return self._likelihoods(output.logits)
+
+    def plain(self, ids: list[int]) -> torch.Tensor:
+        device, start = self.model.device, self.model.config.decoder_start_token_id
+        found = []
+        for label in self.labels:
+            decoded = torch.tensor([[start, *label[:-1]]], device=device)
+            logits = self.model(
+                input_ids=torch.tensor([ids], device=device), decoder_input_ids=decoded, use_cache=False
+            ).logits
+            found.append(_log_likelihood(logits[0], label))
+        return torch.stack(found)
+
+
+class CausalScorer(_LanguageModelScorer):
+    """Decoder-only models: the prompt once for each review, then all labels' tokens from its keys and values."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any, prompt: prompts.Prompt, labels: list[list[int]], first: bool = False
+    ):
+        super().__init__(model, tokenizer, prompt, labels, first)
+        self._tokens = torch.tensor(self.tree.tokens, dtype=torch.long)
+        self._depths = torch.tensor(self.tree.depths)
+        self._sees = torch.tensor(self.tree.sees)
+
+    @property
+    def longest(self) -> int:
+        return self.tokenizer.model_max_length - max(map(len, self.labels)) + 1
+
+    def score(self, batch: list[list[int]]) -> torch.Tensor:
+        device, size, nodes = self.model.device, len(batch), len(self._depths)
+        # All but each prompt's last token, whose next token is the first question. What stands after a prompt's end is
+        # seen by none of its own tokens: padding on the right needs no mask.
+        ids, mask = padded([row[:-1] or row for row in batch], self.tokenizer.pad_token_id or 0, device)
+        lengths = torch.tensor([len(row) - 1 for row in batch])
+        cache = self.model.get_decoder()(input_ids=ids, use_cache=True).past_key_values
+        last = torch.tensor([[row[-1]] for row in batch])
+        tree = torch.cat([last, self._tokens.expand(size, -1)], dim=1).to(device)
+        mask &= (lengths > 0)[:, None].to(device)
+        sees = torch.cat([mask[:, None].expand(-1, nodes, -1), self._sees.to(device).expand(size, -1, -1)], dim=2)
+        bias = torch.where(sees, 0.0, torch.finfo(self.model.dtype).min).to(self.model.dtype)
+        output = self.model(
+            input_ids=tree, position_ids=(lengths[:, None] + self._depths).to(device), past_key_values=cache,
+            attention_mask=bias[:, None], use_cache=True,
+        )  # fmt: skip
+        return self._likelihoods(output.logits)
+
+    def plain(self, ids: list[int]) -> torch.Tensor:
+        found = []
+        for label in self.labels:
+            whole = torch.tensor([[*ids, *label[:-1]]], device=self.model.device)
+            logits = self.model(input_ids=whole, use_cache=False).logits
+            found.append(_log_likelihood(logits[0, len(ids) - 1 :], label))
+        return torch.stack(found)
+
+
+def build(card: dict[str, Any], model: Any, tokenizer: Any, names: list[str], examples: Any = ()) -> Scorer:
+    """The scorer of a model's family.
+
+    Args:
+        card: its model.json: family, and what the experiment says of the model.
+        model: as loaded.
+        tokenizer: its tokenizer.
+        names: class names.
+        examples: (review, class) to show in the prompt.
+    """
+    family = card.get("family", "classifier")
+    if family == "classifier":
+        return ClassifierScorer(model, tokenizer)
+    spec = card["model"]["prompt"]
+    prompt = prompts.build(spec, card["task"], names, tokenizer, family == "causal", examples)
+    first = spec["score"] == "first_token"
+    labels = prompts.answers(tokenizer, prompt)
+    if family == "causal":
+        return CausalScorer(model, tokenizer, prompt, labels, first)
+    # A text-to-text model ends its answer: the end of sequence is part of it.
+    if labels[0][-1] != tokenizer.eos_token_id:
+        labels = prompts.ended(tokenizer, labels)
+    return Text2TextScorer(model, tokenizer, prompt, labels, first)
+
+
+def _log_likelihood(logits: torch.Tensor, label: list[int]) -> torch.Tensor:
+    return logits.float().log_softmax(-1)[range(len(label)), label].sum()
+
+
+def _tree_bias(model: Any, tree: LabelTree) -> torch.Tensor:
+    """(1, heads, nodes, nodes) to add to T5's attention scores: tree distances instead of the sequence's; what is not seen."""
+    attention = model.decoder.block[0].layer[0].SelfAttention
+    device = attention.relative_attention_bias.weight.device
+    depth = torch.tensor(tree.depths, device=device)
+    bucket = attention._relative_position_bucket(
+        depth[None, :] - depth[:, None],
+        bidirectional=False,
+        num_buckets=attention.relative_attention_num_buckets,
+        max_distance=attention.relative_attention_max_distance,
+    )
+    with torch.inference_mode():
+        wanted = attention.relative_attention_bias(bucket).permute(2, 0, 1)[None]
+        given = attention.compute_bias(len(depth), len(depth), device=device)
+        sees = torch.tensor(tree.sees, device=device)
+        # Half of the smallest number: added to a bias of either sign, it stays finite.
+        return torch.where(sees, wanted - given, torch.finfo(model.dtype).min / 2).to(model.dtype)
