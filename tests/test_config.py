@@ -90,6 +90,14 @@ BAD = [
     ({"base": "gpt2"}, ["base", "'gpt2'", "tiny-gpt2"]),
     ({"models__0__source": "scrach"}, ["models[0]", "did you mean 'scratch'"]),
     ({"models__0__width": 0}, ["models[0].width", "0"]),
+    ({"models__0__family": "casual"}, ["models[0].family", "'casual'", "did you mean 'causal'"]),
+    ({"models__0__family": "causal"}, ["base", "'tiny-gpt2'", "family causal"]),
+    ({"models__0__prompt": {}}, ["models[0].prompt", "a classifier is asked nothing"]),
+    (
+        {"references__0": {"name": "r", "model": "tiny-gpt2", "train": "none"}},
+        ["references[0].train", "is a classifier"],
+    ),
+    ({"references__0": {"name": "r", "model": "tiny-gpt2", "train": "some"}}, ["references[0].train", "'some'"]),
     ({"models__0__pretrain__step": 3}, ["models[0].pretrain.step", "did you mean 'steps'"]),
     (
         {"models__0": {"name": "g", "source": "hub", "id": "openai-community/gpt2", "revision": "main"}, "base": "g"},
@@ -323,3 +331,38 @@ def test_a_large_grid_is_expanded_quickly():
     begin = time.process_time()
     assert len(grid.build(config.parse(raw)).merges) == 5000
     assert time.process_time() - begin < 10  # seconds; a quadratic expansion takes minutes
+
+
+LM = {"name": "lm", "family": "causal", "source": "scratch"}
+
+
+@pytest.mark.parametrize(
+    ("model", "reference", "pieces"),
+    [
+        ({}, {"train": "all"}, ["references[2].train", "all", "family causal"]),
+        ({"family": "text2text"}, {}, ["models[1].family", "'text2text'", "scratch"]),
+        ({"prompt": {"template": "Good?"}}, {}, ["models[1].prompt.template", "expected {review} in it, once"]),
+        ({"prompt": {"scores": "likelihood"}}, {}, ["models[1].prompt.scores", "did you mean 'score'"]),
+        ({"prompt": {"score": "first"}}, {}, ["models[1].prompt.score", "'first'", "first_token"]),
+        ({"dtype": "float16"}, {}, ["models[1].dtype", "'float16'", "bfloat16"]),
+    ],
+)
+def test_language_models_that_cannot_be_asked(model, reference, pieces):
+    raw = copy.deepcopy(DEMO)
+    raw["models"].append(LM | model)
+    raw["references"].append({"name": "zero", "model": "lm", "train": "none"} | reference)
+    with pytest.raises(config.ExperimentError) as error:
+        config.parse(raw)
+    (line,) = error.value.problems
+    assert all(piece in line for piece in pieces), line
+
+
+def test_a_reference_that_is_not_trained_is_its_prepared_checkpoint():
+    raw = copy.deepcopy(DEMO)
+    raw["models"] += [LM, LM | {"name": "shown", "prompt": {"examples": 3}}]
+    raw["references"] += [{"name": f"by-{m}", "model": m, "train": "none"} for m in ("lm", "shown")]
+    found = grid.build(config.parse(raw))
+    assert found.untrained == {"by-lm": "lm.base", "by-shown": "shown.base"}
+    assert [found.candidates[n].method for n in found.untrained] == ["zero_shot", "few_shot"]
+    assert not set(found.untrained) & set(found.training)
+    assert found.starts["lm.base"] == "lm"

@@ -7,12 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, T5ForConditionalGeneration
 
 from conftest import run_script
-from mllm import bases, checkpoints, prediction, priors, prompts, scorers
+from mllm import bases, checkpoints, experiment_files, prediction, priors, prompts, scorers
 from mllm.cli import Failure, write_json
 from mllm.label_tree import label_tree, one_begins_another
 from mllm.shards import Shards
@@ -271,3 +272,29 @@ def test_a_language_model_is_asked_from_its_folder_to_its_table(tmp_path):
     cost = json.loads((tmp_path / "p.json").read_text())
     assert cost["dtype"] == "float32" and cost["flops_per_review"] > 0 and 0 < cost["share_of_peak"] < 1
     assert {"tokens_per_second", "write_seconds", "cut_reviews"} <= set(cost)
+
+
+def test_a_zero_shot_reference_in_the_workflow(project):
+    raw = experiment_files.read_yaml(project.folder / "config/demo.yaml")
+    model = raw["models"][0] | {"name": "lm", "family": "causal", "max_length": 128, "pretrain": None}
+    raw |= {"data": {"source": "synthetic", "rows": 400}, "models": [*raw["models"], model]}
+    raw["references"] = [{"name": "zero", "model": "lm", "train": "none"}]
+    (project.folder / "config/asked.yaml").write_text(yaml.safe_dump(raw))
+    target = [
+        "results/demo/predictions/zero.parquet",
+        "--configfile",
+        "config/asked.yaml",
+        "--profile",
+        "profiles/local",
+    ]
+    wanted = {"generate_reviews": 1, "clean_reviews": 1, "split_reviews": 1, "prepare_base": 1, "predict": 1}
+    assert project.planned(*target) == wanted
+    project.snakemake(*target)
+    table = pl.read_parquet(project.folder / target[0])
+    assert "batch_2" in table.columns and np.isfinite(table["contextual_0"].to_numpy()).all()
+    assert not (project.folder / "results/demo/checkpoints").exists()
+    # Another prompt is another model to ask; another number format, other predictions alone.
+    project.edit("config/asked.yaml", "name: lm\n", "name: lm\n  dtype: bfloat16\n")
+    assert project.planned(*target) == {"predict": 1}
+    project.edit("config/asked.yaml", "name: lm\n", "name: lm\n  prompt: {score: first_token}\n")
+    assert project.planned(*target) == {"prepare_base": 1, "predict": 1}

@@ -1,6 +1,6 @@
 """Entries under ``models`` of the experiment file: where checkpoints come from, and how they are asked."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -46,11 +46,16 @@ class Model(Strict):
     gpus: Annotated[int, Field(ge=1, le=16)] = 1
     """GPUs of one node: training gives each a share of every batch, prediction of a large model spreads its layers."""
 
-    @model_validator(mode="after")
-    def _asked(self) -> "Model":
-        if self.family != "classifier" and self.prompt is None:
-            self.prompt = Prompt()
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _asked(cls, value: Any) -> Any:
+        if (
+            isinstance(value, dict)
+            and value.get("family", "classifier") != "classifier"
+            and value.get("prompt") is None
+        ):
+            return {**value, "prompt": {}}
+        return value
 
 
 class HubModel(Model):
