@@ -61,6 +61,7 @@ grid: .venv/.ready ## print an experiment's grid and its state: make grid CONFIG
 bench: .venv/.ready ## measure (see benchmarks/README.md)
 	.venv/bin/python benchmarks/reviews.py --times 1 10
 	.venv/bin/python benchmarks/merging.py
+	.venv/bin/python benchmarks/prediction.py
 	.venv/bin/python benchmarks/scoring.py
 	.venv/bin/python benchmarks/dry_run.py
 	.venv/bin/python benchmarks/slurm_overhead.py

@@ -1,0 +1,200 @@
+"""Label scoring beside what one would use instead: lm-evaluation-harness, Trainer.predict, the pipeline.
+
+The same random weights of real shapes, the same real reviews, in turn, in one process; each figure is the best of some runs.
+lm-evaluation-harness lives in an environment of its own on top of the project's, since it wants an older python-dateutil.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "workflow/scripts"))
+BESIDE = ROOT / "results/.lm-eval"
+# What lm-eval 0.4.13 needs beyond the project's own environment.
+NEEDED = (
+    "lm_eval==0.4.13", "evaluate==0.4.6", "sqlitedict", "pytablewriter", "dataproperty", "mbstrdecoder", "pathvalidate",
+    "tabledata", "tcolorpy", "typepy", "chardet", "word2number", "sacrebleu", "rouge-score", "more-itertools", "portalocker",
+    "colorama", "lxml", "absl-py", "nltk", "python-dateutil==2.9.0.post0", "six", "pytz",
+)  # fmt: skip
+TEMPLATE = "Drug review: {review}\nQuestion: is it {labels}?\nAnswer:"
+WORDS = {3: ["negative", "neutral", "positive"], 10: [str(i) for i in range(1, 11)]}
+MULTI = ["clearly negative", "rather neutral", "clearly positive"]
+
+
+def beside() -> None:
+    """Start again in the environment that has lm-eval too."""
+    if os.environ.get("MLLM_BESIDE"):
+        return
+    if not (BESIDE / "ready").exists():
+        venv.create(BESIDE, with_pip=False)
+        (packages,) = BESIDE.glob("lib/python3*/site-packages")
+        own = next(p for p in sys.path if p.endswith("site-packages"))
+        (packages / "base.pth").write_text(own + "\n")
+        uv = [str(Path(sys.executable).with_name("uv"))] if Path(sys.executable).with_name("uv").exists() else ["uv"]
+        subprocess.run(
+            [*uv, "pip", "install", "-q", "--python", BESIDE / "bin/python", "--no-deps", *NEEDED], check=True
+        )
+        (BESIDE / "ready").touch()
+    os.environ.update(MLLM_BESIDE="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    python = str(BESIDE / "bin/python")
+    os.execv(python, [python, *sys.argv])
+
+
+def best(runs: int, *ways: Callable[[], Any]) -> list[tuple[float, Any]]:
+    """(seconds, result) of each way, in turn."""
+    found: list[tuple[float, Any]] = [(float("inf"), None)] * len(ways)
+    for _ in range(runs):
+        for i, way in enumerate(ways):
+            begin = time.perf_counter()
+            result = way()
+            found[i] = min(found[i], (time.perf_counter() - begin, result), key=lambda pair: pair[0])
+    return found
+
+
+def language_models(reviews: list[str], tokenizer: Any, runs: int) -> None:
+    """FLAN-T5-small's shape with 3 and 10 labels, a 135M LLaMA's with 3 labels of several tokens."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    t5 = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=32128, d_model=512, d_kv=64, d_ff=1024, num_layers=8, num_heads=6, feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False, decoder_start_token_id=0, pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+    llama = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=49152, hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+            intermediate_size=1536, max_position_embeddings=2048, tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+    for name, model, words in (("text2text", t5, WORDS[3]), ("text2text", t5, WORDS[10]), ("causal", llama, MULTI)):
+        beside_lm_eval(name, model.eval(), words, reviews, tokenizer, runs)
+
+
+def beside_lm_eval(name: str, model: Any, words: list[str], reviews: list[str], tokenizer: Any, runs: int) -> None:
+    """One model's labels, scored by both."""
+    import numpy as np
+    import torch
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+    from scipy.special import log_softmax
+
+    from mllm import prompts, scorers
+
+    spec = {"template": TEMPLATE, "words": {}, "chat": False}
+    prompt = prompts.build(spec, "sentiment", words, tokenizer, name == "causal")
+    # Its way: labels without the end of sequence.
+    labels = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in prompt.words]
+    kind = scorers.CausalScorer if name == "causal" else scorers.Text2TextScorer
+    scorer = kind(model, tokenizer, prompt, labels)
+    backend = "causal" if name == "causal" else "seq2seq"
+    theirs = HFLM(pretrained=model, tokenizer=tokenizer, backend=backend, batch_size=16, device="cpu", max_length=1024)
+    asked = [
+        Instance("loglikelihood", {}, (prompt.before + review + prompt.after, word), i)
+        for i, review in enumerate(reviews)
+        for word in prompt.words
+    ]
+    (seconds, logp), (slower, found) = best(
+        runs, lambda: predicted(scorer, reviews), lambda: theirs.loglikelihood(asked, disable_tqdm=True)
+    )
+    expected = np.array([value for value, _ in found]).reshape(len(reviews), len(words))
+    with torch.inference_mode():
+        raw = np.stack([scorer.score([ids])[0].numpy() for ids in scorer.encode(reviews[:16]).ids])
+    print(
+        f"{name}, {len(words)} labels of {min(map(len, labels))} to {max(map(len, labels))} tokens:"
+        f" {len(reviews) / seconds:.1f} reviews/s, lm-eval {len(reviews) / slower:.1f}: {slower / seconds:.2f} times;"
+        f" log-likelihoods (mean {expected.mean():.0f}) differ by at most {np.abs(raw - expected[:16]).max():.1e},"
+        f" log-probabilities by {np.abs(logp - log_softmax(expected, 1)).max():.1e}",
+        flush=True,
+    )
+
+
+def predicted(scorer: Any, reviews: list[str]) -> Any:
+    """Our predictions, tokens included."""
+    from mllm import prediction
+
+    prediction.encoded.cache_clear()
+    return prediction.log_probabilities(scorer, reviews)
+
+
+def classifiers(reviews: list[str], tokenizer: Any, runs: int) -> None:
+    """GPT-2's shape beside Trainer.predict and the pipeline."""
+    import numpy as np
+    import torch
+    from transformers import (
+        DataCollatorWithPadding,
+        GPT2Config,
+        GPT2ForSequenceClassification,
+        Trainer,
+        TrainingArguments,
+        pipeline,
+    )
+
+    from mllm import scorers
+
+    torch.manual_seed(0)
+    model = GPT2ForSequenceClassification(GPT2Config(num_labels=10, pad_token_id=tokenizer.pad_token_id)).eval()
+    scorer = scorers.ClassifierScorer(model, tokenizer)
+    with tempfile.TemporaryDirectory() as scratch:
+        options = TrainingArguments(
+            output_dir=scratch, per_device_eval_batch_size=16, report_to="none", disable_tqdm=True, use_cpu=True
+        )
+        trainer = Trainer(model, options, data_collator=DataCollatorWithPadding(tokenizer))
+
+        def by_trainer() -> Any:
+            rows = [{"input_ids": ids} for ids in tokenizer(reviews, truncation=True)["input_ids"]]
+            return torch.from_numpy(trainer.predict(rows).predictions).log_softmax(-1).numpy()
+
+        pipe = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu", top_k=None)
+        (own, logp), (slow, expected), (piped, _) = best(
+            runs,
+            lambda: predicted(scorer, reviews),
+            by_trainer,
+            lambda: pipe(reviews, truncation=True),
+        )
+    print(
+        f"classifier, GPT-2 124M: {len(reviews) / own:.1f} reviews/s; Trainer.predict (16) {len(reviews) / slow:.1f}:"
+        f" {slow / own:.2f} times; pipeline {len(reviews) / piped:.1f}: {piped / own:.2f} times; log-probabilities differ by"
+        f" at most {np.abs(logp - expected).max():.1e}"
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    beside()
+    import polars as pl
+    import torch
+
+    from mllm.bases import train_tokenizer
+
+    torch.set_num_threads(arguments.threads)
+    table = pl.read_csv(
+        arguments.reviews, separator="\t", quote_char=None, ignore_errors=True, truncate_ragged_lines=True
+    )
+    texts = [t for t in table["review"].drop_nulls().to_list() if len(t) > 20]
+    tokenizer = train_tokenizer(texts, 32000, 1024)
+    reviews = texts[:: len(texts) // arguments.number][: arguments.number]
+    lengths = [len(ids) for ids in tokenizer(reviews)["input_ids"]]
+    print(f"{len(reviews)} reviews of {min(lengths)} to {max(lengths)} tokens, mean {sum(lengths) / len(lengths):.0f};"
+          f" {arguments.threads} threads, best of {arguments.runs}")  # fmt: skip
+    language_models(reviews, tokenizer, arguments.runs)
+    classifiers(reviews, tokenizer, arguments.runs)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reviews", type=Path, default=ROOT.parent / "shared/data/drugscom/drugsComTest_raw.tsv")
+    parser.add_argument("--number", type=int, default=64)
+    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    main(parser.parse_args())
