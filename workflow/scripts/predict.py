@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm import cli
+from mllm.code import code_digest
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -29,13 +30,13 @@ def main(arguments: argparse.Namespace) -> None:
     cost: dict[str, Any] = {}
     with prediction.timed(cost, "load_seconds"):
         model, tokenizer = checkpoints.load_model(arguments.model, family, spread=arguments.gpus > 1, dtype=dtype)
-    number, examples = (0, []) if family == "classifier" else (card["model"]["prompt"]["examples"], [])
-    if number:
+    examples = []
+    if asked and (number := card["model"]["prompt"]["examples"]):
         train = tables.labelled(arguments.data, ("train",), arguments.task)
         examples = prompts.draw_examples(train["review"].to_list(), train["label"], len(names), number, arguments.seed)
     scorer = scorers.build(card, model, tokenizer, names, examples)
     files = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(arguments.model.iterdir())]
-    identity = [files, card, examples, dtype, tables.digest(rows), prediction.TOKENS_PER_BATCH]
+    identity = [code_digest("predict"), files, card, examples, dtype, tables.digest(rows), prediction.TOKENS_PER_BATCH]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     kept = shards.Shards(arguments.shards, key, arguments.checkpoint_seconds) if arguments.shards else None
     with prediction.timed(cost, "predict_seconds"):

@@ -80,9 +80,9 @@ def _chat(head: str, tail: str, words: list[str], tokenizer: Any, examples: Sequ
         turns += [{"role": "user", "content": f"{head}{review}{tail}"}, {"role": "assistant", "content": words[label]}]
     turns.append({"role": "user", "content": f"{head}{HOLE}{tail}"})
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    before, hole, after = text.partition(HOLE)
-    if not hole or HOLE in after:
-        raise Failure("prompt.chat: the tokenizer's chat template does not show the user's words once, as they are")
+    before, hole, after = text.rpartition(HOLE)  # the last one: examples may have it too
+    if not hole:
+        raise Failure("prompt.chat: the tokenizer's chat template does not show the user's words as they are")
     return Prompt(before, after, tuple(words), special_tokens=False)
 
 
@@ -142,23 +142,25 @@ def encode(tokenizer: Any, prompt: Prompt, reviews: Sequence[str], longest: int)
             found = tokens([prompt.before + review + prompt.after], return_offsets_mapping=True)
             places = found["offset_mapping"][0]
             inside = [a for a, b in places if a < b and begin <= a < begin + len(review)]
-            # One more than there are too many may be needed, where the cut makes other tokens of what is beside it.
-            excess = len(found["input_ids"][0]) - longest
-            review = (
-                review[: inside[-excess] - begin]
-                if 0 < excess < len(inside)
-                else review[: len(review) // 2 if not inside else 0]
-            )
+            # Again, where the cut makes other tokens of what is beside it.
+            kept = len(inside) - (len(ids[i]) - longest)
+            review = review[: inside[max(0, kept)] - begin if inside else len(review) // 2]
             ids[i] = tokens([prompt.before + review + prompt.after])["input_ids"][0]
     if too_long:
         log.info("%s of %s reviews are cut: more than %s tokens with the prompt", len(too_long), len(ids), longest)
     return Encoded(ids, len(too_long))
 
 
-def answers(tokenizer: Any, prompt: Prompt) -> list[list[int]]:
+def answers(tokenizer: Any, prompt: Prompt, ended: bool) -> list[list[int]]:
     """Tokens of the label words, as they follow the prompt's own tokens.
 
-    Ends in the tokenizer's end of sequence where one label's tokens would else begin another's.
+    Args:
+        tokenizer: the model's.
+        prompt: with the words.
+        ended: whether the end of sequence is part of them; it is in any case where one label's tokens begin another's.
+
+    Raises:
+        Failure: the end of sequence is needed, and the tokenizer has none.
     """
     # A word with a space before it continues the prompt: some tokenizers mark the beginning of a text in another way.
     tail = prompt.after[-40:] if prompt.words[0].startswith(" ") else ""
@@ -168,11 +170,8 @@ def answers(tokenizer: Any, prompt: Prompt) -> list[list[int]]:
         both = tokenizer(tail + word, add_special_tokens=False)["input_ids"]
         continues = both[: len(before)] == before
         found.append(both[len(before) :] if continues else tokenizer(word, add_special_tokens=False)["input_ids"])
-    return ended(tokenizer, found) if one_begins_another(found) else found
-
-
-def ended(tokenizer: Any, labels: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Labels with the end of sequence."""
+    if not ended and not one_begins_another(found):
+        return found
     if tokenizer.eos_token_id is None:
-        raise Failure("one label's tokens begin another's, and the tokenizer has no end of sequence to tell them apart")
-    return [[*label, tokenizer.eos_token_id] for label in labels]
+        raise Failure("labels end in the end of sequence, and the tokenizer has none; other words may need no end")
+    return [[*label, tokenizer.eos_token_id] for label in found]

@@ -1,5 +1,6 @@
 """Predictions kept while they are made, so that a preempted job goes on where it stopped."""
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -51,3 +52,5 @@ class Shards:
     def remove(self) -> None:
         """Once the predictions are whole."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others are still at work there, or it never was
+            self.folder.parent.rmdir()
