@@ -5,6 +5,7 @@ lm-evaluation-harness lives in an environment of its own on top of the project's
 """
 
 import argparse
+import copy
 import os
 import subprocess
 import sys
@@ -71,6 +72,8 @@ def language_models(reviews: list[str], tokenizer: Any, runs: int) -> None:
             tie_word_embeddings=False, decoder_start_token_id=0, pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
+    # As a tied head is scaled: without, random weights give log-likelihoods of -300, whose rounding is all one would see.
+    t5.lm_head.weight.data *= t5.config.d_model**-0.5
     llama = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=49152, hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
@@ -97,7 +100,7 @@ def beside_lm_eval(name: str, model: Any, words: list[str], reviews: list[str], 
     # Its way: labels without the end of sequence.
     labels = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in prompt.words]
     kind = scorers.CausalScorer if name == "causal" else scorers.Text2TextScorer
-    scorer = kind(model, tokenizer, prompt, labels)
+    scorer = kind(copy.deepcopy(model), tokenizer, prompt, labels)
     backend = "causal" if name == "causal" else "seq2seq"
     theirs = HFLM(pretrained=model, tokenizer=tokenizer, backend=backend, batch_size=16, device="cpu", max_length=1024)
     asked = [
@@ -145,7 +148,7 @@ def classifiers(reviews: list[str], tokenizer: Any, runs: int) -> None:
 
     torch.manual_seed(0)
     model = GPT2ForSequenceClassification(GPT2Config(num_labels=10, pad_token_id=tokenizer.pad_token_id)).eval()
-    scorer = scorers.ClassifierScorer(model, tokenizer)
+    scorer = scorers.ClassifierScorer(copy.deepcopy(model), tokenizer)
     with tempfile.TemporaryDirectory() as scratch:
         options = TrainingArguments(
             output_dir=scratch, per_device_eval_batch_size=16, report_to="none", disable_tqdm=True, use_cpu=True

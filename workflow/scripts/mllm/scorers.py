@@ -5,6 +5,8 @@ for all labels, and what labels have in common once, too (see :mod:`mllm.label_t
 itself, which :meth:`prove` checks on the model at hand, since an architecture may count its positions otherwise.
 """
 
+import copy
+import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -18,6 +20,8 @@ TOLERANCE = {
     torch.float32: 1e-3,
     torch.bfloat16: 0.5,
 }  # of log-likelihoods; on FLAN-T5-small's shape with random weights 1.2e-4 was seen
+
+WORTH_KEEPING = 32  # tokens at the beginning of all prompts; for fewer, copying keys and values costs what it saves
 
 
 class Scorer(Protocol):
@@ -55,10 +59,16 @@ def padded(batch: list[list[int]], pad: int, device: Any) -> tuple[torch.Tensor,
 
 
 class ClassifierScorer:
-    """A sequence classifier: one pass, its logits."""
+    """A sequence classifier: one pass, its logits.
+
+    Where no token sees those after it, padding on the right needs no mask, and attention has a faster way; the model
+    reads its answer at the last token that is no padding.
+    """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer, self.classes = model, tokenizer, model.config.num_labels
+        self._causal = {m.is_causal for m in model.modules() if hasattr(m, "is_causal")} == {True}
+        model.config.use_cache = False  # keys and values, which nothing comes back for
 
     def encode(self, texts: Sequence[str]) -> prompts.Encoded:
         if not texts:
@@ -70,7 +80,7 @@ class ClassifierScorer:
 
     def score(self, batch: list[list[int]]) -> torch.Tensor:
         ids, mask = padded(batch, self.model.config.pad_token_id or 0, self.model.device)
-        return self.model(input_ids=ids, attention_mask=mask.long()).logits.float()
+        return self.model(input_ids=ids, attention_mask=None if self._causal else mask.long()).logits.float()
 
     def prove(self, ids: list[int]) -> None:
         """Nothing to prove: this is the model's own pass."""
@@ -106,9 +116,8 @@ class _LanguageModelScorer:
         """(reviews, labels) of (reviews, nodes, vocabulary)."""
         if self.first:  # among the labels alone, which needs no other row of the vocabulary
             return logits[:, 0, self._path[:, 0, 1].to(logits.device)].float()
-        logits = logits.float()
         node, token = self._path.to(logits.device).unbind(-1)
-        picked = logits[:, node, token] - torch.logsumexp(logits, -1)[:, node]
+        picked = logits.float().log_softmax(-1)[:, node, token]
         return (picked * self._counts.to(logits.device)).sum(-1)
 
     def plain(self, ids: list[int]) -> torch.Tensor:
@@ -183,6 +192,8 @@ class CausalScorer(_LanguageModelScorer):
         self, model: Any, tokenizer: Any, prompt: prompts.Prompt, labels: list[list[int]], first: bool = False
     ):
         super().__init__(model, tokenizer, prompt, labels, first)
+        self._prefix: list[int] = []
+        self._prefix_cache: Any = None
         self._tokens = torch.tensor(self.tree.tokens, dtype=torch.long)
         self._depths = torch.tensor(self.tree.depths)
         self._sees = torch.tensor(self.tree.sees)
@@ -191,13 +202,36 @@ class CausalScorer(_LanguageModelScorer):
     def longest(self) -> int:
         return self.tokenizer.model_max_length - max(map(len, self.labels)) + 1
 
+    def encode(self, texts: Sequence[str]) -> prompts.Encoded:
+        found = super().encode(texts)
+        shared: list[int] = os.path.commonprefix(found.ids)
+        shared = shared[: min(map(len, found.ids), default=0) - 2]  # each review has some more
+        self._prefix, self._prefix_cache = (shared if len(shared) >= WORTH_KEEPING else []), None
+        return found
+
+    def _prompt_cache(self, batch: list[list[int]]) -> tuple[Any, torch.Tensor]:
+        """Keys and values of all but the prompts' last tokens, and (reviews, longest) which of them are no padding.
+
+        Instructions and examples that all prompts begin with are computed once for all reviews. What stands after a
+        prompt's end is seen by none of its own tokens: padding on the right needs no mask.
+        """
+        pad, device, decoder, known = self.tokenizer.pad_token_id or 0, self.model.device, self.model.get_decoder(), 0
+        cache = None
+        if self._prefix and all(row[: len(self._prefix)] == self._prefix for row in batch):
+            if self._prefix_cache is None:
+                ids = torch.tensor([self._prefix], device=device)
+                self._prefix_cache = decoder(input_ids=ids, use_cache=True).past_key_values
+            cache, known = copy.deepcopy(self._prefix_cache), len(self._prefix)
+            cache.batch_repeat_interleave(len(batch))
+        ids, mask = padded([row[known:-1] or row for row in batch], pad, device)
+        cache = decoder(input_ids=ids, past_key_values=cache, use_cache=True).past_key_values
+        return cache, torch.cat([mask.new_ones(len(batch), known), mask], dim=1)
+
     def score(self, batch: list[list[int]]) -> torch.Tensor:
         device, size, nodes = self.model.device, len(batch), len(self._depths)
-        # All but each prompt's last token, whose next token is the first question. What stands after a prompt's end is
-        # seen by none of its own tokens: padding on the right needs no mask.
-        ids, mask = padded([row[:-1] or row for row in batch], self.tokenizer.pad_token_id or 0, device)
+        # Each prompt's last token is the tree's first node: its next token is the first question.
+        cache, mask = self._prompt_cache(batch)
         lengths = torch.tensor([len(row) - 1 for row in batch])
-        cache = self.model.get_decoder()(input_ids=ids, use_cache=True).past_key_values
         last = torch.tensor([[row[-1]] for row in batch])
         tree = torch.cat([last, self._tokens.expand(size, -1)], dim=1).to(device)
         mask &= (lengths > 0)[:, None].to(device)
