@@ -1,5 +1,6 @@
 """Language models' label scores: equal to each label scored by itself, whatever the labels, reviews and batches."""
 
+import copy
 import json
 from itertools import product
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, T5ForConditionalGeneration
 
 from conftest import run_script
-from mllm import bases, checkpoints, experiment_files, prediction, priors, prompts, scorers
+from mllm import bases, checkpoints, experiment_files, machine, prediction, priors, prompts, scorers
 from mllm.cli import Failure, write_json
 from mllm.label_tree import label_tree, one_begins_another
 from mllm.shards import Shards
@@ -117,15 +118,80 @@ def test_labels_scored_together_are_as_each_by_itself(kind, words, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_first_tokens_are_the_next_token_among_the_labels(kind):
     scorer = scorer_of(kind, WORDS["several tokens"], score="first_token")
-    firsts = [label[0] for label in scorer.labels]
+    firsts, plain = [label[0] for label in scorer.labels], model_of(kind)
     found = prediction.log_probabilities(scorer, ODD)
     with torch.inference_mode():
         for ids, row in zip(scorer.encode(ODD).ids, found, strict=True):
             start = {"decoder_input_ids": torch.tensor([[0]])} if kind.startswith("t5") else {}
-            logits = scorer.model(input_ids=torch.tensor([ids]), **start).logits[0, -1]
+            logits = plain(input_ids=torch.tensor([ids]), **start).logits[0, -1]
             np.testing.assert_allclose(row, logits[firsts].log_softmax(-1), rtol=2e-5, atol=1e-5)
     with pytest.raises(Failure, match="two labels begin with the same token"):
         scorer_of(kind, WORDS["ratings"], score="first_token")
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_what_all_prompts_begin_with_is_computed_once(kind):
+    scorer = scorer_of(kind, WORDS["several tokens"], template="Answer good or bad. " * 4 + "{review}\n?")
+    texts = ["", "a", "some words 薬", "very bad " * 3]
+    expected = one_by_one(scorer, texts)
+    np.testing.assert_allclose(prediction.log_probabilities(scorer, texts), expected, rtol=2e-5, atol=1e-5)
+    known = scorer._prefix
+    assert len(known) >= scorers.WORTH_KEEPING
+    assert all(ids[: len(known)] == known and len(ids) > len(known) + 1 for ids in scorer.encode(texts).ids)
+    scorer._prefix[0] += 1  # nobody's prompt begins so: still right, only slower
+    with torch.inference_mode():
+        slow = scorer.score(scorer.encode(texts).ids).log_softmax(-1).numpy()
+    np.testing.assert_allclose(slow, expected, rtol=2e-5, atol=1e-5)
+
+
+def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt():
+    from tokenizers.processors import TemplateProcessing
+
+    ending = copy.deepcopy(TOKENIZER)
+    token = ending.eos_token
+    ending.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {token}", special_tokens=[(token, ending.eos_token_id)]
+    )
+    assert ending("a")["input_ids"][-1] == ending.eos_token_id
+    prompt = prompts.Prompt("R: ", "\nIs it?", (" good", " bad"))
+    labels = prompts.answers(TOKENIZER, prompt, ended=False)
+    rows = scorers.CausalScorer(model_of("gpt2"), ending, prompt, labels).encode(["fine", ""]).ids
+    assert rows == scorers.CausalScorer(model_of("gpt2"), TOKENIZER, prompt, labels).encode(["fine", ""]).ids
+
+
+def test_a_gpu_that_was_given_and_is_not_there(monkeypatch):
+    monkeypatch.setattr(machine, "has_gpu", lambda: False)
+    for name in ("MLLM_ALLOW_CPU", "CUDA_VISIBLE_DEVICES", "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS"):
+        monkeypatch.delenv(name, raising=False)
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert machine.gpu_problem() == ""
+    monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+    assert "Slurm gave this job a GPU (0), but torch" in machine.gpu_problem()
+    monkeypatch.setenv("MLLM_ALLOW_CPU", "1")
+    assert machine.gpu_problem() == ""
+
+
+def test_a_gpu_that_is_too_small_or_too_old(monkeypatch):
+    for name, value in {
+        "is_available": True, "get_device_capability": (9, 0), "get_device_name": "Some GPU", "device_count": 2,
+        "get_arch_list": ["sm_75", "sm_80", "sm_90"], "mem_get_info": (2**30, 2**31),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    assert machine.gpu_problem(2000) == ""
+    assert machine.gpu_problem(2100).startswith("Some GPU: 2,048 MB are free, the model takes 2,100 at least")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
+    assert machine.gpu_problem().startswith("Some GPU (sm_70) is too old or too new")
+
+
+def test_batches_hold_every_review_once_and_little_padding():
+    lengths = list(np.random.default_rng(0).integers(1, 400, 1000))
+    batches = list(prediction._batches(lengths, 1024))
+    assert sorted(i for batch in batches for i in batch) == list(range(1000))
+    for batch in batches:
+        read = [lengths[i] for i in batch]
+        assert len(batch) == 1 or max(read) * len(read) <= 1024
+        assert sum(read) >= (1 - prediction.PADDING) * max(read) * len(read)
 
 
 def test_a_label_that_begins_another_is_ended():

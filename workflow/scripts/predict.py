@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mllm import cli
+from mllm import cli, machine
 from mllm.code import code_digest
 
 
 def main(arguments: argparse.Namespace) -> None:
     cli.offline()
     cli.threads(arguments.threads)
-    cli.usable_gpu()
+    machine.keep_freed_memory()
     from mllm import checkpoints, prediction, priors, prompts, scorers, shards, tables
 
     names = [str(n) for n in tables.task_facts(arguments.data, arguments.task)["names"]]
@@ -27,9 +27,11 @@ def main(arguments: argparse.Namespace) -> None:
     reviews = rows["review"].to_list()
     asked = () if family == "classifier" else priors.CONTENT_FREE
     dtype = prediction.dtype_of(arguments.dtype)
+    cli.usable_gpu(checkpoints.parameters(arguments.model) * (2 if dtype == "bfloat16" else 4) / 2**20)
     cost: dict[str, Any] = {}
     with prediction.timed(cost, "load_seconds"):
         model, tokenizer = checkpoints.load_model(arguments.model, family, spread=arguments.gpus > 1, dtype=dtype)
+    parameters = model.num_parameters()
     examples = []
     if asked and (number := card["model"]["prompt"]["examples"]):
         train = tables.labelled(arguments.data, ("train",), arguments.task)
@@ -44,7 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
     logp, content_free = found[: rows.height], found[rows.height :]
     encoded = prediction.encoded(scorer, (*reviews, *asked))
     cost |= {
-        "n_parameters": model.num_parameters(),
+        "n_parameters": parameters,
         "weights_bytes": sum(f.stat().st_size for f in checkpoints.weight_files(arguments.model)),
         # A merge's are its members', a blend's too: the leaderboard adds them up.
         "train_seconds": card["seconds"] if card.get("kind") == "fine_tuned" else 0.0,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,12 @@ def read_state(folder: Path) -> "dict[str, torch.Tensor]":
     for file in weight_files(folder):
         state.update(load_file(file))
     return dict(sorted(state.items()))
+
+
+def parameters(folder: Path) -> int:
+    """Number of values in a checkpoint, by the headers of its files."""
+    headers = [header for _, header, _ in check_whole(folder)]
+    return sum(math.prod(t["shape"]) for h in headers for name, t in h.items() if name != "__metadata__")
 
 
 def label_names(folder: Path) -> list[str]:

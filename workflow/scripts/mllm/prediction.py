@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from mllm.classifiers import Scorer
 from mllm.cli import log, progress
 from mllm.prompts import Encoded
-from mllm.scorers import Scorer
 from mllm.shards import Shards
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}  # on CPUs more fill the caches with intermediate values

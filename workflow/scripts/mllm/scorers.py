@@ -6,13 +6,14 @@ itself, which :meth:`prove` checks on the model at hand, since an architecture m
 """
 
 import copy
-import os
 from collections.abc import Sequence
-from typing import Any, Protocol
+from itertools import takewhile
+from typing import Any
 
 import torch
 
 from mllm import prompts
+from mllm.classifiers import ClassifierScorer, Scorer, needed, padded
 from mllm.cli import Failure
 from mllm.label_tree import LabelTree, label_tree
 
@@ -22,68 +23,6 @@ TOLERANCE = {
 }  # of log-likelihoods; on FLAN-T5-small's shape with random weights 1.2e-4 was seen
 
 WORTH_KEEPING = 32  # tokens at the beginning of all prompts; for fewer, copying keys and values costs what it saves
-
-
-class Scorer(Protocol):
-    """What prediction needs of a family."""
-
-    model: Any
-    classes: int
-
-    def __hash__(self) -> int: ...
-
-    def encode(self, texts: Sequence[str]) -> prompts.Encoded:
-        """Tokens of the reviews, none longer than the model reads."""
-        ...
-
-    def score(self, batch: list[list[int]]) -> torch.Tensor:
-        """(reviews, classes) float32, natural logarithms up to a constant per review."""
-        ...
-
-    def prove(self, ids: list[int]) -> None:
-        """Check on one review that ``score`` is what it should be.
-
-        Raises:
-            Failure: it is not.
-        """
-        ...
-
-
-def padded(batch: list[list[int]], pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """(reviews, longest) tokens, padded on the right, and which of them are no padding."""
-    longest = max(map(len, batch))
-    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in batch])
-    lengths = torch.tensor([len(row) for row in batch])
-    mask = torch.arange(longest)[None, :] < lengths[:, None]
-    return ids.to(device, non_blocking=True), mask.to(device, non_blocking=True)
-
-
-class ClassifierScorer:
-    """A sequence classifier: one pass, its logits.
-
-    Where no token sees those after it, padding on the right needs no mask, and attention has a faster way; the model
-    reads its answer at the last token that is no padding.
-    """
-
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model, self.tokenizer, self.classes = model, tokenizer, model.config.num_labels
-        self._causal = {m.is_causal for m in model.modules() if hasattr(m, "is_causal")} == {True}
-        model.config.use_cache = False  # keys and values, which nothing comes back for
-
-    def encode(self, texts: Sequence[str]) -> prompts.Encoded:
-        if not texts:
-            return prompts.Encoded([], 0)
-        # An empty review still needs one token to read the prediction from.
-        found = self.tokenizer([t or " " for t in texts], truncation=True)
-        cut = sum(bool(e.overflowing) for e in found.encodings or [])
-        return prompts.Encoded([ids or [self.tokenizer.eos_token_id] for ids in found["input_ids"]], cut)
-
-    def score(self, batch: list[list[int]]) -> torch.Tensor:
-        ids, mask = padded(batch, self.model.config.pad_token_id or 0, self.model.device)
-        return self.model(input_ids=ids, attention_mask=None if self._causal else mask.long()).logits.float()
-
-    def prove(self, ids: list[int]) -> None:
-        """Nothing to prove: this is the model's own pass."""
 
 
 class _LanguageModelScorer:
@@ -104,6 +43,7 @@ class _LanguageModelScorer:
         for k, path in enumerate(self.tree.paths):
             self._path[k, : len(path)] = torch.tensor(path)
             self._counts[k, : len(path)] = 1
+        self._narrow = False
 
     @property
     def longest(self) -> int:
@@ -114,8 +54,8 @@ class _LanguageModelScorer:
 
     def _likelihoods(self, logits: torch.Tensor) -> torch.Tensor:
         """(reviews, labels) of (reviews, nodes, vocabulary)."""
-        if self.first:  # among the labels alone, which needs no other row of the vocabulary
-            return logits[:, 0, self._path[:, 0, 1].to(logits.device)].float()
+        if self.first:
+            return logits[:, 0, ... if self._narrow else self._path[:, 0, 1].to(logits.device)].float()
         node, token = self._path.to(logits.device).unbind(-1)
         picked = logits.float().log_softmax(-1)[:, node, token]
         return (picked * self._counts.to(logits.device)).sum(-1)
@@ -142,6 +82,17 @@ class _LanguageModelScorer:
                 f"{type(self.model).__name__}: labels scored together differ by {apart:.3g} from each by itself; this"
                 " architecture is not supported (please report it)"
             )
+        if self.first and not self._narrow:
+            self._keep_needed_rows()
+
+    def _keep_needed_rows(self) -> None:
+        """Among the first tokens alone, no other row of the output head is needed."""
+        head, rows = self.model.get_output_embeddings(), self._path[:, 0, 1]
+        narrow = torch.nn.Linear(1, 1, bias=head.bias is not None)
+        for name, values in head.named_parameters():
+            setattr(narrow, name, torch.nn.Parameter(values[rows.to(values.device)], requires_grad=False))
+        self.model.set_output_embeddings(narrow)
+        self._narrow = True
 
 
 class Text2TextScorer(_LanguageModelScorer):
@@ -165,7 +116,8 @@ class Text2TextScorer(_LanguageModelScorer):
         return self.tokenizer.model_max_length
 
     def score(self, batch: list[list[int]]) -> torch.Tensor:
-        ids, mask = padded(batch, self.tokenizer.pad_token_id, self.model.device)
+        ids, whole = padded(batch, self.tokenizer.pad_token_id, self.model.device)
+        mask = needed(whole, batch)
         states = self.model.encoder(input_ids=ids, attention_mask=mask)
         output = self.model(
             encoder_outputs=states, attention_mask=mask, decoder_input_ids=self._nodes.expand(len(batch), -1),
@@ -192,6 +144,9 @@ class CausalScorer(_LanguageModelScorer):
         self, model: Any, tokenizer: Any, prompt: prompts.Prompt, labels: list[list[int]], first: bool = False
     ):
         super().__init__(model, tokenizer, prompt, labels, first)
+        # Some tokenizers end every text, and a prompt is not at its end yet.
+        plain, whole = (tokenizer("a", add_special_tokens=a)["input_ids"] for a in (False, prompt.special_tokens))
+        self._ends = len(whole) - len(plain) - whole.index(plain[0])
         self._prefix: list[int] = []
         self._prefix_cache: Any = None
         self._tokens = torch.tensor(self.tree.tokens, dtype=torch.long)
@@ -204,8 +159,10 @@ class CausalScorer(_LanguageModelScorer):
 
     def encode(self, texts: Sequence[str]) -> prompts.Encoded:
         found = super().encode(texts)
-        shared: list[int] = os.path.commonprefix(found.ids)
-        shared = shared[: min(map(len, found.ids), default=0) - 2]  # each review has some more
+        if self._ends:
+            found = prompts.Encoded([row[: -self._ends] for row in found.ids], found.cut)
+        shared = [column[0] for column in takewhile(lambda c: len(set(c)) == 1, zip(*found.ids, strict=False))]
+        shared = shared[: max(0, min(map(len, found.ids), default=0) - 2)]  # each review has some more
         self._prefix, self._prefix_cache = (shared if len(shared) >= WORTH_KEEPING else []), None
         return found
 
