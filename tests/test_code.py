@@ -40,7 +40,7 @@ def test_an_edit_reaches_exactly_the_scripts_that_use_the_module(scripts):
     edit(folder / "mllm/scoring.py", "0.025, 0.975", "0.05, 0.95")
     assert [s for s in names if digest(s) != before[s]] == ["score"]
     before = {s: digest(s) for s in names}
-    edit(folder / "mllm/prediction.py", '"cpu": 4096', '"cpu": 2048')
+    edit(folder / "mllm/prediction.py", '"cpu": 1024', '"cpu": 2048')
     assert {s for s in names if digest(s) != before[s]} == {"predict", "fit_baseline", "train_expert", "export"}
     before = {s: digest(s) for s in names}
     edit(folder / "mllm/cli.py", "> 10:", "> 20:")
