@@ -11,10 +11,19 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, T5ForConditionalGeneration
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5ForConditionalGeneration,
+)
 
 from conftest import run_script
-from mllm import bases, checkpoints, experiment_files, machine, prediction, priors, prompts, scorers
+from mllm import bases, checkpoints, classifiers, experiment_files, machine, prediction, priors, prompts, scorers
 from mllm.cli import Failure, write_json
 from mllm.label_tree import label_tree, one_begins_another
 from mllm.shards import Shards
@@ -138,10 +147,40 @@ def test_what_all_prompts_begin_with_is_computed_once(kind):
     known = scorer._prefix
     assert len(known) >= scorers.WORTH_KEEPING
     assert all(ids[: len(known)] == known and len(ids) > len(known) + 1 for ids in scorer.encode(texts).ids)
+    with torch.inference_mode():  # a prompt with but one token more than what all begin with
+        short = [*known, 5]
+        np.testing.assert_allclose(scorer.score([short])[0], scorer.plain(short), rtol=2e-5, atol=1e-4)
     scorer._prefix[0] += 1  # nobody's prompt begins so: still right, only slower
     with torch.inference_mode():
         slow = scorer.score(scorer.encode(texts).ids).log_softmax(-1).numpy()
     np.testing.assert_allclose(slow, expected, rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_classifier_needs_no_mask_where_no_token_sees_later_ones(causal):
+    torch.manual_seed(2)
+    sizes = {"vocab_size": 300, "num_labels": 3, "pad_token_id": 1}
+    if causal:
+        model = GPT2ForSequenceClassification(GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=128, **sizes))
+    else:
+        model = BertForSequenceClassification(
+            BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, **sizes)
+        )
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(6 if p.dim() > 1 else 1)
+    scorer = scorers.ClassifierScorer(model.eval(), TOKENIZER)
+    found = prediction.log_probabilities(scorer, ODD)
+    assert found.std(0).min() > 0.05
+    with torch.inference_mode():
+        for ids, row in zip(scorer.encode(ODD).ids, found, strict=True):
+            alone = model(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long))
+            np.testing.assert_allclose(row, alone.logits[0].log_softmax(-1), rtol=2e-5, atol=1e-5)
+    _, mask = classifiers.padded([[5, 6], [7]], 1, "cpu")
+    padded_without = model(input_ids=torch.tensor([[7, 8, 1, 1]])).logits
+    alone = model(input_ids=torch.tensor([[7, 8]])).logits
+    assert mask.tolist() == [[True, True], [True, False]]
+    assert scorer._causal == causal == torch.allclose(padded_without, alone, atol=1e-5)
 
 
 def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt():
@@ -178,8 +217,9 @@ def test_a_gpu_that_is_too_small_or_too_old(monkeypatch):
         "get_arch_list": ["sm_75", "sm_80", "sm_90"], "mem_get_info": (2**30, 2**31),
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
-    assert machine.gpu_problem(2000) == ""
-    assert machine.gpu_problem(2100).startswith("Some GPU: 2,048 MB are free, the model takes 2,100 at least")
+    assert machine.gpu_problem(1000) == machine.gpu_problem(2000, gpus=2) == ""
+    assert machine.gpu_problem(1100).startswith("Some GPU: 1,024 MB are free, the model takes 1,100 at least")
+    assert machine.gpu_problem(2100, gpus=2).startswith("Some GPU: 2,048 MB are free, the model takes 2,100 at least")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
     assert machine.gpu_problem().startswith("Some GPU (sm_70) is too old or too new")
 

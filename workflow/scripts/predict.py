@@ -27,7 +27,8 @@ def main(arguments: argparse.Namespace) -> None:
     reviews = rows["review"].to_list()
     asked = () if family == "classifier" else priors.CONTENT_FREE
     dtype = prediction.dtype_of(arguments.dtype)
-    cli.usable_gpu(checkpoints.parameters(arguments.model) * (2 if dtype == "bfloat16" else 4) / 2**20)
+    weights_mb = checkpoints.parameters(arguments.model) * (2 if dtype == "bfloat16" else 4) / 2**20
+    cli.usable_gpu(weights_mb, arguments.gpus)
     cost: dict[str, Any] = {}
     with prediction.timed(cost, "load_seconds"):
         model, tokenizer = checkpoints.load_model(arguments.model, family, spread=arguments.gpus > 1, dtype=dtype)

@@ -83,11 +83,11 @@ def one_thread() -> None:
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 
-def usable_gpu(needed_mb: float = 0) -> None:
+def usable_gpu(needed_mb: float = 0, gpus: int = 1) -> None:
     """Stop in words where the GPU that was asked for is not there, too small, or one that torch has no code for."""
     from mllm.machine import gpu_problem
 
-    problem = gpu_problem(needed_mb)
+    problem = gpu_problem(needed_mb, gpus)
     if problem:
         raise Failure(problem)
 

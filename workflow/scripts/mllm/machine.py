@@ -35,11 +35,12 @@ def keep_freed_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
-def gpu_problem(needed_mb: float = 0) -> str:
+def gpu_problem(needed_mb: float = 0, gpus: int = 1) -> str:
     """Why torch cannot compute on the GPU that this process was given; empty where it can, or where there is none.
 
     Args:
-        needed_mb: memory that the model takes at least, of all its GPUs together.
+        needed_mb: memory that the model takes at least.
+        gpus: how many of them it is spread over.
     """
     import torch
 
@@ -54,7 +55,7 @@ def gpu_problem(needed_mb: float = 0) -> str:
             f"{name} (sm_{major}{minor}) is too old or too new for torch {torch.__version__}, which has code for"
             f" {', '.join(torch.cuda.get_arch_list())}: name other GPU types in the profile"
         )
-    free = sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())) / 2**20
+    free = sum(torch.cuda.mem_get_info(i)[0] for i in range(min(gpus, torch.cuda.device_count()))) / 2**20
     if free < needed_mb:
         return (
             f"{name}: {free:,.0f} MB are free, the model takes {needed_mb:,.0f} at least: larger GPUs first in the"

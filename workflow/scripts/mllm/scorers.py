@@ -173,12 +173,12 @@ class CausalScorer(_LanguageModelScorer):
         prompt's end is seen by none of its own tokens: padding on the right needs no mask.
         """
         pad, device, decoder, known = self.tokenizer.pad_token_id or 0, self.model.device, self.model.get_decoder(), 0
-        cache = None
-        if self._prefix and all(row[: len(self._prefix)] == self._prefix for row in batch):
+        cache, size = None, len(self._prefix)
+        if size and all(row[:size] == self._prefix and len(row) > size + 1 for row in batch):
             if self._prefix_cache is None:
                 ids = torch.tensor([self._prefix], device=device)
                 self._prefix_cache = decoder(input_ids=ids, use_cache=True).past_key_values
-            cache, known = copy.deepcopy(self._prefix_cache), len(self._prefix)
+            cache, known = copy.deepcopy(self._prefix_cache), size
             cache.batch_repeat_interleave(len(batch))
         ids, mask = padded([row[known:-1] or row for row in batch], pad, device)
         cache = decoder(input_ids=ids, past_key_values=cache, use_cache=True).past_key_values
