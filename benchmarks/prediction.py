@@ -6,6 +6,7 @@ lm-evaluation-harness lives in an environment of its own on top of the project's
 
 import argparse
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -62,27 +63,9 @@ def best(runs: int, *ways: Callable[[], Any]) -> list[tuple[float, Any]]:
 
 def language_models(reviews: list[str], tokenizer: Any, runs: int) -> None:
     """FLAN-T5-small's shape with 3 and 10 labels, a 135M LLaMA's with 3 labels of several tokens."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
-
-    torch.manual_seed(0)
-    t5 = T5ForConditionalGeneration(
-        T5Config(
-            vocab_size=32128, d_model=512, d_kv=64, d_ff=1024, num_layers=8, num_heads=6, feed_forward_proj="gated-gelu",
-            tie_word_embeddings=False, decoder_start_token_id=0, pad_token_id=tokenizer.pad_token_id,
-        )
-    )  # fmt: skip
-    # As a tied head is scaled: without, random weights give log-likelihoods of -300, whose rounding is all one would see.
-    t5.lm_head.weight.data *= t5.config.d_model**-0.5
-    llama = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=49152, hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
-            intermediate_size=1536, max_position_embeddings=2048, tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        )
-    )  # fmt: skip
-    for name, model, words in (("text2text", t5, WORDS[3]), ("text2text", t5, WORDS[10]), ("causal", llama, MULTI)):
-        beside_lm_eval(name, model.eval(), words, reviews, tokenizer, runs)
+    models = shapes(tokenizer)
+    for name, words in (("FLAN-T5-small", WORDS[3]), ("FLAN-T5-small", WORDS[10]), ("LLaMA-135M", MULTI)):
+        beside_lm_eval(*models[name], words, reviews, tokenizer, runs)
 
 
 def beside_lm_eval(name: str, model: Any, words: list[str], reviews: list[str], tokenizer: Any, runs: int) -> None:
@@ -113,7 +96,7 @@ def beside_lm_eval(name: str, model: Any, words: list[str], reviews: list[str], 
     )
     expected = np.array([value for value, _ in found]).reshape(len(reviews), len(words))
     with torch.inference_mode():
-        raw = np.stack([scorer.score([ids])[0].numpy() for ids in scorer.encode(reviews[:16]).ids])
+        raw = np.stack([scorer.score([ids])[0].numpy() for ids in scorer.encode(reviews[:16])[0]])
     print(
         f"{name}, {len(words)} labels of {min(map(len, labels))} to {max(map(len, labels))} tokens:"
         f" {len(reviews) / seconds:.1f} reviews/s, lm-eval {len(reviews) / slower:.1f}: {slower / seconds:.2f} times;"
@@ -125,29 +108,88 @@ def beside_lm_eval(name: str, model: Any, words: list[str], reviews: list[str], 
 
 def predicted(scorer: Any, reviews: list[str]) -> Any:
     """Our predictions, tokens included."""
-    from mllm import prediction
+    from mllm import prediction, tokens
 
-    prediction.encoded.cache_clear()
-    return prediction.log_probabilities(scorer, reviews)
+    return prediction.log_probabilities(scorer, tokens.encode(scorer, reviews))
+
+
+def shapes(tokenizer: Any) -> dict[str, tuple[str, Any]]:
+    """Name -> (family, model): FLAN-T5-small's, a 135M LLaMA's and GPT-2's shape, with random weights."""
+    import torch
+    from transformers import (
+        GPT2Config,
+        GPT2ForSequenceClassification,
+        LlamaConfig,
+        LlamaForCausalLM,
+        T5Config,
+        T5ForConditionalGeneration,
+    )
+
+    from mllm.bases import label_config
+
+    torch.manual_seed(0)
+    t5 = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=32128, d_model=512, d_kv=64, d_ff=1024, num_layers=8, num_heads=6, feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False, decoder_start_token_id=0, pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+    # As a tied head is scaled: without, random weights give log-likelihoods of -300, whose rounding is all one would see.
+    t5.lm_head.weight.data *= t5.config.d_model**-0.5
+    llama = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=49152, hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+            intermediate_size=1536, max_position_embeddings=2048, tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+    gpt2 = GPT2ForSequenceClassification(GPT2Config(pad_token_id=tokenizer.pad_token_id, **label_config(WORDS[10])))
+    found = {"FLAN-T5-small": ("text2text", t5), "LLaMA-135M": ("causal", llama), "GPT-2": ("classifier", gpt2)}
+    return {name: (family, model.eval()) for name, (family, model) in found.items()}
+
+
+def start_up(reviews: list[str], tokenizer: Any) -> None:
+    """Whole `predict` jobs, as the workflow starts them: the time to the first batch, and the largest memory."""
+    import polars as pl
+
+    from mllm import checkpoints
+
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch)
+        frame = pl.DataFrame({"review_id": range(len(reviews)), "group": range(len(reviews)), "review": reviews})
+        frame = frame.with_columns(label_rating=pl.lit(0))
+        for split, part in (("train", frame[:0]), ("valid", frame[:9]), ("test", frame[9:])):
+            part.write_parquet(home / f"{split}.parquet")
+        tasks = {"rating": {"names": WORDS[10], "ordered": True}}
+        (home / "split.json").write_text(json.dumps({"tasks": tasks}))
+        spec = {"template": TEMPLATE, "words": {}, "chat": False, "score": "likelihood", "examples": 0}
+        for name, (family, model) in shapes(tokenizer).items():
+            card = {"kind": "base", "family": family, "task": "rating", "model": {"prompt": spec}}
+            checkpoints.save(model, tokenizer, home / name, card)
+            command = [
+                sys.executable, ROOT / "workflow/scripts/predict.py", "--model", home / name, "--data", home,
+                "--task", "rating", "--output", home / "p.parquet", "--cost", home / "p.json",
+            ]  # fmt: skip
+            for turn in ("first", "second"):
+                subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+                cost = json.loads((home / "p.json").read_text())
+                weights = cost["weights_bytes"] / 2**30
+                print(
+                    f"{name}, {turn} start: {cost['start_seconds']:.1f} s to the first batch, {cost['load_seconds']:.1f} of them"
+                    f" loading the model; memory {cost['peak_memory_bytes'] / 2**30:.2f} GB, weights {weights:.2f} GB",
+                    flush=True,
+                )
 
 
 def classifiers(reviews: list[str], tokenizer: Any, runs: int) -> None:
     """GPT-2's shape beside Trainer.predict and the pipeline."""
     import numpy as np
     import torch
-    from transformers import (
-        DataCollatorWithPadding,
-        GPT2Config,
-        GPT2ForSequenceClassification,
-        Trainer,
-        TrainingArguments,
-        pipeline,
-    )
+    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, pipeline
 
     from mllm import scorers
 
-    torch.manual_seed(0)
-    model = GPT2ForSequenceClassification(GPT2Config(num_labels=10, pad_token_id=tokenizer.pad_token_id)).eval()
+    _, model = shapes(tokenizer)["GPT-2"]
     scorer = scorers.ClassifierScorer(copy.deepcopy(model), tokenizer)
     with tempfile.TemporaryDirectory() as scratch:
         options = TrainingArguments(
@@ -173,6 +215,42 @@ def classifiers(reviews: list[str], tokenizer: Any, runs: int) -> None:
     )
 
 
+def compiled(reviews: list[str], tokenizer: Any) -> None:
+    """GPT-2's shape under torch.compile, lengths padded to a few: does compiling pay within one job?"""
+    import torch
+
+    from mllm import scorers, tokens
+
+    _, model = shapes(tokenizer)["GPT-2"]
+    read = tokens.encode(scorers.ClassifierScorer(model, tokenizer), reviews)
+    batches = []
+    for length in (64, 128, 256, 1024):
+        mine = [
+            read[i]
+            for i in range(len(read))
+            if length // 2 < read.lengths[i] <= length or length == 64 > read.lengths[i]
+        ]
+        size = max(1, 1024 // length)
+        for i in range(0, len(mine) // size * size, size):
+            rows = [[*row, *[model.config.pad_token_id] * (length - len(row))] for row in mine[i : i + size]]
+            batches.append(torch.tensor(rows))
+    number, shapes_ = sum(map(len, batches)), {tuple(b.shape) for b in batches}
+    fast = torch.compile(model, dynamic=False)
+    with torch.inference_mode():
+        seconds = {}
+        for name, way in (("plain", model), ("first", fast), ("plain again", model), ("compiled", fast)):
+            begin = time.perf_counter()
+            for batch in batches:
+                way(input_ids=batch)
+            seconds[name] = time.perf_counter() - begin
+    plain, after = min(seconds["plain"], seconds["plain again"]), seconds["compiled"]
+    lost, won = seconds["first"] - after, (plain - after) / number
+    print(
+        f"torch.compile, GPT-2, {number} reviews in {len(shapes_)} shapes: plain {number / plain:.1f} reviews/s, compiled"
+        f" {number / after:.1f} after {lost:.0f} s of compiling: pays from {lost / won if won > 0 else float('inf'):,.0f} reviews"
+    )
+
+
 def main(arguments: argparse.Namespace) -> None:
     beside()
     import polars as pl
@@ -190,8 +268,10 @@ def main(arguments: argparse.Namespace) -> None:
     lengths = [len(ids) for ids in tokenizer(reviews)["input_ids"]]
     print(f"{len(reviews)} reviews of {min(lengths)} to {max(lengths)} tokens, mean {sum(lengths) / len(lengths):.0f};"
           f" {arguments.threads} threads, best of {arguments.runs}")  # fmt: skip
+    start_up(reviews, tokenizer)
     language_models(reviews, tokenizer, arguments.runs)
     classifiers(reviews, tokenizer, arguments.runs)
+    compiled(reviews, tokenizer)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def score_file(name, kind, value, **more):
     return {
         "candidate": name, "kind": kind, "method": more.pop("method", ""), "task": more.pop("task", "t"),
         "members": more.pop("members", []), "parameters": more, "scores": {"valid": flat, "test": flat},
-        "calibrated": {"valid": flat, "test": flat}, "cost": cost, "slices": [],
+        "calibrated": {"valid": flat, "test": flat}, "cost": cost, "slices": [], "priors": {},
     }  # fmt: skip
 
 

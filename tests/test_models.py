@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from transformers import MixtralConfig, MixtralForSequenceClassification
 
 from conftest import SCRIPTS, run_script
-from mllm import bases, checkpoints, prediction, training
+from mllm import bases, checkpoints, prediction, tokens, training
 from mllm.cli import write_json
 from mllm.scorers import ClassifierScorer
-from tiny_models import tiny_bert, tiny_gpt2
+from tiny_models import predicted, tiny_bert, tiny_gpt2
 
 TEXTS = [f"{'good great' if i % 2 else 'bad awful'} pill number {i} {'word ' * (i % 17)}" for i in range(240)]
 SPEC = {
@@ -123,7 +123,7 @@ def test_a_language_model_as_the_hub_ships_it(data, tmp_path):
     assert tokenizer.pad_token == tokenizer.eos_token
     assert model.config.pad_token_id == tokenizer.eos_token_id
     np.testing.assert_allclose(
-        prediction.log_probabilities(ClassifierScorer(model, tokenizer), ODD),
+        predicted(ClassifierScorer(model, tokenizer), ODD),
         plain(model.eval(), tokenizer, ODD),
         atol=1e-5,
     )
@@ -206,15 +206,13 @@ def test_processes_that_share_a_training_end_where_one_would(data, base, tmp_pat
 
 
 def test_a_model_whose_layers_are_spread_predicts_the_same(expert, tmp_path):
-    whole = prediction.log_probabilities(ClassifierScorer(*checkpoints.load_model(expert)), TEXTS)
+    whole = predicted(ClassifierScorer(*checkpoints.load_model(expert)), TEXTS)
     # Without GPUs, "elsewhere" is the disk: the same hooks of accelerate bring a layer and its input together.
     places = {"transformer.wte": "cpu", "transformer.wpe": "cpu", "transformer.drop": "cpu", "transformer.h.0": "cpu",
               "transformer.h.1": "disk", "transformer.ln_f": "cpu", "score": "disk"}  # fmt: skip
     model, tokenizer = checkpoints.load_model(expert, device_map=places, offload_folder=tmp_path)
     assert model.hf_device_map == places
-    np.testing.assert_allclose(
-        prediction.log_probabilities(ClassifierScorer(model, tokenizer), TEXTS), whole, atol=1e-6
-    )
+    np.testing.assert_allclose(predicted(ClassifierScorer(model, tokenizer), TEXTS), whole, atol=1e-6)
 
 
 def test_diverged_training_is_one_clear_error(data, base, tmp_path):
@@ -242,10 +240,10 @@ def test_batches_change_nothing(expert, monkeypatch):
     expected = plain(model.eval(), tokenizer, ODD)
     for budget in (1, 64, 100_000):
         monkeypatch.setitem(prediction.TOKENS_PER_BATCH, "cpu", budget)
-        found = prediction.log_probabilities(ClassifierScorer(model, tokenizer), ODD)
+        found = predicted(ClassifierScorer(model, tokenizer), ODD)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-5)
-        backwards = prediction.log_probabilities(ClassifierScorer(model, tokenizer), ODD[::-1])[::-1]
+        backwards = predicted(ClassifierScorer(model, tokenizer), ODD[::-1])[::-1]
         np.testing.assert_allclose(backwards, expected, atol=1e-5)
 
 
@@ -279,8 +277,10 @@ def test_predict_writes_what_the_design_names(data, expert, tmp_path):
     assert cost["reviews"] == 80
     assert cost["reviews_per_second"] > 0
     assert cost["peak_memory_bytes"] > 1e8
-    found = prediction.flops_per_review(ClassifierScorer(*checkpoints.load_model(expert)), TEXTS[160:])
-    assert (cost["flops_per_review"], cost["mean_tokens"]) == pytest.approx(found, abs=0.01)
+    scorer = ClassifierScorer(*checkpoints.load_model(expert))
+    read = tokens.encode(scorer, TEXTS[160:])
+    assert cost["flops_per_review"] == prediction.flops_per_review(scorer, read)
+    assert cost["mean_tokens"] == pytest.approx(len(read.flat) / 80, abs=0.01)
 
 
 @pytest.mark.parametrize("script", ["predict", "train_expert"])
@@ -388,9 +388,9 @@ def test_a_card_too_small_for_one_review_is_an_error(base, data, tmp_path):
 
 def test_predicting_on_a_small_card_halves_the_batches(expert):
     model, tokenizer = checkpoints.load_model(expert)
-    whole = prediction.log_probabilities(ClassifierScorer(model, tokenizer), TEXTS)
+    whole = predicted(ClassifierScorer(model, tokenizer), TEXTS)
     seen = small_card(model, 7)
-    halved = prediction.log_probabilities(ClassifierScorer(model, tokenizer), TEXTS)
+    halved = predicted(ClassifierScorer(model, tokenizer), TEXTS)
     assert max(seen) <= 7
     np.testing.assert_allclose(halved, whole, atol=1e-5)
 
@@ -404,9 +404,12 @@ def flops_of(model, texts) -> tuple[int, int]:
     """Operations, and tokens of the pass."""
     tokenizer = bases.train_tokenizer(TEXTS, 300, 16)
     mean = float(np.mean([min(16, max(1, len(tokenizer.tokenize(t or " ")))) for t in texts]))
-    flops, tokens = prediction.flops_per_review(ClassifierScorer(model, tokenizer), texts)
-    assert tokens == pytest.approx(mean)
-    return flops, round(mean)
+    return flops_per_review(model, tokenizer, texts), round(mean)
+
+
+def flops_per_review(model, tokenizer, texts) -> int:
+    scorer = ClassifierScorer(model, tokenizer)
+    return prediction.flops_per_review(scorer, tokens.encode(scorer, texts))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -444,9 +447,9 @@ def test_operations_of_a_mixture_are_those_of_the_experts_a_token_is_sent_to():
 
 def test_counting_operations_changes_no_prediction(expert, tmp_path):
     model, tokenizer = checkpoints.load_model(expert)
-    before = prediction.log_probabilities(ClassifierScorer(model, tokenizer), TEXTS[:9])
-    counted = prediction.flops_per_review(ClassifierScorer(model, tokenizer), TEXTS[:9])
-    assert np.array_equal(prediction.log_probabilities(ClassifierScorer(model, tokenizer), TEXTS[:9]), before)
+    before = predicted(ClassifierScorer(model, tokenizer), TEXTS[:9])
+    counted = flops_per_review(model, tokenizer, TEXTS[:9])
+    assert np.array_equal(predicted(ClassifierScorer(model, tokenizer), TEXTS[:9]), before)
     places = {"transformer": "cpu", "score": "disk"}
     spread, _ = checkpoints.load_model(expert, device_map=places, offload_folder=tmp_path)
-    assert prediction.flops_per_review(ClassifierScorer(spread, tokenizer), TEXTS[:9]) == counted
+    assert flops_per_review(spread, tokenizer, TEXTS[:9]) == counted

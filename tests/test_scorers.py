@@ -23,11 +23,24 @@ from transformers import (
 )
 
 from conftest import run_script
-from mllm import bases, checkpoints, classifiers, experiment_files, machine, prediction, priors, prompts, scorers
+from mllm import (
+    bases,
+    checkpoints,
+    classifiers,
+    evaluation,
+    experiment_files,
+    leaderboard,
+    machine,
+    prediction,
+    priors,
+    prompts,
+    scorers,
+    tokens,
+)  # fmt: skip
 from mllm.cli import Failure, write_json
 from mllm.label_tree import label_tree, one_begins_another
 from mllm.shards import Shards
-from tiny_models import t5_config
+from tiny_models import predicted, t5_config
 
 LONGEST = 120
 TOKENIZER = bases.train_tokenizer(["some words to make a vocabulary of: good bad very bad 1 10"] * 3, 300, LONGEST)
@@ -95,7 +108,7 @@ def one_by_one(scorer, texts):
     """Each label of each review in a pass of its own, by the model's own loss, without any padding."""
     rows = []
     with torch.inference_mode():
-        for ids in scorer.encode(texts).ids:
+        for ids in scorer.encode(texts)[0]:
             row = []
             for label in scorer.labels:
                 if scorer.model.config.is_encoder_decoder:
@@ -118,19 +131,17 @@ def test_labels_scored_together_are_as_each_by_itself(kind, words, monkeypatch):
     assert expected.std() > 0.05
     for budget in (1, 200, 100_000):
         monkeypatch.setitem(prediction.TOKENS_PER_BATCH, "cpu", budget)
-        np.testing.assert_allclose(prediction.log_probabilities(scorer, ODD), expected, rtol=2e-5, atol=1e-5)
-        np.testing.assert_allclose(
-            prediction.log_probabilities(scorer, ODD[::-1])[::-1], expected, rtol=2e-5, atol=1e-5
-        )
+        np.testing.assert_allclose(predicted(scorer, ODD), expected, rtol=2e-5, atol=1e-5)
+        np.testing.assert_allclose(predicted(scorer, ODD[::-1])[::-1], expected, rtol=2e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_first_tokens_are_the_next_token_among_the_labels(kind):
     scorer = scorer_of(kind, WORDS["several tokens"], score="first_token")
     firsts, plain = [label[0] for label in scorer.labels], model_of(kind)
-    found = prediction.log_probabilities(scorer, ODD)
+    found = predicted(scorer, ODD)
     with torch.inference_mode():
-        for ids, row in zip(scorer.encode(ODD).ids, found, strict=True):
+        for ids, row in zip(scorer.encode(ODD)[0], found, strict=True):
             start = {"decoder_input_ids": torch.tensor([[0]])} if kind.startswith("t5") else {}
             logits = plain(input_ids=torch.tensor([ids]), **start).logits[0, -1]
             np.testing.assert_allclose(row, logits[firsts].log_softmax(-1), rtol=2e-5, atol=1e-5)
@@ -143,16 +154,16 @@ def test_what_all_prompts_begin_with_is_computed_once(kind):
     scorer = scorer_of(kind, WORDS["several tokens"], template="Answer good or bad. " * 4 + "{review}\n?")
     texts = ["", "a", "some words 薬", "very bad " * 3]
     expected = one_by_one(scorer, texts)
-    np.testing.assert_allclose(prediction.log_probabilities(scorer, texts), expected, rtol=2e-5, atol=1e-5)
+    np.testing.assert_allclose(predicted(scorer, texts), expected, rtol=2e-5, atol=1e-5)
     known = scorer._prefix
     assert len(known) >= scorers.WORTH_KEEPING
-    assert all(ids[: len(known)] == known and len(ids) > len(known) + 1 for ids in scorer.encode(texts).ids)
+    assert all(ids[: len(known)] == known and len(ids) > len(known) + 1 for ids in scorer.encode(texts)[0])
     with torch.inference_mode():  # a prompt with but one token more than what all begin with
         short = [*known, 5]
         np.testing.assert_allclose(scorer.score([short])[0], scorer.plain(short), rtol=2e-5, atol=1e-4)
     scorer._prefix[0] += 1  # nobody's prompt begins so: still right, only slower
     with torch.inference_mode():
-        slow = scorer.score(scorer.encode(texts).ids).log_softmax(-1).numpy()
+        slow = scorer.score(scorer.encode(texts)[0]).log_softmax(-1).numpy()
     np.testing.assert_allclose(slow, expected, rtol=2e-5, atol=1e-5)
 
 
@@ -170,10 +181,10 @@ def test_a_classifier_needs_no_mask_where_no_token_sees_later_ones(causal):
         for p in model.parameters():
             p.mul_(6 if p.dim() > 1 else 1)
     scorer = scorers.ClassifierScorer(model.eval(), TOKENIZER)
-    found = prediction.log_probabilities(scorer, ODD)
+    found = predicted(scorer, ODD)
     assert found.std(0).min() > 0.05
     with torch.inference_mode():
-        for ids, row in zip(scorer.encode(ODD).ids, found, strict=True):
+        for ids, row in zip(scorer.encode(ODD)[0], found, strict=True):
             alone = model(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long))
             np.testing.assert_allclose(row, alone.logits[0].log_softmax(-1), rtol=2e-5, atol=1e-5)
     _, mask = classifiers.padded([[5, 6], [7]], 1, "cpu")
@@ -194,8 +205,8 @@ def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt():
     assert ending("a")["input_ids"][-1] == ending.eos_token_id
     prompt = prompts.Prompt("R: ", "\nIs it?", (" good", " bad"))
     labels = prompts.answers(TOKENIZER, prompt, ended=False)
-    rows = scorers.CausalScorer(model_of("gpt2"), ending, prompt, labels).encode(["fine", ""]).ids
-    assert rows == scorers.CausalScorer(model_of("gpt2"), TOKENIZER, prompt, labels).encode(["fine", ""]).ids
+    rows = scorers.CausalScorer(model_of("gpt2"), ending, prompt, labels).encode(["fine", ""])[0]
+    assert rows == scorers.CausalScorer(model_of("gpt2"), TOKENIZER, prompt, labels).encode(["fine", ""])[0]
 
 
 def test_a_gpu_that_was_given_and_is_not_there(monkeypatch):
@@ -260,14 +271,14 @@ def test_long_reviews_are_cut_and_the_prompt_stays_whole(kind):
     scorer = scorer_of(kind, WORDS["single"])
     short = "a little text "
     for text in ("word " * 400, "薬" * 300, "a" * 999, "word" + " " * 900):
-        found = scorer.encode([text, short])
-        assert found.cut == 1 and len(found.ids[0]) <= scorer.longest
-        read = TOKENIZER.decode(found.ids[0])
+        (ids, _), cut = scorer.encode([text, short])
+        assert cut == 1 and len(ids) <= scorer.longest
+        read = TOKENIZER.decode(ids)
         assert read.startswith("R: ") and read.rstrip().endswith("Is it good, bad?")
         kept = read.removeprefix("R: ").removesuffix("\nIs it good, bad?").rstrip("\ufffd")
         assert text.startswith(kept)
         if text.startswith("word w"):
-            assert len(found.ids[0]) >= scorer.longest - 2  # no more is lost than needs to be
+            assert len(ids) >= scorer.longest - 2  # no more is lost than needs to be
     with pytest.raises(Failure, match="the prompt alone has"):
         scorer_of(kind, WORDS["single"], template="very " * 200 + "{review}").encode([short])
 
@@ -302,7 +313,7 @@ def test_an_architecture_that_counts_otherwise_is_refused(monkeypatch):
     forward = scorer.model.forward
     monkeypatch.setattr(scorer.model, "forward", lambda *a, position_ids=None, **k: forward(*a, **k))
     with pytest.raises(Failure, match="is not supported"):
-        prediction.log_probabilities(scorer, ["a", "good pill"])
+        predicted(scorer, ["a", "good pill"])
 
 
 def test_priors_are_taken_away():
@@ -322,7 +333,7 @@ def test_priors_are_taken_away():
 def test_shards_go_on_where_they_stopped_and_never_mix(tmp_path, monkeypatch):
     scorer = scorer_of("llama", WORDS["several tokens"])
     monkeypatch.setitem(prediction.TOKENS_PER_BATCH, "cpu", 60)
-    whole = prediction.log_probabilities(scorer, ODD)
+    whole = predicted(scorer, ODD)
     score, calls = scorer.score, []
 
     def stopping(batch):
@@ -333,20 +344,56 @@ def test_shards_go_on_where_they_stopped_and_never_mix(tmp_path, monkeypatch):
 
     monkeypatch.setattr(scorer, "score", stopping)
     with pytest.raises(KeyboardInterrupt):
-        prediction.log_probabilities(scorer, ODD, Shards(tmp_path / "s", "mine", 0))
-    # One proof and four batches; half a file of a killed process is none.
-    assert len(list((tmp_path / "s/mine").glob("*.npz"))) == 4
-    (tmp_path / "s/mine/.4.npz.partial-1").write_bytes(b"half")
+        predicted(scorer, ODD, Shards(tmp_path / "s", "mine", 0))
+    # One proof, three batches, and a fourth on its way; half a file of a killed process is none.
+    assert len(list((tmp_path / "s/mine").glob("*.npz"))) == 3
+    (tmp_path / "s/mine/.3.npz.partial-1").write_bytes(b"half")
     monkeypatch.setattr(scorer, "score", lambda batch: calls.append(len(batch)) or score(batch))
     del calls[:]
     shards = Shards(tmp_path / "s", "mine", 0)
-    assert np.array_equal(prediction.log_probabilities(scorer, ODD, shards), whole)
+    assert np.array_equal(predicted(scorer, ODD, shards), whole)
     first = len(calls)
     del calls[:]
-    prediction.log_probabilities(scorer, ODD, Shards(tmp_path / "s", "other", 1e9))
-    assert first == len(calls) - 4 and not (tmp_path / "s/mine").exists()
+    predicted(scorer, ODD, Shards(tmp_path / "s", "other", 1e9))
+    assert first == len(calls) - 3 and not (tmp_path / "s/mine").exists()
     shards.remove()
     assert not (tmp_path / "s").exists()
+
+
+def test_candidates_that_read_alike_share_their_tokens(tmp_path):
+    """The same tokenizer and prompt: one file, which the second takes; another prompt or review: another file."""
+    first, second = (scorer_of(kind, WORDS["single"]) for kind in ("llama", "gpt2"))
+    made = tokens.shared(first, ODD, tmp_path)
+    assert [made[i] for i in range(len(made))] == first.encode(ODD)[0]
+    assert made.cut == 1 and list(made.lengths) == [len(made[i]) for i in range(len(made))]
+    (file,) = tmp_path.iterdir()
+    again = tokens.shared(second, ODD, tmp_path)
+    assert np.array_equal(again.flat, made.flat) and np.array_equal(again.ends, made.ends) and again.cut == 1
+    np.savez(file, flat=made.flat + 1, ends=made.ends, cut=made.cut)
+    assert np.array_equal(tokens.shared(second, ODD, tmp_path).flat, made.flat + 1)  # it is what is read
+    others = [
+        (scorer_of("llama", WORDS["single"], template="Is {review} it?"), ODD),
+        (scorer_of("llama", WORDS["several tokens"]), ODD),
+        (scorer_of("t5 tied", WORDS["single"]), ODD),
+        (scorers.ClassifierScorer(GPT2ForSequenceClassification(GPT2Config(n_embd=8, n_layer=1, n_head=1)), TOKENIZER), ODD),
+        (first, ODD[:-1]), (first, [*ODD[:-2], ODD[-1], ODD[-2]]),
+    ]  # fmt: skip
+    for number, (scorer, texts) in enumerate(others, start=2):
+        found = tokens.shared(scorer, texts, tmp_path)
+        assert len(list(tmp_path.iterdir())) == number
+        assert [found[i] for i in range(len(found))] == scorer.encode(texts)[0]
+    slow = copy.deepcopy(TOKENIZER)
+    slow.__class__ = type("Slow", (type(slow),), {"is_fast": False})
+    assert scorers.ClassifierScorer(others[3][0].model, slow).reads_as() is None
+
+
+def test_many_texts_are_read_in_parts(monkeypatch):
+    scorer = scorer_of("llama", WORDS["single"])
+    whole = tokens.encode(scorer, ODD)
+    monkeypatch.setattr(tokens, "AT_ONCE", 4)
+    parts = tokens.encode(scorer, ODD)
+    assert np.array_equal(parts.flat, whole.flat) and np.array_equal(parts.ends, whole.ends) and parts.cut == whole.cut
+    assert len(predicted(scorer, [])) == 0
 
 
 def test_a_language_model_is_asked_from_its_folder_to_its_table(tmp_path):
@@ -398,6 +445,28 @@ def test_a_zero_shot_reference_in_the_workflow(project):
     project.snakemake(*target)
     table = pl.read_parquet(project.folder / target[0])
     assert "batch_2" in table.columns and np.isfinite(table["contextual_0"].to_numpy()).all()
+    # Each prior has scores of its own beside the raw ones.
+    bench = evaluation.Bench(project.folder / "results/demo/data", "sentiment", 17)
+    scores = bench.score(project.folder / target[0]).scores
+    test = table.filter(pl.col("split") == "test").join(bench.rows["test"], on="review_id")
+    for name in ("contextual", "batch"):
+        right = test.select(f"{name}_{k}" for k in range(3)).to_numpy().argmax(1) == test["label"].to_numpy()
+        weights = 1 / test.select(pl.len().over("group")).to_series().to_numpy()
+        found = scores["priors"][name]["test"]["accuracy"]
+        assert found["value"] == pytest.approx(np.average(right, weights=weights))
+        assert found["low"] < found["value"] < found["high"]
+    zero = {
+        "candidate": "zero",
+        "kind": "reference",
+        "method": "zero_shot",
+        "task": "t",
+        "members": [],
+        "parameters": {},
+    }
+    both = [{**zero, **scores, "cost": {}}, {**zero, "candidate": "other", **scores, "priors": {}, "cost": {}}]
+    board = leaderboard.table(both, "macro_f1").sort("candidate", descending=True)
+    value = scores["priors"]["batch"]["valid"]["macro_f1"]["value"]
+    assert board["valid_batch_macro_f1"].to_list() == [value, None]
     assert not (project.folder / "results/demo/checkpoints").exists()
     # Another prompt is another model to ask; another number format, other predictions alone.
     project.edit("config/asked.yaml", "name: lm\n", "name: lm\n  dtype: bfloat16\n")

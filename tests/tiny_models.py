@@ -16,7 +16,7 @@ from transformers import (
     T5ForSequenceClassification,
 )  # fmt: skip
 
-from mllm import checkpoints, methods, recipes
+from mllm import checkpoints, methods, prediction, recipes, tokens
 from mllm.bases import label_config, train_tokenizer
 
 LABELS = ["negative", "neutral", "positive"]
@@ -91,3 +91,8 @@ def recipe_of(values: dict) -> dict:
     entry = methods.METHODS[values["method"]].model_validate({"members": MEMBERS, **values})
     (recipe,) = recipes.expand(entry, entry.members, 17)
     return recipe.canonical()
+
+
+def predicted(scorer, texts, shards=None):
+    """Log-probabilities of texts."""
+    return prediction.log_probabilities(scorer, tokens.encode(scorer, texts), shards)

@@ -32,9 +32,10 @@ rule predict:
         dtype=lambda wildcards: EXPERIMENT.model(GRID.starts[start_of(wildcards.candidate)]).dtype,
         seed=EXPERIMENT.seed,
         shards=f"{RESULTS}/checkpoints/{{candidate}}.predictions",
+        tokens=f"{RESULTS}/data/tokens",
     shell:
         "python workflow/scripts/predict.py --model {input.model} --data $(dirname {input.split}) --task {params.task}"
-        " --gpus {params.gpus} --dtype {params.dtype} --seed {params.seed} --shards {params.shards}"
+        " --gpus {params.gpus} --dtype {params.dtype} --seed {params.seed} --shards {params.shards} --tokens {params.tokens}"
         " --output {output.predictions} --cost {output.cost} --log {log}"
 
 

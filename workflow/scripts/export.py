@@ -81,14 +81,15 @@ def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> s
     import numpy as np
     import polars as pl
 
-    from mllm import checkpoints, prediction, scorers, tables
+    from mllm import checkpoints, prediction, scorers, tables, tokens
 
     rows = tables.labelled(arguments.results / "data", ("valid", "test"), row["task"]).sort("review_id")
     rows = rows.sample(min(REVIEWS, rows.height), seed=arguments.experiment["seed"])
     recorded = pl.read_parquet(arguments.results / f"predictions/{row['candidate']}.parquet")
     expected = rows.join(recorded, on=["review_id", "split"], how="inner", maintain_order="left")
     model, tokenizer = checkpoints.load_model(folder)
-    found = np.exp(prediction.log_probabilities(scorers.ClassifierScorer(model, tokenizer), rows["review"].to_list()))
+    scorer = scorers.ClassifierScorer(model, tokenizer)
+    found = np.exp(prediction.log_probabilities(scorer, tokens.encode(scorer, rows["review"].to_list())))
     difference = float(np.abs(found - np.exp(expected.select(tables.logp_columns(expected)).to_numpy())).max())
     if expected.height != rows.height or difference > TOLERANCE:
         raise cli.Failure(

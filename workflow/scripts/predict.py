@@ -16,7 +16,7 @@ def main(arguments: argparse.Namespace) -> None:
     cli.offline()
     cli.threads(arguments.threads)
     machine.keep_freed_memory()
-    from mllm import checkpoints, prediction, priors, prompts, scorers, shards, tables
+    from mllm import checkpoints, prediction, priors, prompts, scorers, shards, tables, tokens
 
     names = [str(n) for n in tables.task_facts(arguments.data, arguments.task)["names"]]
     card = cli.read_json(arguments.model / checkpoints.CARD)
@@ -42,10 +42,13 @@ def main(arguments: argparse.Namespace) -> None:
     identity = [code_digest("predict"), files, card, examples, dtype, tables.digest(rows), prediction.TOKENS_PER_BATCH]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     kept = shards.Shards(arguments.shards, key, arguments.checkpoint_seconds) if arguments.shards else None
+    texts = [*reviews, *asked]
+    with prediction.timed(cost, "tokenise_seconds"):
+        read = tokens.shared(scorer, texts, arguments.tokens) if arguments.tokens else tokens.encode(scorer, texts)
+    cost["start_seconds"] = machine.seconds_since_start()
     with prediction.timed(cost, "predict_seconds"):
-        found = prediction.log_probabilities(scorer, [*reviews, *asked], kept)
+        found = prediction.log_probabilities(scorer, read, kept)
     logp, content_free = found[: rows.height], found[rows.height :]
-    encoded = prediction.encoded(scorer, (*reviews, *asked))
     cost |= {
         "n_parameters": parameters,
         "weights_bytes": sum(f.stat().st_size for f in checkpoints.weight_files(arguments.model)),
@@ -54,15 +57,15 @@ def main(arguments: argparse.Namespace) -> None:
         "device": prediction.device_name(),
         "dtype": dtype,
         "reviews": rows.height,
-        "cut_reviews": encoded.cut,
+        "cut_reviews": read.cut,
         "reviews_per_second": round(rows.height / cost["predict_seconds"], 1),
-        "tokens_per_second": round(sum(map(len, encoded.ids)) / cost["predict_seconds"], 1),
+        "tokens_per_second": round(len(read.flat) / cost["predict_seconds"], 1),
         **prediction.peak_memory(),
     }
-    flops, tokens = prediction.flops_per_review(scorer, [*reviews, *asked])
+    flops = prediction.flops_per_review(scorer, read)
     peak = prediction.peak_flops(dtype)
     share = flops * rows.height / cost["predict_seconds"] / peak
-    cost |= {"flops_per_review": flops, "mean_tokens": round(tokens, 2)}
+    cost |= {"flops_per_review": flops, "mean_tokens": round(float(read.lengths.mean()), 2)}
     cost |= {"device_peak_flops": round(peak), "share_of_peak": round(share, 4)}
     valid = (rows["split"] == "valid").to_numpy()
     more = {"contextual": priors.contextual(logp, content_free), "batch": priors.batch(logp, valid)} if asked else {}
@@ -83,6 +86,7 @@ if __name__ == "__main__":
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=17, help="of a prompt's examples")
     parser.add_argument("--shards", type=Path, help="folder for unfinished predictions; survives the job")
+    parser.add_argument("--tokens", type=Path, help="folder where candidates that read alike share their tokens")
     parser.add_argument(
         "--checkpoint-seconds",
         type=float,

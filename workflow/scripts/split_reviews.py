@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 from mllm import cli
@@ -46,6 +47,7 @@ def main(arguments: argparse.Namespace) -> None:
             "counts": counts,
             "unlabelled": none,
         }
+    shutil.rmtree(arguments.output / "tokens", ignore_errors=True)  # of other reviews
     digests = {}
     for split, frame in parts.items():
         cli.log.info("%s: %s reviews", split, f"{frame.height:,}")

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import torch
 
-from mllm import prompts
+from mllm.tokens import Tokens, reading
 
 
 class Scorer(Protocol):
@@ -14,18 +14,20 @@ class Scorer(Protocol):
     model: Any
     classes: int
 
-    def __hash__(self) -> int: ...
+    def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Tokens of the reviews, none longer than the model reads; how many were cut for that."""
+        ...
 
-    def encode(self, texts: Sequence[str]) -> prompts.Encoded:
-        """Tokens of the reviews, none longer than the model reads."""
+    def reads_as(self) -> str | None:
+        """Equal for scorers with equal ``encode``; None where that cannot be told."""
         ...
 
     def score(self, batch: list[list[int]]) -> torch.Tensor:
         """(reviews, classes) float32, natural logarithms up to a constant per review."""
         ...
 
-    def prove(self, ids: list[int]) -> None:
-        """Check on one review that ``score`` is what it should be.
+    def prepare(self, tokens: Tokens) -> None:
+        """Compute what all reviews have in common; check on the shortest that ``score`` is what it should be.
 
         Raises:
             Failure: it is not.
@@ -59,17 +61,18 @@ class ClassifierScorer:
         self._causal = {m.is_causal for m in model.modules() if hasattr(m, "is_causal")} == {True}
         model.config.use_cache = False  # keys and values, which nothing comes back for
 
-    def encode(self, texts: Sequence[str]) -> prompts.Encoded:
-        if not texts:
-            return prompts.Encoded([], 0)
+    def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         # An empty review still needs one token to read the prediction from.
         found = self.tokenizer([t or " " for t in texts], truncation=True)
         cut = sum(bool(e.overflowing) for e in found.encodings or [])
-        return prompts.Encoded([ids or [self.tokenizer.eos_token_id] for ids in found["input_ids"]], cut)
+        return [ids or [self.tokenizer.eos_token_id] for ids in found["input_ids"]], cut
+
+    def reads_as(self) -> str | None:
+        return reading(self.tokenizer)
 
     def score(self, batch: list[list[int]]) -> torch.Tensor:
         ids, mask = padded(batch, self.model.config.pad_token_id or 0, self.model.device)
         return self.model(input_ids=ids, attention_mask=None if self._causal else needed(mask, batch)).logits.float()
 
-    def prove(self, ids: list[int]) -> None:
-        """Nothing to prove: this is the model's own pass."""
+    def prepare(self, tokens: Tokens) -> None:
+        """Nothing to prepare or prove: this is the model's own pass."""

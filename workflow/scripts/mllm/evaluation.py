@@ -66,6 +66,7 @@ class Bench(Reviews):
         scores = {
             "scores": {s: e.intervals() for s, e in raw.items()},
             "calibrated": {s: found[s, "calibrated"].intervals() for s in self.samples},
+            "priors": {kind: self._without(self.read(path, kind)) for kind in self.priors(path)},
             "recall": {s: e.recalls(self.names) for s, e in raw.items()},
             "confusion": {s: e.confusion.round(6).tolist() for s, e in raw.items()},
             "reliability": {
@@ -78,6 +79,9 @@ class Bench(Reviews):
         }  # fmt: skip
         draws = {s: np.stack([_stacked(found[s, kind]) for kind in KINDS]) for s in self.samples}
         return Scored(scores, draws, logp["test"].argmax(1).astype(np.uint16))
+
+    def _without(self, logp: dict[str, Array]) -> dict[str, Any]:
+        return {s: self.samples[s].evaluate(logp[s]).intervals() for s in self.samples}
 
     def _calibrated(self, logp: dict[str, Array]) -> dict[str, Array]:
         """Calibrated on validation alone; validation itself out of fold."""

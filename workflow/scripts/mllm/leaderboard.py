@@ -25,18 +25,21 @@ def table(scores: list[dict[str, Any]], metric: str) -> pl.DataFrame:
     Returns:
         candidate, kind, method, task, members, one column per parameter, winner, then
         ``valid_<metric>``, ``valid_<metric>_low``, ``valid_<metric>_high``, the same for test, both once more as
-        ``<split>_calibrated_<metric>``, and the cost. ``all_<metric>`` where the predictions were made elsewhere.
+        ``<split>_calibrated_<metric>``, and the cost; where some candidate is asked by a prompt, ``<split>_contextual_<metric>``
+        and ``<split>_batch_<metric>``. ``all_<metric>`` where the predictions were made elsewhere.
     """
     names = dict.fromkeys(name for s in scores for name in s["parameters"])
     trained = {s["candidate"]: s["cost"].get("train_seconds") for s in scores}
     members = {s["candidate"]: s["members"] for s in scores}
+    priors = dict.fromkeys(name for s in scores for name in s["priors"])
     rows = []
     for s in scores:
         row: dict[str, Any] = {k: s[k] for k in ("candidate", "kind", "method", "task")}
         row["members"] = " ".join(s["members"])
         row |= {name: _cell(s["parameters"].get(name)) for name in names}
         row["winner"] = False
-        for kind, parts in (("", s["scores"]), ("calibrated_", s["calibrated"])):
+        without = [(f"{name}_", s["priors"].get(name) or {"valid": {}, "test": {}}) for name in priors]
+        for kind, parts in (("", s["scores"]), ("calibrated_", s["calibrated"]), *without):
             for split, m in (
                 (split, m) for split in ("valid", "test", "all") if split in parts for m in metrics.METRICS
             ):

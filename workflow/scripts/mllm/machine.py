@@ -5,6 +5,7 @@ import ctypes
 import os
 import re
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def version(package: str) -> str:
 def use_this_python() -> None:
     """Let scripts run under the Python that runs Snakemake, whether its environment is activated or not."""
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def seconds_since_start() -> float:
+    """Since this process was started, its interpreter's own beginning included."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return round(time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"), 2)
 
 
 def keep_freed_memory() -> None:

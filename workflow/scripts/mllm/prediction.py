@@ -1,7 +1,6 @@
 """Class log-probabilities of reviews, by models of any family."""
 
 import contextlib
-import functools
 import math
 import resource
 import time
@@ -13,42 +12,56 @@ import torch
 
 from mllm.classifiers import Scorer
 from mllm.cli import log, progress
-from mllm.prompts import Encoded
 from mllm.shards import Shards
+from mllm.tokens import Tokens
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}  # on CPUs more fill the caches with intermediate values
 PADDING = 1 / 16  # of a batch's tokens at most
 
 
-def log_probabilities(scorer: Scorer, texts: list[str], shards: Shards | None = None) -> np.ndarray:
+def log_probabilities(scorer: Scorer, tokens: Tokens, shards: Shards | None = None) -> np.ndarray:
     """Score texts in batches of similar length.
 
     Args:
         scorer: a model with what its family does with a batch.
-        texts: reviews.
+        tokens: of the reviews.
         shards: where finished batches are kept, and taken from where they are there already.
 
     Returns:
-        float32, (texts, classes): natural logarithms of the class probabilities, in the order of ``texts``.
+        float32, (texts, classes): natural logarithms of the class probabilities, in the order of the texts.
     """
     device = _make_ready(scorer.model)
-    ids = encoded(scorer, tuple(texts)).ids
-    result = np.empty((len(texts), scorer.classes), dtype=np.float32)
-    batches = list(_batches([len(row) for row in ids], TOKENS_PER_BATCH[device]))
+    result = np.empty((len(tokens), scorer.classes), dtype=np.float32)
+    batches = list(_batches(tokens.lengths.tolist(), TOKENS_PER_BATCH[device]))
     done = shards.resume() if shards else []
     for batch, rows in zip(batches, done, strict=False):
         result[batch] = rows
     with torch.inference_mode():
-        if ids:
-            scorer.prove(min(ids, key=len))
-        for batch in progress(batches[len(done) :], "predicting", unit="batch"):
-            result[batch] = _scored(scorer, [ids[i] for i in batch], device)
+        if batches:
+            scorer.prepare(tokens)
+        scored = _scored_in_turn(scorer, tokens, batches[len(done) :], device)
+        for batch, rows in progress(scored, "predicting", len(batches) - len(done), unit="batch"):
+            result[batch] = rows
             if shards:
-                shards.keep(result[batch])
+                shards.keep(rows)
     return result
 
 
-def flops_per_review(scorer: Scorer, texts: list[str]) -> tuple[int, float]:
+def _scored_in_turn(
+    scorer: Scorer, tokens: Tokens, batches: list[list[int]], device: str
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Each batch with its log-probabilities; a GPU computes one while the last is fetched and the next made."""
+    waiting: tuple[list[int], torch.Tensor] | None = None
+    for batch in batches:
+        launched = _scored(scorer, [tokens[i] for i in batch], device)
+        if waiting:
+            yield waiting[0], waiting[1].cpu().numpy()
+        waiting = batch, launched
+    if waiting:
+        yield waiting[0], waiting[1].cpu().numpy()
+
+
+def flops_per_review(scorer: Scorer, tokens: Tokens) -> int:
     """Count what a forward pass over one review takes, on the real model: no formula holds for all architectures.
 
     Matrix products count, those of attention too (whole, also where a causal mask hides half of them), and in mixtures
@@ -56,20 +69,18 @@ def flops_per_review(scorer: Scorer, texts: list[str]) -> tuple[int, float]:
 
     Args:
         scorer: a model on any device, with what its family does with a batch.
-        texts: reviews whose mean number of tokens (as they are read: cut where too long) the pass has; at least one.
+        tokens: of reviews, at least one, whose mean number the pass has.
 
     Returns:
-        Floating-point operations, two for each multiplication and addition; mean number of tokens.
+        Floating-point operations, two for each multiplication and addition.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode  # takes triton along, which trainings have no use for
 
     model = scorer.model
     _make_ready(model)
-    known = encoded(scorer, tuple(texts)).ids
-    mean = sum(map(len, known)) / len(known)
-    length = max(1, round(mean))
-    longer = min((ids for ids in known if len(ids) >= length), key=len)
+    length = max(1, round(float(tokens.lengths.mean())))
+    longer = tokens[int(np.where(tokens.lengths >= length, tokens.lengths, np.inf).argmin())]
     ids = [*longer[: length - 1], longer[-1]]  # T5 and BERT have a token of their own at the end
     # The counter passes over products that are fused: of experts, and of attention on CPUs.
     fused = model.get_experts_implementation()
@@ -79,7 +90,7 @@ def flops_per_review(scorer: Scorer, texts: list[str]) -> tuple[int, float]:
             scorer.score([ids])
     finally:
         model.set_experts_implementation(fused)
-    return counter.get_total_flops(), mean
+    return counter.get_total_flops()
 
 
 def _make_ready(model: Any) -> str:
@@ -98,16 +109,10 @@ def _make_ready(model: Any) -> str:
     return device
 
 
-@functools.lru_cache(maxsize=1)  # the reviews are tokenised once for predictions and their cost
-def encoded(scorer: Scorer, texts: tuple[str, ...]) -> Encoded:
-    """The texts' tokens."""
-    return scorer.encode(texts)
-
-
-def _scored(scorer: Scorer, batch: list[list[int]], device: str) -> np.ndarray:
+def _scored(scorer: Scorer, batch: list[list[int]], device: str) -> torch.Tensor:
     """Log-probabilities of one batch; of its halves, where the GPU's memory is too small for it."""
     try:
-        return np.asarray(scorer.score(batch).log_softmax(-1).cpu().numpy())
+        return scorer.score(batch).log_softmax(-1)
     except torch.OutOfMemoryError:
         if len(batch) == 1:
             raise
@@ -116,7 +121,7 @@ def _scored(scorer: Scorer, batch: list[list[int]], device: str) -> np.ndarray:
     if device == "cuda":
         torch.cuda.empty_cache()
     half = len(batch) // 2
-    return np.concatenate([_scored(scorer, part, device) for part in (batch[:half], batch[half:])])
+    return torch.cat([_scored(scorer, part, device) for part in (batch[:half], batch[half:])])
 
 
 def _batches(lengths: list[int], budget: int) -> Iterator[list[int]]:

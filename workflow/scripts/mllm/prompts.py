@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mllm.cli import Failure, log
+from mllm.cli import Failure
 from mllm.label_tree import one_begins_another
 
 BETWEEN = "\n\n"  # examples
@@ -23,15 +23,6 @@ class Prompt:
     """As they stand after the prompt: with the space between, where there is one."""
     special_tokens: bool = True
     """Whether the tokenizer adds its own at the ends; a chat template has them already."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Reviews as tokens."""
-
-    ids: list[list[int]]
-    cut: int
-    """Number of reviews that were too long."""
 
 
 def build(
@@ -111,7 +102,7 @@ def draw_examples(reviews: Sequence[str], labels: Any, classes: int, number: int
     return [(reviews[i], int(labels[i])) for i in rng.permutation(chosen).astype(int)]
 
 
-def encode(tokenizer: Any, prompt: Prompt, reviews: Sequence[str], longest: int) -> Encoded:
+def encode(tokenizer: Any, prompt: Prompt, reviews: Sequence[str], longest: int) -> tuple[list[list[int]], int]:
     """Tokens of the prompt around each review; too long a review is cut at its end, never the prompt.
 
     Args:
@@ -119,6 +110,9 @@ def encode(tokenizer: Any, prompt: Prompt, reviews: Sequence[str], longest: int)
         prompt: what stands around the review.
         reviews: texts.
         longest: number of tokens at most.
+
+    Returns:
+        One list for each review; how many reviews were cut.
 
     Raises:
         Failure: the prompt alone is longer.
@@ -146,9 +140,7 @@ def encode(tokenizer: Any, prompt: Prompt, reviews: Sequence[str], longest: int)
             kept = len(inside) - (len(ids[i]) - longest)
             review = review[: inside[max(0, kept)] - begin if inside else len(review) // 2]
             ids[i] = tokens([prompt.before + review + prompt.after])["input_ids"][0]
-    if too_long:
-        log.info("%s of %s reviews are cut: more than %s tokens with the prompt", len(too_long), len(ids), longest)
-    return Encoded(ids, len(too_long))
+    return ids, len(too_long)
 
 
 def answers(tokenizer: Any, prompt: Prompt, ended: bool) -> list[list[int]]:

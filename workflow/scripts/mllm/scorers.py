@@ -2,12 +2,11 @@
 
 A language model's score of a label is the log-likelihood of all its tokens after the prompt. The prompt is computed once
 for all labels, and what labels have in common once, too (see :mod:`mllm.label_tree`). Equal to scoring each label by
-itself, which :meth:`prove` checks on the model at hand, since an architecture may count its positions otherwise.
+itself, which :meth:`prepare` checks on the model at hand, since an architecture may count its positions otherwise.
 """
 
 import copy
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from mllm import prompts
 from mllm.classifiers import ClassifierScorer, Scorer, needed, padded
 from mllm.cli import Failure
 from mllm.label_tree import LabelTree, label_tree
+from mllm.tokens import Tokens, reading
 
 TOLERANCE = {
     torch.float32: 1e-3,
@@ -49,8 +49,11 @@ class _LanguageModelScorer:
     def longest(self) -> int:
         raise NotImplementedError
 
-    def encode(self, texts: Sequence[str]) -> prompts.Encoded:
+    def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         return prompts.encode(self.tokenizer, self.prompt, texts, self.longest)
+
+    def reads_as(self) -> str | None:
+        return reading(self.tokenizer, type(self).__name__, self.prompt, self.longest)
 
     def _likelihoods(self, logits: torch.Tensor) -> torch.Tensor:
         """(reviews, labels) of (reviews, nodes, vocabulary)."""
@@ -67,12 +70,13 @@ class _LanguageModelScorer:
     def score(self, batch: list[list[int]]) -> torch.Tensor:
         raise NotImplementedError
 
-    def prove(self, ids: list[int]) -> None:
-        """Compare with :meth:`plain` on one review.
+    def prepare(self, tokens: Tokens) -> None:
+        """Compare with :meth:`plain` on the shortest review.
 
         Raises:
             Failure: they differ.
         """
+        ids = tokens[int(tokens.lengths.argmin())]
         fast, plain = self.score([ids])[0].cpu(), self.plain(ids).cpu()
         if self.first:
             fast, plain = fast.log_softmax(-1), plain.log_softmax(-1)
@@ -157,14 +161,20 @@ class CausalScorer(_LanguageModelScorer):
     def longest(self) -> int:
         return self.tokenizer.model_max_length - max(map(len, self.labels)) + 1
 
-    def encode(self, texts: Sequence[str]) -> prompts.Encoded:
-        found = super().encode(texts)
-        if self._ends:
-            found = prompts.Encoded([row[: -self._ends] for row in found.ids], found.cut)
-        shared = [column[0] for column in takewhile(lambda c: len(set(c)) == 1, zip(*found.ids, strict=False))]
-        shared = shared[: max(0, min(map(len, found.ids), default=0) - 2)]  # each review has some more
+    def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        ids, cut = super().encode(texts)
+        return [row[: -self._ends or None] for row in ids], cut
+
+    def prepare(self, tokens: Tokens) -> None:
+        begins = tokens.ends - tokens.lengths
+        shared: list[int] = []
+        while len(shared) < tokens.lengths.min() - 2:  # each review has some more
+            column = tokens.flat[begins + len(shared)]
+            if (column != column[0]).any():
+                break
+            shared.append(int(column[0]))
         self._prefix, self._prefix_cache = (shared if len(shared) >= WORTH_KEEPING else []), None
-        return found
+        super().prepare(tokens)
 
     def _prompt_cache(self, batch: list[list[int]]) -> tuple[Any, torch.Tensor]:
         """Keys and values of all but the prompts' last tokens, and (reviews, longest) which of them are no padding.

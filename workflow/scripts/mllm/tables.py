@@ -12,6 +12,7 @@ from mllm.cli import Failure, read_json, whole
 from mllm.splits import label_column
 
 SPLITS = ("valid", "test")
+PRIORS = ("contextual", "batch")  # columns beside logp of models that are asked; see mllm.priors
 COST = (
     "n_parameters", "weights_bytes", "flops_per_review", "train_seconds", "load_seconds", "predict_seconds",
     "reviews_per_second", "peak_memory_bytes", "peak_gpu_memory_bytes", "device",
@@ -81,14 +82,14 @@ def align(predictions: pl.DataFrame, reviews: pl.DataFrame, split: str, label: s
     return joined
 
 
-def log_matrix(predictions: pl.DataFrame, classes: int) -> np.ndarray[Any, Any]:
-    """The columns logp_0 … as a matrix.
+def log_matrix(predictions: pl.DataFrame, classes: int, kind: str = "logp") -> np.ndarray[Any, Any]:
+    """The columns logp_0 …, or those of another kind, as a matrix.
 
     Raises:
         Failure: a column is missing, or a row is no distribution.
     """
-    columns = [f"logp_{i}" for i in range(classes)]
-    found = [c for c in predictions.columns if c.startswith("logp_")]
+    columns = [f"{kind}_{i}" for i in range(classes)]
+    found = [c for c in predictions.columns if c.startswith(f"{kind}_")]
     if found != columns:
         raise Failure(f"predictions have the columns {', '.join(found)}; expected {', '.join(columns)}")
     matrix = predictions.select(columns).to_numpy()
@@ -120,8 +121,8 @@ class Reviews:
             for s in SPLITS
         }
 
-    def read(self, path: Path) -> dict[str, np.ndarray[Any, Any]]:
-        """A candidate's log-probabilities by split, in the order of the reviews.
+    def read(self, path: Path, kind: str = "logp") -> dict[str, np.ndarray[Any, Any]]:
+        """A candidate's log-probabilities by split, in the order of the reviews; with a prior taken away, where one is named.
 
         Raises:
             Failure: reviews are missing, stand twice, or carry other labels; rows are no distributions.
@@ -129,6 +130,12 @@ class Reviews:
         try:
             predictions = pl.read_parquet(path)
             aligned = {s: align(predictions, self.rows[s], s, self.column) for s in SPLITS}
-            return {s: log_matrix(rows, len(self.names)) for s, rows in aligned.items()}
+            return {s: log_matrix(rows, len(self.names), kind) for s, rows in aligned.items()}
         except Failure as failure:
             raise Failure(f"{path}: {failure}") from None
+
+    @staticmethod
+    def priors(path: Path) -> list[str]:
+        """Which priors a candidate's predictions are there without."""
+        columns = pl.read_parquet_schema(path)
+        return [kind for kind in PRIORS if f"{kind}_0" in columns]
