@@ -76,13 +76,14 @@ def beside_lm_eval(name: str, model: Any, words: list[str], reviews: list[str], 
     from lm_eval.models.huggingface import HFLM
     from scipy.special import log_softmax
 
-    from mllm import prompts, scorers
+    from mllm import prompts
+    from mllm.families import causal, text2text
 
     spec = {"template": TEMPLATE, "words": {}, "chat": False}
     prompt = prompts.build(spec, "sentiment", words, tokenizer, name == "causal")
     # Its way: labels without the end of sequence.
     labels = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in prompt.words]
-    kind = scorers.CausalScorer if name == "causal" else scorers.Text2TextScorer
+    kind = causal.CausalScorer if name == "causal" else text2text.Text2TextScorer
     scorer = kind(copy.deepcopy(model), tokenizer, prompt, labels)
     backend = "causal" if name == "causal" else "seq2seq"
     theirs = HFLM(pretrained=model, tokenizer=tokenizer, backend=backend, batch_size=16, device="cpu", max_length=1024)
@@ -166,7 +167,7 @@ def start_up(reviews: list[str], tokenizer: Any) -> None:
         for name, (family, model) in shapes(tokenizer).items():
             card = {"kind": "base", "family": family, "task": "rating", "model": {"prompt": spec}}
             checkpoints.save(model, tokenizer, home / name, card)
-            command = [
+            command: list[str | Path] = [
                 sys.executable, ROOT / "workflow/scripts/predict.py", "--model", home / name, "--data", home,
                 "--task", "rating", "--output", home / "p.parquet", "--cost", home / "p.json",
             ]  # fmt: skip
@@ -187,10 +188,10 @@ def classifiers(reviews: list[str], tokenizer: Any, runs: int) -> None:
     import torch
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, pipeline
 
-    from mllm import scorers
+    from mllm.families.classifier import ClassifierScorer
 
     _, model = shapes(tokenizer)["GPT-2"]
-    scorer = scorers.ClassifierScorer(copy.deepcopy(model), tokenizer)
+    scorer = ClassifierScorer(copy.deepcopy(model), tokenizer)
     with tempfile.TemporaryDirectory() as scratch:
         options = TrainingArguments(
             output_dir=scratch, per_device_eval_batch_size=16, report_to="none", disable_tqdm=True, use_cpu=True
@@ -219,10 +220,11 @@ def compiled(reviews: list[str], tokenizer: Any) -> None:
     """GPT-2's shape under torch.compile, lengths padded to a few: does compiling pay within one job?"""
     import torch
 
-    from mllm import scorers, tokens
+    from mllm import tokens
+    from mllm.families.classifier import ClassifierScorer
 
     _, model = shapes(tokenizer)["GPT-2"]
-    read = tokens.encode(scorers.ClassifierScorer(model, tokenizer), reviews)
+    read = tokens.encode(ClassifierScorer(model, tokenizer), reviews)
     batches = []
     for length in (64, 128, 256, 1024):
         mine = [

@@ -19,12 +19,12 @@ from transformers import MixtralConfig, MixtralForSequenceClassification
 from conftest import SCRIPTS, run_script
 from mllm import bases, checkpoints, prediction, tokens, training
 from mllm.cli import write_json
-from mllm.scorers import ClassifierScorer
+from mllm.families.classifier import ClassifierScorer
 from tiny_models import predicted, tiny_bert, tiny_gpt2
 
 TEXTS = [f"{'good great' if i % 2 else 'bad awful'} pill number {i} {'word ' * (i % 17)}" for i in range(240)]
 SPEC = {
-    "name": "tiny", "family": "classifier", "source": "scratch", "width": 32, "layers": 2, "heads": 2,
+    "name": "tiny", "family": "classifier", "source": "scratch", "architecture": "gpt2", "width": 32, "layers": 2, "heads": 2,
     "vocabulary": 300, "max_length": 24, "pretrain": {"steps": 5, "batch_size": 4, "learning_rate": 1e-3},
 }  # fmt: skip
 HYPER = {"steps": 40, "learning_rate": 2e-3, "batch_size": 16, "weight_decay": 0.01, "warmup": 0.1, "seed": 3}
@@ -59,6 +59,12 @@ def train_arguments(data, base, folder, **hyper):
         "--base", base, "--data", data, "--task", "t", "--part", "{}", "--hyper", json.dumps({**HYPER, **hyper}),
         "--checkpoints", folder / "checkpoints", "--output", folder / "expert",
     ]  # fmt: skip
+
+
+def fine_tune(model, tokenizer, data, hyper, folder):
+    parts = {split: pl.read_parquet(data / f"{split}.parquet") for split in ("train", "valid")}
+    card = {"family": "classifier", "task": "t"}
+    return training.fine_tune(model, tokenizer, parts, ["bad", "good"], card, hyper, folder, 300)
 
 
 def weights(folder: Path) -> bytes:
@@ -362,7 +368,6 @@ def small_card(model, rows: int) -> list[int]:
 
 
 def test_training_on_a_small_card_is_the_same_training_in_smaller_parts(base, data, tmp_path):
-    rows = pl.read_parquet(data / "train.parquet")
     trained = []
     for name, limit in (("large", 16), ("small", 5)):
         model, tokenizer = checkpoints.load_model(base)
@@ -370,7 +375,8 @@ def test_training_on_a_small_card_is_the_same_training_in_smaller_parts(base, da
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         seen = small_card(model, limit)
-        training.fine_tune(model, tokenizer, rows, "t", HYPER, tmp_path / name, 300)
+        _, facts = fine_tune(model, tokenizer, data, HYPER, tmp_path / name)
+        assert facts["batch_parts"] == {"large": 1, "small": 4}[name]
         assert max(seen) == {"large": 16, "small": 4}[name]
         trained.append({k: v.clone() for k, v in model.state_dict().items()})
     start = checkpoints.load_model(base)[0].state_dict()
@@ -383,7 +389,7 @@ def test_a_card_too_small_for_one_review_is_an_error(base, data, tmp_path):
     model, tokenizer = checkpoints.load_model(base)
     small_card(model, 0)
     with pytest.raises(torch.OutOfMemoryError):
-        training.fine_tune(model, tokenizer, pl.read_parquet(data / "train.parquet"), "t", HYPER, tmp_path, 300)
+        fine_tune(model, tokenizer, data, HYPER, tmp_path)
 
 
 def test_predicting_on_a_small_card_halves_the_batches(expert):

@@ -26,9 +26,9 @@ from conftest import run_script
 from mllm import (
     bases,
     checkpoints,
-    classifiers,
     evaluation,
     experiment_files,
+    families,
     leaderboard,
     machine,
     prediction,
@@ -38,6 +38,8 @@ from mllm import (
     tokens,
 )  # fmt: skip
 from mllm.cli import Failure, write_json
+from mllm.families import causal
+from mllm.families.classifier import ClassifierScorer
 from mllm.label_tree import label_tree, one_begins_another
 from mllm.shards import Shards
 from tiny_models import predicted, t5_config
@@ -101,7 +103,7 @@ def model_of(kind: str):
 def scorer_of(kind: str, words: list[str], **spec):
     model = model_of(kind)
     card = {"family": "text2text" if kind.startswith("t5") else "causal", "task": "t", "model": {"prompt": SPEC | spec}}
-    return scorers.build(card, model, TOKENIZER, words)
+    return families.load(card["family"]).scorer(card, model, TOKENIZER, words)
 
 
 def one_by_one(scorer, texts):
@@ -156,7 +158,7 @@ def test_what_all_prompts_begin_with_is_computed_once(kind):
     expected = one_by_one(scorer, texts)
     np.testing.assert_allclose(predicted(scorer, texts), expected, rtol=2e-5, atol=1e-5)
     known = scorer._prefix
-    assert len(known) >= scorers.WORTH_KEEPING
+    assert len(known) >= causal.WORTH_KEEPING
     assert all(ids[: len(known)] == known and len(ids) > len(known) + 1 for ids in scorer.encode(texts)[0])
     with torch.inference_mode():  # a prompt with but one token more than what all begin with
         short = [*known, 5]
@@ -180,14 +182,14 @@ def test_a_classifier_needs_no_mask_where_no_token_sees_later_ones(causal):
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(6 if p.dim() > 1 else 1)
-    scorer = scorers.ClassifierScorer(model.eval(), TOKENIZER)
+    scorer = ClassifierScorer(model.eval(), TOKENIZER)
     found = predicted(scorer, ODD)
     assert found.std(0).min() > 0.05
     with torch.inference_mode():
         for ids, row in zip(scorer.encode(ODD)[0], found, strict=True):
             alone = model(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long))
             np.testing.assert_allclose(row, alone.logits[0].log_softmax(-1), rtol=2e-5, atol=1e-5)
-    _, mask = classifiers.padded([[5, 6], [7]], 1, "cpu")
+    _, mask = scorers.padded([[5, 6], [7]], 1, "cpu")
     padded_without = model(input_ids=torch.tensor([[7, 8, 1, 1]])).logits
     alone = model(input_ids=torch.tensor([[7, 8]])).logits
     assert mask.tolist() == [[True, True], [True, False]]
@@ -205,8 +207,8 @@ def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt():
     assert ending("a")["input_ids"][-1] == ending.eos_token_id
     prompt = prompts.Prompt("R: ", "\nIs it?", (" good", " bad"))
     labels = prompts.answers(TOKENIZER, prompt, ended=False)
-    rows = scorers.CausalScorer(model_of("gpt2"), ending, prompt, labels).encode(["fine", ""])[0]
-    assert rows == scorers.CausalScorer(model_of("gpt2"), TOKENIZER, prompt, labels).encode(["fine", ""])[0]
+    rows = causal.CausalScorer(model_of("gpt2"), ending, prompt, labels).encode(["fine", ""])[0]
+    assert rows == causal.CausalScorer(model_of("gpt2"), TOKENIZER, prompt, labels).encode(["fine", ""])[0]
 
 
 def test_a_gpu_that_was_given_and_is_not_there(monkeypatch):
@@ -375,7 +377,7 @@ def test_candidates_that_read_alike_share_their_tokens(tmp_path):
         (scorer_of("llama", WORDS["single"], template="Is {review} it?"), ODD),
         (scorer_of("llama", WORDS["several tokens"]), ODD),
         (scorer_of("t5 tied", WORDS["single"]), ODD),
-        (scorers.ClassifierScorer(GPT2ForSequenceClassification(GPT2Config(n_embd=8, n_layer=1, n_head=1)), TOKENIZER), ODD),
+        (ClassifierScorer(GPT2ForSequenceClassification(GPT2Config(n_embd=8, n_layer=1, n_head=1)), TOKENIZER), ODD),
         (first, ODD[:-1]), (first, [*ODD[:-2], ODD[-1], ODD[-2]]),
     ]  # fmt: skip
     for number, (scorer, texts) in enumerate(others, start=2):
@@ -384,7 +386,7 @@ def test_candidates_that_read_alike_share_their_tokens(tmp_path):
         assert [found[i] for i in range(len(found))] == scorer.encode(texts)[0]
     slow = copy.deepcopy(TOKENIZER)
     slow.__class__ = type("Slow", (type(slow),), {"is_fast": False})
-    assert scorers.ClassifierScorer(others[3][0].model, slow).reads_as() is None
+    assert ClassifierScorer(others[3][0].model, slow).reads_as() is None
 
 
 def test_many_texts_are_read_in_parts(monkeypatch):
@@ -404,7 +406,7 @@ def test_a_language_model_is_asked_from_its_folder_to_its_table(tmp_path):
     for split, part in (("train", frame[:30]), ("valid", frame[30:45]), ("test", frame[45:])):
         part.write_parquet(tmp_path / f"{split}.parquet")
     write_json(tmp_path / "split.json", {"tasks": {"t": {"names": ["bad", "good"], "ordered": True}}})
-    spec = {"name": "lm", "family": "causal", "source": "scratch", "width": 32, "layers": 2, "heads": 2, "vocabulary": 300,
+    spec = {"name": "lm", "family": "causal", "source": "scratch", "architecture": "gpt2", "width": 32, "layers": 2, "heads": 2, "vocabulary": 300,
             "max_length": 128, "pretrain": None, "prompt": SPEC | {"examples": 2}}  # fmt: skip
     common = ["--data", tmp_path, "--task", "t", "--seed", 3]
     run_script("prepare_base", "--model", json.dumps(spec), *common, "--output", tmp_path / "lm")
@@ -416,7 +418,7 @@ def test_a_language_model_is_asked_from_its_folder_to_its_table(tmp_path):
     model, tokenizer = checkpoints.load_model(tmp_path / "lm", "causal")
     examples = prompts.draw_examples(texts[:30], frame["label_t"][:30], 2, 2, 3)
     card = json.loads((tmp_path / "lm/model.json").read_text())
-    scorer = scorers.build(card, model.eval(), tokenizer, ["bad", "good"], examples)
+    scorer = families.load(card["family"]).scorer(card, model.eval(), tokenizer, ["bad", "good"], examples)
     assert scorer.prompt.before.count("pill") == 2
     expected = one_by_one(scorer, texts[30:])
     np.testing.assert_allclose(table.select(columns[0]).to_numpy(), expected, rtol=2e-5, atol=1e-5)

@@ -81,14 +81,16 @@ def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> s
     import numpy as np
     import polars as pl
 
-    from mllm import checkpoints, prediction, scorers, tables, tokens
+    from mllm import checkpoints, families, prediction, tables, tokens
 
     rows = tables.labelled(arguments.results / "data", ("valid", "test"), row["task"]).sort("review_id")
     rows = rows.sample(min(REVIEWS, rows.height), seed=arguments.experiment["seed"])
     recorded = pl.read_parquet(arguments.results / f"predictions/{row['candidate']}.parquet")
     expected = rows.join(recorded, on=["review_id", "split"], how="inner", maintain_order="left")
-    model, tokenizer = checkpoints.load_model(folder)
-    scorer = scorers.ClassifierScorer(model, tokenizer)
+    card = checkpoints.asked_as(folder)
+    names = [str(n) for n in tables.task_facts(arguments.results / "data", row["task"])["names"]]
+    model, tokenizer = checkpoints.load_model(folder, card["family"])
+    scorer = families.load(card["family"]).scorer(card, model, tokenizer, names)
     found = np.exp(prediction.log_probabilities(scorer, tokens.encode(scorer, rows["review"].to_list())))
     difference = float(np.abs(found - np.exp(expected.select(tables.logp_columns(expected)).to_numpy())).max())
     if expected.height != rows.height or difference > TOLERANCE:

@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
         digests = {name: beside.submit(checkpoints.digest, parent) for name, parent in read.items()}
         weights = merging.write_model(merge, donor, folder)
         card = {
-            "kind": "merge", "recipe": recipe, "dtype": str(merge.out_dtype).removeprefix("torch."), "weights": weights,
+            **checkpoints.asked_as(donor), "kind": "merge", "recipe": recipe, "dtype": str(merge.out_dtype).removeprefix("torch."), "weights": weights,
             "parents": {name: digest.result() for name, digest in digests.items()}, "device": merge.device,
             "versions": checkpoints.versions(),
         }  # fmt: skip

@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
     with cli.whole(arguments.output / "model") as folder:
         weights = moe.build(whole, folders, prompts, folder)
         card = {
-            "kind": "merge", "recipe": recipe, "dtype": parameters["out_dtype"], "weights": weights,
+            **checkpoints.asked_as(folders[arguments.base]), "kind": "merge", "recipe": recipe, "dtype": parameters["out_dtype"], "weights": weights,
             "parents": {name: checkpoints.digest(parent) for name, parent in folders.items()}, "device": "cpu",
             "versions": checkpoints.versions(),
         }  # fmt: skip

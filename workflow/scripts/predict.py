@@ -16,16 +16,16 @@ def main(arguments: argparse.Namespace) -> None:
     cli.offline()
     cli.threads(arguments.threads)
     machine.keep_freed_memory()
-    from mllm import checkpoints, prediction, priors, prompts, scorers, shards, tables, tokens
+    from mllm import checkpoints, families, prediction, priors, prompts, shards, tables, tokens
 
     names = [str(n) for n in tables.task_facts(arguments.data, arguments.task)["names"]]
     card = cli.read_json(arguments.model / checkpoints.CARD)
-    family = card.get("family", "classifier")
-    if family == "classifier":
+    family, headed = card["family"], card["family"] == families.HEADED
+    if headed:
         checkpoints.check_labels(arguments.model, names)
     rows = tables.labelled(arguments.data, ("valid", "test"), arguments.task)
     reviews = rows["review"].to_list()
-    asked = () if family == "classifier" else priors.CONTENT_FREE
+    asked = () if headed else priors.CONTENT_FREE
     dtype = prediction.dtype_of(arguments.dtype)
     weights_mb = checkpoints.parameters(arguments.model) * (2 if dtype == "bfloat16" else 4) / 2**20
     cli.usable_gpu(weights_mb, arguments.gpus)
@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
     if asked and (number := card["model"]["prompt"]["examples"]):
         train = tables.labelled(arguments.data, ("train",), arguments.task)
         examples = prompts.draw_examples(train["review"].to_list(), train["label"], len(names), number, arguments.seed)
-    scorer = scorers.build(card, model, tokenizer, names, examples)
+    scorer = families.load(family).scorer(card, model, tokenizer, names, examples)
     files = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(arguments.model.iterdir())]
     identity = [code_digest("predict"), files, card, examples, dtype, tables.digest(rows), prediction.TOKENS_PER_BATCH]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

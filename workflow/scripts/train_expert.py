@@ -19,26 +19,31 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
     from transformers import set_seed
 
-    from mllm import checkpoints, prediction, splits, tables, training
+    from mllm import checkpoints, families, prediction, splits, tables, training
 
     start = time.perf_counter()
     names = [str(n) for n in tables.task_facts(arguments.data, arguments.task)["names"]]
     base = staging.near(arguments.base)
-    checkpoints.check_labels(base, names)
+    asked = checkpoints.asked_as(base)
+    if asked["family"] == families.HEADED:
+        checkpoints.check_labels(base, names)
     rows = splits.select_part(pl.read_parquet(arguments.data / "train.parquet"), arguments.part, arguments.task)
+    where = {k: v for k, v in arguments.part.items() if k == "where"}
+    valid = splits.select_part(pl.read_parquet(arguments.data / "valid.parquet"), where, arguments.task)
     parent = checkpoints.digest(base)
     # Whoever trains something else must not go on from this training's checkpoints.
     identity = [arguments.hyper, arguments.task, parent, rows["review_id"].to_list()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     unfinished = arguments.checkpoints / key
     set_seed(arguments.hyper["seed"])
-    model, tokenizer = checkpoints.load_model(base)
-    facts = training.fine_tune(
-        model, tokenizer, rows, arguments.task, arguments.hyper, unfinished, arguments.checkpoint_seconds
-    )
+    model, tokenizer = checkpoints.load_model(base, asked["family"])
+    model, facts = training.fine_tune(
+        model, tokenizer, {"train": rows, "valid": valid}, names, {**asked, "task": arguments.task}, arguments.hyper,
+        unfinished, arguments.checkpoint_seconds,
+    )  # fmt: skip
     card = {
-        "kind": "fine_tuned", "task": arguments.task, "part": arguments.part, "hyper_parameters": arguments.hyper,
-        "parents": {"base": parent}, **facts, "device": prediction.device_name(), "processes": ranks.count(),
+        **asked, "kind": "fine_tuned", "task": arguments.task, "part": arguments.part, "hyper_parameters": arguments.hyper,
+        "parents": {"base": parent}, "data": tables.digest(rows), **facts, "device": prediction.device_name(), "processes": ranks.count(),
         "seconds": round(time.perf_counter() - start, 1), **prediction.peak_memory(),
     }  # fmt: skip
     if not ranks.first():

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mllm import families
 from mllm.cli import Failure, read_json
 
 if TYPE_CHECKING:
@@ -15,10 +16,6 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CARD = "model.json"
-AUTO = {
-    "classifier": "AutoModelForSequenceClassification", "text2text": "AutoModelForSeq2SeqLM",
-    "causal": "AutoModelForCausalLM",
-}  # fmt: skip
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -125,8 +122,39 @@ def load_model(
     if spread and torch.cuda.device_count() > 1:
         how["device_map"] = "balanced"
     how.setdefault("dtype", "float32")
-    model = getattr(transformers, AUTO[family]).from_pretrained(folder, use_safetensors=True, **how)
+    model = getattr(transformers, families.load(family).AUTO).from_pretrained(folder, use_safetensors=True, **how)
     return model, AutoTokenizer.from_pretrained(folder)
+
+
+def check_loaded(model: "PreTrainedModel", folder: Path, anew: list[str]) -> None:
+    """Refuse a model whose weights are not its files'.
+
+    transformers ties what a configuration calls tied whatever the file holds: T5's output head was once written over its
+    embeddings without a word.
+
+    Args:
+        model: as loaded.
+        folder: what it was loaded from.
+        anew: modules whose weights were drawn anew.
+    """
+    import torch
+
+    own, prefix = model.state_dict(), f"{model.base_model_prefix}."
+    for name, value in read_state(folder).items():
+        mine = next((own[n] for n in (name, prefix + name, name.removeprefix(prefix)) if n in own), None)
+        if mine is None or name.split(".")[0] in anew:  # a head for something else
+            continue
+        if mine.shape != value.shape or not torch.equal(mine.cpu(), value.to(mine.dtype)):
+            raise Failure(
+                f"{folder}: {name} is not what the file holds once {type(model).__name__} has loaded it: the configuration"
+                " ties or shapes it in another way (tie_word_embeddings?)"
+            )
+
+
+def asked_as(folder: Path) -> dict[str, Any]:
+    """What a model's card says that those made of it need too: its family, what the experiment says of it, its task."""
+    card = read_json(folder / CARD)
+    return {key: card[key] for key in ("family", "model", "task") if key in card}
 
 
 def digest(folder: Path) -> str:

@@ -37,16 +37,19 @@ def _meaning(path: Path) -> tuple[str, tuple[Path, ...]]:
             # A lone string is a docstring (of a module, class, function or attribute).
             node.body = [n for n in node.body if not _is_string(n)] or [ast.Pass()]
         elif isinstance(node, ast.ImportFrom) and node.module == "mllm":
-            imports.update(_module(alias.name) for alias in node.names)
+            imports.update(m for alias in node.names for m in _modules(alias.name))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mllm."):
-            imports.add(_module((node.module or "").removeprefix("mllm.")))
+            imports.update(_modules((node.module or "").removeprefix("mllm.")))
         elif isinstance(node, ast.Import):
-            imports.update(_module(a.name.removeprefix("mllm.")) for a in node.names if a.name.startswith("mllm."))
+            own = [a.name.removeprefix("mllm.") for a in node.names if a.name.startswith("mllm.")]
+            imports.update(m for name in own for m in _modules(name))
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(sorted(imports))
 
 
-def _module(name: str) -> Path:
-    return SCRIPTS / "mllm" / f"{name.replace('.', '/')}.py"
+def _modules(name: str) -> list[Path]:
+    """A module's file; all files of a package, whose modules may be imported by name."""
+    path = SCRIPTS / "mllm" / name.replace(".", "/")
+    return sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
 
 
 def _is_string(node: ast.stmt) -> bool:

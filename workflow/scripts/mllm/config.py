@@ -83,6 +83,16 @@ class Task(Strict):
     """Whether the classes, as written, have an order (with column; default false)."""
 
 
+class Lora(Strict):
+    """Low-rank adapters on all linear maps, folded into the weights at the end (Hu et al. 2021); a classifier's head is
+    trained whole."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32
+    """What adapters add is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class Training(Strict):
     """Fine-tuning, for experts and references alike."""
 
@@ -95,6 +105,13 @@ class Training(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Fraction of the steps in which the learning rate rises."""
+    lora: Lora | None = None
+    """Train adapters instead of all weights; {} for its defaults."""
+    class_weights: Literal["balanced"] | None = None
+    """balanced: a review counts in inverse proportion to its class's frequency among the reviews trained on."""
+    early_stopping: Positive | None = None
+    """Stop after so many epochs without a better likelihood of validation (of an expert's own conditions, 1,000 reviews at
+    most), and keep the best epoch's weights."""
     seed: Seed | None = None
     """Default: the experiment's seed."""
 

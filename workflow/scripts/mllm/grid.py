@@ -201,7 +201,7 @@ def _blends(experiment: Experiment, candidates: list[Candidate]) -> list[Candida
 
 
 def _hyper(entry: Training, seed: int) -> dict[str, Any]:
-    values = {k: getattr(entry, k) for k in TRAINING_KEYS}
+    values = entry.model_dump(include=set(TRAINING_KEYS))
     values["seed"] = seed if entry.seed is None else entry.seed
     if values["epochs"] is None and values["steps"] is None:
         values["epochs"] = 1.0

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from mllm import families
 from mllm.parameters import Strict
 
 TEMPLATE = "Drug review: {review}\nQuestion: what is the {task} of this review? Options: {labels}.\nAnswer:"
@@ -37,7 +38,7 @@ class Model(Strict):
     """What all models have."""
 
     name: Name
-    family: Literal["classifier", "text2text", "causal"] = "classifier"
+    family: Annotated[str, Field(json_schema_extra={"enum": list(families.NAMES)})] = families.HEADED
     """classifier has a classification head; text2text (T5 and FLAN-T5) and causal (decoder-only) answer a prompt."""
     prompt: Prompt | None = None
     """Families text2text and causal; all its defaults where it is left out."""
@@ -46,16 +47,18 @@ class Model(Strict):
     gpus: Annotated[int, Field(ge=1, le=16)] = 1
     """GPUs of one node: training gives each a share of every batch, prediction of a large model spreads its layers."""
 
+    @field_validator("family")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in families.NAMES:
+            raise ValueError(f"expected one of {', '.join(families.NAMES)}")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _asked(cls, value: Any) -> Any:
-        if (
-            isinstance(value, dict)
-            and value.get("family", "classifier") != "classifier"
-            and value.get("prompt") is None
-        ):
-            return {**value, "prompt": {}}
-        return value
+        headed = not isinstance(value, dict) or value.get("family", families.HEADED) == families.HEADED
+        return value if headed or value.get("prompt") is not None else {**value, "prompt": {}}
 
 
 class HubModel(Model):
@@ -81,7 +84,7 @@ class LocalModel(Model):
 
 
 class Pretrain(Strict):
-    """Language modelling on the train reviews, before there is a classification head."""
+    """Language modelling on the train reviews, before there is a classification head (gpt2 and llama)."""
 
     steps: Positive
     batch_size: Positive = 16
@@ -92,7 +95,8 @@ class ScratchModel(Model):
     """A small model and its tokenizer made from nothing but the train reviews."""
 
     source: Literal["scratch"]
-    architecture: Literal["gpt2"] = "gpt2"
+    architecture: Literal["gpt2", "llama", "bert", "t5"] = "gpt2"
+    """gpt2 and llama: classifier or causal; bert: classifier; t5 (FLAN-T5's kind): classifier or text2text."""
     width: Positive = 64
     layers: Positive = 2
     heads: Positive = 2

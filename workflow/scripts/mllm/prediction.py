@@ -2,16 +2,16 @@
 
 import contextlib
 import math
-import resource
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mllm.classifiers import Scorer
 from mllm.cli import log, progress
+from mllm.scorers import Scorer
 from mllm.shards import Shards
 from mllm.tokens import Tokens
 
@@ -151,7 +151,9 @@ def timed(cost: dict[str, Any], name: str) -> Iterator[None]:
 
 def peak_memory() -> dict[str, int]:
     """Largest memory so far, in bytes: of the process, and of the GPU where there is one."""
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage's, which begins with that of the process that started this one.
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    host = int(line.split()[1]) * 1024
     device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     return {"peak_memory_bytes": host, "peak_gpu_memory_bytes": device}
 

@@ -45,7 +45,12 @@ def spread(main: Callable[[argparse.Namespace], None], arguments: argparse.Names
     # torch's own launcher prints a page of its own where a process fails; this one leaves the word to the process.
     with tempfile.TemporaryDirectory() as folder:
         try:
-            start_processes(_process, (main, arguments, number, port, folder), nprocs=number, start_method="spawn")
+            started = start_processes(
+                _process, (main, arguments, number, port, folder), nprocs=number, join=False, start_method="spawn"
+            )
+            signal.signal(signal.SIGTERM, lambda *_: [p.terminate() for p in started.processes])
+            while not started.join():
+                pass
         except ProcessExitedException as error:
             # The same input fails everywhere, and whoever fails first is the end of the others: one message is enough.
             for said in sorted(Path(folder).iterdir()):
