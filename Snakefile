@@ -35,7 +35,7 @@ rule data:
 
 rule experts:
     input:
-        expand("<results>/models/{expert}", expert=[n for n in names("expert") if n in GRID.training]),
+        expand("<results>/models/{expert}", expert=[n for n in names("expert") if n in {**GRID.training, **GRID.taken}]),
 
 
 rule merges:

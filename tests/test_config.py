@@ -91,7 +91,16 @@ BAD = [
     ({"models__0__source": "scrach"}, ["models[0]", "did you mean 'scratch'"]),
     ({"models__0__width": 0}, ["models[0].width", "0"]),
     ({"models__0__family": "casual"}, ["models[0].family", "'casual'", "did you mean 'causal'"]),
-    ({"models__0__family": "causal"}, ["base", "'tiny-gpt2'", "family causal"]),
+    (
+        {"models__0__family": "causal", "models__0__prompt": {"examples": 2}},
+        ["base", "'tiny-gpt2' is fine-tuned, and shown no examples"],
+    ),
+    ({"models__0__architecture": "bert"}, ["models[0].pretrain", "trains a language model, which bert is not"]),
+    ({"experts__0": {"name": "pain", "model": "tiny-gpt3"}}, ["experts[0].model", "did you mean 'tiny-gpt2'"]),
+    (
+        {"experts__0": {"name": "pain", "model": "tiny-gpt2", "steps": 3}},
+        ["experts[0].steps: stands beside model, which is taken as it is"],
+    ),
     ({"models__0__prompt": {}}, ["models[0].prompt", "a classifier is asked nothing"]),
     (
         {"references__0": {"name": "r", "model": "tiny-gpt2", "train": "none"}},
@@ -100,8 +109,8 @@ BAD = [
     ({"references__0": {"name": "r", "model": "tiny-gpt2", "train": "some"}}, ["references[0].train", "'some'"]),
     ({"models__0__pretrain__step": 3}, ["models[0].pretrain.step", "did you mean 'steps'"]),
     (
-        {"models__0": {"name": "g", "source": "hub", "id": "openai-community/gpt2", "revision": "main"}, "base": "g"},
-        ["models[0].revision", "'main'", "40 hexadecimal"],
+        {"models__0": {"name": "g", "source": "hub", "id": "openai-community/gpt2", "revision": "ma in"}, "base": "g"},
+        ["models[0].revision", "'ma in'", "40 hexadecimal"],
     ),
     ({"experts__1__name": "pain"}, ["'pain' names 2 candidates"]),
     ({"experts__0__name": "base"}, ["'base' names 2 candidates", "base's own name"]),
@@ -339,8 +348,12 @@ LM = {"name": "lm", "family": "causal", "source": "scratch"}
 @pytest.mark.parametrize(
     ("model", "reference", "pieces"),
     [
-        ({}, {"train": "all"}, ["references[2].train", "all", "family causal"]),
-        ({"family": "text2text"}, {}, ["models[1].family", "'text2text'", "scratch"]),
+        (
+            {"prompt": {"examples": 2}},
+            {"train": "all"},
+            ["references[2].model", "'lm'", "shown no examples"],
+        ),
+        ({"family": "text2text"}, {}, ["models[1].family", "'text2text'", "gpt2 makes classifier or causal"]),
         ({"prompt": {"template": "Good?"}}, {}, ["models[1].prompt.template", "expected {review} in it, once"]),
         ({"prompt": {"scores": "likelihood"}}, {}, ["models[1].prompt.scores", "did you mean 'score'"]),
         ({"prompt": {"score": "first"}}, {}, ["models[1].prompt.score", "'first'", "first_token"]),

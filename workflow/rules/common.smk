@@ -15,7 +15,7 @@ from snakemake.exceptions import WorkflowError
 SCRIPTS = Path(workflow.basedir, "workflow/scripts")
 sys.path.insert(0, str(SCRIPTS))
 from mllm import config as experiments
-from mllm import console, grid, machine, needs, runs, slurm, speed
+from mllm import console, grid, locks, machine, needs, runs, slurm, speed
 from mllm.code import code_digest
 
 machine.use_this_python()
@@ -31,6 +31,7 @@ CONFIG_FILES = [os.path.relpath(f) for f in workflow.config_settings.configfiles
 OVERRIDE = dict(workflow.config_settings.config)
 try:
     EXPERIMENT = experiments.load(*CONFIG_FILES, override=OVERRIDE)
+    EXPERIMENT = locks.pin(EXPERIMENT, CONFIG_FILES[0], locks.ask_hub)
     GRID = grid.build(EXPERIMENT)
 except experiments.ExperimentError as error:
     raise WorkflowError(str(error)) from None
@@ -69,6 +70,10 @@ def checkpoint_of(wildcards):
     """The folder that a prepared base is made from; none where it is made from scratch, of the train reviews."""
     folder = made_from(EXPERIMENT.model(GRID.starts[wildcards.start]))
     return {"checkpoint": folder} if folder else {}
+
+
+def taken_from(wildcards):
+    return made_from(EXPERIMENT.model(GRID.taken[wildcards.expert]))
 
 
 def made_from(model):
@@ -191,7 +196,7 @@ def disk_mb():
     """Room that the experiment's models need in results/; none where there are only predictions."""
     if not GRID.starts:
         return 0
-    trained = [shape(start_of(name)) for name in [*GRID.starts, *GRID.training]]
+    trained = [shape(start_of(name)) for name in [*GRID.starts, *GRID.training, *GRID.taken]]
     return needs.disk_mb(trained, shape(), len(GRID.merges), EXPERIMENT.keep == "all")
 
 

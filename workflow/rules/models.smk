@@ -45,6 +45,29 @@ rule prepare_base:
         " --data $(dirname {input.split}) --task {params.task} --seed {params.seed} --threads {params.threads} --output {output} --log {log}"
 
 
+rule take_expert:
+    input:
+        base=lambda wildcards: f"{RESULTS}/models/{GRID.bases[task_of(wildcards)]}",
+        checkpoint=taken_from,
+        split="<results>/data/split.json",
+    output:
+        directory("<results>/models/{expert}"),
+    log:
+        "<logs>/take_expert/{expert}.log",
+    wildcard_constraints:
+        expert=one_of(GRID.taken),
+    resources:
+        mem_mb=by_attempt(lambda wildcards: needs.predict_mb(shape(start_of(wildcards.expert)))),
+        runtime=by_attempt(30),
+    params:
+        code=code_digest("take_expert"),
+        model=lambda wildcards: json.dumps(EXPERIMENT.model(GRID.taken[wildcards.expert]).model_dump()),
+        task=task_of,
+    shell:
+        "python workflow/scripts/take_expert.py --model {params.model:q} --checkpoint {input.checkpoint} --base {input.base}"
+        " --data $(dirname {input.split}) --task {params.task} --output {output} --log {log}"
+
+
 # Training writes its checkpoints to a path that is no output: Snakemake deletes the outputs of a failed job, and a
 # preempted training must go on from there.
 rule train_expert:

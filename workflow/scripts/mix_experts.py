@@ -22,7 +22,7 @@ def main(arguments: argparse.Namespace) -> None:
         train = pl.read_parquet(arguments.data / "train.parquet").sort("review_id")
         for name in members:
             card = cli.read_json(folders[name] / checkpoints.CARD)
-            own = splits.select_part(train, card["part"], card["task"])
+            own = splits.select_part(train, card.get("part", {}), card["task"])
             drawn = own.sample(min(parameters["prompts"], own.height), seed=parameters["seed"], shuffle=True)
             prompts[name] = drawn["review"].to_list()
     whole = {**recipe, "base": arguments.base, "out_dtype": parameters["out_dtype"]}

@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
         "n_parameters": parameters,
         "weights_bytes": sum(f.stat().st_size for f in checkpoints.weight_files(arguments.model)),
         # A merge's are its members', a blend's too: the leaderboard adds them up.
-        "train_seconds": card["seconds"] if card.get("kind") == "fine_tuned" else 0.0,
+        "train_seconds": {"fine_tuned": card.get("seconds"), "published": None}.get(card.get("kind"), 0.0),
         "device": prediction.device_name(),
         "dtype": dtype,
         "reviews": rows.height,

@@ -66,7 +66,7 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
         )
     problems += moe_problems(raw)
     for i, entry in enumerate(dicts(raw.get("experts"))):
-        problems += [f"experts[{i}].{p}" for p in _expert_problems(entry, columns_of(raw))]
+        problems += [f"experts[{i}].{p}" for p in _expert_problems(entry, columns_of(raw), models)]
         problems += [f"experts[{i}].{p}" for p in task_entry_problems(entry, tasks)]
     for i, entry in enumerate(dicts(raw.get("references"))):
         problems += [f"references[{i}].{p}" for p in _reference_problems(entry, models)]
@@ -107,8 +107,16 @@ def expert_names(raw: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return result
 
 
-def _expert_problems(entry: dict[str, Any], columns: list[str]) -> list[str]:
+def _expert_problems(entry: dict[str, Any], columns: list[str], models: list[str]) -> list[str]:
     problems = []
+    if entry.get("model") is not None:
+        model, idle = entry["model"], [k for k in entry if k not in ("name", "task", "model")]
+        if isinstance(model, str) and model not in models:
+            problems.append(f"model: found {model!r}, expected one of models: {listed(models)}{nearest(model, models)}")
+        if idle:
+            problems.append(
+                f"{idle[0]}: stands beside model, which is taken as it is and not trained; leave one of them out"
+            )
     if entry.get("epochs") is not None and entry.get("steps") is not None:
         problems.append("epochs: stands beside steps; give one of them")
     if entry.get("parts") is not None and entry.get("where") is not None:
@@ -216,7 +224,7 @@ def _explain(item: Any, value: Any, loc: tuple[int | str, ...], model: type[Base
 
 def _pattern(pattern: str) -> str:
     return {
-        r"^[0-9a-f]{40}$": "a commit: 40 hexadecimal digits (a branch can change under an experiment)",
+        r"^[\w.][\w./-]*$": "a commit (40 hexadecimal digits), a branch or a tag",
         r"^[\w.-]+/[\w.-]+$": "a repository as owner/name",
     }.get(pattern, "letters, digits, '.', '_' and '-', starting with a letter or digit")
 

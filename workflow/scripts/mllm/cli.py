@@ -60,7 +60,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
 def start_logging(prefix: str = "") -> None:
     """Lines with the time of day; ``prefix`` tells processes of one job apart."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {prefix}%(message)s", datefmt="%H:%M:%S")
-    for chatty in ("httpx", "httpcore", "urllib3", "filelock"):
+    for chatty in ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "filelock"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError
 
+from mllm import locks
 from mllm.experiment_files import ExperimentError, combine
 from mllm.methods import AnyMerge
 from mllm.model_entries import HubModel, LocalModel, Name, Positive, ScratchModel
@@ -117,11 +118,14 @@ class Training(Strict):
 
 
 class Expert(Training):
-    """The base, fine-tuned on a part of train."""
+    """The base, fine-tuned on a part of train; or a checkpoint that is fine-tuned already."""
 
     name: Name
     task: str | None = None
     """What it learns; needed where there are several tasks."""
+    model: str | None = None
+    """A name under models, of the base's architecture and tokenizer (a classifier: with the task's classes in their order),
+    taken as it is. Nothing else is given then."""
     cap: Positive | None = None
     """At most this many reviews of each class, drawn by the experiment's seed."""
     parts: Annotated[int, Field(ge=2)] | None = None
@@ -255,8 +259,8 @@ def parse(raw: dict[str, Any], source: str = "experiment") -> Experiment:
 
 
 def load(*paths: str | Path, override: dict[str, Any] | None = None) -> Experiment:
-    """Read and check one experiment: its file, what further files and ``override`` replace in it."""
-    return parse(combine(paths, override or {}), ", ".join(map(str, paths)))
+    """Read and check one experiment: its file, what further files and ``override`` replace in it, its lock."""
+    return locks.pin(parse(combine(paths, override or {}), ", ".join(map(str, paths))), paths[0])
 
 
 def json_schema(model: type[BaseModel] = Experiment) -> dict[str, Any]:

@@ -71,6 +71,8 @@ class Grid:
     """Prepared checkpoint -> name under models."""
     tasks: dict[str, str]
     """Prepared checkpoint -> the task that its head is made for."""
+    taken: dict[str, str]
+    """Expert that is taken as it is -> name under models."""
     untrained: dict[str, str]
     """Reference that is a prepared checkpoint as it is -> that checkpoint."""
     bases: dict[str, str]
@@ -99,6 +101,7 @@ def build(experiment: Experiment) -> Grid:
     bases = {t.name: f"base-{t.name}" if several else "base" for t in experiment.tasks}
     candidates = [Candidate(base, "base", task) for task, base in bases.items()]
     training: dict[str, dict[str, Any]] = {}
+    taken: dict[str, str] = {}
     untrained: dict[str, str] = {}
     starts = dict.fromkeys(bases.values(), experiment.base)
     tasks = {base: task for task, base in bases.items()}
@@ -116,9 +119,12 @@ def build(experiment: Experiment) -> Grid:
             part = {"where": entry.where}
         if entry.cap:
             part |= {"cap": entry.cap, "seed": experiment.seed}
-        candidates.append(Candidate(name, "expert", task))
+        candidates.append(Candidate(name, "expert", task, "published" if entry.model else ""))
+        if entry.model:
+            taken[name] = entry.model
+            continue
         training[name] = {"start": bases[task], "part": part, **_hyper(entry, experiment.seed)}
-    experts = list(training)
+    experts = list(task_of)
 
     duplicates: list[Duplicate] = []
     written: set[str] = set()
@@ -156,7 +162,7 @@ def build(experiment: Experiment) -> Grid:
         else:
             candidates.append(Candidate(reference.name, "reference", task, reference.model))
     candidates += _blends(experiment, candidates)
-    return Grid({c.name: c for c in candidates}, training, starts, tasks, untrained, bases, duplicates)
+    return Grid({c.name: c for c in candidates}, training, starts, tasks, taken, untrained, bases, duplicates)
 
 
 def _imported(experiment: Experiment) -> Grid:
@@ -170,7 +176,7 @@ def _imported(experiment: Experiment) -> Grid:
         for name, kind in sorted(kinds.items(), key=lambda item: order.index(item[1]))
     ]
     candidates += _blends(experiment, candidates)
-    return Grid({c.name: c for c in candidates}, {}, {}, {}, {}, {}, [], files)
+    return Grid({c.name: c for c in candidates}, {}, {}, {}, {}, {}, {}, [], files)
 
 
 def _blends(experiment: Experiment, candidates: list[Candidate]) -> list[Candidate]:

@@ -103,6 +103,8 @@ def _rivals(rows: list[dict[str, Any]]) -> list[str]:
 def _part(card: dict[str, Any] | None) -> str:
     if card is None:
         return "(base)"
+    if card.get("kind") == "published":
+        return f"published: {_source(card['source'])}"
     part = card.get("part") or {}
     where = "; ".join(f"{column}: {', '.join(map(str, values))}" for column, values in part.get("where", {}).items())
     shard = f"shard {part['shard'] + 1} of {part['of']} (seed {part['seed']})" if "of" in part else ""

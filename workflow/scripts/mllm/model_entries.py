@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mllm import families
 from mllm.parameters import Strict
+from mllm.phrases import listed, nearest
 
 TEMPLATE = "Drug review: {review}\nQuestion: what is the {task} of this review? Options: {labels}.\nAnswer:"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -51,7 +52,7 @@ class Model(Strict):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in families.NAMES:
-            raise ValueError(f"expected one of {', '.join(families.NAMES)}")
+            raise ValueError(f"allowed: {listed(families.NAMES)}{nearest(value, families.NAMES)}")
         return value
 
     @model_validator(mode="before")
@@ -62,13 +63,14 @@ class Model(Strict):
 
 
 class HubModel(Model):
-    """A checkpoint of the Hugging Face hub, at a pinned commit."""
+    """A checkpoint of the Hugging Face hub."""
 
     source: Literal["hub"]
     id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     """Repository, as owner/name."""
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-    """Commit: 40 hexadecimal digits, since a branch can change under an experiment."""
+    revision: Annotated[str, Field(pattern=r"^[\w.][\w./-]*$")]
+    """Commit (40 hexadecimal digits), or a branch or tag, which is resolved once: its commit then stands in a .lock.yaml file
+    beside the experiment."""
     max_length: Annotated[int, Field(ge=8)] = 512
     """Longest input in tokens; longer reviews are cut."""
 
