@@ -72,6 +72,7 @@ bench: .venv/.ready ## measure (see benchmarks/README.md)
 	.venv/bin/python benchmarks/reviews.py --times 1 10
 	.venv/bin/python benchmarks/merging.py
 	.venv/bin/python benchmarks/prediction.py
+	.venv/bin/python benchmarks/training.py
 	.venv/bin/python benchmarks/scoring.py
 	.venv/bin/python benchmarks/dry_run.py
 	.venv/bin/python benchmarks/slurm_overhead.py

@@ -342,6 +342,10 @@ def test_blends_and_baselines(data, expert, base, tmp_path):
     for kind, accuracy in (("tfidf", 1.0), ("majority", 0.5)):
         out = ["--output", tmp_path / f"{kind}.parquet", "--cost", tmp_path / f"{kind}.json"]
         run_script("fit_baseline", "--kind", kind, "--data", data, "--task", "t", "--seed", 1, *out)
+        tuned = json.loads((tmp_path / f"{kind}.json").read_text()).get("cross_validation")
+        assert (tuned is None) == (kind == "majority")
+        if tuned:
+            assert len(tuned["nll"]) == 5 and tuned["nll"][str(tuned["C"])] == min(tuned["nll"].values())
         table = pl.read_parquet(tmp_path / f"{kind}.parquet")
         assert (table.select(logp).to_numpy().argmax(1) == table["label"].to_numpy()).mean() == accuracy
 

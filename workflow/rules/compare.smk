@@ -5,7 +5,8 @@
 #
 # One job scores all candidates: the resamples are drawn once, and comparisons in pairs need the same ones for all. Its
 # scripts find the candidates by the experiment's own list, not by a command line, which thousands of paths would overflow.
-EXPERIMENT_FILE = {"files": CONFIG_FILES, "override": json.dumps(OVERRIDE)}
+EXPERIMENT_FILE = {"files": CONFIG_FILES, "override": lambda wildcards: json.dumps(OVERRIDE)}
+MEANING = hashlib.sha256(EXPERIMENT.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
 LABELS = json.dumps([c.label() for c in GRID.candidates.values()])
 
 
@@ -46,7 +47,7 @@ rule leaderboard:
     params:
         **EXPERIMENT_FILE,
         code=code_digest("leaderboard"),
-        experiment=EXPERIMENT.model_dump_json(by_alias=True),
+        experiment=MEANING,
     shell:
         "python workflow/scripts/leaderboard.py --experiment {params.files:q} --override {params.override:q}"
         " --results $(dirname {output.table}) --log {log}"
@@ -70,7 +71,7 @@ rule compare:
     params:
         **EXPERIMENT_FILE,
         code=code_digest("compare"),
-        experiment=EXPERIMENT.model_dump_json(by_alias=True),
+        experiment=MEANING,
     shell:
         "python workflow/scripts/compare.py --experiment {params.files:q} --override {params.override:q}"
         " --results $(dirname {output.verdict}) --log {log}"

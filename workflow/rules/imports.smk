@@ -25,7 +25,7 @@ rule import_predictions:
             }
         ),
         files=CONFIG_FILES,
-        override=json.dumps(OVERRIDE),
+        override=lambda wildcards: json.dumps(OVERRIDE),
     shell:
         "python workflow/scripts/import_predictions.py --experiment {params.files:q} --override {params.override:q}"
         " --results $(dirname $(dirname {output.split})) --log {log}"

@@ -1,0 +1,108 @@
+"""A training killed again and again, at any moment, ends with the bytes of one that never was."""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow/scripts"))
+from conftest import SCRIPTS
+from mllm import cli
+
+KILLS = 20
+TEXTS = [f"{'good great' if i % 2 else 'bad awful'} pill number {i} {'word ' * (i % 17)}" for i in range(120)]
+SPEC = {
+    "name": "tiny", "family": "classifier", "source": "scratch", "architecture": "gpt2", "width": 32, "layers": 2, "heads": 2,
+    "vocabulary": 300, "max_length": 24, "pretrain": None,
+}  # fmt: skip
+HYPER = {
+    "epochs": 12.0, "learning_rate": 2e-3, "batch_size": 8, "weight_decay": 0.01, "warmup": 0.1, "seed": 3,
+    "early_stopping": 9,
+}  # fmt: skip
+
+
+def forked(work, log: Path) -> int:
+    """Start ``work`` in a process that has all libraries already; loading them takes longer than a whole training here."""
+    child = os.fork()
+    if child:
+        return child
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    try:
+        cli.start_logging()
+        work()
+        os._exit(0)
+    except BaseException as error:
+        print(repr(error), flush=True)
+        os._exit(1)
+
+
+def torment(folder: Path) -> None:
+    """Prepare a base, train on it undisturbed, and train on it with kills; runs in a process of its own."""
+    sys.path.insert(0, str(SCRIPTS))
+
+    import prepare_base
+    import train_expert
+    from mllm import bases, checkpoints, prediction, splits, tables, training  # noqa: F401
+
+    # Nothing is computed in this process: threads that it started would be missing in those forked from it.
+    begun = argparse.Namespace(
+        model=SPEC, checkpoint=None, data=folder, task="t", seed=3, threads=1, output=folder / "base"
+    )
+    child = forked(lambda: prepare_base.main(begun), folder / "base.log")
+    assert os.waitpid(child, 0)[1] == 0, (folder / "base.log").read_text()[-2000:]
+
+    def training_to(name: str, seconds: float) -> argparse.Namespace:
+        return argparse.Namespace(
+            base=folder / "base", data=folder, task="t", part={}, hyper=HYPER, checkpoints=folder / name / "checkpoints",
+            checkpoint_seconds=seconds, threads=1, gpus=1, output=folder / name / "expert",
+        )  # fmt: skip
+
+    begin = time.monotonic()
+    child = forked(lambda: train_expert.main(training_to("whole", 300)), folder / "whole.log")
+    assert os.waitpid(child, 0)[1] == 0, (folder / "whole.log").read_text()[-2000:]
+    usual = time.monotonic() - begin
+    moments = random.Random(5)
+    kills = 0
+    while not (folder / "killed/expert").exists():
+        child = forked(lambda: train_expert.main(training_to("killed", 0.0)), folder / "killed.log")
+        if kills < KILLS:
+            # Early ones come before the first new checkpoint, late ones while one is written, or the model itself.
+            time.sleep(moments.uniform(0.02, 0.4) * usual)
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        assert os.WIFSIGNALED(status) or status == 0, (folder / "killed.log").read_text()[-2000:]
+        kills += os.WIFSIGNALED(status)
+    print(json.dumps({"kills": kills, "seconds": usual}))
+
+
+def test_twenty_kills_at_any_moment_end_in_the_same_bytes(tmp_path):
+    import subprocess
+
+    numbers = range(len(TEXTS))
+    frame = pl.DataFrame({"review_id": numbers, "group": numbers, "review": TEXTS, "label_t": [i % 2 for i in numbers]})
+    for split, part in (("train", frame[:80]), ("valid", frame[80:])):
+        part.write_parquet(tmp_path / f"{split}.parquet")
+    cli.write_json(tmp_path / "split.json", {"tasks": {"t": {"names": ["bad", "good"], "ordered": True}}})
+    done = subprocess.run([sys.executable, __file__, tmp_path], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    facts = json.loads(done.stdout.splitlines()[-1])
+    log = (tmp_path / "killed.log").read_text()
+    assert facts["kills"] >= KILLS / 2 and log.count("going on from") >= KILLS / 4, facts
+    whole, killed = ((tmp_path / name / "expert") for name in ("whole", "killed"))
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    cards = [json.loads((folder / "model.json").read_text()) for folder in (whole, killed)]
+    assert cards[0]["validation"] == cards[1]["validation"] and len(cards[0]["validation"]) > 5
+    assert not (tmp_path / "killed/checkpoints").exists()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    torment(Path(sys.argv[1]))

@@ -1,0 +1,120 @@
+"""Text-to-text models as base and experts, one of them a published fine-tune, and a causal reference, through the whole workflow."""
+
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from conftest import Project, fresh
+from mllm import checkpoints
+
+EXPERIMENT = """
+name: families
+seed: 5
+data: {source: synthetic, rows: 400, conditions: 2}
+split: {mode: official-clean, valid: 0.2}
+tasks: [{name: sentiment, label: sentiment}]
+models:
+  - {name: t5, family: text2text, source: scratch, architecture: t5, width: 32, layers: 1, heads: 2, vocabulary: 400, max_length: 96}
+  - {name: theirs, family: text2text, source: local, path: theirs, max_length: 96}
+  - {name: small-lm, family: causal, source: scratch, architecture: llama, width: 32, layers: 1, heads: 2, vocabulary: 400,
+     max_length: 96, pretrain: {steps: 3}}
+base: t5
+experts:
+  - {name: shard, parts: 2, steps: 6, batch_size: 8, learning_rate: 5.0e-3}
+  - {name: adapted, steps: 6, batch_size: 8, learning_rate: 5.0e-3, lora: {rank: 4}, class_weights: balanced, early_stopping: 1}
+  - {name: bought, model: theirs}
+merges:
+  - {method: linear, members: [shard-*, bought]}
+  - {method: ties, members: [shard-*, adapted], density: 0.5}
+references:
+  - {name: lm-on-all, model: small-lm, train: all, steps: 6, batch_size: 8}
+  - {name: t5-zero-shot, model: t5, train: none}
+compare: {metric: macro_f1, margin: 0.01}
+keep: winners
+"""
+RUN = ("--profile", "profiles/local", "--configfile", "config/families.yaml")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Project:
+    project = fresh(tmp_path_factory.mktemp("families") / "project")
+    (project.folder / "config/families.yaml").write_text(EXPERIMENT)
+    project.snakemake("results/families/models/base", *RUN)
+    # What somebody else made of the same base: nothing in it says so.
+    theirs = project.folder / "theirs"
+    shutil.copytree(project.folder / "results/families/models/base", theirs)
+    (theirs / "model.json").unlink()
+    torch.manual_seed(1)
+    state = load_file(theirs / "model.safetensors")
+    save_file(
+        {n: v + 0.01 * torch.randn_like(v) for n, v in state.items()}, theirs / "model.safetensors", {"format": "pt"}
+    )
+    project.snakemake(*RUN)
+    return project
+
+
+def test_they_end_in_one_leaderboard(finished):
+    results = finished.folder / "results/families"
+    board = pl.read_csv(results / "leaderboard.csv", infer_schema_length=None)
+    kinds = dict(board.group_by("kind").len().rows())
+    assert kinds == {"base": 1, "expert": 4, "merge": 2, "reference": 2}
+    assert dict(board.select("candidate", "method").rows())["bought"] == "published"
+    # All of them are asked, and have scores with each prior taken away; what a published model cost nobody knows.
+    assert board["test_contextual_macro_f1"].null_count() == board["test_batch_macro_f1"].null_count() == 0
+    seconds = dict(board.select("candidate", "train_seconds").rows())
+    assert seconds["bought"] is None and seconds["shard-0"] > 0 and seconds["base"] == 0
+    unknown = [c for c, s in seconds.items() if s is None]
+    assert sorted(c.partition("-")[0] for c in unknown) == ["bought", "linear"]
+    assert (results / "verdict.md").exists()
+    assert not finished.planned(*RUN)
+
+
+def test_what_was_trained_says_how_and_is_a_plain_checkpoint(finished):
+    models = finished.folder / "results/families/models"
+    base = load_file(models / "base/model.safetensors")
+    for name in ("shard-0", "adapted", "bought"):
+        card, state = (
+            json.loads((models / name / "model.json").read_text()),
+            load_file(models / name / "model.safetensors"),
+        )
+        assert card["family"] == "text2text" and card["model"]["prompt"]["score"] == "likelihood"
+        assert card["parents"]["base"] == checkpoints.digest(models / "base")
+        assert state.keys() == base.keys() and any(not torch.equal(state[n], base[n]) for n in base)
+    card = json.loads((models / "adapted/model.json").read_text())
+    assert card["hyper_parameters"]["lora"] == {"rank": 4, "alpha": 32.0, "dropout": 0.0}
+    assert {"validation", "loss", "seconds", "peak_memory_bytes", "versions", "data", "batch_parts"} <= set(card)
+    assert len(card["data"]) == 64
+    lm = json.loads((models / "lm-on-all/model.json").read_text())
+    assert lm["family"] == "causal" and lm["validation"][-1]["accuracy"] <= 1
+
+
+def test_a_published_expert_is_what_its_files_say(finished):
+    taken = load_file(finished.folder / "results/families/models/bought/model.safetensors")
+    theirs = load_file(finished.folder / "theirs/model.safetensors")
+    assert all(torch.equal(taken[n], theirs[n]) for n in taken)
+
+
+def test_a_merge_is_asked_like_its_members_and_exported(finished):
+    results = finished.folder / "results/families"
+    exported = sorted((results / "export").glob("[a-z]*"))
+    assert [f.name.partition("-")[0] for f in exported] == ["linear", "ties"]
+    for folder in exported:
+        assert "Loaded back from this folder" in (folder / "README.md").read_text()
+        assert json.loads((folder / "model.json").read_text())["family"] == "text2text"
+    table = pl.read_parquet(next((results / "predictions").glob("linear-*.parquet")))
+    logp = table.select("logp_0", "logp_1", "logp_2").to_numpy()
+    np.testing.assert_allclose(np.exp(logp).sum(1), 1, atol=1e-5)
+
+
+def test_a_published_model_of_another_kind_is_refused(finished, tmp_path):
+    """Before anything is merged with it, in one line."""
+    project = finished.copy(tmp_path / "other")
+    config = json.loads((project.folder / "theirs/config.json").read_text())
+    (project.folder / "theirs/config.json").write_text(json.dumps({**config, "num_heads": 1, "d_kv": 32}))
+    out = project.snakemake("results/families/models/bought", "--forcerun", "take_expert", *RUN, ok=False)
+    assert "num_heads is 1, in" in out and "blend them instead" in out
