@@ -206,7 +206,7 @@ def farewell():
     lines = []
     if made_now(verdict):
         lines += ["", board.read_text(), verdict.read_text()]
-        lines.append(f"All of it: {RESULTS}/leaderboard.csv, {RESULTS}/comparisons.csv, {RESULTS}/verdict.md")
+        lines.append(f"All of it, to look at: {RESULTS}/report/index.html; as tables: {RESULTS}/*.csv")
     if made_now(models):
         lines += ["", "Complete and checked models, each ready to be published:"]
         lines += [f"  hf upload OWNER/NAME {model}" for model in sorted(models.iterdir()) if model.is_dir()]

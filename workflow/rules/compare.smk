@@ -87,8 +87,31 @@ rule grid:
         "python workflow/scripts/grid.py --experiment {params.files:q} --override {params.override:q}"
 
 
+rule write_report:
+    input:
+        scores="<results>/scores",
+        leaderboard=rules.leaderboard.output,
+        tables=rules.compare.output,
+        described=DESCRIPTION,
+        models=expand("<results>/models/{model}", model=[*GRID.training, *GRID.taken, *GRID.starts]),
+    output:
+        directory("<results>/report"),
+    log:
+        "<logs>/write_report.log",
+    localrule: True
+    params:
+        **EXPERIMENT_FILE,
+        code=code_digest("write_report"),
+        template=hashlib.sha256((SCRIPTS / "mllm/report.html").read_bytes()).hexdigest()[:16],
+        experiment=MEANING,
+    shell:
+        "python workflow/scripts/write_report.py --experiment {params.files:q} --override {params.override:q}"
+        " --results $(dirname {output}) --output {output} --log {log}"
+
+
 rule report:
     input:
+        rules.write_report.output,
         rules.leaderboard.output,
         rules.compare.output,
         DESCRIPTION,

@@ -56,14 +56,15 @@ def write(charts: dict[str, Any], folder: Path, title: str) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, chart in charts.items():
-        spec = _styled(chart).to_dict()
+        spec = styled(chart).to_dict()
         (folder / f"{name}.svg").write_text(vl_convert.vegalite_to_svg(spec))
         (folder / f"{name}.png").write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
     page = alt.vconcat(*charts.values(), title=title).resolve_scale(color="independent")
-    (folder / "index.html").write_text(_styled(page).to_html(inline=True))
+    (folder / "index.html").write_text(styled(page).to_html(inline=True))
 
 
-def _styled(chart: Any) -> Any:
+def styled(chart: Any) -> Any:
+    """A chart in the project's look."""
     return (
         chart.configure(font="Helvetica, Arial, sans-serif", background="white")
         .configure_bar(color=COLOURS[0])

@@ -1,0 +1,286 @@
+"""The report: one page from an experiment's tables, which needs no network, and its figures and main table for papers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mllm import charts, leaderboard, tables
+from mllm.cli import read_json
+from mllm.figures import styled
+from mllm.metrics import METRICS
+
+TEMPLATE = Path(__file__).with_suffix(".html")
+EXAMPLES = 5
+TEXTS = ("characters", "words", "sentences", "readability", "capitals", "exclamations", "negations", "emphasis")
+
+
+class Report:
+    """What the page holds, section by section.
+
+    Args:
+        results: the experiment's folder.
+        experiment: as it was checked: name, metric, margin.
+    """
+
+    def __init__(self, results: Path, experiment: Any) -> None:
+        self.results, self.experiment = results, experiment
+        self.metric, self.margin = experiment.compare.metric, experiment.compare.margin
+        self.board = pl.read_parquet(results / "leaderboard.parquet")
+        self.comparisons = pl.read_parquet(results / "comparisons.parquet")
+        self.conditions = pl.read_parquet(results / "conditions.parquet")
+        self.scores = {c: read_json(results / f"scores/{c}.json") for c in self.board["candidate"]}
+        self.facts = read_json(results / "data/split.json")
+        self.cards = {f.parent.name: read_json(f) for f in sorted((results / "models").glob("*/model.json"))}
+        self.charts: dict[str, Any] = {}
+        self.several = self.board["task"].n_unique() > 1
+
+    def sections(self) -> list[dict[str, Any]]:
+        """All of them, those without content left out."""
+        found = []
+        for number, ((task,), board) in enumerate(self.board.group_by("task", maintain_order=True)):
+            found += self._task(str(task), board, f"{number}")
+        found += [
+            self._section("training", "Training", "Loss of the batches (lines), and of validation after each epoch (diamonds).",
+                          [("", charts.training(self.cards))]),
+            {"id": "data", "title": "Data quality and leak", "text": leaderboard.leak_line(self.facts), "tables": self._repairs()},
+            {"id": "recipes", "title": "Recipes", "text": "What mergekit-yaml makes each merge from.", "recipes": self._recipes()},
+            {"id": "provenance", "title": "Provenance", "tables": self._provenance(), "recipes": self._experiment()},
+        ]  # fmt: skip
+        kept = ("board", "charts", "tables", "recipes", "examples")
+        return [s for s in found if any(s.get(key) for key in kept)]
+
+    def _section(self, id_: str, title: str, text: str, drawn: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = []
+        for i, (heading, chart) in enumerate((h, c) for h, c in drawn if c is not None):
+            name = f"{id_}-{i}" if len(drawn) > 1 else id_
+            self.charts[f"chart-{name}"] = chart
+            made.append({"id": f"chart-{name}", "title": heading})
+        return {"id": id_, "title": title, "text": text, "charts": made}
+
+    def _task(self, task: str, board: pl.DataFrame, number: str) -> list[dict[str, Any]]:
+        of = f" ({task})" if self.several else ""
+        mine = self.comparisons.filter(pl.col("task") == task)
+        claims, conditions = mine.filter(pl.col("claim")), self.conditions.filter(pl.col("task") == task)
+        cost = leaderboard.price(board)
+        shown = self._shown(board)
+        names = [str(n) for n in self.facts["tasks"][task]["names"]]
+        label = METRICS[self.metric].label
+        sections = [
+            {"id": f"leaderboard-{number}", "title": f"Leaderboard{of}", "text": f"Chosen and sorted by {label} on validation;"
+             " intervals are 95 %, by resampling texts.", "board": self._leaderboard(task, board, f"board-{number}")},
+            self._section(f"pareto-{number}", f"Quality against cost{of}", "Each candidate with its interval; the line joins those"
+                          " that nothing beats in both.", [("", charts.pareto(board, self.metric, cost) if cost else None)]),
+            self._section(f"differences-{number}", f"Paired differences{of}", f"Each method’s winner against the best expert, the best"
+                          f" blend and the references; dashed: the margin of {self.margin:g}.",
+                          [("", charts.forest(claims, self.margin) if claims.height else None)]),
+            self._section(f"grids-{number}", f"The grids{of}", "Validation scores of each method’s points; nothing here was seen on test.",
+                          [*charts.grids(board, self.metric).items()]),
+            self._section(f"calibration-{number}", f"Calibration{of}", "How often a prediction of some confidence is right, on test; raw,"
+                          " and once temperature and class biases are fitted on validation.", [("", charts.reliability(self.scores, shown))]),
+            self._section(f"confusion-{number}", f"Confusion{of}", "Shares of each true class, on test.",
+                          [(c, charts.confusion(self.scores[c]["confusion"]["test"], names)) for c in shown[:3]]),
+            self._section(f"conditions-{number}", f"Conditions{of}", "Winners and all that is no merge on each condition’s test reviews.",
+                          [("", charts.conditions(conditions, label) if conditions.height else None)]),
+            self._section(f"slices-{number}", f"Slices{of}", "Quarters of the test texts; nothing was chosen by them.",
+                          [("", charts.slices(self.scores, shown[:2], self.metric, list(TEXTS)))]),
+        ]  # fmt: skip
+        examples = self._examples(task, board, names)
+        return [*sections, {"id": f"examples-{number}", "title": f"Examples{of}", "examples": examples}]
+
+    def _shown(self, board: pl.DataFrame) -> list[str]:
+        """The best merge, the best expert, the best reference, the best blend; by validation, as the leaderboard is sorted."""
+        found = []
+        for kind in ("merge", "expert", "reference", "blend"):
+            found += board.filter(pl.col("kind") == kind)["candidate"].head(1).to_list()
+        return found or board["candidate"].head(1).to_list()
+
+    def _leaderboard(self, task: str, board: pl.DataFrame, id_: str) -> dict[str, Any]:
+        metric = self.metric
+        second = [] if metric == "accuracy" else [("test accuracy", "test_accuracy", True)]
+        columns = [
+            ("★", "winner", False), ("candidate", "candidate", False), ("kind", "kind", False), ("method", "method", False),
+            (f"valid {metric}", f"valid_{metric}", True), (f"test {metric}", f"test_{metric}", True), ("95 % interval", "", True),
+            *second, ("rank", "rank", True), ("rank interval", "rank_low", True), ("parameters", "n_parameters", True),
+            ("FLOPs/review", "flops_per_review", True), ("reviews/s", "reviews_per_second", True), ("Pareto", "pareto", False),
+        ]  # fmt: skip
+        rows = [
+            {"kind": row["kind"], "cells": [_cell(row, key, metric, number) for _, key, number in columns]}
+            for row in board.iter_rows(named=True)
+        ]
+        kinds = [k for k in charts.KINDS if k in set(board["kind"])]
+        heads = [{"title": title, "number": number} for title, _, number in columns]
+        return {"id": id_, "task": task, "kinds": kinds, "columns": heads, "rows": rows}
+
+    def _examples(self, task: str, board: pl.DataFrame, names: list[str]) -> list[dict[str, Any]]:
+        """Test reviews on which the best merge and all of its members disagree about what is right."""
+        best = board.filter(pl.col("kind") == "merge").head(1).to_dicts()
+        reviews = self.results / "data/test.parquet"
+        if not best or "review" not in pl.read_parquet_schema(reviews):
+            return []
+        members = best[0]["members"].split()
+        rows = tables.labelled(self.results / "data", ("test",), task).unique(
+            "group", keep="first", maintain_order=True
+        )
+        said = {c: self._answers(c, rows) for c in (best[0]["candidate"], *members)}
+        mine, theirs = said[best[0]["candidate"]], [said[m] for m in members]
+        truth = rows["label"].to_list()
+        parts = {
+            "The merge is right, every member is wrong": lambda i: mine[i] == truth[i] and all(t[i] != truth[i] for t in theirs),
+            "The merge is wrong, every member is right": lambda i: mine[i] != truth[i] and all(t[i] == truth[i] for t in theirs),
+        }  # fmt: skip
+        found = []
+        for title, wanted in parts.items():
+            chosen = [i for i in range(rows.height) if wanted(i)]
+            shown = [
+                {"review": _short(rows["review"][i]), "truth": names[truth[i]],
+                 "said": f"the merge: {names[mine[i]]}; members: " + ", ".join(names[t[i]] for t in theirs)}
+                for i in chosen[:EXAMPLES]
+            ]  # fmt: skip
+            found.append({"title": f"{title}: {len(chosen):,} of {rows.height:,} texts", "rows": shown})
+        return found
+
+    def _answers(self, candidate: str, rows: pl.DataFrame) -> list[int]:
+        table = pl.read_parquet(self.results / f"predictions/{candidate}.parquet").filter(pl.col("split") == "test")
+        joined = rows.select("review_id").join(table, on="review_id", how="left", maintain_order="left")
+        answers: list[int] = joined.select(tables.logp_columns(joined)).to_numpy().argmax(1).tolist()
+        return answers
+
+    def _repairs(self) -> list[dict[str, Any]]:
+        file = self.results / "data/repairs.csv"
+        if not file.exists():
+            return []
+        return [_table("What was found in the raw files", pl.read_csv(file).filter(pl.col("rows") > 0))]
+
+    def _recipes(self) -> list[dict[str, str]]:
+        files = sorted((self.results / "merges").glob("*/mergekit.yaml"))
+        return [{"title": f.parent.name, "text": f.read_text()} for f in files]
+
+    def _experiment(self) -> list[dict[str, str]]:
+        return [{"title": "experiment.yaml", "text": (self.results / "experiment.yaml").read_text()}]
+
+    def _provenance(self) -> list[dict[str, Any]]:
+        from mllm.checkpoints import versions
+
+        costs = [read_json(f) for f in sorted((self.results / "predictions").glob("*.cost.json"))]
+        trained = [c for c in self.cards.values() if c.get("kind") == "fine_tuned"]
+        on = sorted({str(c["device"]) for c in [*costs, *trained] if c.get("device")})
+        gpu = [d for d in on if d != "cpu"]
+        rows = []
+        for stage, jobs, key in (("trainings", trained, "seconds"), ("predictions", costs, "predict_seconds")):
+            seconds = [(float(job.get(key) or 0), job.get("device") in gpu) for job in jobs]
+            hours, gpu_hours = (sum(s for s, on_gpu in seconds if on_gpu or every) / 3600 for every in (True, False))
+            rows.append({"stage": stage, "jobs": len(jobs), "hours": round(hours, 3), "GPU-hours": round(gpu_hours, 3)})
+        time = pl.DataFrame(rows)
+        facts = {"git commit": _commit(), "devices": ", ".join(on) or "unknown", **versions()}
+        return [
+            _table("Time", time),
+            _table(
+                "Software and hardware", pl.DataFrame({"what": list(facts), "value": [str(v) for v in facts.values()]})
+            ),
+        ]
+
+
+def write(report: Report, folder: Path) -> None:
+    """``index.html``, ``figures/<chart>.{svg,png}``, ``leaderboard.{md,tex}``."""
+    import jinja2
+    import vl_convert
+    from markdown_it import MarkdownIt
+    from markupsafe import Markup
+
+    sections = report.sections()
+    specs = {name: styled(chart).to_dict() for name, chart in report.charts.items()}
+    (folder / "figures").mkdir(parents=True)
+    for name, spec in specs.items():
+        drawn = _sized(spec)
+        file = folder / "figures" / name.removeprefix("chart-")
+        file.with_suffix(".svg").write_text(vl_convert.vegalite_to_svg(drawn))
+        file.with_suffix(".png").write_bytes(vl_convert.vegalite_to_png(drawn, scale=2))
+    library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.ChainableUndefined)
+    names = [c for c in report.board["candidate"] if report.scores[c]["kind"] != "merge"]
+    page = environment.from_string(TEMPLATE.read_text()).render(
+        name=report.experiment.name, sections=sections, kinds=charts.KINDS,
+        question=f"{report.board.height} candidates, {len(names)} of them no merges. Does a merge of small models do what others do,"
+        " and at what cost?",
+        verdict=Markup(MarkdownIt().render((report.results / "verdict.md").read_text())),  # written here, from names and numbers
+        library=Markup(library.replace("</script", "<\\/script")),
+        specs=Markup(json.dumps(specs).replace("<", "\\u003c")),
+    )  # fmt: skip
+    (folder / "index.html").write_text(page)
+    main = _main_table(report)
+    (folder / "leaderboard.md").write_text(_markdown(main))
+    (folder / "leaderboard.tex").write_text(_latex(main))
+
+
+def _main_table(report: Report) -> pl.DataFrame:
+    m = report.metric
+    return report.board.select(
+        "candidate", "kind",
+        *(pl.col(f"{s}_{m}").round(3).alias(f"{s} {m}") for s in ("valid", "test")),
+        pl.format("{} to {}", pl.col(f"test_{m}_low").round(3), pl.col(f"test_{m}_high").round(3)).alias("95 % interval"),
+        pl.col("n_parameters").alias("parameters"),
+    )  # fmt: skip
+
+
+def _markdown(table: pl.DataFrame) -> str:
+    lines = [table.columns, ["---"] * table.width, *table.rows()]
+    return "\n".join("| " + " | ".join("" if c is None else str(c) for c in line) + " |" for line in lines) + "\n"
+
+
+def _latex(table: pl.DataFrame) -> str:
+    def clean(cell: Any) -> str:
+        return "" if cell is None else "".join("\\" + c if c in "_%&#$" else c for c in str(cell))
+
+    rows = [" & ".join(map(clean, row)) + r" \\" for row in [table.columns, *table.rows()]]
+    rows.insert(1, r"\midrule")
+    begin = rf"\begin{{tabular}}{{ll{'r' * (table.width - 2)}}}"
+    return "\n".join([begin, r"\toprule", *rows, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _cell(row: dict[str, Any], key: str, metric: str, number: bool) -> dict[str, Any]:
+    if key == "":
+        low, high = row[f"test_{metric}_low"], row[f"test_{metric}_high"]
+        return {"shown": f"{low:.3f} – {high:.3f}", "value": low, "number": True}
+    value = row[key]
+    if isinstance(value, bool) or value is None:
+        shown = {"winner": "★", "pareto": "yes"}.get(key, "") if value else ""
+        return {"shown": shown, "value": int(bool(value)) if value is not None else "", "number": number}
+    if key == "rank_low":
+        return {"shown": f"{value} – {row['rank_high']}", "value": value, "number": True}
+    if key in ("n_parameters", "flops_per_review"):
+        return {"shown": leaderboard.count(value), "value": value, "number": True}
+    if key == "reviews_per_second":
+        return {"shown": f"{value:,.0f}", "value": value, "number": True}
+    return {
+        "shown": f"{value:.3f}" if isinstance(value, float) else value,
+        "value": value,
+        "number": number,
+        "kind": key == "kind",
+    }
+
+
+def _table(title: str, table: pl.DataFrame) -> dict[str, Any]:
+    rows = [["" if c is None else f"{c:.4g}" if isinstance(c, float) else c for c in row] for row in table.rows()]
+    return {"title": title, "columns": table.columns, "rows": rows}
+
+
+def _sized(spec: dict[str, Any]) -> dict[str, Any]:
+    """A width for files, where there is no page to fill."""
+    text = json.dumps(spec).replace('"width": "container"', '"width": 640')
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def _short(text: str, most: int = 400) -> str:
+    return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " …"
+
+
+def _commit() -> str:
+    import subprocess
+
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=TEMPLATE.parent, capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"
