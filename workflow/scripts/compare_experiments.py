@@ -1,0 +1,79 @@
+"""Put several experiments' leaderboards into one table: only what was scored on the same test reviews stands together."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mllm import cli
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SAME = ("split", "seed", "compare", "tasks")  # of the experiment files: where they differ, it is said
+
+
+def main(arguments: argparse.Namespace) -> None:
+    import polars as pl
+    import yaml
+
+    boards, tests, files = [], {}, {}
+    for folder in arguments.results:
+        if not (folder / "leaderboard.parquet").exists():
+            raise cli.Failure(
+                f"{folder}: no leaderboard.parquet; expected a finished experiment's folder, as results/demo"
+            )
+        facts = cli.read_json(folder / "data/split.json")
+        files[folder.name] = yaml.safe_load((folder / "experiment.yaml").read_text())
+        tests[folder.name] = facts["sha256"]["test"]
+        boards.append(
+            pl.read_parquet(folder / "leaderboard.parquet").select(pl.lit(folder.name).alias("experiment"), pl.all())
+        )
+    table = pl.concat(boards, how="diagonal_relaxed")
+    metric = arguments.metric or files[arguments.results[0].name]["compare"]["metric"]
+    if f"test_{metric}" not in table.columns:
+        raise cli.Failure(f"--metric: found {metric!r}; expected a metric of the leaderboards, as accuracy")
+    for digest in dict.fromkeys(tests.values()):
+        names = [name for name, found in tests.items() if found == digest]
+        for (task,), part in table.filter(pl.col("experiment").is_in(names)).group_by("task", maintain_order=True):
+            sys.stdout.write(f"{', '.join(names)}: task {task}, test reviews {digest[:12]}\n\n{_drawn(part, metric)}\n")
+        for line in differences({name: files[name] for name in names}):
+            sys.stdout.write(f"  differs: {line}\n")
+    if len(set(tests.values())) > 1:
+        sys.stdout.write("\nTables apart have other test reviews: their scores cannot be compared.\n")
+    if arguments.output:
+        with cli.whole(arguments.output) as partial:
+            table.with_columns(test_digest=pl.col("experiment").replace_strict(tests)).write_csv(partial)
+
+
+def differences(files: dict[str, dict[str, Any]]) -> list[str]:
+    """What experiments that stand in one table do not have in common, in words."""
+    found = []
+    for key in SAME:
+        values = {name: file.get(key) for name, file in files.items()}
+        if len({repr(v) for v in values.values()}) > 1:
+            found.append(f"{key}: " + "; ".join(f"{name} {value}" for name, value in values.items()))
+    return found
+
+
+def _drawn(part: "pl.DataFrame", metric: str) -> str:
+    import polars as pl
+
+    shown = part.sort(f"valid_{metric}", descending=metric not in ("mae", "nll", "brier", "ece"), nulls_last=True).select(
+        "experiment", "candidate", "kind",
+        *(pl.col(f"{split}_{metric}").round(3).alias(f"{split} {metric}") for split in ("valid", "test")),
+        pl.format("{} – {}", pl.col(f"test_{metric}_low").round(3), pl.col(f"test_{metric}_high").round(3)).alias("95 % interval"),
+    )  # fmt: skip
+    with pl.Config(
+        tbl_rows=-1, tbl_cols=-1, fmt_str_lengths=60, tbl_width_chars=200, tbl_hide_dataframe_shape=True,
+        tbl_hide_column_data_types=True, tbl_formatting="NOTHING",
+    ):  # fmt: skip
+        return str(shown)
+
+
+if __name__ == "__main__":
+    parser = cli.parser(__doc__)
+    parser.add_argument("results", type=Path, nargs="+", help="folders of finished experiments, as results/demo")
+    parser.add_argument("--metric", help="which of the leaderboards' metrics (default: the first experiment's)")
+    parser.add_argument("--output", type=Path, help="all columns of all, as CSV")
+    cli.run(main, parser.parse_args())
