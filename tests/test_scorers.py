@@ -384,6 +384,10 @@ def test_candidates_that_read_alike_share_their_tokens(tmp_path):
         found = tokens.shared(scorer, texts, tmp_path)
         assert len(list(tmp_path.iterdir())) == number
         assert [found[i] for i in range(len(found))] == scorer.encode(texts)[0]
+    used = copy.deepcopy(TOKENIZER)  # as a training saves it
+    used.backend_tokenizer.enable_truncation(50)
+    used.backend_tokenizer.enable_padding(length=9)
+    assert ClassifierScorer(others[3][0].model, used).reads_as() == others[3][0].reads_as()
     slow = copy.deepcopy(TOKENIZER)
     slow.__class__ = type("Slow", (type(slow),), {"is_fast": False})
     assert ClassifierScorer(others[3][0].model, slow).reads_as() is None

@@ -5,8 +5,8 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-KINDS = {"merge": "#c8553d", "expert": "#2a6f97", "base": "#6b7280", "blend": "#6d597a", "reference": "#3f7d58"}
-VERDICTS = {"better": "#3f7d58", "no worse": "#81b29a", "undecided": "#6b7280", "worse": "#c8553d"}
+KINDS = {"merge": "#b0432c", "expert": "#2a6f97", "base": "#6b7280", "blend": "#6d597a", "reference": "#3f7d58"}
+VERDICTS = {"better": "#3f7d58", "no worse": "#81b29a", "undecided": "#6b7280", "worse": "#b0432c"}
 WIDE: Any = "container"
 MANY = 40  # rows or columns of one chart at most
 
@@ -37,8 +37,8 @@ def forest(claims: pl.DataFrame, margin: float) -> Any:
     """Differences of each method's winner to its rivals, with intervals, beside 0 and the margin."""
     shown = claims.with_columns(pair=pl.col("candidate") + " − " + pl.col("against")).head(MANY)
     table = shown.select("pair", "candidate", "against", "difference", "low", "high", "verdict", "p_holm")
-    base = alt.Chart(_data(table), width=WIDE, height={"step": 20}).encode(
-        y=alt.Y("pair:N", sort=None, title=None, axis=alt.Axis(labelLimit=260)),
+    base = alt.Chart(_data(table), width=WIDE, height=20 * table.height).encode(
+        y=alt.Y("pair:N", sort=None, title=None, axis=alt.Axis(labelLimit=170)),
         color=alt.Color("verdict:N", scale=alt.Scale(domain=list(VERDICTS), range=list(VERDICTS.values())), title=None),
         tooltip=["candidate:N", "against:N", _number("difference"), _number("low"), _number("high"), "verdict:N", _number("p_holm")],
     )  # fmt: skip
@@ -66,7 +66,7 @@ def grids(board: pl.DataFrame, metric: str) -> dict[str, Any]:
         tooltip = ["candidate:N", *(f"{n}:N" for n in varied[:2]), _number("value"), _number("low"), _number("high")]
         if rest:
             best = table.sort("value", descending=True).unique(varied[:2], keep="first", maintain_order=True)
-            base = alt.Chart(_data(best), width=WIDE, height={"step": 34}).encode(
+            base = alt.Chart(_data(best), width=WIDE, height=34 * best[rest[0]].n_unique()).encode(
                 x=alt.X(f"{first}:O", axis=alt.Axis(labelAngle=0)), y=alt.Y(f"{rest[0]}:O"), tooltip=tooltip
             )
             colour = alt.Color("value:Q", scale=alt.Scale(scheme="blues"), title=f"best valid {metric}")
@@ -111,7 +111,7 @@ def confusion(matrix: list[list[float]], labels: list[str]) -> Any:
         for i, row in enumerate(matrix)
         for j, value in enumerate(row)
     ]
-    base = alt.Chart(_data(pl.DataFrame(rows)), width=WIDE, height={"step": 30}).encode(
+    base = alt.Chart(_data(pl.DataFrame(rows)), width=WIDE, height=30 * len(labels)).encode(
         x=alt.X("predicted:O", sort=None, axis=alt.Axis(labelAngle=0)), y=alt.Y("true:O", sort=None),
         tooltip=["true:N", "predicted:N", alt.Tooltip("share:Q", format=".1%"), "texts:Q"],
     )  # fmt: skip
@@ -131,10 +131,10 @@ def conditions(table: pl.DataFrame, metric: str) -> Any:
     table = table.filter(pl.col("condition").is_in(most.implode())).select(
         "candidate", "trained_on", "condition", "reviews", "value"
     )
-    colour = alt.Color("value:Q", scale=alt.Scale(scheme="blues"), title=metric)
-    base = alt.Chart(_data(table), width=WIDE, height={"step": 22}).encode(
+    colour = alt.Color("value:Q", scale=alt.Scale(scheme="blues", zero=False), title=metric)
+    base = alt.Chart(_data(table), width=WIDE, height=22 * table["candidate"].n_unique()).encode(
         x=alt.X("condition:N", sort=None, title=None, axis=alt.Axis(labelAngle=-40, labelLimit=120)),
-        y=alt.Y("candidate:N", sort=None, title=None, axis=alt.Axis(labelLimit=200)),
+        y=alt.Y("candidate:N", sort=None, title=None, axis=alt.Axis(labelLimit=170)),
         tooltip=["candidate:N", "trained_on:N", "condition:N", "reviews:Q", _number("value")],
     )  # fmt: skip
     return base.mark_rect().encode(color=colour)
@@ -150,8 +150,8 @@ def slices(scores: dict[str, Any], names: list[str], metric: str, columns: list[
     ]  # fmt: skip
     if not rows:
         return None
-    base = alt.Chart(_data(pl.DataFrame(rows)), width=WIDE, height={"step": 22}).encode(
-        y=alt.Y("slice:N", sort=None, title=None, axis=alt.Axis(labelLimit=220)),
+    base = alt.Chart(_data(pl.DataFrame(rows)), width=WIDE, height=10 * len(rows)).encode(
+        y=alt.Y("slice:N", sort=None, title=None, axis=alt.Axis(labelLimit=170)),
         yOffset=alt.YOffset("candidate:N", sort=None), color=alt.Color("candidate:N", title=None, legend=_legend()),
         tooltip=["candidate:N", "slice:N", _number("value"), _number("low"), _number("high")],
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """Texts as tokens, made once for all candidates that read them alike."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from mllm.cli import log, progress, whole
 from mllm.code import code_digest
 from mllm.metrics import Array
 
-AT_ONCE = 1000  # texts: tokenizers keep far more of each than its tokens until they are done
+AT_ONCE = 200  # texts: tokenizers keep far more of each than its tokens until they are done
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def encode(scorer: Any, texts: Sequence[str]) -> Tokens:
     rows: list[Array] = []
     lengths: list[int] = []
     cut = 0
-    for first in progress(range(0, len(texts), AT_ONCE), "tokens", unit="k"):
+    for first in progress(range(0, len(texts), AT_ONCE), "tokens", unit="batch"):
         ids, too_long = scorer.encode(texts[first : first + AT_ONCE])
         rows.append(np.fromiter((i for row in ids for i in row), np.int32))
         lengths += map(len, ids)
@@ -83,4 +84,7 @@ def reading(tokenizer: Any, *more: Any) -> str | None:
     """What tokens depend on: all of a tokenizer, what else is given; None for tokenizers in Python, which hide theirs."""
     if not tokenizer.is_fast:
         return None
-    return repr((tokenizer.backend_tokenizer.to_str(), tokenizer.model_max_length, tokenizer.eos_token_id, *more))
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    for left_behind in ("padding", "truncation"):  # by whatever used it last; each use says its own
+        parts.pop(left_behind, None)
+    return repr((parts, tokenizer.model_max_length, tokenizer.eos_token_id, *more))
