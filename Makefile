@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: .venv/.ready ## install everything into .venv (done by the others when needed)
@@ -66,6 +66,10 @@ results/downloads/minilm: .venv/.ready
 minilm: .venv/.ready | results/downloads/minilm ## a real pretrained model on real reviews, half an hour on 2 cores: make minilm DATA=folder
 	$(SNAKEMAKE) --profile profiles/local --configfile config/minilm.yaml \
 	  --config data='{train: $(DATA)/drugsComTrain_raw.tsv, test: $(DATA)/drugsComTest_raw.tsv}'
+
+.PHONY: screenshots
+screenshots: .venv/.ready ## pictures of the demonstration's report at 390 and 1280 pixels (needs chromium and chromedriver)
+	.venv/bin/python tests/test_report.py results/demo/report/index.html results/demo/screenshots
 
 .PHONY: bench
 bench: .venv/.ready ## measure (see benchmarks/README.md)

@@ -1,9 +1,12 @@
 """The demonstration's report in a real browser: drawn, sorted, filtered, without network, readable on a phone, accessible."""
 
+import base64
 import contextlib
 import json
 import shutil
+import sys
 from importlib.resources import files
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -45,14 +48,19 @@ def page(demo):
     return demo.folder / "results/demo/report/index.html"
 
 
+def load(driver, page: Path) -> None:
+    """Open a page, and wait for its charts."""
+    driver.get(page.absolute().as_uri())
+    driver.set_script_timeout(60)
+    driver.execute_async_script(
+        "const done = arguments[0]; window.charts.then(c => done(c.length), e => done(String(e)))"
+    )
+
+
 @pytest.fixture(scope="module", params=WIDTHS.values(), ids=WIDTHS)
 def opened(page, request):
     with browser(request.param) as driver:
-        driver.get(page.as_uri())
-        driver.set_script_timeout(60)
-        driver.execute_async_script(
-            "const done = arguments[0]; window.charts.then(c => done(c.length), e => done(String(e)))"
-        )
+        load(driver, page)
         yield driver, request.param
 
 
@@ -165,3 +173,20 @@ def test_figures_and_tables_for_papers(demo):
     assert len((report / "leaderboard.md").read_text().splitlines()) == board.height + 2
     tex = (report / "leaderboard.tex").read_text()
     assert tex.count("\\\\") == board.height + 1 and r"\_" in tex
+
+
+def screenshots(page: Path, folder: Path) -> None:
+    """The whole page at each width, as PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, width in WIDTHS.items():
+        with browser(width) as driver:
+            load(driver, page)
+            height = driver.execute_script("return document.documentElement.scrollHeight")
+            clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+            taken = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+            (folder / f"{name}.png").write_bytes(base64.b64decode(taken["data"]))
+            print(folder / f"{name}.png")
+
+
+if __name__ == "__main__":
+    screenshots(Path(sys.argv[1]), Path(sys.argv[2]))
