@@ -17,7 +17,10 @@ WORTH_KEEPING = 32  # tokens at the beginning of all prompts; for fewer, copying
 
 
 class CausalScorer(LanguageModelScorer):
-    """Decoder-only models: the prompt once for each review, then all labels' tokens from its keys and values."""
+    """Decoder-only models: a prompt and, behind it, all labels' tokens in one pass, in which a label sees the prompt and itself.
+
+    Prompts are padded on the left, so that all labels stand at the end: only they and the prompts' last tokens need logits.
+    """
 
     def __init__(
         self, model: Any, tokenizer: Any, prompt: prompts.Prompt, labels: list[list[int]], first: bool = False
@@ -25,9 +28,10 @@ class CausalScorer(LanguageModelScorer):
         super().__init__(model, tokenizer, prompt, labels, first)
         self._prefix: list[int] = []
         self._prefix_cache: Any = None
+        # The tree's first node is a prompt's last token: its next token is the first question.
         self._tokens = torch.tensor(self.tree.tokens, dtype=torch.long)
-        self._depths = torch.tensor(self.tree.depths)
-        self._sees = torch.tensor(self.tree.sees)
+        self._depths = torch.tensor(self.tree.depths)[1:]
+        self._sees = torch.tensor(self.tree.sees)[1:, 1:]
 
     @property
     def longest(self) -> int:
@@ -47,37 +51,43 @@ class CausalScorer(LanguageModelScorer):
         self._prefix, self._prefix_cache = (shared if len(shared) >= WORTH_KEEPING else []), None
         super().prepare(tokens)
 
-    def _prompt_cache(self, batch: list[list[int]]) -> tuple[Any, torch.Tensor]:
-        """Keys and values of all but the prompts' last tokens, and (reviews, longest) which of them are no padding.
+    def _known(self, batch: list[list[int]]) -> tuple[int, Any]:
+        """Number of tokens that are computed already, and their keys and values, once for each of the batch.
 
-        Instructions and examples that all prompts begin with are computed once for all reviews. What stands after a
-        prompt's end is seen by none of its own tokens: padding on the right needs no mask.
+        Instructions and examples that all prompts begin with are computed once for all reviews.
         """
-        pad, device, decoder, known = self.tokenizer.pad_token_id or 0, self.model.device, self.model.get_decoder(), 0
-        cache, size = None, len(self._prefix)
-        if size and all(row[:size] == self._prefix and len(row) > size + 1 for row in batch):
-            if self._prefix_cache is None:
-                ids = torch.tensor([self._prefix], device=device)
-                self._prefix_cache = decoder(input_ids=ids, use_cache=True).past_key_values
-            cache, known = copy.deepcopy(self._prefix_cache), size
-            cache.batch_repeat_interleave(len(batch))
-        ids, mask = padded([row[known:-1] or row for row in batch], pad, device)
-        cache = decoder(input_ids=ids, past_key_values=cache, use_cache=True).past_key_values
-        return cache, torch.cat([mask.new_ones(len(batch), known), mask], dim=1)
+        size = len(self._prefix)
+        if not size or any(row[:size] != self._prefix or len(row) <= size for row in batch):
+            return 0, None
+        if self._prefix_cache is None:
+            ids = torch.tensor([self._prefix], device=self.model.device)
+            self._prefix_cache = self.model.get_decoder()(input_ids=ids, use_cache=True).past_key_values
+        cache = copy.deepcopy(self._prefix_cache)
+        cache.batch_repeat_interleave(len(batch))
+        return size, cache
 
     def score(self, batch: list[list[int]]) -> torch.Tensor:
-        device, size, nodes = self.model.device, len(batch), len(self._depths)
-        # Each prompt's last token is the tree's first node: its next token is the first question.
-        cache, mask = self._prompt_cache(batch)
-        lengths = torch.tensor([len(row) - 1 for row in batch])
-        last = torch.tensor([[row[-1]] for row in batch])
-        tree = torch.cat([last, self._tokens.expand(size, -1)], dim=1).to(device)
-        mask &= (lengths > 0)[:, None].to(device)
-        sees = torch.cat([mask[:, None].expand(-1, nodes, -1), self._sees.to(device).expand(size, -1, -1)], dim=2)
-        bias = torch.where(sees, 0.0, torch.finfo(self.model.dtype).min).to(self.model.dtype)
+        known, cache = self._known(batch)
+        ids, mask = padded(
+            [row[: known - 1 if known else None : -1] for row in batch], self.tokenizer.pad_token_id or 0, "cpu"
+        )
+        ids, mask = ids.flip(1), mask.flip(1)
+        size, length, labels = len(batch), ids.shape[1], len(self._tokens)
+        lengths = known + mask.sum(1, keepdim=True)
+        positions = torch.cat([known + (mask.cumsum(1) - 1).clamp(min=0), lengths - 1 + self._depths], dim=1)
+        # Rows see columns: what is known, the prompt up to themselves, and of the labels their own.
+        sees = torch.ones(length + labels, known + length + labels, dtype=torch.bool).tril(known)
+        sees[length:, known + length :] = self._sees
+        there = torch.cat([mask.new_ones(size, known), mask, mask.new_ones(size, labels)], dim=1)
+        alone = torch.eye(*sees.shape, dtype=torch.bool).roll(
+            known, 1
+        )  # padding sees itself, or attention divides by 0
+        bias = torch.where(sees & there[:, None] | alone, 0.0, torch.finfo(self.model.dtype).min)
+        device = self.model.device
         output = self.model(
-            input_ids=tree, position_ids=(lengths[:, None] + self._depths).to(device), past_key_values=cache,
-            attention_mask=bias[:, None], use_cache=True,
+            input_ids=torch.cat([ids, self._tokens.expand(size, -1)], dim=1).to(device),
+            position_ids=positions.to(device), attention_mask=bias[:, None].to(device, self.model.dtype),
+            past_key_values=cache, use_cache=cache is not None, logits_to_keep=labels + 1,
         )  # fmt: skip
         return self._likelihoods(output.logits)
 
