@@ -15,7 +15,7 @@ from mllm import checkpoints, config, experiment_files, grid, metrics
 
 DEMO = "config/demo.yaml"
 WITH_DEMO = ("--configfile", DEMO)
-JUDGED = {"score": 1, "leaderboard": 1, "compare": 1}  # of one's own jobs, once any prediction is another
+JUDGED = {"score": 1, "leaderboard": 1, "compare": 1, "write_report": 1}  # of one's own jobs, once any prediction is another
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_a_run_ends_with_the_leaderboard(demo):
     end = demo.output[-6000:]
     assert "demo: 20 candidates, task sentiment, sorted by macro_f1 on validation" in end
     assert (demo.folder / "results/demo/verdict.md").read_text() in end
-    assert "All of it: results/demo/leaderboard.csv" in end
+    assert "All of it, to look at: results/demo/report/index.html" in end
 
 
 # ── What goes stale ──
