@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -11,8 +14,8 @@ import torch
 import yaml
 from safetensors.torch import save
 
-from conftest import run_script
-from mllm import checkpoints, config, experiment_files, hub, locks
+from conftest import ROOT, SCRIPTS, run_script
+from mllm import checkpoints, config, experiment_files, hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = save({"w": torch.ones(500_000)})
@@ -209,28 +212,40 @@ def test_a_tampered_file_is_refused(server, tmp_path, name):
     assert (out / name).read_bytes() == content
 
 
-def test_a_branch_is_resolved_once(server, tmp_path, monkeypatch):
-    from conftest import ROOT
+PIN = """
+import sys
+from mllm import config, locks
+print(locks.pin(config.load(sys.argv[1]), sys.argv[1], locks.ask_hub).model("m").revision)
+"""
 
+
+def pinned(file):
+    """What a run does first, in a process of its own: the client reads its environment once."""
+    done = subprocess.run(
+        [sys.executable, "-c", PIN, file],
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip() or done.stderr
+
+
+def test_a_branch_is_resolved_once(server, tmp_path):
     raw = experiment_files.read_yaml(ROOT / "config/demo.yaml")
     model = {"name": "m", "source": "hub", "id": "o/good", "revision": "main"}
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(raw | {"models": [*raw["models"], model]}))
     server.branches["main"] = COMMIT
-    before = config.load(file)
-    assert before.model("m").revision == "main" and not server.asked
-    assert locks.pin(before, file, locks.ask_hub).model("m").revision == COMMIT
+    assert config.load(file).model("m").revision == "main" and not server.asked
+    assert pinned(file) == COMMIT
     lock = tmp_path / "mine.lock.yaml"
     assert yaml.safe_load(lock.read_text()) == {"o/good@main": COMMIT}
     server.asked.clear()
     assert config.load(file).model("m").revision == COMMIT  # from now on
-    assert locks.pin(config.load(file), file, locks.ask_hub) == config.load(file) and not server.asked
+    assert pinned(file) == COMMIT and not server.asked
     lock.unlink()
     server.branches.clear()
-    with pytest.raises(
-        experiment_files.ExperimentError, match=r"models\[1\].revision: 'main' of o/good at main: no such revision"
-    ):
-        locks.pin(config.load(file), file, locks.ask_hub)
+    assert "models[1].revision: 'main' of o/good at main: no such revision" in pinned(file)
     assert not lock.exists()
     lock.write_text("nonsense")
     with pytest.raises(experiment_files.ExperimentError, match="delete it to resolve them again"):

@@ -115,6 +115,11 @@ def test_a_published_model_of_another_kind_is_refused(finished, tmp_path):
     """Before anything is merged with it, in one line."""
     project = finished.copy(tmp_path / "other")
     config = json.loads((project.folder / "theirs/config.json").read_text())
-    (project.folder / "theirs/config.json").write_text(json.dumps({**config, "num_heads": 1, "d_kv": 32}))
-    out = project.snakemake("results/families/models/bought", "--forcerun", "take_expert", *RUN, ok=False)
-    assert "num_heads is 1, in" in out and "blend them instead" in out
+    for change, said in (
+        ({"num_heads": 1, "d_kv": 32}, "theirs: cannot be loaded as a text-to-text model"),
+        ({"layer_norm_epsilon": 0.5}, "layer_norm_epsilon is 0.5, in"),
+    ):
+        (project.folder / "theirs/config.json").write_text(json.dumps({**config, **change}))
+        out = project.snakemake("results/families/models/bought", "--forcerun", "take_expert", *RUN, ok=False)
+        log = (project.folder / "results/families/logs/take_expert/bought.log").read_text()
+        assert said in log.splitlines()[-1] and said in out, out[-3000:]

@@ -15,7 +15,12 @@ from mllm import checkpoints, config, experiment_files, grid, metrics
 
 DEMO = "config/demo.yaml"
 WITH_DEMO = ("--configfile", DEMO)
-JUDGED = {"score": 1, "leaderboard": 1, "compare": 1, "write_report": 1}  # of one's own jobs, once any prediction is another
+JUDGED = {
+    "score": 1,
+    "leaderboard": 1,
+    "compare": 1,
+    "write_report": 1,
+}  # of one's own jobs, once any prediction is another
 
 
 @pytest.fixture(scope="module")

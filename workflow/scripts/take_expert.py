@@ -19,7 +19,12 @@ def main(arguments: argparse.Namespace) -> None:
     if asked["family"] == families.HEADED:
         checkpoints.check_labels(arguments.checkpoint, names)
     parents.check_tokenizer(arguments.checkpoint, base)
-    model, _ = checkpoints.load_model(arguments.checkpoint, asked["family"])
+    try:
+        model, _ = checkpoints.load_model(arguments.checkpoint, asked["family"])
+    except (RuntimeError, ValueError) as error:
+        raise cli.Failure(
+            f"{arguments.checkpoint}: cannot be loaded as {families.load(asked['family']).WHAT}: {str(error).splitlines()[0]}"
+        ) from None
     checkpoints.check_loaded(model, arguments.checkpoint, [])
     _, tokenizer = checkpoints.load_model(base, asked["family"])
     model.config.pad_token_id = tokenizer.pad_token_id

@@ -33,10 +33,17 @@ class QuietProgress(TrainerCallback):
 
 
 class TimedCheckpoints(TrainerCallback):
-    """Save every so many seconds, and when the job is told to end; mark a checkpoint whole when all of it is on disk."""
+    """Save every so many seconds, and when the job is told to end; mark a checkpoint whole when all of it is on disk.
 
-    def __init__(self, seconds: float):
-        self.seconds = seconds
+    At the end of an epoch that is after its evaluation, which draws random numbers: going on, it would not be made again.
+
+    Args:
+        seconds: between checkpoints.
+        per_epoch: steps of an epoch.
+    """
+
+    def __init__(self, seconds: float, per_epoch: int):
+        self.seconds, self.per_epoch = seconds, per_epoch
         self.saved = time.monotonic()
         self.told = False
 
@@ -47,25 +54,33 @@ class TimedCheckpoints(TrainerCallback):
         signal.signal(signal.SIGTERM, tell)  # Slurm's, before it takes a preempted job's node
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        told, due = ranks.together((self.told, time.monotonic() - self.saved >= self.seconds))
-        control.should_save = control.should_save or ((told or due) and state.global_step < state.max_steps)
-        if told:
-            self.told = control.should_training_stop = True
+        if state.global_step % self.per_epoch:
+            self._save_if_due(state, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % self.per_epoch == 0:
+            self._save_if_due(state, control)
+
+    def _save_if_due(self, state: Any, control: Any) -> None:
+        self.told, due = ranks.together((self.told, time.monotonic() - self.saved >= self.seconds))
+        control.should_save = control.should_save or ((self.told or due) and state.global_step < state.max_steps)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.saved = time.monotonic()
         ranks.together(None)  # each process writes its own random state
         if ranks.first():
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+        if self.told:
+            step = state.global_step
+            log.info("told to end after step %s: its checkpoint is written, the same command goes on from there", step)
+            sys.exit(128 + signal.SIGTERM)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if self.told and state.global_step < state.max_steps:
-            log.info(
-                "told to end after step %s: its checkpoint is written, the same command goes on from there",
-                state.global_step,
-            )
-            sys.exit(128 + signal.SIGTERM)
+
+
+class Over(Exception):
+    """A training that is taken up was at its early end already."""
 
 
 class EarlyStopping(TrainerCallback):
@@ -78,7 +93,8 @@ class EarlyStopping(TrainerCallback):
         self.patience = patience
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._stop(state, control)
+        if self._stop(state, control) >= self.patience:
+            raise Over
 
     def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         from safetensors.torch import save_file

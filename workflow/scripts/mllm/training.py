@@ -11,7 +11,7 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from mllm import families, lora, ranks
-from mllm.callbacks import BEST, EarlyStopping, QuietProgress, TimedCheckpoints, last_whole, validation
+from mllm.callbacks import BEST, EarlyStopping, Over, QuietProgress, TimedCheckpoints, last_whole, validation
 from mllm.cli import Failure, log
 from mllm.families import Family, Row
 from mllm.splits import label_column
@@ -127,6 +127,8 @@ def fine_tune(
             last = ranks.together(last_whole(checkpoints) if ranks.first() else None)
             trainer.train(resume_from_checkpoint=last)
             break
+        except Over:
+            break
         except torch.OutOfMemoryError:
             if ranks.count() > 1:  # the others wait for this one's gradients
                 raise Failure(
@@ -234,7 +236,7 @@ def _trainer(
         compute_metrics=_measures,
         callbacks=[
             QuietProgress("training"),
-            TimedCheckpoints(checkpoint_seconds),
+            TimedCheckpoints(checkpoint_seconds, math.ceil(len(data) / hyper["batch_size"])),
             *([EarlyStopping(hyper["early_stopping"])] if hyper.get("early_stopping") else []),
         ],
     )
