@@ -1,36 +1,110 @@
-"""Check this machine and, where there is one, the cluster against a profile: one line for each thing that is wrong."""
+"""Check this machine and, where there is one, the cluster against a profile: one line per thing, with what to do about it.
+
+✓ is as it should be, ✗ stops a run, ! matters to some runs only.
+"""
 
 import argparse
+import os
 import shutil
 import sys
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow/scripts"))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "workflow/scripts"))
 
-from mllm import cli, machine, preflight
+from mllm import cli, machine, preflight  # noqa: E402
+
+EXECUTORS = ("local", "slurm")
+# Where data and checkpoints come from; HF_ENDPOINT is the hub client's own variable for a mirror.
+HUB = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+UCI = "https://archive.ics.uci.edu"
+
+
+class Line(NamedTuple):
+    """One thing that was looked at: what it is, what was found, and what to do, where that is anything."""
+
+    thing: str
+    found: str
+    todo: str = ""
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        mark = "✓" if not self.todo else "✗" if self.fatal else "!"
+        return f"{mark} {self.thing}: {self.found}" + (f"\n    → {self.todo}" if self.todo else "")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    print(
-        f"Python {sys.version.split()[0]}, torch {machine.version('torch')}, snakemake {machine.version('snakemake')}"
-    )
-    found = preflight.versions() + preflight.disk(Path("results"))
     path = arguments.profile / "config.yaml"
+    profile, line = read_profile(path)
+    lines = [line]
+    print(line)
+    for line in [*software(), *profile_needs(profile), gpu(), disk(), *network(arguments.timeout)]:
+        print(line, flush=True)
+        lines.append(line)
+    wrong = [line for line in lines if line.todo and line.fatal]
+    if wrong:
+        raise cli.Failure(f"{len(wrong)} of the things that a run needs are missing, for {path}")
+    where = "this cluster" if shutil.which("sinfo") else "this machine"
+    print(f"✓ {where} has all that {path} asks for")
+
+
+def read_profile(path: Path) -> tuple[dict, Line]:
     try:
         profile = yaml.safe_load(path.read_text())
     except (FileNotFoundError, yaml.YAMLError) as error:
-        raise cli.Failure(f"{path}: cannot be read: {error}") from None
-    if profile.get("executor") == "slurm":
-        found += preflight.partitions(of_profile(profile))
-    found += this_gpu() if machine.has_gpu() else []
-    for line in found:
-        print(f"✗ {line}")
-    if found:
-        raise cli.Failure(f"{len(found)} of the things that a run needs are missing, for {path}")
-    where = "this cluster" if shutil.which("sinfo") else "this machine"
-    print(f"✓ {where} has all that {path} asks for")
+        raise cli.Failure(
+            f"{path}: cannot be read: {error}; name a folder: make doctor PROFILE=profiles/slurm"
+        ) from None
+    executor = profile.get("executor", "local")
+    if executor in EXECUTORS:
+        return profile, Line("profile", f"{path} (executor {executor})")
+    return profile, Line("profile", f"{path}: executor {executor!r}", f"expected one of {', '.join(EXECUTORS)}")
+
+
+def software() -> Iterator[Line]:
+    """Python and the packages of pyproject.toml, held against uv.lock: an environment may be older than its lock."""
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    locked: dict[str, list[str]] = {}  # some have another version for another Python
+    for package in lock["package"]:
+        locked.setdefault(package["name"], []).append(package.get("version", ""))
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    low, high = (3, 11), (3, 14)
+    version = sys.version.split()[0]
+    good = low <= sys.version_info < high
+    yield Line("Python", version, "" if good else "expected 3.11 to 3.13: rm -r .venv; make setup PYTHON=python3.12")
+    differ = []
+    for name in (dependency.split("=")[0] for dependency in wanted):
+        have = machine.version(name).split("+")[0]
+        if have not in locked[name]:
+            differ.append(f"{name} {have} (locked: {' or '.join(locked[name])})")
+    shown = ", ".join(f"{name} {machine.version(name)}" for name in ("snakemake", "torch", "transformers", "mergekit"))
+    yield Line("packages", ", ".join(differ) or shown, "rm .venv/.ready; make setup" if differ else "")
+
+
+def profile_needs(profile: dict) -> Iterator[Line]:
+    """What a profile for Slurm needs: the plugin, partitions, GPU types."""
+    if profile.get("executor") != "slurm":
+        return
+    plugin = preflight.versions()
+    have = machine.version("snakemake-executor-plugin-slurm")
+    yield Line("Slurm plugin", have, plugin[0] if plugin else "")
+    wanted = of_profile(profile)
+    problems = preflight.partitions(wanted)
+    names = sorted({name for names in wanted for name in names.split(",") if name})
+    if not problems:
+        yield Line("partitions and GPUs", ", ".join(names))
+    for problem in problems:
+        silent = problem.startswith("sinfo")
+        todo = "edit the block at the top of the profile; sinfo -o '%R %G' lists what is here"
+        yield Line("partitions and GPUs", problem.strip().splitlines()[0],
+                   "run it on a login node of the cluster, or with PROFILE=profiles/local" if silent else todo)  # fmt: skip
 
 
 def of_profile(profile: dict) -> dict[str, set[str]]:
@@ -45,15 +119,49 @@ def of_profile(profile: dict) -> dict[str, set[str]]:
     return wanted
 
 
-def this_gpu() -> list[str]:
+def gpu() -> Line:
     """Whether torch has code for this machine's GPU."""
+    if not machine.has_gpu():
+        return Line("GPU", "none here; jobs on this machine compute on its CPUs")
     import torch
 
-    problem = machine.gpu_problem() if torch.cuda.is_available() else "torch sees no GPU, though the driver is loaded"
-    return [problem] if problem else []
+    if torch.cuda.is_available():
+        return Line("GPU", torch.cuda.get_device_name(), machine.gpu_problem())
+    if torch.version.cuda is None:
+        return Line("GPU", f"torch {torch.__version__} is built without CUDA", "rm .venv/.ready; make setup")
+    return Line(
+        "GPU", f"the driver is loaded, but torch {torch.__version__} sees none",
+        f"nvidia-smi shows driver and GPU; torch needs a driver for CUDA {torch.version.cuda}, and CUDA_VISIBLE_DEVICES not empty",
+    )  # fmt: skip
+
+
+def disk() -> Line:
+    folder = next(p for p in (Path("results"), Path()) if p.exists())
+    free = f"{shutil.disk_usage(folder).free / 1e9:,.1f} GB free in {folder.resolve()}"
+    problems = preflight.disk(Path("results"))
+    return Line("disk", free, problems[0] if problems else "")
+
+
+def network(timeout: float) -> Iterator[Line]:
+    """Whether downloads can work from here; only the download rules need it, and not where all is there already."""
+    for thing, url, uses in (("hub", HUB, "models of source: hub"), ("UCI", UCI, "data of source: uci")):
+        try:
+            request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "mllm-doctor"})
+            urllib.request.urlopen(request, timeout=timeout).close()
+        except urllib.error.HTTPError:
+            pass  # it answered
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            yield Line(thing, f"{url} does not answer ({reason})",
+                       f"only {uses} need it: from a machine with network, behind a proxy (HTTPS_PROXY), or with a mirror"
+                       f"{' (HF_ENDPOINT)' if thing == 'hub' else ''}; everything else runs without", fatal=False)  # fmt: skip
+            continue
+        token = "" if thing != "hub" else "; HF_TOKEN is set" if os.environ.get("HF_TOKEN") else "; no HF_TOKEN, which gated models need"  # fmt: skip
+        yield Line(thing, f"{url} answers{token}")
 
 
 if __name__ == "__main__":
     parser = cli.parser(__doc__)
     parser.add_argument("--profile", type=Path, default=Path("profiles/slurm"), help="default: %(default)s")
+    parser.add_argument("--timeout", type=float, default=10, help="seconds to wait for a server (default: %(default)s)")
     cli.run(main, parser.parse_args())

@@ -451,7 +451,11 @@ def test_preflight(prepared: Project) -> None:
     assert "GPU type 'titan' is too old for torch" in text
     doctor = [sys.executable, "profiles/doctor.py"]
     ill = subprocess.run(doctor, cwd=prepared.folder, capture_output=True, text=True)
-    assert ill.returncode and "✗ partition 'lo' does not exist" in ill.stdout and "'h900'" in ill.stdout
+    assert (
+        ill.returncode
+        and "✗ partitions and GPUs: partition 'lo' does not exist" in ill.stdout
+        and "'h900'" in ill.stdout
+    )
     prepared.edit("profiles/slurm/config.yaml", "slurm_partition: lo", "slurm_partition: low")
     prepared.edit("profiles/slurm/config.yaml", "h900:80@gpu titan:12@gpu", "h100:80@gpu")
     well = subprocess.run(doctor, cwd=prepared.folder, capture_output=True, text=True)

@@ -46,9 +46,14 @@ runs.look_at_lock(Path(".snakemake"))
 container: "envs/mllm.sif"
 
 
+# `snakemake --report report.zip`: the results that rules mark, in Snakemake's own report.
+report: "../report/workflow.rst"
+
+
 pathvars:
     results=RESULTS,
     logs=f"{RESULTS}/logs",
+    benchmarks=f"{RESULTS}/benchmarks",
 
 
 def names(*kinds):

@@ -10,6 +10,9 @@ MEANING = hashlib.sha256(EXPERIMENT.model_dump_json(by_alias=True).encode()).hex
 LABELS = json.dumps([c.label() for c in GRID.candidates.values()])
 
 
+COMPARISONS = ["comparisons", "selection", "agreement", "conditions"]
+
+
 rule score:
     input:
         predictions=expand("<results>/predictions/{candidate}.parquet", candidate=GRID.candidates),
@@ -18,6 +21,8 @@ rule score:
         directory("<results>/scores"),
     log:
         "<logs>/score.log",
+    benchmark:
+        "<benchmarks>/score.tsv"
     threads: 2
     resources:
         mem_mb=by_attempt(lambda wildcards: needs.score_mb(rows(), len(GRID.candidates))),
@@ -37,12 +42,19 @@ rule leaderboard:
     input:
         "<results>/scores",
     output:
-        table="<results>/leaderboard.csv",
+        table=report(
+            "<results>/leaderboard.csv",
+            caption="../report/leaderboard.rst",
+            category="Leaderboard",
+            labels={"table": "leaderboard"},
+        ),
         parquet="<results>/leaderboard.parquet",
         text="<results>/leaderboard.txt",
         experiment="<results>/experiment.yaml",
     log:
         "<logs>/leaderboard.log",
+    benchmark:
+        "<benchmarks>/leaderboard.tsv"
     localrule: True
     params:
         **EXPERIMENT_FILE,
@@ -59,14 +71,21 @@ rule compare:
         scores="<results>/scores",
         split="<results>/data/split.json",
     output:
-        tables=expand(
-            "<results>/{table}.{ending}",
-            table=["comparisons", "selection", "agreement", "conditions"],
-            ending=["csv", "parquet"],
-        ),
+        [
+            report(
+                f"<results>/{table}.csv",
+                caption="../report/comparisons.rst",
+                category="Comparisons",
+                labels={"table": table},
+            )
+            for table in COMPARISONS
+        ],
+        expand("<results>/{table}.parquet", table=COMPARISONS),
         verdict="<results>/verdict.md",
     log:
         "<logs>/compare.log",
+    benchmark:
+        "<benchmarks>/compare.tsv"
     localrule: True
     params:
         **EXPERIMENT_FILE,
@@ -95,9 +114,17 @@ rule write_report:
         described=DESCRIPTION,
         models=expand("<results>/models/{model}", model=[*GRID.training, *GRID.taken, *GRID.starts]),
     output:
-        directory("<results>/report"),
+        report(
+            directory("<results>/report"),
+            patterns=["{figure}.html", "figures/{figure}.svg"],
+            caption="../report/figures.rst",
+            category="Report",
+            labels={"figure": "{figure}"},
+        ),
     log:
         "<logs>/write_report.log",
+    benchmark:
+        "<benchmarks>/write_report.tsv"
     localrule: True
     params:
         **EXPERIMENT_FILE,

@@ -37,6 +37,8 @@ if DATA.source == "synthetic":
             test="<results>/data/raw/test.tsv",
         log:
             "<logs>/generate_reviews.log",
+        benchmark:
+            "<benchmarks>/generate_reviews.tsv"
         localrule: True
         params:
             code=code_digest("generate_reviews"),
@@ -58,6 +60,8 @@ rule clean_reviews:
         quality="<results>/data/quality.json",
     log:
         "<logs>/clean_reviews.log",
+    benchmark:
+        "<benchmarks>/clean_reviews.tsv"
     resources:
         mem_mb=by_attempt(lambda wildcards: needs.data_mb(rows())),
         runtime=by_attempt(30),
@@ -80,6 +84,8 @@ rule split_reviews:
         split="<results>/data/split.json",
     log:
         "<logs>/split_reviews.log",
+    benchmark:
+        "<benchmarks>/split_reviews.tsv"
     resources:
         mem_mb=by_attempt(lambda wildcards: needs.data_mb(rows())),
         runtime=by_attempt(30),
@@ -103,9 +109,17 @@ rule describe_reviews:
         statistics="<results>/data/statistics.parquet",
         summary="<results>/data/summary.csv",
         repairs="<results>/data/repairs.csv",
-        figures=directory("<results>/figures/data"),
+        figures=report(
+            directory("<results>/figures/data"),
+            caption="../report/data.rst",
+            category="Data",
+            labels={"page": "the reviews"},
+            htmlindex="index.html",
+        ),
     log:
         "<logs>/describe_reviews.log",
+    benchmark:
+        "<benchmarks>/describe_reviews.tsv"
     threads: 2
     resources:
         mem_mb=by_attempt(lambda wildcards: needs.data_mb(rows())),

@@ -13,6 +13,8 @@ rule import_predictions:
         split="<results>/data/split.json",
     log:
         "<logs>/import_predictions.log",
+    benchmark:
+        "<benchmarks>/import_predictions.tsv"
     localrule: True
     params:
         code=code_digest("import_predictions"),

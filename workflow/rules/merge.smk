@@ -3,6 +3,17 @@
 # out: <results>/merges/<merge>/{mergekit.yaml,merge.json,model/}; the weights go once they are scored, unless kept;
 #      <results>/diagnostics/members.csv
 MERGED = directory("<results>/merges/{merge}/model")
+RECIPE = report(
+    "<results>/merges/{merge}/mergekit.yaml",
+    caption="../report/recipe.rst",
+    category="Recipes",
+    subcategory=lambda wildcards: GRID.merges[wildcards.merge].method,
+    labels=lambda wildcards: {
+        "method": GRID.merges[wildcards.merge].method,
+        "merge": wildcards.merge,
+        "members": " ".join(GRID.merges[wildcards.merge].members),
+    },
+)
 MIXTURES = [name for name, recipe in GRID.merges.items() if recipe.method == "moe"]
 
 
@@ -11,11 +22,13 @@ rule merge:
         base=base_of_merge,
         members=members_of_merge,
     output:
-        recipe="<results>/merges/{merge}/mergekit.yaml",
+        recipe=RECIPE,
         card="<results>/merges/{merge}/merge.json",
         model=MERGED if EXPERIMENT.keep == "all" else temp(MERGED),
     log:
         "<logs>/merge/{merge}.log",
+    benchmark:
+        "<benchmarks>/merge/{merge}.tsv"
     wildcard_constraints:
         merge=other_than(MIXTURES),
     threads: 1
@@ -37,11 +50,13 @@ rule mix_experts:
         members=members_of_merge,
         split="<results>/data/split.json",
     output:
-        recipe="<results>/merges/{merge}/mergekit.yaml",
+        recipe=RECIPE,
         card="<results>/merges/{merge}/merge.json",
         model=MERGED if EXPERIMENT.keep == "all" else temp(MERGED),
     log:
         "<logs>/mix_experts/{merge}.log",
+    benchmark:
+        "<benchmarks>/mix_experts/{merge}.tsv"
     wildcard_constraints:
         merge=one_of(MIXTURES),
     threads: 1
@@ -71,6 +86,8 @@ rule diagnose_members:
         "<results>/diagnostics/members.csv",
     log:
         "<logs>/diagnose_members.log",
+    benchmark:
+        "<benchmarks>/diagnose_members.tsv"
     threads: 1
     resources:
         mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), max(map(len, MEMBERS), default=0))),
@@ -94,6 +111,8 @@ rule export:
         directory("<results>/export"),
     log:
         "<logs>/export.log",
+    benchmark:
+        "<benchmarks>/export.tsv"
     threads: 1
     resources:
         mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), 2 * len(names("expert")))),

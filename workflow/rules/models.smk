@@ -23,6 +23,8 @@ rule prepare_base:
         directory("<results>/models/{start}"),
     log:
         "<logs>/prepare_base/{start}.log",
+    benchmark:
+        "<benchmarks>/prepare_base/{start}.tsv"
     wildcard_constraints:
         start=one_of(GRID.starts),
     threads: 2
@@ -54,6 +56,8 @@ rule take_expert:
         directory("<results>/models/{expert}"),
     log:
         "<logs>/take_expert/{expert}.log",
+    benchmark:
+        "<benchmarks>/take_expert/{expert}.tsv"
     wildcard_constraints:
         expert=one_of(GRID.taken),
     resources:
@@ -78,6 +82,8 @@ rule train_expert:
         directory("<results>/models/{expert}"),
     log:
         "<logs>/train_expert/{expert}.log",
+    benchmark:
+        "<benchmarks>/train_expert/{expert}.tsv"
     wildcard_constraints:
         expert=one_of(GRID.training),
     threads: gpus_of

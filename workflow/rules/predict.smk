@@ -18,6 +18,8 @@ rule predict:
         cost="<results>/predictions/{candidate}.cost.json",
     log:
         "<logs>/predict/{candidate}.log",
+    benchmark:
+        "<benchmarks>/predict/{candidate}.tsv"
     wildcard_constraints:
         candidate=other_than(TABLES),
     resources:
@@ -49,6 +51,8 @@ rule blend:
         cost="<results>/predictions/{candidate}.cost.json",
     log:
         "<logs>/blend/{candidate}.log",
+    benchmark:
+        "<benchmarks>/blend/{candidate}.tsv"
     wildcard_constraints:
         candidate=one_of(BLENDS),
     localrule: True
@@ -71,6 +75,8 @@ rule fit_baseline:
         cost="<results>/predictions/{candidate}.cost.json",
     log:
         "<logs>/fit_baseline/{candidate}.log",
+    benchmark:
+        "<benchmarks>/fit_baseline/{candidate}.tsv"
     wildcard_constraints:
         candidate=one_of(FITTED),
     resources:

@@ -55,6 +55,7 @@ def main(arguments: argparse.Namespace) -> None:
         # A merge's are its members', a blend's too: the leaderboard adds them up.
         "train_seconds": {"fine_tuned": card.get("seconds"), "published": None}.get(card.get("kind"), 0.0),
         "device": prediction.device_name(),
+        "gpus": arguments.gpus,
         "dtype": dtype,
         "reviews": rows.height,
         "cut_reviews": read.cut,

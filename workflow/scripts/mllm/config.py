@@ -71,6 +71,7 @@ class Task(Strict):
     """How a review becomes a labelled example."""
 
     name: Name
+    """What experts and references call it, where there are several."""
     label: Literal["rating", "sentiment", "condition"] | None = None
     """rating: 1 to 10, ordered; sentiment: negative to 4, neutral 5 and 6, positive from 7, ordered; condition: the
     most frequent ones. For other labels: column and classes."""
@@ -89,9 +90,11 @@ class Lora(Strict):
     trained whole."""
 
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank of each adapter."""
     alpha: Annotated[float, Field(gt=0)] = 32
     """What adapters add is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of an adapter's inputs that is dropped in training."""
 
 
 class Training(Strict):
@@ -102,8 +105,11 @@ class Training(Strict):
     steps: Positive | None = None
     """Optimiser steps, instead of epochs."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-5
+    """Its highest value; it rises over the warm-up, then falls linearly to 0."""
     batch_size: Positive = 16
+    """Reviews per optimiser step, over all GPUs."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Fraction of the steps in which the learning rate rises."""
     lora: Lora | None = None
@@ -121,6 +127,7 @@ class Expert(Training):
     """The base, fine-tuned on a part of train; or a checkpoint that is fine-tuned already."""
 
     name: Name
+    """What merges and blends call it."""
     task: str | None = None
     """What it learns; needed where there are several tasks."""
     model: str | None = None
@@ -138,6 +145,7 @@ class Reference(Training):
     """A model to compare the merges with: fine-tuned on all of train, or as it is, asked by its prompt."""
 
     name: Name
+    """Its name in the leaderboard."""
     model: Annotated[str, Field(json_schema_extra={"not": {"enum": list(BASELINES)}})]
     """A name under models, or tfidf (TF-IDF and logistic regression), or majority (the most frequent class)."""
     train: Literal["all", "none"] = "all"
@@ -150,9 +158,11 @@ class Baseline(Strict):
     """What needs no language model, to compare the merges with."""
 
     name: Name
+    """Its name in the leaderboard."""
     model: Literal["tfidf", "majority"]
     """tfidf (TF-IDF and logistic regression), majority (the most frequent class), or a name under models."""
     train: Literal["all"] = "all"
+    """Always all of train."""
     task: str | None = None
     """What it learns; needed where there are several tasks."""
 
@@ -176,6 +186,7 @@ class Blend(Strict):
     members: Annotated[list[str], Field(min_length=1)]
     """Bases, experts, merges, references; `ties-*` stands for all whose names match."""
     name: Name | None = None
+    """Its name in the leaderboard (default: its method and a digest of its members)."""
 
 
 class Candidates(Strict):
@@ -200,6 +211,8 @@ class Candidates(Strict):
 
 
 class Compare(Strict):
+    """What merges are chosen and judged by."""
+
     metric: Metric = "macro_f1"
     """Chooses each method's best recipe on validation and sorts the leaderboard."""
     margin: Annotated[float, Field(ge=0)] = 0.01
@@ -212,6 +225,7 @@ class Experiment(Strict):
     name: Name
     """Results go to results/<name>/."""
     seed: Seed = 17
+    """Of everything that is random: splits, heads, orders, drawn examples, resamples."""
     data: Annotated[UciData | LocalData | SyntheticData | PredictionsData, Field(discriminator="source")]
     split: Split = Split()
     tasks: Annotated[list[Task], Field(min_length=1)]

@@ -16,7 +16,7 @@ import torch
 import yaml
 from mergekit.merge_methods.base import ParameterScope, TensorGroup
 
-from mllm import conventions
+from mllm import conventions, methods
 from mllm.checkpoints import WEIGHTS
 from mllm.cli import Failure, log, progress, read_json
 from mllm.parameters import is_layered
@@ -196,7 +196,7 @@ def _varies(value: Any) -> bool:
 def mergekit_yaml(merge: Merge, folders: dict[str, Path]) -> str:
     """The recipe as a file for the ``mergekit-yaml`` command, which makes the same tensors, bit for bit.
 
-    The papers' conventions are methods of ours, which the command does not know; the file says so.
+    Of a method of ours, which the command does not know, the file says so.
     """
     scopes = {spec.name: spec.scope for spec in merge.method.spec.parameters}
     own = {k: v for k, v in merge.parameters.items() if scopes[k] != ParameterScope.SHARED}
@@ -219,10 +219,8 @@ def mergekit_yaml(merge: Merge, folders: dict[str, Path]) -> str:
         f" --random-seed {merge.seed}" if merge.seed is not None else ""
     )
     note = f"{command}   (from the project's root, with this file's path)"
-    if merge.name.endswith("_paper"):
-        note = (
-            f"not for the mergekit-yaml command, which has no {merge.name}; see the documentation of convention: paper"
-        )
+    if not methods.in_mergekit(merge.name):
+        note = f"not for the mergekit-yaml command, which has no {merge.name}; see docs/merging.md"
     return f"# {note}\n" + yaml.safe_dump(document, sort_keys=False)
 
 

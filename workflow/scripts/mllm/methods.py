@@ -178,6 +178,7 @@ class Moe(MergeEntry):
     block is Branch-Train-MiX's (Sukhbaatar et al. 2024, arXiv 2403.07816).
     """
 
+    in_mergekit = False  # the mergekit-moe command does
     method: Literal["moe"]
     gate_mode: Axis[Literal["hidden", "hidden_avg", "hidden_last", "cheap_embed", "random", "uniform_random"]] = ["hidden"]  # fmt: skip
     """How the router's weights are made: of the hidden states or embeddings of each member's train reviews, or drawn."""
@@ -208,3 +209,8 @@ else:
 def entry_of(method: str) -> type[MergeEntry]:
     """The entry of a recipe's method; ``ties_paper`` is ``ties`` by the paper's convention."""
     return METHODS[method.removesuffix("_paper")]
+
+
+def in_mergekit(method: str) -> bool:
+    """Whether mergekit-yaml makes the same weights of a recipe, bit for bit."""
+    return not method.endswith("_paper") and entry_of(method).in_mergekit

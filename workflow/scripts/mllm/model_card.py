@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+from mllm.methods import in_mergekit
 from mllm.metrics import METRICS
 
 
@@ -27,7 +28,7 @@ def text(facts: dict[str, Any]) -> str:
         *_rivals(facts["rivals"]),
         "## Recipe", "",
         "The weights are what this makes of the parents below"
-        + ("" if row["method"].endswith("_paper") or row["method"] == "moe" else ", bit for bit") + ":",
+        + (", bit for bit" if in_mergekit(row["method"]) else "") + ":",
         "", "```yaml", facts["recipe"].rstrip(), "```", "",
         "| parent | part of the reviews | SHA-256 of the weights |", "| --- | --- | --- |",
         *(

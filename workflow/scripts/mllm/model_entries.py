@@ -39,6 +39,7 @@ class Model(Strict):
     """What all models have."""
 
     name: Name
+    """What base, experts and references call it."""
     family: Annotated[str, Field(json_schema_extra={"enum": list(families.NAMES)})] = families.HEADED
     """classifier has a classification head; text2text (T5 and FLAN-T5) and causal (decoder-only) answer a prompt."""
     prompt: Prompt | None = None
@@ -89,8 +90,11 @@ class Pretrain(Strict):
     """Language modelling on the train reviews, before there is a classification head (gpt2 and llama)."""
 
     steps: Positive
+    """Optimiser steps."""
     batch_size: Positive = 16
+    """Pieces of text per step."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Its highest value."""
 
 
 class ScratchModel(Model):
@@ -100,9 +104,13 @@ class ScratchModel(Model):
     architecture: Literal["gpt2", "llama", "bert", "t5"] = "gpt2"
     """gpt2 and llama: classifier or causal; bert: classifier; t5 (FLAN-T5's kind): classifier or text2text."""
     width: Positive = 64
+    """Hidden size, a multiple of heads."""
     layers: Positive = 2
+    """Transformer blocks (t5: of encoder and decoder each)."""
     heads: Positive = 2
+    """Attention heads of each block."""
     vocabulary: Annotated[int, Field(ge=300)] = 2000
+    """Tokens of the byte-pair tokenizer that is made from the train reviews, at most."""
     max_length: Annotated[int, Field(ge=8)] = 128
     """Longest input in tokens; longer reviews are cut."""
     pretrain: Pretrain | None = None

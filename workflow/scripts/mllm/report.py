@@ -1,12 +1,13 @@
 """The report: one page from an experiment's tables, which needs no network, and its figures and main table for papers."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from mllm import charts, leaderboard, tables
+from mllm import charts, leaderboard, papers, provenance, tables
 from mllm.cli import read_json
 from mllm.figures import styled
 from mllm.metrics import METRICS
@@ -53,8 +54,8 @@ class Report:
 
     def _section(self, id_: str, title: str, text: str, drawn: list[tuple[str, Any]]) -> dict[str, Any]:
         made = []
-        for i, (heading, chart) in enumerate((h, c) for h, c in drawn if c is not None):
-            name = f"{id_}-{i}" if len(drawn) > 1 else id_
+        for heading, chart in ((h, c) for h, c in drawn if c is not None):
+            name = f"{id_}-{re.sub(r'[^A-Za-z0-9_-]', '_', heading)}" if heading else id_
             self.charts[f"chart-{name}"] = chart
             made.append({"id": f"chart-{name}", "title": heading})
         return {"id": id_, "title": title, "text": text, "charts": made}
@@ -151,7 +152,7 @@ class Report:
         file = self.results / "data/repairs.csv"
         if not file.exists():
             return []
-        return [_table("What was found in the raw files", pl.read_csv(file).filter(pl.col("rows") > 0))]
+        return [_table("What was found in the raw files", pl.read_csv(file).filter(pl.col("rows") > 0), "repairs")]
 
     def _recipes(self) -> list[dict[str, str]]:
         files = sorted((self.results / "merges").glob("*/mergekit.yaml"))
@@ -161,29 +162,14 @@ class Report:
         return [{"title": "experiment.yaml", "text": (self.results / "experiment.yaml").read_text()}]
 
     def _provenance(self) -> list[dict[str, Any]]:
-        from mllm.checkpoints import versions
-
-        costs = [read_json(f) for f in sorted((self.results / "predictions").glob("*.cost.json"))]
-        trained = [c for c in self.cards.values() if c.get("kind") == "fine_tuned"]
-        on = sorted({str(c["device"]) for c in [*costs, *trained] if c.get("device")})
-        gpu = [d for d in on if d != "cpu"]
-        rows = []
-        for stage, jobs, key in (("trainings", trained, "seconds"), ("predictions", costs, "predict_seconds")):
-            seconds = [(float(job.get(key) or 0), job.get("device") in gpu) for job in jobs]
-            hours, gpu_hours = (sum(s for s, on_gpu in seconds if on_gpu or every) / 3600 for every in (True, False))
-            rows.append({"stage": stage, "jobs": len(jobs), "hours": round(hours, 3), "GPU-hours": round(gpu_hours, 3)})
-        time = pl.DataFrame(rows)
-        facts = {"git commit": _commit(), "devices": ", ".join(on) or "unknown", **versions()}
-        return [
-            _table("Time", time),
-            _table(
-                "Software and hardware", pl.DataFrame({"what": list(facts), "value": [str(v) for v in facts.values()]})
-            ),
-        ]
+        found = [_table("Time", provenance.stages(self.results), "time")]
+        used = provenance.on_the_cluster(self.results)
+        found += [_table("Asked for and used on the cluster", used, "cluster")] if used is not None else []
+        return [*found, _table("Software and hardware", provenance.software(self.results, self.cards), "software")]
 
 
 def write(report: Report, folder: Path) -> None:
-    """``index.html``, ``figures/<chart>.{svg,png}``, ``leaderboard.{md,tex}``."""
+    """``index.html``, ``figures/<chart>.{svg,png,csv}``, ``tables/<table>.csv``, ``leaderboard.{md,tex}``."""
     import jinja2
     import vl_convert
     from markdown_it import MarkdownIt
@@ -193,10 +179,7 @@ def write(report: Report, folder: Path) -> None:
     specs = {name: styled(chart).to_dict() for name, chart in report.charts.items()}
     (folder / "figures").mkdir(parents=True)
     for name, spec in specs.items():
-        drawn = _sized(spec)
-        file = folder / "figures" / name.removeprefix("chart-")
-        file.with_suffix(".svg").write_text(vl_convert.vegalite_to_svg(drawn))
-        file.with_suffix(".png").write_bytes(vl_convert.vegalite_to_png(drawn, scale=2))
+        papers.write_chart(spec, folder / "figures" / name.removeprefix("chart-"))
     library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.ChainableUndefined)
     names = [c for c in report.board["candidate"] if report.scores[c]["kind"] != "merge"]
@@ -209,34 +192,12 @@ def write(report: Report, folder: Path) -> None:
         specs=Markup(json.dumps(specs).replace("<", "\\u003c")),
     )  # fmt: skip
     (folder / "index.html").write_text(page)
-    main = _main_table(report)
-    (folder / "leaderboard.md").write_text(_markdown(main))
-    (folder / "leaderboard.tex").write_text(_latex(main))
-
-
-def _main_table(report: Report) -> pl.DataFrame:
-    m = report.metric
-    return report.board.select(
-        "candidate", "kind",
-        *(pl.col(f"{s}_{m}").round(3).alias(f"{s} {m}") for s in ("valid", "test")),
-        pl.format("{} to {}", pl.col(f"test_{m}_low").round(3), pl.col(f"test_{m}_high").round(3)).alias("95 % interval"),
-        pl.col("n_parameters").alias("parameters"),
-    )  # fmt: skip
-
-
-def _markdown(table: pl.DataFrame) -> str:
-    lines = [table.columns, ["---"] * table.width, *table.rows()]
-    return "\n".join("| " + " | ".join("" if c is None else str(c) for c in line) + " |" for line in lines) + "\n"
-
-
-def _latex(table: pl.DataFrame) -> str:
-    def clean(cell: Any) -> str:
-        return "" if cell is None else "".join("\\" + c if c in "_%&#$" else c for c in str(cell))
-
-    rows = [" & ".join(map(clean, row)) + r" \\" for row in [table.columns, *table.rows()]]
-    rows.insert(1, r"\midrule")
-    begin = rf"\begin{{tabular}}{{ll{'r' * (table.width - 2)}}}"
-    return "\n".join([begin, r"\toprule", *rows, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    main = papers.main_table(report.board, report.metric)
+    (folder / "leaderboard.md").write_text(papers.markdown(main))
+    (folder / "leaderboard.tex").write_text(papers.latex(main))
+    (folder / "tables").mkdir()
+    for table in (t for section in sections for t in section.get("tables", [])):
+        table["table"].write_csv(folder / f"tables/{table['id']}.csv")
 
 
 def _cell(row: dict[str, Any], key: str, metric: str, number: bool) -> dict[str, Any]:
@@ -261,26 +222,10 @@ def _cell(row: dict[str, Any], key: str, metric: str, number: bool) -> dict[str,
     }
 
 
-def _table(title: str, table: pl.DataFrame) -> dict[str, Any]:
+def _table(title: str, table: pl.DataFrame, id_: str) -> dict[str, Any]:
     rows = [["" if c is None else f"{c:.4g}" if isinstance(c, float) else c for c in row] for row in table.rows()]
-    return {"title": title, "columns": table.columns, "rows": rows}
-
-
-def _sized(spec: dict[str, Any]) -> dict[str, Any]:
-    """A width for files, where there is no page to fill."""
-    text = json.dumps(spec).replace('"width": "container"', '"width": 640')
-    found: dict[str, Any] = json.loads(text)
-    return found
+    return {"title": title, "columns": table.columns, "rows": rows, "id": id_, "table": table}
 
 
 def _short(text: str, most: int = 400) -> str:
     return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " …"
-
-
-def _commit() -> str:
-    import subprocess
-
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=TEMPLATE.parent, capture_output=True, text=True
-    )
-    return done.stdout.strip() or "unknown"

@@ -22,6 +22,8 @@ class MergeEntry(Strict):
     base: ClassVar[Literal["needed", "refused", "optional", "first"]] = "needed"
     """Whether the experiment's base takes part; first: the first member plays mergekit's base_model."""
     random: ClassVar[bool] = False
+    in_mergekit: ClassVar[bool] = True
+    """Whether the mergekit-yaml command knows it."""
     count: ClassVar[tuple[int, int | None]] = (2, None)
     """Fewest and most members."""
     unused: ClassVar[frozenset[str]] = frozenset()
