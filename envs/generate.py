@@ -4,6 +4,7 @@ With --check, write nothing and fail if a file is out of date.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ PYTHON = "3.11"
 def locked() -> list[str]:
     """The locked packages as pip requirements, one a line; the tools of development are left out."""
     command = [
-        "uv",
+        shutil.which("uv") or str(Path(sys.executable).with_name("uv")),
         "export",
         "--frozen",
         "--no-dev",

@@ -379,3 +379,18 @@ def test_a_reference_that_is_not_trained_is_its_prepared_checkpoint():
     assert [found.candidates[n].method for n in found.untrained] == ["zero_shot", "few_shot"]
     assert not set(found.untrained) & set(found.training)
     assert found.starts["lm.base"] == "lm"
+
+
+@pytest.mark.parametrize(("architecture", "good"), [("llama", True), ("gpt2", False), ("bert", False)])
+def test_a_mixture_needs_a_base_whose_blocks_can_be_mixed(architecture, good):
+    """Also of a base that is made from scratch, whose architecture the file says."""
+    raw = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    raw["models"][0] |= {"architecture": architecture, "pretrain": None}
+    raw["merges"] = [{"method": "moe", "members": ["pain", "acne"]}]
+    if good:
+        assert config.parse(raw).merges[0].method == "moe"
+    else:
+        with pytest.raises(
+            experiment_files.ExperimentError, match=f"moe needs a base like llama.*found '{architecture}'"
+        ):
+            config.parse(raw)

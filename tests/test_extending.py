@@ -15,6 +15,7 @@ from conftest import ROOT, Project, fresh
 from mllm.bases import train_tokenizer
 
 RUFF = (sys.executable, "-m", "ruff")
+JUDGED = {"score": 1, "leaderboard": 1, "compare": 1, "write_report": 1}
 DEMO = ("--profile", "profiles/local", "--configfile", "config/demo.yaml")
 
 
@@ -50,7 +51,7 @@ def changed(demo, tmp_path) -> Project:
 def test_a_metric(changed):
     extend(changed, "metric")
     changed.edit("config/demo.yaml", "metric: macro_f1", "metric: worst_recall")
-    assert set(changed.planned(*DEMO)) == {"score", "leaderboard", "compare", "write_report", "report"}
+    assert changed.planned(*DEMO) == JUDGED  # no model
     changed.snakemake(*DEMO)
     results = changed.folder / "results/demo"
     board = pl.read_parquet(results / "leaderboard.parquet")
@@ -60,7 +61,7 @@ def test_a_metric(changed):
     ).rows():
         worst = min(r["value"] for r in recalls[candidate]["test"].values())
         assert value == pytest.approx(worst, abs=1e-6) and low <= value <= high
-    assert "by recall of the worst class" in (results / "verdict.md").read_text()
+    assert "recall of the worst class" in (results / "verdict.md").read_text()
     assert "worst_recall" in (changed.folder / "docs/experiment.md").read_text()
 
 
@@ -68,11 +69,11 @@ def test_a_method(changed):
     entry = extend(changed, "method")["merges"][0]
     demo = yaml.safe_load((changed.folder / "config/demo.yaml").read_text())
     demo["merges"] = [entry]
-    (changed.folder / "config/demo.yaml").write_text(yaml.safe_dump(demo))
+    (changed.folder / "config/demo.yaml").write_text(yaml.safe_dump(demo, sort_keys=False))
     listed = changed.snakemake("grid", "--quiet", "all", *DEMO)
-    names = re.findall(r"median\S*", listed)
-    assert len(set(names)) == 2
-    models = [f"results/demo/merges/{name}/model" for name in sorted(set(names))]
+    names = sorted(set(re.findall(r"median-\S+", listed)))
+    assert len(names) == 2
+    models = [f"results/demo/merges/{name}/model" for name in names]
     changed.snakemake(*models, *DEMO, "--notemp")
     from safetensors.torch import load_file
 
@@ -100,7 +101,7 @@ def test_a_data_source(tmp_path):
         "experts": demo["experts"][:1] and [{"name": "shard", "parts": 2, "steps": 1}],
     }
     demo |= {"merges": [{"method": "linear", "members": ["shard-*"]}], "blends": []}
-    (project.folder / "config/lines.yaml").write_text(yaml.safe_dump(demo))
+    (project.folder / "config/lines.yaml").write_text(yaml.safe_dump(demo, sort_keys=False))
     reviews = [
         {"text": f"Review {i} of a remedy, in words enough.", "stars": 1 + i % 10, "disease": "Pain"}
         for i in range(200)
@@ -114,9 +115,8 @@ def test_a_data_source(tmp_path):
     assert sum(p.height for p in parts) == 200 and all(set(p["condition"]) == {"Pain"} for p in parts)
     file.write_text("\n".join([*lines[:4], lines[4][:30]]))
     said = project.snakemake("results/lines/data/split.json", *run, ok=False)
-    assert (
-        "reviews.jsonl, line 5: found" in said and "expected a JSON object with the keys text, stars, disease" in said
-    )
+    for words in ("reviews.jsonl, line 5: found", "expected a JSON object with the keys text, stars, disease"):
+        assert words in said, said
 
 
 def test_a_family(tmp_path):
@@ -135,7 +135,7 @@ def test_a_family(tmp_path):
     tokenizer.save_pretrained(project.folder / "my-bert")
     demo = yaml.safe_load((project.folder / "config/demo.yaml").read_text())
     demo |= {"name": "masks", **experiment, "blends": [], "data": {"source": "synthetic", "rows": 400, "conditions": 2}}
-    (project.folder / "config/masks.yaml").write_text(yaml.safe_dump(demo))
+    (project.folder / "config/masks.yaml").write_text(yaml.safe_dump(demo, sort_keys=False))
     project.snakemake("--profile", "profiles/local", "--configfile", "config/masks.yaml")
     board = pl.read_parquet(project.folder / "results/masks/leaderboard.parquet")
     assert dict(board.group_by("kind").len().rows()) == {"base": 1, "expert": 2, "merge": 1, "reference": 1}

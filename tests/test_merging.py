@@ -89,6 +89,8 @@ def test_every_method_of_mergekits_is_there_with_its_parameters():
         name: m.spec for m in registered_methods() if not (name := m.spec.name).endswith("_paper") and name not in ours
     }
     assert registry.keys() == methods.METHODS.keys() - ours
+    papers = {f"{name}_paper" for name in methods.PAPER}
+    assert papers | ours - {"moe"} == conventions.OURS
     assert {r["method"] for r in RECIPES} == registry.keys()
     own = {"seed", "use_base", "out_dtype"}
     for name, spec in registry.items():

@@ -165,16 +165,6 @@ def test_the_page_says_what_the_tables_say(opened, demo):
         assert section in text
 
 
-def test_figures_and_tables_for_papers(demo):
-    report = demo.folder / "results/demo/report"
-    drawn = {f.stem for f in (report / "figures").glob("*.svg")}
-    assert drawn == {f.stem for f in (report / "figures").glob("*.png")} and len(drawn) > 10
-    board = pl.read_parquet(demo.folder / "results/demo/leaderboard.parquet")
-    assert len((report / "leaderboard.md").read_text().splitlines()) == board.height + 2
-    tex = (report / "leaderboard.tex").read_text()
-    assert tex.count("\\\\") == board.height + 1 and r"\_" in tex
-
-
 def screenshots(page: Path, folder: Path) -> None:
     """The whole page at each width, as PNG."""
     folder.mkdir(parents=True, exist_ok=True)

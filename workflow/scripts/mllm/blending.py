@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from mllm.arrays import text_weights
 from mllm.cli import Failure
-from mllm.metrics import text_weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from mllm.metrics import Array, text_weights
+from mllm.arrays import Array, text_weights
 
 FOLDS = 5
 FLOOR = float(np.log(1e-12))  # in place of -inf: the majority class leaves the others no probability at all

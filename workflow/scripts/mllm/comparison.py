@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from mllm import inference, leaderboard, metrics
-from mllm.metrics import Array
+from mllm.arrays import Array
 from mllm.pairs import Pairs
 
 LEVEL = 0.05

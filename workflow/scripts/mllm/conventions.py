@@ -198,7 +198,7 @@ class _ModelStockPaper(GroupMergeMethod):
         return model_stock_paper(group, parameters["filter_wise"])
 
 
-for _method in (
+_METHODS: tuple[MergeMethod, ...] = (
     TaskVectorMerge(
         _spec(
             "ties",
@@ -212,8 +212,11 @@ for _method in (
     TaskVectorMerge(_spec("dare_linear", "dare_linear_paper"), dropped, False),
     TaskVectorMerge(_spec("dare_ties", "dare_ties_paper"), dropped, True),
     _ModelStockPaper(),
-):
+)
+for _method in _METHODS:
     registry.register(_method)
+OURS = frozenset(m.spec.name for m in _METHODS)
+"""Names that mergekit-yaml does not know."""
 
 QUICKER: dict[str, MergeMethod] = {
     "ties": TaskVectorMerge(_spec("ties", "ties"), largest, True),

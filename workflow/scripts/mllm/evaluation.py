@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from mllm import calibration, slices
+from mllm.arrays import Array
 from mllm.cli import write_json
-from mllm.metrics import Array
 from mllm.pairs import KINDS
 from mllm.scoring import Evaluation, Sample
 from mllm.tables import SPLITS, Reviews

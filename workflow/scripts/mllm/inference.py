@@ -11,7 +11,7 @@ from scipy.integrate import quad
 from scipy.special import log_ndtr, ndtr, ndtri
 from scipy.stats import binom, false_discovery_control, rankdata
 
-from mllm.metrics import Array
+from mllm.arrays import Array
 
 # ── Two candidates ──
 

@@ -44,7 +44,7 @@ def merge_problems(entry: dict[str, Any], experts: list[str]) -> list[str]:
 def moe_problems(raw: dict[str, Any]) -> list[str]:
     """A mixture of experts that the base's architecture does not allow; known before it is made or loaded from a folder."""
     base = next((m for m in dicts(raw.get("models")) if m.get("name") == raw.get("base")), {})
-    found = "gpt2" if base.get("source") == "scratch" else None
+    found = base.get("architecture", "gpt2") if base.get("source") == "scratch" else None
     if base.get("source") == "local" and isinstance(base.get("path"), str):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             found = json.loads(Path(base["path"], "config.json").read_text()).get("model_type")

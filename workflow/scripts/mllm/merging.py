@@ -16,7 +16,7 @@ import torch
 import yaml
 from mergekit.merge_methods.base import ParameterScope, TensorGroup
 
-from mllm import conventions, methods
+from mllm import conventions
 from mllm.checkpoints import WEIGHTS
 from mllm.cli import Failure, log, progress, read_json
 from mllm.parameters import is_layered
@@ -219,7 +219,7 @@ def mergekit_yaml(merge: Merge, folders: dict[str, Path]) -> str:
         f" --random-seed {merge.seed}" if merge.seed is not None else ""
     )
     note = f"{command}   (from the project's root, with this file's path)"
-    if not methods.in_mergekit(merge.name):
+    if merge.name in conventions.OURS:
         note = f"not for the mergekit-yaml command, which has no {merge.name}; see docs/merging.md"
     return f"# {note}\n" + yaml.safe_dump(document, sort_keys=False)
 

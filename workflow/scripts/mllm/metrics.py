@@ -6,11 +6,11 @@ calibration error, bins of similar confidence.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from mllm.arrays import Array
+
 BINS = 15  # of the calibration error, as in Guo et al. 2017, arXiv 1706.04599
 
 
@@ -38,12 +38,6 @@ METRICS = {
     "brier": Metric("Brier score", smaller_is_better=True),
     "ece": Metric("expected calibration error", smaller_is_better=True),
 }
-
-
-def text_weights(groups: Array) -> Array:
-    """(reviews,): 1 / reviews with the same text."""
-    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    return np.asarray(1 / sizes[group])
 
 
 def sign(metric: str) -> float:

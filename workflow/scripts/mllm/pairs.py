@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mllm.arrays import Array
 from mllm.cli import read_json
-from mllm.metrics import Array
 from mllm.tables import SPLITS
 
 KINDS = ("raw", "calibrated")

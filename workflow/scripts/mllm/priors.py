@@ -5,7 +5,7 @@ Each is one number per class, added to all log-probabilities. Labels are not loo
 
 import numpy as np
 
-from mllm.metrics import Array
+from mllm.arrays import Array
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
 

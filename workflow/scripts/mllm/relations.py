@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from mllm import inference, metrics
-from mllm.metrics import Array, text_weights
+from mllm.arrays import Array, text_weights
 from mllm.pairs import Pairs
 
 AGREEMENT = {

@@ -14,6 +14,7 @@ from mllm.metrics import METRICS
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 EXAMPLES = 5
+MOST = 2000  # candidates on the page, so that it stays below 8 MB; the tables beside it have all
 TEXTS = ("words", "readability", "exclamations", "negations")  # of the slices: the others say much the same
 
 
@@ -31,11 +32,12 @@ class Report:
         self.board = pl.read_parquet(results / "leaderboard.parquet")
         self.comparisons = pl.read_parquet(results / "comparisons.parquet")
         self.conditions = pl.read_parquet(results / "conditions.parquet")
-        self.scores = {c: read_json(results / f"scores/{c}.json") for c in self.board["candidate"]}
         self.facts = read_json(results / "data/split.json")
         self.cards = {f.parent.name: read_json(f) for f in sorted((results / "models").glob("*/model.json"))}
         self.charts: dict[str, Any] = {}
         self.several = self.board["task"].n_unique() > 1
+        self.most = MOST // self.board["task"].n_unique()
+        self.kept = {c for _, part in self.board.group_by("task") for c in self._kept(part)["candidate"]}
 
     def sections(self) -> list[dict[str, Any]]:
         """All of them, those without content left out."""
@@ -66,29 +68,40 @@ class Report:
         claims, conditions = mine.filter(pl.col("claim")), self.conditions.filter(pl.col("task") == task)
         cost = leaderboard.price(board)
         shown = self._shown(board)
+        scores = {c: read_json(self.results / f"scores/{c}.json") for c in shown}
         names = [str(n) for n in self.facts["tasks"][task]["names"]]
         label = METRICS[self.metric].label
         sections = [
             {"id": f"leaderboard-{number}", "title": f"Leaderboard{of}", "text": f"Chosen and sorted by {label} on validation;"
-             " intervals are 95 %, by resampling texts.", "board": self._leaderboard(task, board, f"board-{number}")},
+             f" intervals are 95 %, by resampling texts.{self._left_out(board)}", "board": self._leaderboard(task, self._kept(board), f"board-{number}")},
             self._section(f"pareto-{number}", f"Quality against cost{of}", "Each candidate with its interval; the line joins those"
-                          " that nothing beats in both.", [("", charts.pareto(board, self.metric, cost) if cost else None)]),
+                          " that nothing beats in both.", [("", charts.pareto(self._kept(board), self.metric, cost) if cost else None)]),
             self._section(f"differences-{number}", f"Paired differences{of}", f"Each method’s winner against the best expert, the best"
                           f" blend and the references; dashed: the margin of {self.margin:g}.",
                           [("", charts.forest(claims, self.margin) if claims.height else None)]),
             self._section(f"grids-{number}", f"The grids{of}", "Validation scores of each method’s points; nothing here was seen on test.",
                           [*charts.grids(board, self.metric).items()]),
             self._section(f"calibration-{number}", f"Calibration{of}", "How often a prediction of some confidence is right, on test; raw,"
-                          " and once temperature and class biases are fitted on validation.", [("", charts.reliability(self.scores, shown))]),
+                          " and once temperature and class biases are fitted on validation.", [("", charts.reliability(scores, shown))]),
             self._section(f"confusion-{number}", f"Confusion{of}", "Shares of each true class, on test.",
-                          [(c, charts.confusion(self.scores[c]["confusion"]["test"], names)) for c in shown[:3]]),
+                          [(c, charts.confusion(scores[c]["confusion"]["test"], names)) for c in shown[:3]]),
             self._section(f"conditions-{number}", f"Conditions{of}", "Winners and all that is no merge on each condition’s test reviews.",
                           [("", charts.conditions(conditions, label) if conditions.height else None)]),
             self._section(f"slices-{number}", f"Slices{of}", "Quarters of the test texts; nothing was chosen by them.",
-                          [("", charts.slices(self.scores, shown[:2], self.metric, list(TEXTS)))]),
+                          [("", charts.slices(scores, shown[:2], self.metric, list(TEXTS)))]),
         ]  # fmt: skip
         examples = self._examples(task, board, names)
         return [*sections, {"id": f"examples-{number}", "title": f"Examples{of}", "examples": examples}]
+
+    def _kept(self, board: pl.DataFrame) -> pl.DataFrame:
+        """What the page has room for: the best merges on validation, and all that is no merge."""
+        merge = pl.col("kind") == "merge"
+        room = max(0, self.most - board.filter(~merge).height)
+        return board.filter(~merge | (merge.cum_sum() <= room))
+
+    def _left_out(self, board: pl.DataFrame) -> str:
+        rest = board.height - self._kept(board).height
+        return f" {rest:,} merges further down are in leaderboard.csv alone." if rest else ""
 
     def _shown(self, board: pl.DataFrame) -> list[str]:
         """The best merge, the best expert, the best reference, the best blend; by validation, as the leaderboard is sorted."""
@@ -155,7 +168,7 @@ class Report:
         return [_table("What was found in the raw files", pl.read_csv(file).filter(pl.col("rows") > 0), "repairs")]
 
     def _recipes(self) -> list[dict[str, str]]:
-        files = sorted((self.results / "merges").glob("*/mergekit.yaml"))
+        files = (f for f in sorted((self.results / "merges").glob("*/mergekit.yaml")) if f.parent.name in self.kept)
         return [{"title": f.parent.name, "text": f.read_text()} for f in files]
 
     def _experiment(self) -> list[dict[str, str]]:
@@ -182,10 +195,10 @@ def write(report: Report, folder: Path) -> None:
         papers.write_chart(spec, folder / "figures" / name.removeprefix("chart-"))
     library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.ChainableUndefined)
-    names = [c for c in report.board["candidate"] if report.scores[c]["kind"] != "merge"]
+    others = report.board.filter(pl.col("kind") != "merge").height
     page = environment.from_string(TEMPLATE.read_text()).render(
         name=report.experiment.name, sections=sections, kinds=charts.KINDS,
-        question=f"{report.board.height} candidates, {len(names)} of them no merges. Does a merge of small models do what others do,"
+        question=f"{report.board.height} candidates, {others} of them no merges. Does a merge of small models do what others do,"
         " and at what cost?",
         verdict=Markup(MarkdownIt().render((report.results / "verdict.md").read_text())),  # written here, from names and numbers
         library=Markup(library.replace("</script", "<\\/script")),

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from mllm import metrics
-from mllm.metrics import Array, text_weights
+from mllm.arrays import Array, text_weights
 
 RESAMPLES = 2000
 SLICE_RESAMPLES = 500  # slices are many, and nothing is chosen or claimed by them

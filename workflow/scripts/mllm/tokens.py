@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from mllm.arrays import Array
 from mllm.cli import log, progress, whole
 from mllm.code import code_digest
-from mllm.metrics import Array
 
 AT_ONCE = 200  # texts: tokenizers keep far more of each than its tokens until they are done
 

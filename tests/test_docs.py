@@ -1,0 +1,221 @@
+"""What documents say can be done can be done: commands, links, pictures, the notebook, what others read of the project."""
+
+import itertools
+import json
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import ROOT, Project, fresh
+
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "config/README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+TEXTS = {str(f.relative_to(ROOT)): f.read_text() for f in DOCUMENTS}
+MARKS = ("needs a cluster", "needs the network")
+# What the tests, the demonstration and `.ci/run` themselves are.
+ELSEWHERE = ("make setup", "make demo", "make test", "make check", "make bench")
+STARTS = ("make ", ".venv/bin/", "snakemake ", "git ", "python ")
+WRITTEN = {"config/….yaml": "config/demo.yaml", "results/one": "results/demo", "results/two": "results/other"}
+
+
+def blocks() -> list[tuple[str, str]]:
+    """(document, command) of indented and fenced shell blocks, less those that are marked."""
+    found = []
+    for name, text in TEXTS.items():
+        fence = None
+        for line in text.splitlines():
+            if line.startswith("```"):
+                fence = None if fence is not None else line[3:]
+            elif (fence is None and line.startswith("    ")) or fence in ("", "bash", "sh"):
+                command, _, comment = line.strip().partition("  #")
+                if command.startswith(STARTS) and not any(mark in comment for mark in MARKS):
+                    found.append((name, command.strip()))
+    return found
+
+
+def inline() -> list[tuple[str, str]]:
+    """(document, command) of Snakemake's commands within sentences."""
+    found = []
+    for name, text in TEXTS.items():
+        prose = re.sub(r"```.*?```", "", text, flags=re.S)
+        for command in re.findall(r"`((?:\.venv/bin/)?snakemake [^`]+)`", prose):
+            found.append((name, command))
+    return found
+
+
+@pytest.fixture(scope="module")
+def ready(demo, tmp_path_factory) -> Project:
+    """The demonstration, run, with the environment where documents have it, and a second experiment of the same reviews."""
+    project = demo.copy(tmp_path_factory.mktemp("docs") / "project")
+    if not (project.folder / ".venv").exists():
+        (project.folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    subprocess.run(["git", "init", "-q"], cwd=project.folder, check=True)
+    other = project.folder / "results/other"
+    other.mkdir()
+    for file in ("leaderboard.parquet", "experiment.yaml"):
+        (other / file).write_bytes((project.folder / "results/demo" / file).read_bytes())
+    (other / "data").symlink_to(project.folder / "results/demo/data")
+    return project
+
+
+def run(project: Project, command: str) -> str:
+    for written, meant in WRITTEN.items():
+        command = command.replace(written, meant)
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}"
+    return done.stdout
+
+
+@pytest.mark.parametrize(("document", "command"), [b for b in blocks() if not b[1].startswith(ELSEWHERE)])
+def test_a_command_works(document, command, ready):
+    said = run(ready, command)
+    if "--report" in command:
+        with zipfile.ZipFile(ready.folder / "report.zip") as made:
+            names, page = made.namelist(), made.read("report/report.html").decode()
+        assert any(n.endswith("/index.html") for n in names) and any(n.endswith("pareto-0.svg") for n in names)
+        recipes = len(list((ready.folder / "results/demo/merges").iterdir()))
+        assert sum(n.endswith("/mergekit.yaml") for n in names) == recipes
+        for word in ("Leaderboard", "Comparisons", "Recipes", "Report", "dare_linear", "chosen on validation"):
+            assert word in page
+    if command.startswith(".venv/bin/snakemake -n") and "demo" in command:
+        assert "Nothing to be done" in said
+
+
+@pytest.mark.parametrize(("document", "command"), sorted(set(inline())))
+def test_a_command_in_a_sentence_is_understood(document, command, ready):
+    """As a dry run of the demonstration, where it names no other experiment."""
+    words = shlex.split(command.replace("…", "demo"))[1:]
+    if "--unlock" in words or "apptainer" in words or "--report" in words:
+        words = [w for w in words if w not in ("--sdm", "apptainer")]  # needs Apptainer
+    if "--configfile" not in words:
+        words += ["--configfile", "config/demo.yaml"]
+    if not {"--unlock", "--report"} & set(words):
+        words.append("-n")
+    subprocess.run(["ln", "-sfn", "profiles/slurm", "slurm"], cwd=ready.folder, check=True)
+    ready.snakemake(*words)
+
+
+def test_every_make_target_that_is_named_exists_and_explains_itself():
+    targets = dict(re.findall(r"^([a-z]+):.*## (.+)", (ROOT / "Makefile").read_text(), re.M))
+    named = {word for text in TEXTS.values() for word in re.findall(r"(?:`|    )make ([a-z]+)", text)}
+    assert named <= targets.keys()
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name, meaning in targets.items():
+        assert re.search(rf"make {name} +{re.escape(meaning)}", listed)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_lead_somewhere(name):
+    for link in re.findall(r"\]\(([^)#\s]+)", TEXTS[name]):
+        if not link.startswith("http"):
+            assert (ROOT / name).parent.joinpath(link).exists(), link
+
+
+def test_the_notebook_runs_and_agrees_with_the_workflow(ready):
+    cells = json.loads((ROOT / "docs/results.ipynb").read_text())["cells"]
+    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    check = """
+row = pl.read_parquet(results / "comparisons.parquet").filter(candidate=merge, against=expert).to_dicts()[0]
+assert abs(by_text.mean() - row["accuracy_difference"]) < 1e-6, (by_text.mean(), row)
+assert low < by_text.mean() < high and chart.to_dict()
+"""
+    assert all(not c.get("outputs") for c in cells)
+    subprocess.run([sys.executable, "-c", code + check], cwd=ready.folder / "docs", check=True)
+
+
+# ── The pictures of the workflow ──
+
+
+def drawn(text: str) -> set[tuple[str, str]]:
+    (block,) = re.findall(r"```mermaid\n(.*?)```", text, re.S)
+    arrows = set()
+    for line in block.splitlines():
+        words = re.findall(r"\w+", re.sub(r"\|.*?\||\[.*?\]", "", line))
+        if "-->" in line:
+            arrows |= set(itertools.pairwise(words))
+    return arrows
+
+
+def reachable(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    found = set(arrows)
+    while more := {(a, d) for a, b in found for c, d in found if b == c} - found:
+        found |= more
+    return found
+
+
+def graph(project: Project, config: str) -> set[tuple[str, str]]:
+    text = project.snakemake("all", "export", "--forceall", "--rulegraph", "mermaid-js", "--configfile", config)  # fmt: skip
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", text))
+    return {
+        (names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", text) if names[b] not in ("all", "report")
+    }
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md"])
+def test_the_picture_is_the_workflow(name, tmp_path):
+    """Each arrow is a dependency of some experiment, and all dependencies follow from the arrows."""
+    project = fresh(tmp_path / "project")
+    some = yaml.safe_load((project.folder / "config/config.yaml").read_text())
+    some["experts"].append({"name": "taken", "model": some["base"]})
+    some["merges"].append({"method": "linear", "members": ["taken", "shard-0"]})
+    (project.folder / "config/taken.yaml").write_text(yaml.safe_dump(some))
+    llama = yaml.safe_load((project.folder / "config/demo.yaml").read_text())
+    llama["models"][0]["architecture"] = "llama"
+    llama["merges"] = [{"method": "moe", "members": ["pain", "acne"]}]
+    (project.folder / "config/llama.yaml").write_text(yaml.safe_dump(llama))
+    real = set().union(*(graph(project, f"config/{c}.yaml") for c in ("demo", "taken", "llama")))
+    arrows = drawn(TEXTS[name])
+    shown = {rule for arrow in arrows for rule in arrow}
+    assert arrows <= real, "drawn, but no dependency"
+    left_out = {arrow for arrow in real if set(arrow) <= shown} - reachable(arrows)
+    assert left_out == set(), "dependencies that do not follow from the picture"
+    if name != "README.md":
+        assert shown == {rule for arrow in real for rule in arrow}
+
+
+# ── What others read of the project ──
+
+
+def test_the_hooks_pass_here(tmp_path):
+    project = fresh(tmp_path / "project")
+    (project.folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    for command in (["init", "-q"], ["add", "-A"]):
+        subprocess.run(["git", *command], cwd=project.folder, check=True)
+    hooks = [sys.executable, "-m", "pre_commit", "run", "--all-files"]
+    said = subprocess.run(hooks, cwd=project.folder, capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert said.stdout.count("Passed") == 5
+    project.edit("workflow/scripts/mllm/config.py", "margin: Annotated[float, Field(ge=0)] = 0.01", "margin: Annotated[float, Field(ge=0)] = 0.02")  # fmt: skip
+    said = subprocess.run(hooks, cwd=project.folder, capture_output=True, text=True)
+    assert said.returncode and "not what mllm/config.py says; run make envs" in said.stdout
+
+
+def test_the_catalogs_file():
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert usage["report"] is True
+    assert usage["software-stack-deployment"]["conda"] is any(
+        re.search(r"^ +conda:", f.read_text(), re.M) for f in (ROOT / "workflow/rules").glob("*.smk")
+    )
+
+
+def test_every_key_of_an_experiment_is_explained():
+    schema = json.loads((ROOT / "config/experiment.schema.json").read_text())
+    page = TEXTS["docs/experiment.md"]
+    for model in [schema, *schema["$defs"].values()]:
+        assert model["description"]
+        for key, value in model["properties"].items():
+            assert "const" in value or f"| `{key}` |" in page
+            described = value.get("description") or "$ref" in json.dumps(value) or "const" in value
+            assert described, f"{model['title']}.{key} has no meaning"

@@ -1,0 +1,111 @@
+"""What the report's folder holds, without a browser: figures, tables, provenance, many candidates, strange names."""
+
+import re
+
+import polars as pl
+import pytest
+
+from conftest import Project
+from mllm import config, papers, provenance, report
+
+
+@pytest.fixture
+def made(demo):
+    return demo.folder / "results/demo/report"
+
+
+def test_figures_and_tables_for_papers(demo, made):
+    drawn = {ending: {f.stem for f in (made / "figures").glob(f"*.{ending}")} for ending in ("svg", "png", "csv")}
+    assert drawn["svg"] == drawn["png"] == drawn["csv"] and len(drawn["svg"]) > 10
+    assert {"pareto-0", "grids-0-ties", "training"} <= drawn["svg"]
+    board = pl.read_parquet(demo.folder / "results/demo/leaderboard.parquet")
+    assert len((made / "leaderboard.md").read_text().splitlines()) == board.height + 2
+    assert (made / "leaderboard.tex").read_text().count("\\\\") == board.height + 1
+    pareto = pl.read_csv(made / "figures/pareto-0.csv")
+    joined = pareto.join(board, on="candidate")
+    assert joined.height == pareto.height and (joined["value"] - joined["test_macro_f1"]).abs().max() < 1e-9
+
+
+def test_provenance_is_snakemakes_benchmarks(demo, made):
+    time = pl.read_csv(made / "tables/time.csv")
+    jobs = dict(time.select("stage", "jobs").rows())
+    assert jobs["train_expert"] == 3 and jobs["merge"] == 13 and jobs["score"] == 1 and "write_report" not in jobs
+    seconds = [
+        float(pl.read_csv(f, separator="\t", infer_schema=False)["s"][0])
+        for f in (demo.folder / "results/demo/benchmarks/train_expert").glob("*.tsv")
+    ]
+    hours = time.filter(stage="train_expert").row(0, named=True)
+    assert hours["hours"] == pytest.approx(sum(seconds) / 3600, abs=1e-4) and hours["GPU-hours"] == 0
+    assert hours["longest (min)"] == pytest.approx(max(seconds) / 60, abs=0.01)
+    software = dict(pl.read_csv(made / "tables/software.csv").rows())
+    assert {"git commit", "devices", "torch", "mergekit"} <= set(software)
+
+
+def test_gpu_hours_count_gpus(tmp_path):
+    """Two jobs of an hour: one on three GPUs, one on a CPU; and what Slurm says of them."""
+    for rule, name in (("predict", "a"), ("predict", "b")):
+        file = tmp_path / f"benchmarks/{rule}/{name}.tsv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("s\th:m:s\tmax_rss\n3600\t1:00:00\t1024\n")
+    (tmp_path / "predictions").mkdir()
+    (tmp_path / "predictions/a.cost.json").write_text('{"device": "NVIDIA H100", "gpus": 3}')
+    (tmp_path / "predictions/b.cost.json").write_text('{"device": "cpu", "gpus": 1}')
+    (tmp_path / "benchmarks/score.tsv").write_text(
+        "s\th:m:s\tmax_rss\n0.4\t0:00:00\tNA\n"
+    )  # over before it was measured
+    rows = {row["stage"]: row for row in provenance.stages(tmp_path).to_dicts()}
+    assert rows["predict"] | {"stage": ""} == {
+        "stage": "", "jobs": 2, "hours": 2.0, "GPU-hours": 3.0, "longest (min)": 60.0, "peak GB": 1.07,
+    }  # fmt: skip
+    assert rows["score"]["peak GB"] == 0
+    assert provenance.on_the_cluster(tmp_path) is None
+    (tmp_path / "efficiency.csv").write_text(
+        "rule,job,restarts,seconds,requested_minutes,peak_mb,requested_mem_mb\n"
+        "merge,a,0,30,10,900,2000\nmerge,b,1,90,20,,4000\npredict,a,0,60,30,500,1000\n"
+    )
+    used = provenance.on_the_cluster(tmp_path)
+    assert used.row(0) == ("merge", 2, 1, 1.5, 20, 900, 4000) and used.height == 2
+
+
+def test_thousands_of_candidates_stay_below_8_mb(demo, tmp_path):
+    project: Project = demo.copy(tmp_path / "many")
+    results = project.folder / "results/demo"
+    board = pl.read_parquet(results / "leaderboard.parquet")
+    merges = board.filter(kind="merge")
+    last = merges.tail(1)
+    added = pl.concat(
+        [last.with_columns(candidate=pl.lit(f"{last['candidate'][0]}-{i:04}"), winner=False) for i in range(4000)]
+    )
+    recipe = (results / f"merges/{last['candidate'][0]}/mergekit.yaml").read_text()
+    for name in added["candidate"]:
+        (results / f"merges/{name}").mkdir()
+        (results / f"merges/{name}/mergekit.yaml").write_text(recipe)
+    pl.concat([board, added]).write_parquet(results / "leaderboard.parquet")
+    experiment = config.load(project.folder / "config/demo.yaml")
+    (tmp_path / "report").mkdir()
+    report.write(report.Report(results, experiment), tmp_path / "report")
+    page = (tmp_path / "report/index.html").read_text()
+    assert len(page.encode()) < 8e6
+    assert page.count("<tr data-kind=") == report.MOST
+    for name in board.filter(pl.col("kind") != "merge")["candidate"]:
+        assert f'data-value="{name}"' in page
+    assert f"{board.height + 4000 - report.MOST:,} merges further down are in leaderboard.csv alone." in page
+
+
+def test_strange_text_stays_text(demo, tmp_path):
+    """A review or a class may hold what HTML, scripts, Markdown or LaTeX take for their own."""
+    project: Project = demo.copy(tmp_path / "strange")
+    results = project.folder / "results/demo"
+    bad = "</script><script>window.bad = 1</script><img src=x onerror=alert(1)> & | `a` $x_1^2$ {{ 7 * 7 }}"
+    test = pl.read_parquet(results / "data/test.parquet")
+    test.with_columns(review=pl.lit(bad)).write_parquet(results / "data/test.parquet")
+    (tmp_path / "report").mkdir()
+    report.write(report.Report(results, config.load(project.folder / "config/demo.yaml")), tmp_path / "report")
+    page = (tmp_path / "report/index.html").read_text()
+    assert "<script>window.bad" not in page and "<img src=x" not in page and "{{ 7 * 7 }}" in page
+    assert "&lt;/script&gt;&lt;script&gt;window.bad" in page
+    table = pl.DataFrame({"a": [bad], "b": ["a\\b~c^d"], "c": [1]})
+    tex = papers.latex(table)
+    assert r"\$x\_1\textasciicircum{}2\$" in tex and r"a\textbackslash{}b\textasciitilde{}c" in tex and r"\&" in tex
+    row = papers.markdown(table).splitlines()[2]
+    assert len(re.findall(r"(?<!\\)\|", row)) == table.width + 1
