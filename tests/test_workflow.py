@@ -4,6 +4,9 @@ import itertools
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections import Counter
 
 import polars as pl
@@ -389,3 +392,24 @@ def test_all_merges_are_kept_where_the_experiment_says_so(changed):
     found = changed.planned(*WITH_DEMO, "--config", "keep=all")
     assert found["merge"] == 13
     assert "train_expert" not in found
+
+
+def test_an_interrupted_run_says_how_to_go_on(changed):
+    """Ctrl-C: what was finished stays, and the same command plans the rest alone."""
+    changed.edit(DEMO, "seed: 17", "seed: 18")
+    before = changed.planned(*WITH_DEMO)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "1", *WITH_DEMO], cwd=changed.folder, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    said = ""
+    for line in process.stdout:
+        said += line
+        if line.startswith("3 of "):
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    said += process.stdout.read()
+    assert process.wait() != 0
+    assert "Nothing finished is lost" in said and "give the same command again" in said
+    left = changed.planned(*WITH_DEMO)
+    assert 0 < sum(left.values()) <= sum(before.values()) - 3
