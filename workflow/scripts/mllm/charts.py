@@ -5,23 +5,27 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from mllm.metrics import METRICS
+
 KINDS = {"merge": "#b0432c", "expert": "#2a6f97", "base": "#6b7280", "blend": "#6d597a", "reference": "#3f7d58"}
 VERDICTS = {"better": "#3f7d58", "no worse": "#81b29a", "undecided": "#6b7280", "worse": "#b0432c"}
 WIDE: Any = "container"
 MANY = 40  # rows or columns of one chart at most
+FEW = 8  # columns of cells that have room for a number each, on a phone too
 
 
 def pareto(board: pl.DataFrame, metric: str, cost: str) -> Any:
     """Quality on test against cost, with intervals; what nothing beats in both is joined by a line."""
     columns = ["candidate", "kind", "pareto", cost]
     table = board.select(*columns, value=f"test_{metric}", low=f"test_{metric}_low", high=f"test_{metric}_high")
-    table = table.filter(pl.col(cost) > 0)
+    # Merges first, drawn below the few others, which stand at the same cost.
+    table = table.filter(pl.col(cost) > 0).sort(pl.col("kind") != "merge", maintain_order=True)
     base = alt.Chart(_data(table), width=WIDE, height=320).encode(
         x=alt.X(f"{cost}:Q", scale=alt.Scale(type="log"), title=cost.replace("_", " "), axis=alt.Axis(format="~s")),
         color=_of_kind(),
         tooltip=["candidate:N", "kind:N", _number("value"), _number("low"), _number("high"), alt.Tooltip(f"{cost}:Q", format=".3s")],
     )  # fmt: skip
-    y = alt.Y("value:Q", title=f"{metric} on test", scale=alt.Scale(zero=False))
+    y = alt.Y("value:Q", title=f"{METRICS[metric].label} on test", scale=alt.Scale(zero=False))
     front = alt.Chart(_data(table.filter(pl.col("pareto")).sort(cost, "value"))).mark_line(
         color="#9ca3af", strokeDash=[4, 3], interpolate="step-after"
     )
@@ -34,12 +38,12 @@ def pareto(board: pl.DataFrame, metric: str, cost: str) -> Any:
 
 
 def forest(claims: pl.DataFrame, margin: float) -> Any:
-    """Differences of each method's winner to its rivals, with intervals, beside 0 and the margin."""
-    shown = claims.with_columns(pair=pl.col("candidate") + " − " + pl.col("against")).head(MANY)
+    """Differences of each method's winner (claims with ``method``) to its rivals, with intervals, beside 0 and the margin."""
+    shown = claims.with_columns(pair=pl.col("method") + " − " + pl.col("against")).head(MANY)
     table = shown.select("pair", "candidate", "against", "difference", "low", "high", "verdict", "p_holm")
     base = alt.Chart(_data(table), width=WIDE, height=20 * table.height).encode(
         y=alt.Y("pair:N", sort=None, title=None, axis=alt.Axis(labelLimit=170)),
-        color=alt.Color("verdict:N", scale=alt.Scale(domain=list(VERDICTS), range=list(VERDICTS.values())), title=None),
+        color=alt.Color("verdict:N", scale=alt.Scale(domain=list(VERDICTS), range=list(VERDICTS.values())), title=None, legend=_legend()),
         tooltip=["candidate:N", "against:N", _number("difference"), _number("low"), _number("high"), "verdict:N", _number("p_holm")],
     )  # fmt: skip
     lines = [(0.0, "#111827"), (-margin, "#9ca3af")]
@@ -47,7 +51,7 @@ def forest(claims: pl.DataFrame, margin: float) -> Any:
         alt.Chart(_data(pl.DataFrame({"at": [at]}))).mark_rule(color=colour, strokeDash=[4, 3] if at else [1, 0]).encode(x="at:Q")
         for at, colour in lines
     ]  # fmt: skip
-    x = alt.X("low:Q", title="difference on the same test texts (positive: the merge is better)")
+    x = alt.X("low:Q", title="difference on test")
     return alt.layer(*rules, base.mark_rule(size=2).encode(x=x, x2="high:Q"), base.mark_circle(size=60, opacity=1).encode(x="difference:Q"))  # fmt: skip
 
 
@@ -67,9 +71,13 @@ def grids(board: pl.DataFrame, metric: str) -> dict[str, Any]:
         if rest:
             best = table.sort("value", descending=True).unique(varied[:2], keep="first", maintain_order=True)
             base = alt.Chart(_data(best), width=WIDE, height=34 * best[rest[0]].n_unique()).encode(
-                x=alt.X(f"{first}:O", axis=alt.Axis(labelAngle=0)), y=alt.Y(f"{rest[0]}:O"), tooltip=tooltip
+                x=alt.X(f"{first}:O", axis=alt.Axis(labelAngle=0)),
+                y=alt.Y(f"{rest[0]}:O", axis=alt.Axis(grid=False)),
+                tooltip=tooltip,
             )
-            colour = alt.Color("value:Q", scale=alt.Scale(scheme="blues"), title=f"best valid {metric}")
+            colour = alt.Color(
+                "value:Q", scale=alt.Scale(scheme="blues"), title=f"best {METRICS[metric].label} on validation"
+            )
             middle = (float(best["value"].min()) + float(best["value"].max())) / 2  # type: ignore[arg-type]
             ink = alt.condition(alt.datum.value > middle, alt.value("white"), alt.value("#111827"))
             made[str(method)] = base.mark_rect().encode(color=colour) + base.mark_text().encode(
@@ -77,20 +85,19 @@ def grids(board: pl.DataFrame, metric: str) -> dict[str, Any]:
             )
         else:
             base = alt.Chart(_data(table), width=WIDE, height=160).encode(x=alt.X(f"{first}:O", axis=alt.Axis(labelAngle=0)), tooltip=tooltip)  # fmt: skip
-            y = alt.Y("low:Q", title=f"valid {metric}", scale=alt.Scale(zero=False))
+            y = alt.Y("low:Q", title=METRICS[metric].label, scale=alt.Scale(zero=False))
             made[str(method)] = base.mark_rule(color=KINDS["merge"], opacity=0.5).encode(
                 y=y, y2="high:Q"
             ) + base.mark_circle(color=KINDS["merge"], size=60, opacity=1).encode(y="value:Q")
     return made
 
 
-def reliability(scores: dict[str, Any], names: list[str]) -> Any:
-    """Accuracy at each level of confidence on test, raw and once calibrated."""
+def reliability(scores: dict[str, Any], names: list[str], how: str) -> Any:
+    """Accuracy at each level of confidence on test; how: raw or calibrated."""
     rows = [
-        {"candidate": name, "how": how, "confidence": confidence, "accuracy": accuracy, "weight": weight}
+        {"candidate": name, "confidence": confidence, "accuracy": accuracy, "weight": weight}
         for name in names
-        for how, points in scores[name]["reliability"].items()
-        for weight, confidence, accuracy in points
+        for weight, confidence, accuracy in scores[name]["reliability"][how]
     ]
     table = pl.DataFrame(rows)
     ideal = alt.Chart(_data(pl.DataFrame({"x": [0.0, 1.0]}))).mark_line(color="#9ca3af", strokeDash=[4, 3]).encode(x="x:Q", y="x:Q")  # fmt: skip
@@ -98,8 +105,7 @@ def reliability(scores: dict[str, Any], names: list[str]) -> Any:
         x=alt.X("confidence:Q", scale=alt.Scale(zero=False), title="mean confidence"),
         y=alt.Y("accuracy:Q", title="accuracy"),
         color=alt.Color("candidate:N", title=None, legend=_legend()),
-        strokeDash=alt.StrokeDash("how:N", title=None),
-        tooltip=["candidate:N", "how:N", _number("confidence"), _number("accuracy")],
+        tooltip=["candidate:N", _number("confidence"), _number("accuracy")],
     )  # fmt: skip
     return ideal + lines
 
@@ -112,7 +118,7 @@ def confusion(matrix: list[list[float]], labels: list[str]) -> Any:
         for j, value in enumerate(row)
     ]
     base = alt.Chart(_data(pl.DataFrame(rows)), width=WIDE, height=30 * len(labels)).encode(
-        x=alt.X("predicted:O", sort=None, axis=alt.Axis(labelAngle=0)), y=alt.Y("true:O", sort=None),
+        x=alt.X("predicted:O", sort=None, axis=alt.Axis(labelAngle=0)), y=alt.Y("true:O", sort=None, axis=alt.Axis(grid=False)),
         tooltip=["true:N", "predicted:N", alt.Tooltip("share:Q", format=".1%"), "texts:Q"],
     )  # fmt: skip
     ink = alt.condition(alt.datum.share > 0.5, alt.value("white"), alt.value("#111827"))
@@ -134,10 +140,16 @@ def conditions(table: pl.DataFrame, metric: str) -> Any:
     colour = alt.Color("value:Q", scale=alt.Scale(scheme="blues", zero=False), title=metric)
     base = alt.Chart(_data(table), width=WIDE, height=22 * table["candidate"].n_unique()).encode(
         x=alt.X("condition:N", sort=None, title=None, axis=alt.Axis(labelAngle=-40, labelLimit=120)),
-        y=alt.Y("candidate:N", sort=None, title=None, axis=alt.Axis(labelLimit=170)),
+        y=alt.Y("candidate:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, grid=False)),
         tooltip=["candidate:N", "trained_on:N", "condition:N", "reviews:Q", _number("value")],
     )  # fmt: skip
-    return base.mark_rect().encode(color=colour)
+    cells = base.mark_rect().encode(color=colour)
+    if most.len() > FEW:
+        return cells
+    values = table["value"].drop_nulls()
+    middle = (float(values.min() or 0) + float(values.max() or 0)) / 2  # type: ignore[arg-type]
+    ink = alt.condition(alt.datum.value > middle, alt.value("white"), alt.value("#111827"))
+    return cells + base.mark_text().encode(text=alt.Text("value:Q", format=".2f"), color=ink)
 
 
 def slices(scores: dict[str, Any], names: list[str], metric: str, columns: list[str]) -> Any:
@@ -155,7 +167,7 @@ def slices(scores: dict[str, Any], names: list[str], metric: str, columns: list[
         yOffset=alt.YOffset("candidate:N", sort=None), color=alt.Color("candidate:N", title=None, legend=_legend()),
         tooltip=["candidate:N", "slice:N", _number("value"), _number("low"), _number("high")],
     )  # fmt: skip
-    x = alt.X("low:Q", title=f"{metric} on test", scale=alt.Scale(zero=False))
+    x = alt.X("low:Q", title=f"{METRICS[metric].label} on test", scale=alt.Scale(zero=False))
     return base.mark_rule(opacity=0.5).encode(x=x, x2="high:Q") + base.mark_circle(opacity=1).encode(x="value:Q")
 
 

@@ -65,7 +65,11 @@ class Report:
     def _task(self, task: str, board: pl.DataFrame, number: str) -> list[dict[str, Any]]:
         of = f" ({task})" if self.several else ""
         mine = self.comparisons.filter(pl.col("task") == task)
-        claims, conditions = mine.filter(pl.col("claim")), self.conditions.filter(pl.col("task") == task)
+        methods = board.select("candidate", "method")
+        claims, conditions = (
+            mine.filter(pl.col("claim")).join(methods, on="candidate", maintain_order="left"),
+            self.conditions.filter(pl.col("task") == task),
+        )
         cost = leaderboard.price(board)
         shown = self._shown(board)
         scores = {c: read_json(self.results / f"scores/{c}.json") for c in shown}
@@ -77,12 +81,12 @@ class Report:
             self._section(f"pareto-{number}", f"Quality against cost{of}", "Each candidate with its interval; the line joins those"
                           " that nothing beats in both.", [("", charts.pareto(self._kept(board), self.metric, cost) if cost else None)]),
             self._section(f"differences-{number}", f"Paired differences{of}", f"Each method’s winner against the best expert, the best"
-                          f" blend and the references; dashed: the margin of {self.margin:g}.",
+                          f" blend and the references, on the same test texts; to the right of 0 the merge is better. Dashed: the margin of {self.margin:g}.",
                           [("", charts.forest(claims, self.margin) if claims.height else None)]),
             self._section(f"grids-{number}", f"The grids{of}", "Validation scores of each method’s points; nothing here was seen on test.",
                           [*charts.grids(board, self.metric).items()]),
             self._section(f"calibration-{number}", f"Calibration{of}", "How often a prediction of some confidence is right, on test; raw,"
-                          " and once temperature and class biases are fitted on validation.", [("", charts.reliability(scores, shown))]),
+                          " and once temperature and class biases are fitted on validation.", [(how, charts.reliability(scores, shown, how)) for how in ("raw", "calibrated")]),
             self._section(f"confusion-{number}", f"Confusion{of}", "Shares of each true class, on test.",
                           [(c, charts.confusion(scores[c]["confusion"]["test"], names)) for c in shown[:3]]),
             self._section(f"conditions-{number}", f"Conditions{of}", "Winners and all that is no merge on each condition’s test reviews.",
@@ -236,8 +240,16 @@ def _cell(row: dict[str, Any], key: str, metric: str, number: bool) -> dict[str,
 
 
 def _table(title: str, table: pl.DataFrame, id_: str) -> dict[str, Any]:
-    rows = [["" if c is None else f"{c:.4g}" if isinstance(c, float) else c for c in row] for row in table.rows()]
-    return {"title": title, "columns": table.columns, "rows": rows, "id": id_, "table": table}
+    numbers = [dtype.is_numeric() for dtype in table.dtypes]
+    rows = [
+        [
+            {"text": "" if c is None else f"{c:.4g}" if isinstance(c, float) else c, "number": n}
+            for c, n in zip(row, numbers, strict=True)
+        ]
+        for row in table.rows()
+    ]
+    heads = [{"text": name, "number": n} for name, n in zip(table.columns, numbers, strict=True)]
+    return {"title": title, "columns": heads, "rows": rows, "id": id_, "table": table}
 
 
 def _short(text: str, most: int = 400) -> str:
