@@ -57,4 +57,4 @@ onsuccess:
 
 
 onerror:
-    print("Nothing finished is lost: mend what is said above, if anything, and give the same command again; it goes on from there.")
+    print("Nothing finished is lost: mend what is wrong above, and give the same command again to go on from there.")
