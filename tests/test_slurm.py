@@ -508,3 +508,6 @@ def test_demo(cluster: Cluster, demo: Project, tmp_path: Path) -> None:
     assert project.planned("--profile", "slurm", "--configfile", "config/demo.yaml") == Counter()
     text = (project.folder / "results/demo/efficiency.csv").read_text()
     assert "leaderboard," not in text and text.count("\nmerge,") == 3  # tiny steps are no Slurm jobs
+    tables = project.folder / "results/demo/report/tables"
+    assert "\nmerge,3,0," in (tables / "cluster.csv").read_text()
+    assert "\nmerge,3," in (tables / "time.csv").read_text()

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 
 def main(record_path: Path, key: str) -> int:
@@ -37,15 +36,30 @@ def main(record_path: Path, key: str) -> int:
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     status = process.wait()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    write(usage_path(record_path, os.environ["SLURM_JOB_ID"]), {
+    seconds = round(time.time() - start, 2)
+    if status == 0 and record.get("benchmark"):
+        write(Path(record["benchmark"]), benchmark(seconds, used))
+    write(usage_path(record_path, os.environ["SLURM_JOB_ID"]), json.dumps({
         "status": status,
-        "seconds": round(time.time() - start, 2),
+        "seconds": seconds,
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 2),
         "peak_mb": used.ru_maxrss // 1024,
         "node": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
         "restarts": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
-    })  # fmt: skip
+    }, indent=2) + "\n")  # fmt: skip
     return status if status >= 0 else 128 - status
+
+
+def benchmark(seconds: float, used: resource.struct_rusage) -> str:
+    """Snakemake's benchmark file of a job that it did not run itself: time, largest memory in MiB, processor time."""
+    cpu = used.ru_utime + used.ru_stime
+    hours, rest = divmod(int(seconds), 3600)
+    values = {
+        "s": f"{seconds:.2f}", "h:m:s": f"{hours}:{rest // 60:02}:{rest % 60:02}", "max_rss": f"{used.ru_maxrss / 1024:.2f}",
+        "max_vms": "NA", "max_uss": "NA", "max_pss": "NA", "io_in": "NA", "io_out": "NA",
+        "mean_load": f"{100 * cpu / max(seconds, 0.01):.2f}", "cpu_time": f"{cpu:.2f}",
+    }  # fmt: skip
+    return "\t".join(values) + "\n" + "\t".join(values.values()) + "\n"
 
 
 def nearest_bin() -> Path:
@@ -64,10 +78,11 @@ def usage_path(record_path: Path, slurm_id: str) -> Path:
     return record_path.with_name(f"{record_path.stem}.{slurm_id}.usage")
 
 
-def write(path: Path, value: dict[str, Any]) -> None:
+def write(path: Path, text: str) -> None:
     """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
+    partial.write_text(text)
     partial.replace(path)
 
 

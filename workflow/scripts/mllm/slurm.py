@@ -106,7 +106,8 @@ def executor(base: Any, folder: Path, disk_mb: Callable[[], int]) -> Any:
             choose_gpu(job.resources)
             write_json(path, {
                 "key": key_of(job), "rule": job.name, "run": self.run_uuid, "comment": comment_of(job),
-                "command": job.shellcmd, "outputs": [str(f) for f in job.output], "submitted": time.time(),
+                "command": job.shellcmd, "outputs": [str(f) for f in job.output],
+                "benchmark": str(job.benchmark) if job.benchmark else None, "submitted": time.time(),
                 "requested": {
                     "mem_mb": job.resources.get("mem_mb"), "minutes": job.resources.get("runtime"),
                     "cpus": job.threads, "gpu": job.resources.get("gpu", 0),
@@ -191,10 +192,12 @@ def executor(base: Any, folder: Path, disk_mb: Callable[[], int]) -> Any:
             """Keep what a job that ended used; its record goes: nobody needs to take it over."""
             usage = read(jobstep.usage_path(path, info.external_jobid))
             record = read(path) or {}
-            self.used.append({
+            row = {
                 "rule": info.job.name, "job": describe(info.job), "slurm_id": info.external_jobid, "state": state,
                 **{f"requested_{k}": v for k, v in (record.get("requested") or {}).items()}, **(usage or {}),
-            })  # fmt: skip
+            }  # fmt: skip
+            self.used.append(row)
+            write_efficiency(folder.parent / "efficiency.csv", [row])  # at once: this run's report reads it
             path.unlink(missing_ok=True)
             jobstep.usage_path(path, info.external_jobid).unlink(missing_ok=True)
             log = info.aux.get("slurm_logfile")
@@ -214,7 +217,6 @@ def executor(base: Any, folder: Path, disk_mb: Callable[[], int]) -> Any:
             super().shutdown()
             if self.used:
                 table = folder.parent / "efficiency.csv"
-                write_efficiency(table, self.used)
                 self.logger.info(f"What the jobs asked for and used: {table}\n{efficiency_text(self.used)}")
 
     return Executor
