@@ -394,3 +394,11 @@ def test_a_mixture_needs_a_base_whose_blocks_can_be_mixed(architecture, good):
             experiment_files.ExperimentError, match=f"moe needs a base like llama.*found '{architecture}'"
         ):
             config.parse(raw)
+
+
+def test_an_expert_that_is_taken_must_be_somewhere():
+    raw = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    raw["models"].append({**raw["models"][0], "name": "other"})
+    raw["experts"].append({"name": "taken", "model": "other"})
+    with pytest.raises(experiment_files.ExperimentError, match=r"experts\[3\].model: 'other' has source scratch"):
+        config.parse(raw)

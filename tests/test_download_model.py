@@ -247,9 +247,10 @@ def test_a_branch_is_resolved_once(server, tmp_path):
     server.branches.clear()
     assert "models[1].revision: 'main' of o/good at main: no such revision" in pinned(file)
     assert not lock.exists()
-    lock.write_text("nonsense")
-    with pytest.raises(experiment_files.ExperimentError, match="delete it to resolve them again"):
-        config.load(file)
+    for damaged in ("nonsense", "<<<<<<< ours\no/good@main: x\n=======\n"):
+        lock.write_text(damaged)
+        with pytest.raises(experiment_files.ExperimentError, match="delete it to resolve them again"):
+            config.load(file)
 
 
 def test_no_hub_at_all(tmp_path, monkeypatch):

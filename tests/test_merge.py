@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 import merge
 from conftest import SCRIPTS, run_script
-from mllm import checkpoints, merging
+from mllm import checkpoints, merging, parents
+from mllm.bases import train_tokenizer
 from mllm.cli import Failure
 from tiny_models import make_models, recipe_of, tiny_bert, tiny_gpt2, tiny_t5
 
@@ -297,3 +298,22 @@ def test_a_sharded_checkpoint_is_read_whole(gpt2, tmp_path):
     (tmp_path / "x-2.safetensors").unlink()
     with pytest.raises(Failure, match=r"x-2\.safetensors is missing"):
         checkpoints.read_state(tmp_path)
+
+
+def test_the_same_tokenizer_in_the_words_of_an_older_library_is_the_same(tmp_path):
+    """Merges as strings and without later keys, as published models have it; another vocabulary is refused all the same."""
+    tokenizer = train_tokenizer(["some words to make a vocabulary of: good bad"] * 3, 300, 16)
+    for name in ("new", "old", "other"):
+        tokenizer.save_pretrained(tmp_path / name)
+    written = json.loads((tmp_path / "new/tokenizer.json").read_text())
+    old = json.loads(json.dumps(written))
+    old["model"]["merges"] = [" ".join(pair) for pair in old["model"]["merges"]]
+    for key in ("ignore_merges", "byte_fallback"):
+        old["model"].pop(key, None)
+    assert old["model"] != written["model"]
+    (tmp_path / "old/tokenizer.json").write_text(json.dumps(old))
+    parents.check_tokenizer(tmp_path / "old", tmp_path / "new")
+    old["model"]["vocab"] = {word: len(old["model"]["vocab"]) - 1 - i for word, i in old["model"]["vocab"].items()}
+    (tmp_path / "other/tokenizer.json").write_text(json.dumps(old))
+    with pytest.raises(Failure, match="another tokenizer"):
+        parents.check_tokenizer(tmp_path / "other", tmp_path / "new")

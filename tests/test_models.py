@@ -160,7 +160,11 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, base, tmp_
     command += ["--checkpoint-seconds", "0.2", "--log", tmp_path / "log"]
     process = subprocess.Popen(list(map(str, command)))
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("cut/checkpoints/*/checkpoint-*/whole")):
+    one_epoch = 10  # of 160 reviews by 16: it is to go on within a later one, which has an order of its own
+    while not any(
+        int(f.parent.name.split("-")[1]) % one_epoch and int(f.parent.name.split("-")[1]) > one_epoch
+        for f in tmp_path.glob("cut/checkpoints/*/checkpoint-*/whole")
+    ):
         assert process.poll() is None, "ended before the first checkpoint"
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -177,6 +181,41 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, base, tmp_
     assert "checkpoint-149 is half-written; removed" in (tmp_path / "log2").read_text()
     assert weights(tmp_path / "cut/expert") == weights(tmp_path / "whole/expert")
     assert not (tmp_path / "cut/checkpoints").exists()
+
+
+def test_a_training_that_reads_otherwise_does_not_go_on_from_the_same_weights(data, base, tmp_path):
+    """What the base is asked with, its labels, the reviews' words: whatever is learned from, other than the weights."""
+    own = tmp_path / "base"
+    shutil.copytree(base, own)
+    arguments = [*train_arguments(data, own, tmp_path, steps=150), "--checkpoint-seconds", "0.1"]
+    process = subprocess.Popen(
+        list(map(str, [sys.executable, SCRIPTS / "train_expert.py", *arguments, "--log", tmp_path / "log"]))
+    )
+    while not list(tmp_path.glob("checkpoints/*/checkpoint-*/whole")):
+        assert process.poll() is None, "ended before the first checkpoint"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    card = json.loads((own / "model.json").read_text())
+    (own / "model.json").write_text(json.dumps({**card, "model": {**card["model"], "prompt": {"template": "another"}}}))
+    run_script("train_expert", *arguments, "--log", tmp_path / "log")
+    assert "going on" not in (tmp_path / "log").read_text()
+
+
+def test_a_value_that_validation_lacks_is_no_error(data, base, tmp_path):
+    """What is rare may be in train alone; what train lacks is refused."""
+    own = tmp_path / "data"
+    shutil.copytree(data, own)
+    for split, value in (("train", "rare"), ("valid", "frequent")):
+        rows = pl.read_parquet(own / f"{split}.parquet")
+        kind = pl.Series(["frequent"] * (rows.height - 1) + [value])
+        rows.with_columns(kind=kind).write_parquet(own / f"{split}.parquet")
+    arguments = train_arguments(own, base, tmp_path, steps=2)
+    at = arguments.index("--part") + 1
+    arguments[at] = json.dumps({"where": {"kind": ["frequent", "rare"]}})
+    run_script("train_expert", *arguments)
+    arguments[at] = json.dumps({"where": {"kind": ["nowhere"]}})
+    assert "no train review has 'nowhere'" in run_script("train_expert", *arguments, ok=False)
 
 
 def test_another_training_does_not_go_on_from_these_checkpoints(data, base, tmp_path):

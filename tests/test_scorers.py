@@ -17,8 +17,12 @@ from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     T5ForConditionalGeneration,
 )
 
@@ -162,7 +166,7 @@ def test_what_all_prompts_begin_with_is_computed_once(kind):
     assert all(ids[: len(known)] == known and len(ids) > len(known) + 1 for ids in scorer.encode(texts)[0])
     with torch.inference_mode():  # a prompt with but one token more than what all begin with
         short = [*known, 5]
-        np.testing.assert_allclose(scorer.score([short])[0], scorer.plain(short), rtol=2e-5, atol=1e-4)
+        np.testing.assert_allclose(scorer.score([short])[0], scorer.plain(short, scorer.labels), rtol=2e-5, atol=1e-4)
     scorer._prefix[0] += 1  # nobody's prompt begins so: still right, only slower
     with torch.inference_mode():
         slow = scorer.score(scorer.encode(texts)[0]).log_softmax(-1).numpy()
@@ -316,6 +320,49 @@ def test_an_architecture_that_counts_otherwise_is_refused(monkeypatch):
     monkeypatch.setattr(scorer.model, "forward", lambda *a, position_ids=None, **k: forward(*a, **k))
     with pytest.raises(Failure, match="is not supported"):
         predicted(scorer, ["a", "good pill"])
+
+
+@pytest.mark.parametrize("padding", [True, False])
+def test_an_architecture_that_sees_otherwise_is_refused(padding):
+    """Windows that hide a long prompt's beginning; convolutions that read padding: each right for one short review alone."""
+    torch.manual_seed(1)
+    common = {
+        "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "intermediate_size": 48, "max_position_embeddings": 128,
+    }  # fmt: skip
+    if padding:
+        config = Lfm2Config(**common, layer_types=["conv", "full_attention"], block_ff_dim=48, full_attn_idxs=[1])
+        model = Lfm2ForCausalLM(config)
+    else:
+        model = MistralForCausalLM(MistralConfig(**common, sliding_window=32))
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.mul_(5)
+    card = {"family": "causal", "task": "t", "model": {"prompt": SPEC}}
+    scorer = families.load("causal").scorer(card, model.eval(), TOKENIZER, WORDS["single"])
+    with torch.inference_mode():
+        scorer.prepare(tokens.encode(scorer, ["a"]))  # nothing to be seen of it
+    with pytest.raises(Failure, match="is not supported"):
+        predicted(scorer, ["a", "pill " * 25])
+
+
+@pytest.mark.parametrize("kind", ["t5 tied", "llama", "gpt2"])
+def test_a_scorer_follows_its_model_to_another_device(kind):
+    """Made while the model is on the CPU, which then goes to a GPU; no arithmetic is done on the device of this test."""
+    scorer = scorer_of(kind, WORDS["several tokens"])
+    ids = scorer.encode(["a", "b"])[0]  # of one length: transformers looks into masks, where there are any
+    scorer.model.to("meta")
+    with torch.inference_mode():
+        found = scorer.score(ids)
+    assert found.device.type == "meta" and found.shape == (2, 4)
+
+
+def test_tokenizers_that_cut_at_other_ends_do_not_read_alike():
+    other = copy.deepcopy(TOKENIZER)
+    assert tokens.reading(other) == tokens.reading(TOKENIZER)
+    other.truncation_side = "left"
+    assert tokens.reading(other) != tokens.reading(TOKENIZER)
 
 
 def test_priors_are_taken_away():

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from mllm import cli, ranks, staging
+from mllm.code import code_digest
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -29,10 +30,11 @@ def main(arguments: argparse.Namespace) -> None:
         checkpoints.check_labels(base, names)
     rows = splits.select_part(pl.read_parquet(arguments.data / "train.parquet"), arguments.part, arguments.task)
     where = {k: v for k, v in arguments.part.items() if k == "where"}
-    valid = splits.select_part(pl.read_parquet(arguments.data / "valid.parquet"), where, arguments.task)
+    valid = splits.select_part(pl.read_parquet(arguments.data / "valid.parquet"), where, arguments.task, strict=False)
     parent = checkpoints.digest(base)
     # Whoever trains something else must not go on from this training's checkpoints.
-    identity = [arguments.hyper, arguments.task, parent, rows["review_id"].to_list()]
+    read = [tables.digest(rows), tables.digest(valid)]
+    identity = [code_digest("train_expert"), arguments.hyper, arguments.task, names, asked, parent, read]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     unfinished = arguments.checkpoints / key
     set_seed(arguments.hyper["seed"])

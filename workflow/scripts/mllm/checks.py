@@ -65,8 +65,9 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
             f"merges[{i}]", entry, {n: task_of[n] for n in names}, "weights of different heads cannot be merged"
         )
     problems += moe_problems(raw)
+    scratch = names_in([m for m in dicts(raw.get("models")) if m.get("source") == "scratch"])
     for i, entry in enumerate(dicts(raw.get("experts"))):
-        problems += [f"experts[{i}].{p}" for p in _expert_problems(entry, columns_of(raw), models)]
+        problems += [f"experts[{i}].{p}" for p in _expert_problems(entry, columns_of(raw), models, scratch)]
         problems += [f"experts[{i}].{p}" for p in task_entry_problems(entry, tasks)]
     for i, entry in enumerate(dicts(raw.get("references"))):
         problems += [f"references[{i}].{p}" for p in _reference_problems(entry, models)]
@@ -107,12 +108,14 @@ def expert_names(raw: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return result
 
 
-def _expert_problems(entry: dict[str, Any], columns: list[str], models: list[str]) -> list[str]:
+def _expert_problems(entry: dict[str, Any], columns: list[str], models: list[str], scratch: list[str]) -> list[str]:
     problems = []
     if entry.get("model") is not None:
         model, idle = entry["model"], [k for k in entry if k not in ("name", "task", "model")]
         if isinstance(model, str) and model not in models:
             problems.append(f"model: found {model!r}, expected one of models: {listed(models)}{nearest(model, models)}")
+        if model in scratch:
+            problems.append(f"model: {model!r} has source scratch, and nothing to take; expected source hub or local")
         if idle:
             problems.append(
                 f"{idle[0]}: stands beside model, which is taken as it is and not trained; leave one of them out"

@@ -3,6 +3,7 @@
 The commits stand in a file beside the experiment (``config/x.yaml`` → ``config/x.lock.yaml``), to be kept with it.
 """
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,10 @@ def pin(experiment: "Experiment", file: str | Path, ask: Callable[[str, str], st
         ExperimentError: one could not be resolved, or the lock is no map to commits.
     """
     lock, problems = path_of(file), []
-    known: Any = (yaml.safe_load(lock.read_text()) or {}) if lock.exists() else {}
+    try:
+        known: Any = (yaml.safe_load(lock.read_text()) or {}) if lock.exists() else {}
+    except (yaml.YAMLError, UnicodeDecodeError):
+        known = None
     if not isinstance(known, dict) or not all(COMMIT.fullmatch(str(v)) for v in known.values()):
         raise ExperimentError(
             str(lock), ["expected lines `owner/name@branch: commit`; delete it to resolve them again"]
@@ -54,7 +58,12 @@ def pin(experiment: "Experiment", file: str | Path, ask: Callable[[str, str], st
             model = model.model_copy(update={"revision": known.get(key, revision)})
         models.append(model)
     if len(known) > before:
-        lock.write_text(HEADING + yaml.safe_dump(known))
+        partial = lock.with_name(f".{lock.name}.partial-{os.getpid()}")
+        try:
+            partial.write_text(HEADING + yaml.safe_dump(known))
+            partial.replace(lock)
+        except OSError as error:
+            problems.append(f"{lock}: cannot be written ({error.strerror}); it has to stand beside the experiment")
     if problems:
         raise ExperimentError(str(file), problems)
     return experiment.model_copy(update={"models": models})

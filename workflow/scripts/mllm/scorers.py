@@ -111,28 +111,45 @@ class LanguageModelScorer:
         picked = logits.float().log_softmax(-1)[:, node, token]
         return (picked * self._counts.to(logits.device)).sum(-1)
 
-    def plain(self, ids: list[int]) -> torch.Tensor:
-        """(labels,) log-likelihoods of one review, each label by itself: K passes, what ``score`` must agree with."""
+    def plain(self, ids: list[int], labels: list[list[int]]) -> torch.Tensor:
+        """(labels,) log-likelihoods of one review, each label by itself: a pass for each, what ``score`` must agree with."""
         raise NotImplementedError
 
     def score(self, batch: list[list[int]]) -> torch.Tensor:
         raise NotImplementedError
 
     def prepare(self, tokens: Tokens) -> None:
-        """Compare with :meth:`plain` on the shortest review.
+        """Compare with :meth:`plain` on the shortest and the longest review (of which two labels), in one batch.
+
+        An architecture may be wrong for either alone: one that reads padding where one is shorter, or whose tokens see
+        only so many before them where one is long.
 
         Raises:
-            Failure: they differ.
+            Failure: they differ, or the model cannot be asked this way.
         """
-        ids = tokens[int(tokens.lengths.argmin())]
-        fast, plain = self.score([ids])[0].cpu(), self.plain(ids).cpu()
-        if self.first:
-            fast, plain = fast.log_softmax(-1), plain.log_softmax(-1)
-        apart = float((fast - plain).abs().max())
+        every = list(range(len(self.labels)))
+        checks = [(int(tokens.lengths.argmin()), every), (int(tokens.lengths.argmax()), sorted({0, every[-1]}))]
+        what = type(self.model).__name__
+        try:
+            together = self.score([tokens[i] for i, _ in checks]).cpu()
+            alone = [self.plain(tokens[i], [self.labels[k] for k in which]).cpu() for i, which in checks]
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise Failure(
+                f"{what}: labels cannot be scored together ({str(error).splitlines()[0]}); this architecture is not"
+                " supported (please report it)"
+            ) from error
+        differences = []
+        for (_, which), fast, plain in zip(checks, together, alone, strict=True):
+            pair = [fast[which], plain]
+            fast, plain = (x.log_softmax(-1) for x in pair) if self.first else pair
+            differences.append((fast - plain).abs())
+        apart = float(torch.cat(differences).max())
         if not apart <= TOLERANCE.get(self.model.dtype, 0.5):
             raise Failure(
-                f"{type(self.model).__name__}: labels scored together differ by {apart:.3g} from each by itself; this"
-                " architecture is not supported (please report it)"
+                f"{what}: labels scored together differ by {apart:.3g} from each by itself; this architecture is not"
+                " supported, or not for so long reviews (a smaller max_length; please report it)"
             )
         if self.first and not self._narrow:
             self._keep_needed_rows()

@@ -185,8 +185,17 @@ def check_classes(parts: dict[str, pl.DataFrame], task: str, names: list[Any]) -
     return counts
 
 
-def select_part(train: pl.DataFrame, part: dict[str, Any], task: str | None = None) -> pl.DataFrame:
-    """The reviews of one expert: all of train, one of several random shards, or a slice by columns; capped per class."""
+def select_part(
+    train: pl.DataFrame, part: dict[str, Any], task: str | None = None, strict: bool = True
+) -> pl.DataFrame:
+    """The reviews of one expert: all of train, one of several random shards, or a slice by columns; capped per class.
+
+    Args:
+        train: reviews; those of validation with ``strict`` off, which may lack what is rare.
+        part: shard, of and seed; where; cap and seed; or nothing.
+        task: whose classes are capped.
+        strict: refuse values that no review has.
+    """
     if "of" in part:
         groups = train["group"].unique().sort().to_numpy()
         shuffled = np.random.default_rng(part["seed"]).permutation(groups)
@@ -194,7 +203,7 @@ def select_part(train: pl.DataFrame, part: dict[str, Any], task: str | None = No
         train = train.filter(pl.col("group").is_in(pl.Series(mine).implode()))
     for column, values in part.get("where", {}).items():
         absent = absent_values(train[column], values)
-        if absent:
+        if absent and strict:
             raise Failure(
                 f"experts: where.{column}: no train review has {absent[0]!r}; the most frequent are {most_frequent(train[column])}"
             )

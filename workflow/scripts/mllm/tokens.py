@@ -87,4 +87,4 @@ def reading(tokenizer: Any, *more: Any) -> str | None:
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
     for left_behind in ("padding", "truncation"):  # by whatever used it last; each use says its own
         parts.pop(left_behind, None)
-    return repr((parts, tokenizer.model_max_length, tokenizer.eos_token_id, *more))
+    return repr((parts, tokenizer.model_max_length, tokenizer.truncation_side, tokenizer.eos_token_id, *more))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from mllm import families, lora, ranks
 from mllm.callbacks import BEST, EarlyStopping, Over, QuietProgress, TimedCheckpoints, last_whole, validation
@@ -49,12 +49,23 @@ class ByLength(torch.utils.data.Sampler[int]):
         return iter(np.append(batches[rng.permutation(len(batches))], order[full:]).tolist())
 
 
+class Begun(TrainerCallback):
+    """Tells the order its epoch where a training begins or goes on: accelerate's wrappers around it do not, all of them."""
+
+    def __init__(self, order: ByLength):
+        self.order = order
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        self.order.set_epoch(state.global_step // math.ceil(len(self.order) / self.order.batch))
+
+
 class FamilyTrainer(Trainer):
     """The Trainer with a family's loss, the mean of its reviews' weighted ones."""
 
     def __init__(self, family: Family, order: ByLength, **more: Any):
         self.family, self.order = family, order
         super().__init__(**more)
+        self.add_callback(Begun(order))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -71,29 +71,30 @@ class CausalScorer(LanguageModelScorer):
         ids, mask = padded(
             [row[: known - 1 if known else None : -1] for row in batch], self.tokenizer.pad_token_id or 0, "cpu"
         )
-        ids, mask = ids.flip(1), mask.flip(1)
+        device = self.model.device
+        ids, mask = ids.flip(1).to(device, non_blocking=True), mask.flip(1).to(device, non_blocking=True)
         size, length, labels = len(batch), ids.shape[1], len(self._tokens)
         lengths = known + mask.sum(1, keepdim=True)
-        positions = torch.cat([known + (mask.cumsum(1) - 1).clamp(min=0), lengths - 1 + self._depths], dim=1)
+        positions = torch.cat([known + (mask.cumsum(1) - 1).clamp(min=0), lengths - 1 + self._depths.to(device)], dim=1)
         # Rows see columns: what is known, the prompt up to themselves, and of the labels their own.
-        sees = torch.ones(length + labels, known + length + labels, dtype=torch.bool).tril(known)
-        sees[length:, known + length :] = self._sees
+        sees = torch.ones(length + labels, known + length + labels, dtype=torch.bool, device=device).tril(known)
+        sees[length:, known + length :] = self._sees.to(device)
         there = torch.cat([mask.new_ones(size, known), mask, mask.new_ones(size, labels)], dim=1)
-        alone = torch.eye(*sees.shape, dtype=torch.bool).roll(
-            known, 1
-        )  # padding sees itself, or attention divides by 0
-        bias = torch.where(sees & there[:, None] | alone, 0.0, torch.finfo(self.model.dtype).min)
-        device = self.model.device
+        # Padding sees itself, or attention divides by 0.
+        alone = torch.eye(*sees.shape, dtype=torch.bool, device=device).roll(known, 1)
+        dtype = self.model.dtype
+        hidden = ~(sees & there[:, None] | alone)
+        bias = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, torch.finfo(dtype).min)
         output = self.model(
-            input_ids=torch.cat([ids, self._tokens.expand(size, -1)], dim=1).to(device),
-            position_ids=positions.to(device), attention_mask=bias[:, None].to(device, self.model.dtype),
+            input_ids=torch.cat([ids, self._tokens.to(device).expand(size, -1)], dim=1),
+            position_ids=positions, attention_mask=bias[:, None],
             past_key_values=cache, use_cache=cache is not None, logits_to_keep=labels + 1,
         )  # fmt: skip
         return self._likelihoods(output.logits)
 
-    def plain(self, ids: list[int]) -> torch.Tensor:
+    def plain(self, ids: list[int], labels: list[list[int]]) -> torch.Tensor:
         found = []
-        for label in self.labels:
+        for label in labels:
             whole = torch.tensor([[*ids, *label[:-1]]], device=self.model.device)
             logits = self.model(input_ids=whole, use_cache=False).logits
             found.append(log_likelihood(logits[0, len(ids) - 1 :], label))

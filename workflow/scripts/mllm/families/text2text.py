@@ -28,7 +28,7 @@ class Text2TextScorer(LanguageModelScorer):
         super().__init__(model, tokenizer, prompt, labels, first)
         if model.config.model_type not in ("t5", "mt5"):
             raise Failure(f"family text2text: found a model of type {model.config.model_type}, expected t5 or mt5")
-        self._nodes = torch.tensor([[model.config.decoder_start_token_id, *self.tree.tokens]], device=model.device)
+        self._nodes = torch.tensor([[model.config.decoder_start_token_id, *self.tree.tokens]])
         self._mask = _tree_bias(model, self.tree)
 
     @property
@@ -40,15 +40,15 @@ class Text2TextScorer(LanguageModelScorer):
         mask = needed(whole, batch)
         states = self.model.encoder(input_ids=ids, attention_mask=mask)
         output = self.model(
-            encoder_outputs=states, attention_mask=mask, decoder_input_ids=self._nodes.expand(len(batch), -1),
-            decoder_attention_mask=self._mask, use_cache=False,
+            encoder_outputs=states, attention_mask=mask, decoder_input_ids=self._nodes.expand(len(batch), -1).to(self.model.device),
+            decoder_attention_mask=self._mask.to(self.model.device), use_cache=False,
         )  # fmt: skip
         return self._likelihoods(output.logits)
 
-    def plain(self, ids: list[int]) -> torch.Tensor:
+    def plain(self, ids: list[int], labels: list[list[int]]) -> torch.Tensor:
         device, start = self.model.device, self.model.config.decoder_start_token_id
         found = []
-        for label in self.labels:
+        for label in labels:
             decoded = torch.tensor([[start, *label[:-1]]], device=device)
             logits = self.model(
                 input_ids=torch.tensor([ids], device=device), decoder_input_ids=decoded, use_cache=False
