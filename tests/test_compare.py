@@ -344,25 +344,24 @@ def test_the_verdict_has_the_tables_numbers(world):
     said = verdict.text("name", frame, compared, chosen, counts, 0.01, "a line about the leak")
     assert said.startswith("# name: can the merge do it?")
     assert "**m2**, a merge of 2 models by ties, the best of 3 merges on validation: accuracy" in said
-    assert "large" in next(
-        line for line in said.splitlines() if line.startswith("- It is")
-    )  # what is larger comes first
+    assert "large" in next(line for line in said.splitlines() if line.startswith("- "))  # what is larger comes first
     (row,) = compared.filter((pl.col("candidate") == "m2") & (pl.col("against") == "large")).to_dicts()
-    line = next(line for line in said.splitlines() if "large" in line and line.startswith("- It"))
+    line = next(line for line in said.splitlines() if "the reference, large" in line and line.startswith("- "))
     assert f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}" in line
-    assert f"It is {verdict.WORDS[row['verdict']]} the reference, large, 12k parameters" in line
+    assert row["verdict"] == "undecided" and "Undecided against the reference, large, 12k parameters" in line
+    assert f"over all {compared.filter('claim').height} claims" in said
     assert "1/12 of the parameters" in line
     assert said.rstrip().endswith("a line about the leak")
 
 
 @pytest.mark.parametrize(
     ("low", "high", "margin", "words", "not_words"),
-    [(0.01, 0.02, 0.01, "It is better than the reference", "margin"),
-     (-0.024, -0.016, 0.05, "It is worse than the reference, large, 12k parameters, but by less than the margin of 0.05", "no worse"),
-     (-0.005, 0.01, 0.01, "It is no worse than the reference, large, 12k parameters by the margin of 0.01", "found"),
-     (-0.025, -0.005, 0.01, "It is worse than the reference, large, 12k parameters; whether by more than the margin of 0.01 is open", "found"),
-     (-0.02, 0.02, 0.01, "neither shown to be better nor shown to be worse", "margin"),
-     (-0.05, -0.02, 0.01, "It is worse than the reference", "margin")],
+    [(0.01, 0.02, 0.01, "- Better than the reference", "margin"),
+     (-0.024, -0.016, 0.05, "- Behind the reference, large, 12k parameters, but by less than the margin of 0.05", "no worse"),
+     (-0.005, 0.01, 0.01, "- No worse than the reference, large, 12k parameters, within the margin of 0.01", "found"),
+     (-0.025, -0.005, 0.01, "- Undecided against the reference, large, 12k parameters: -0.015 (-0.025 to -0.005), behind it, perhaps by no more than the margin of 0.01", "found"),
+     (-0.02, 0.02, 0.01, "- Undecided against the reference", "margin"),
+     (-0.05, -0.02, 0.01, "- Worse than the reference", "margin")],
 )  # fmt: skip
 def test_words_say_what_the_interval_says(world, low, high, margin, words, not_words):
     pairs, _, frame, compared = world
@@ -372,9 +371,31 @@ def test_words_say_what_the_interval_says(world, low, high, margin, words, not_w
     ).filter(pl.col("against") == "large")  # fmt: skip
     chosen = comparison.selection(frame, {"t": pairs}, "accuracy")
     said = verdict.text("x", frame, changed, chosen, {"t": {"test": {"texts": 600}}}, margin)
-    (line,) = [line for line in said.splitlines() if line.startswith("- It is")]
+    (line,) = [line for line in said.splitlines() if "the reference, large" in line]
     assert words in line and not_words not in line
     assert f"{(low + high) / 2:+.3f} ({low:+.3f} to {high:+.3f})" in line
+
+
+def test_in_short_says_what_is_left_after_correction(world):
+    """A claim that does not stand is not settled, whatever its interval; other winners' claims are said, not chosen by."""
+    pairs, _, frame, compared = world
+    chosen = comparison.selection(frame, {"t": pairs}, "accuracy")
+    best = frame.filter("winner")["candidate"][0]
+    rivals = compared.filter(pl.col("claim") & (pl.col("candidate") == best))["against"].to_list()
+    stands = pl.when(pl.col("against") == rivals[0]).then(pl.lit(True)).otherwise(pl.lit(False))
+    changed = compared.with_columns(verdict=pl.lit("better"), stands=stands)
+    own = changed.filter(pl.col("claim") & (pl.col("candidate") == best))
+    extra = own.filter(pl.col("against") == rivals[1]).with_columns(candidate=pl.lit("another"), stands=pl.lit(True))
+    said = verdict.text(
+        "x", frame, pl.concat([own, extra]), chosen, {"t": {"test": {"texts": 600}}}, 0.01,
+        classes={"t": ["bad", "good"]}, never={best: ["good"]},
+    )  # fmt: skip
+    rest = said.split(f": better than {rivals[0]}; not settled against ")[1].split(".\n")[0]
+    assert sorted(rest.split(", ")) == sorted(rivals[1:])
+    assert (
+        f"Another method's winner, another, behind on validation and so not chosen, is better than {rivals[1]}" in said
+    )
+    assert "Task t (bad, good)" in said and "- For no test review it predicts good." in said
 
 
 def test_without_merges_there_are_no_claims(world):

@@ -68,3 +68,17 @@ def test_old_packages_and_a_strange_profile(tmp_path):
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU here")
 def test_a_gpu_or_none():
     assert "✓ GPU: none here" in doctor("--profile", "profiles/local")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "no such file; experiments stand in config/"), ("name: x\nseeds: 3\n", "did you mean 'seed'?"), ("name: x\nkeep none\n", "line 3")],
+)  # fmt: skip
+def test_make_grid_says_what_is_wrong(tmp_path, content, said):
+    """In words, and without a traceback."""
+    file = tmp_path / "mine.yaml"
+    if content:
+        file.write_text(content)
+    done = subprocess.run(["make", "-s", "grid", f"CONFIG={file}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode and f"error: {file}: " in done.stderr and said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -39,14 +39,24 @@ def main(arguments: argparse.Namespace) -> None:
         e.name: [str(v) for v in e.where["condition"]] for e in experiment.experts if e.where and "condition" in e.where
     }
     counts = {s["task"]: s["counts"] for s in scores.values()}
-    leak = leaderboard.leak_line(cli.read_json(results / "data/split.json"))
+    facts = cli.read_json(results / "data/split.json")
+    leak = leaderboard.leak_line(facts)
+    classes = {task: [str(n) for n in facts["tasks"][task]["names"]] for task in tasks}
+    never = {
+        name: [
+            c
+            for c, of_class in zip(classes[s["task"]], zip(*s["confusion"]["test"], strict=True), strict=True)
+            if not sum(of_class)
+        ]
+        for name, s in scores.items()
+    }
 
     _write(compared, results / "comparisons")
     _write(chosen, results / "selection")
     _write(relations.agreement(members, side_by_side, truth), results / "agreement")
     _write(relations.by_condition([*scores.values()], shown, trained_on, metric), results / "conditions")
     with cli.whole(results / "verdict.md") as partial:
-        partial.write_text(verdict.text(experiment.name, frame, compared, chosen, counts, margin, leak))
+        partial.write_text(verdict.text(experiment.name, frame, compared, chosen, counts, margin, leak, classes, never))
 
 
 def _write(table: "pl.DataFrame", path: Path) -> None:

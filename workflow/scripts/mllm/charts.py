@@ -38,13 +38,13 @@ def pareto(board: pl.DataFrame, metric: str, cost: str) -> Any:
 
 
 def forest(claims: pl.DataFrame, margin: float) -> Any:
-    """Differences of each method's winner (claims with ``method``) to its rivals, with intervals, beside 0 and the margin."""
-    shown = claims.with_columns(pair=pl.col("method") + " − " + pl.col("against")).head(MANY)
-    table = shown.select("pair", "candidate", "against", "difference", "low", "high", "verdict", "p_holm")
-    base = alt.Chart(_data(table), width=WIDE, height=20 * table.height).encode(
-        y=alt.Y("pair:N", sort=None, title=None, axis=alt.Axis(labelLimit=170)),
+    """Differences of each method's winner (claims with ``method``) to one rival, with intervals, beside 0 and the margin."""
+    columns = ["method", "candidate", "against", "difference", "low", "high", "verdict", "p_holm"]
+    table = claims.head(MANY).select(*columns, stands=pl.col("stands").fill_null(False))
+    base = alt.Chart(_data(table), width=WIDE, height=24 * table.height).encode(
+        y=alt.Y("method:N", sort=None, title=None, axis=alt.Axis(labelLimit=150)),
         color=alt.Color("verdict:N", scale=alt.Scale(domain=list(VERDICTS), range=list(VERDICTS.values())), title=None, legend=_legend()),
-        tooltip=["candidate:N", "against:N", _number("difference"), _number("low"), _number("high"), "verdict:N", _number("p_holm")],
+        tooltip=["candidate:N", "against:N", _number("difference"), _number("low"), _number("high"), "verdict:N", "stands:N", _number("p_holm")],
     )  # fmt: skip
     lines = [(0.0, "#111827"), (-margin, "#9ca3af")]
     rules = [
@@ -52,12 +52,18 @@ def forest(claims: pl.DataFrame, margin: float) -> Any:
         for at, colour in lines
     ]  # fmt: skip
     x = alt.X("low:Q", title="difference on test")
-    return alt.layer(*rules, base.mark_rule(size=2).encode(x=x, x2="high:Q"), base.mark_circle(size=60, opacity=1).encode(x="difference:Q"))  # fmt: skip
+    stands = base.transform_filter("datum.stands").mark_point(size=60, opacity=1, filled=True)
+    open_ = base.transform_filter("!datum.stands").mark_point(size=60, opacity=1, fill="white")
+    points = [layer.encode(x="difference:Q") for layer in (stands, open_)]
+    return alt.layer(*rules, base.mark_rule(size=2).encode(x=x, x2="high:Q"), *points)
 
 
 def grids(board: pl.DataFrame, metric: str) -> dict[str, Any]:
     """Method -> its points on validation: a heat map over the two parameters with most values, or points over one."""
     made = {}
+    merges = board.filter(pl.col("kind") == "merge")
+    ends: Any = [merges[f"valid_{metric}_low"].min(), merges[f"valid_{metric}_high"].max()]
+    alike = alt.Scale(domain=ends, zero=False, nice=True)  # the same for all, or they could not be compared
     for (method,), part in board.filter(pl.col("kind") == "merge").group_by("method", maintain_order=True):
         names = board.columns[board.columns.index("members") + 1 : board.columns.index("winner")]
         count = {n: part[n].n_unique() for n in names if part[n].null_count() == 0}
@@ -85,7 +91,7 @@ def grids(board: pl.DataFrame, metric: str) -> dict[str, Any]:
             )
         else:
             base = alt.Chart(_data(table), width=WIDE, height=160).encode(x=alt.X(f"{first}:O", axis=alt.Axis(labelAngle=0)), tooltip=tooltip)  # fmt: skip
-            y = alt.Y("low:Q", title=METRICS[metric].label, scale=alt.Scale(zero=False))
+            y = alt.Y("low:Q", title=METRICS[metric].label, scale=alike)
             made[str(method)] = base.mark_rule(color=KINDS["merge"], opacity=0.5).encode(
                 y=y, y2="high:Q"
             ) + base.mark_circle(color=KINDS["merge"], size=60, opacity=1).encode(y="value:Q")
@@ -126,8 +132,8 @@ def confusion(matrix: list[list[float]], labels: list[str]) -> Any:
     return base.mark_rect().encode(color=colour) + base.mark_text().encode(text=alt.Text("share:Q", format=".0%"), color=ink)  # fmt: skip
 
 
-def conditions(table: pl.DataFrame, metric: str) -> Any:
-    """Candidates on the test reviews of each condition."""
+def conditions(table: pl.DataFrame, kinds: pl.DataFrame, metric: str) -> Any:
+    """Candidates (``kinds`` has the kind of each) on the test reviews of each condition."""
     most = (
         table.group_by("condition")
         .agg(pl.col("reviews").max())
@@ -137,7 +143,10 @@ def conditions(table: pl.DataFrame, metric: str) -> Any:
     table = table.filter(pl.col("condition").is_in(most.implode())).select(
         "candidate", "trained_on", "condition", "reviews", "value"
     )
-    colour = alt.Color("value:Q", scale=alt.Scale(scheme="blues", zero=False), title=metric)
+    # The colours tell experts and merges apart; whatever is far from them has the colour at the end.
+    near = table.join(kinds, on="candidate").filter(pl.col("kind").is_in(["expert", "merge"]))["value"].drop_nulls()
+    ends: Any = [near.min(), near.max()] if near.len() > 1 and near.min() != near.max() else alt.Undefined
+    colour = alt.Color("value:Q", scale=alt.Scale(scheme="blues", zero=False, domain=ends, clamp=True), title=metric)
     base = alt.Chart(_data(table), width=WIDE, height=22 * table["candidate"].n_unique()).encode(
         x=alt.X("condition:N", sort=None, title=None, axis=alt.Axis(labelAngle=-40, labelLimit=120)),
         y=alt.Y("candidate:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, grid=False)),
@@ -146,8 +155,7 @@ def conditions(table: pl.DataFrame, metric: str) -> Any:
     cells = base.mark_rect().encode(color=colour)
     if most.len() > FEW:
         return cells
-    values = table["value"].drop_nulls()
-    middle = (float(values.min() or 0) + float(values.max() or 0)) / 2  # type: ignore[arg-type]
+    middle = (float(near.min() or 0) + float(near.max() or 0)) / 2  # type: ignore[arg-type]
     ink = alt.condition(alt.datum.value > middle, alt.value("white"), alt.value("#111827"))
     return cells + base.mark_text().encode(text=alt.Text("value:Q", format=".2f"), color=ink)
 

@@ -50,6 +50,8 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
         main(arguments)
     except Failure as failure:
         sys.exit(f"error: {failure}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
     except OSError as error:
         if error.errno in FULL:
             where = Path(error.filename).parent if error.filename else Path.cwd()

@@ -7,8 +7,10 @@ from typing import Any
 
 import yaml
 
+from mllm.cli import Failure
 
-class ExperimentError(Exception):
+
+class ExperimentError(Failure):
     """All that is wrong with an experiment file, a line each."""
 
     def __init__(self, source: str, problems: list[str]):

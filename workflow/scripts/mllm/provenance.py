@@ -8,7 +8,7 @@ import polars as pl
 
 from mllm.cli import read_json
 
-TIMES = {"stage": pl.String, "jobs": pl.Int64, "hours": pl.Float64, "GPU-hours": pl.Float64, "longest (min)": pl.Float64, "peak GB": pl.Float64}  # fmt: skip
+TIMES = {"stage": pl.String, "jobs": pl.Int64, "seconds": pl.Float64, "GPU-hours": pl.Float64, "longest (s)": pl.Float64, "peak GB": pl.Float64}  # fmt: skip
 
 
 def stages(results: Path) -> pl.DataFrame:
@@ -18,8 +18,8 @@ def stages(results: Path) -> pl.DataFrame:
         results: the experiment's folder, with ``benchmarks/<rule>.tsv`` or ``benchmarks/<rule>/<name>.tsv``.
 
     Returns:
-        One row per rule, in the order in which they first ended: number of jobs, wall-clock hours of all of them, hours
-        times GPUs of those that ran on any, the longest in minutes, the largest resident memory in 10^9 bytes. A job that
+        One row per rule, in the order in which they first ended: number of jobs, wall-clock seconds of all of them,
+        hours times GPUs of those that ran on any, the longest in seconds, the largest resident memory in 10^9 bytes. A job that
         was killed and went on counts with its last attempt.
     """
     found: dict[str, list[tuple[float, float, int]]] = {}
@@ -30,9 +30,9 @@ def stages(results: Path) -> pl.DataFrame:
             found.setdefault(rule, []).append((_number(row["s"]), _number(row["max_rss"]), _gpus(results, rule, name)))
     rows = [
         {
-            "stage": rule, "jobs": len(jobs), "hours": round(sum(s for s, _, _ in jobs) / 3600, 4),
+            "stage": rule, "jobs": len(jobs), "seconds": round(sum(s for s, _, _ in jobs), 1),
             "GPU-hours": round(sum(s * gpus for s, _, gpus in jobs) / 3600, 4),
-            "longest (min)": round(max(s for s, _, _ in jobs) / 60, 2), "peak GB": round(max(m for _, m, _ in jobs) * 2**20 / 1e9, 2),
+            "longest (s)": round(max(s for s, _, _ in jobs), 1), "peak GB": round(max(m for _, m, _ in jobs) * 2**20 / 1e9, 2),
         }
         for rule, jobs in found.items()
     ]  # fmt: skip

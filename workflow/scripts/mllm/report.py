@@ -77,12 +77,12 @@ class Report:
         label = METRICS[self.metric].label
         sections = [
             {"id": f"leaderboard-{number}", "title": f"Leaderboard{of}", "text": f"Chosen and sorted by {label} on validation;"
-             f" intervals are 95 %, by resampling texts.{self._left_out(board)}", "board": self._leaderboard(task, self._kept(board), f"board-{number}")},
-            self._section(f"pareto-{number}", f"Quality against cost{of}", "Each candidate with its interval; the line joins those"
-                          " that nothing beats in both.", [("", charts.pareto(self._kept(board), self.metric, cost) if cost else None)]),
+             f" intervals are 95 %, by resampling texts; ranks are on test. ★: a method’s best recipe.{self._left_out(board)}", "board": self._leaderboard(task, self._kept(board), f"board-{number}")},
+            self._section(f"pareto-{number}", f"Quality against cost{of}", "Each candidate with its interval; a line joins those"
+                          f" that nothing beats in both.{_free(board, cost)}", [("", charts.pareto(self._kept(board), self.metric, cost) if cost else None)]),
             self._section(f"differences-{number}", f"Paired differences{of}", f"Each method’s winner against the best expert, the best"
-                          f" blend and the references, on the same test texts; to the right of 0 the merge is better. Dashed: the margin of {self.margin:g}.",
-                          [("", charts.forest(claims, self.margin) if claims.height else None)]),
+                          f" blend and the references, on the same test texts; to the right of 0 the merge is better. Dashed: the margin of {self.margin:g}. Filled: stands after correction.",
+                          [(f"against {rival}", charts.forest(part, self.margin)) for (rival,), part in claims.group_by("against", maintain_order=True)]),
             self._section(f"grids-{number}", f"The grids{of}", "Validation scores of each method’s points; nothing here was seen on test.",
                           [*charts.grids(board, self.metric).items()]),
             self._section(f"calibration-{number}", f"Calibration{of}", "How often a prediction of some confidence is right, on test; raw,"
@@ -90,7 +90,7 @@ class Report:
             self._section(f"confusion-{number}", f"Confusion{of}", "Shares of each true class, on test.",
                           [(c, charts.confusion(scores[c]["confusion"]["test"], names)) for c in shown[:3]]),
             self._section(f"conditions-{number}", f"Conditions{of}", "Winners and all that is no merge on each condition’s test reviews.",
-                          [("", charts.conditions(conditions, label) if conditions.height else None)]),
+                          [("", charts.conditions(conditions, board.select("candidate", "kind"), label) if conditions.height else None)]),
             self._section(f"slices-{number}", f"Slices{of}", "Quarters of the test texts; nothing was chosen by them.",
                           [("", charts.slices(scores, shown[:2], self.metric, list(TEXTS)))]),
         ]  # fmt: skip
@@ -118,10 +118,10 @@ class Report:
         metric = self.metric
         second = [] if metric == "accuracy" else [("test accuracy", "test_accuracy", True)]
         columns = [
-            ("★", "winner", False), ("candidate", "candidate", False), ("kind", "kind", False), ("method", "method", False),
+            ("★", "winner", False), ("candidate", "candidate", False), ("kind", "kind", False),
             (f"valid {metric}", f"valid_{metric}", True), (f"test {metric}", f"test_{metric}", True), ("95 % interval", "", True),
             *second, ("rank", "rank", True), ("rank interval", "rank_low", True), ("parameters", "n_parameters", True),
-            ("FLOPs/review", "flops_per_review", True), ("reviews/s", "reviews_per_second", True), ("Pareto", "pareto", False),
+            ("FLOPs / review", "flops_per_review", True), ("reviews / s", "reviews_per_second", True), ("Pareto", "pareto", False),
         ]  # fmt: skip
         rows = [
             {"kind": row["kind"], "cells": [_cell(row, key, metric, number) for _, key, number in columns]}
@@ -250,6 +250,12 @@ def _table(title: str, table: pl.DataFrame, id_: str) -> dict[str, Any]:
     ]
     heads = [{"text": name, "number": n} for name, n in zip(table.columns, numbers, strict=True)]
     return {"title": title, "columns": heads, "rows": rows, "id": id_, "table": table}
+
+
+def _free(board: pl.DataFrame, cost: str | None) -> str:
+    """What has no place on a logarithmic axis."""
+    names = board.filter(pl.col(cost) == 0)["candidate"].to_list() if cost else []
+    return f" Without any cost, and so not drawn: {', '.join(names)}." if names else ""
 
 
 def _short(text: str, most: int = 400) -> str:

@@ -5,13 +5,8 @@ from typing import Any
 import polars as pl
 
 from mllm import leaderboard, metrics
+from mllm.phrases import listed
 
-WORDS = {
-    "better": "better than",
-    "no worse": "no worse than",
-    "worse": "worse than",
-    "undecided": "neither shown to be better nor shown to be worse than",
-}
 UNITS = {"flops_per_review": "floating-point operations per review", "n_parameters": "parameters"}
 
 
@@ -23,6 +18,8 @@ def text(
     counts: dict[str, dict[str, dict[str, int]]],
     margin: float,
     leak: str = "",
+    classes: dict[str, list[str]] | None = None,
+    never: dict[str, list[str]] | None = None,
 ) -> str:
     """verdict.md: for each task the best merge's answer, its claims, how it was chosen, what it costs.
 
@@ -34,11 +31,22 @@ def text(
         counts: task -> split -> reviews and texts.
         margin: how much worse still counts as not worse.
         leak: a line about test reviews that stand in train too.
+        classes: task -> names of its classes.
+        never: candidate -> classes that it predicts for no test review.
     """
     lines = [f"# {name}: can the merge do it?", ""]
     for (task,), part in frame.group_by("task", maintain_order=True):
         of_task = pl.col("task") == task
-        lines += [*_task(part, comparisons.filter(of_task), selection.filter(of_task), counts[str(task)], margin), ""]
+        found = _task(
+            part,
+            comparisons.filter(of_task),
+            selection.filter(of_task),
+            counts[str(task)],
+            margin,
+            (classes or {}).get(str(task), []),
+            never or {},
+        )
+        lines += [*found, ""]
     lines += [
         "Differences are on the same test reviews, positive where the merge is better; intervals are 95 %, from a bootstrap over",
         "review texts, each counting once. All choices were made on validation. All comparisons: comparisons.csv.",
@@ -52,9 +60,11 @@ def _task(
     selection: pl.DataFrame,
     counts: dict[str, dict[str, int]],
     margin: float,
+    classes: list[str],
+    never: dict[str, list[str]],
 ) -> list[str]:
     winners = frame.filter(pl.col("winner"))
-    size = f"{counts['test']['texts']:,} test texts"
+    size = f"{counts['test']['texts']:,} different test texts"
     if not winners.height:
         return [f"Task {frame['task'][0]}: no merges. {_best(frame)}"]
     best = winners.row(0, named=True)
@@ -63,17 +73,54 @@ def _task(
     merges = frame.filter(pl.col("kind") == "merge").height
     parts = len(best["members"].split())
     made = f", a merge of {parts} models by {best['method']}" if parts else ""
+    among = f" ({', '.join(classes)})" if 0 < len(classes) < 5 else f" ({len(classes)} classes)" if classes else ""
     lines = [
-        f"Task {best['task']}: **{best['candidate']}**{made}{_chosen(merges)}: {label}"
+        f"Task {best['task']}{among}: **{best['candidate']}**{made}{_chosen(merges)}: {label}"
         f" {_interval(best, f'test_{metric}')} on {size}.",
         "",
     ]
+    every = comparisons.filter("claim")
     claims = comparisons.filter(pl.col("claim") & (pl.col("candidate") == best["candidate"]))
     # The question of it all first: many small ones in one against what is larger.
     larger = ((pl.col("kind") == "reference") & (pl.col("cost_ratio") < 1)).fill_null(False)
     claims = claims.sort(larger, descending=True, maintain_order=True)
-    lines += [_sentence(row, best, frame, margin) for row in claims.iter_rows(named=True)]
+    if claims.height:
+        lines += [
+            f"**In short**, counting what stands after Holm's correction over all {every.height} claims: {_short(claims)}.",
+            "",
+        ]
+    lines += [_sentence(row, frame, margin) for row in claims.iter_rows(named=True)]
+    lines += _others(every, claims)
+    if missing := never.get(best["candidate"]):
+        lines += [f"- For no test review it predicts {' or '.join(missing)}."]
     return lines + _honesty(selection, best, metric) + _front(frame, best)
+
+
+def _short(claims: pl.DataFrame) -> str:
+    """The claims by what is left of them."""
+    said = {"better": "better than", "no worse": "no worse than", "worse": "worse than"}
+    parts = []
+    for verdict, words in said.items():
+        names = claims.filter(pl.col("stands").fill_null(False) & (pl.col("verdict") == verdict))["against"].to_list()
+        parts += [f"{words} {listed(names)}"] if names else []
+    rest = claims.filter(~pl.col("stands").fill_null(False))["against"].to_list()
+    return "; ".join([*parts, *([f"not settled against {listed(rest)}"] if rest else [])])
+
+
+def _others(every: pl.DataFrame, claims: pl.DataFrame) -> list[str]:
+    """What stands of other methods' winners, against rivals where it does not of the chosen one; not chosen, so only said."""
+    settled = claims.filter(pl.col("stands").fill_null(False) & pl.col("verdict").is_in(["better", "no worse"]))[
+        "against"
+    ]
+    rest = every.join(claims, on=["candidate", "against"], how="anti").filter(
+        pl.col("stands").fill_null(False) & pl.col("verdict").is_in(["better", "no worse"])
+        & ~pl.col("against").is_in(settled.to_list())
+    )  # fmt: skip
+    return [
+        f"- Another method's winner, {row['candidate']}, behind on validation and so not chosen, is {row['verdict']} than {row['against']}:"
+        f" {_difference(row)}, which stands."
+        for row in rest.sort("difference", descending=True).head(3).iter_rows(named=True)
+    ]
 
 
 def _chosen(merges: int) -> str:
@@ -85,22 +132,29 @@ def _best(frame: pl.DataFrame) -> str:
     return f"The best candidate on validation is {row['candidate']} ({row['kind']})."
 
 
-def _sentence(row: dict[str, Any], best: dict[str, Any], frame: pl.DataFrame, margin: float) -> str:
+def _sentence(row: dict[str, Any], frame: pl.DataFrame, margin: float) -> str:
     """One claim: verdict, difference, what is left of it after correction, cost, and what a non-answer could have found."""
     other = frame.filter(pl.col("candidate") == row["against"]).row(0, named=True)
-    verdict, name, behind = WORDS[row["verdict"]], _named(other), row["high"] < 0
-    if row["verdict"] == "no worse":
-        said = f"worse than {name}, but by less than the margin of" if behind else f"{verdict} {name} by the margin of"
-        said += f" {margin:g}"
-    elif row["verdict"] == "undecided" and behind:
-        said = f"worse than {name}; whether by more than the margin of {margin:g} is open"
+    name, behind, verdict = _named(other), row["high"] < 0, row["verdict"]
+    within = verdict == "no worse"
+    if within:
+        said = (
+            f"Behind {name}, but by less than the margin of {margin:g}"
+            if behind
+            else f"No worse than {name}, within the margin of {margin:g}"
+        )
     else:
-        said = f"{verdict} {name}"
-    line = f"- It is {said}: {row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        said = f"Undecided against {name}" if verdict == "undecided" else f"{verdict.capitalize()} than {name}"
+    line = f"- {said}: {_difference(row)}"
+    if verdict == "undecided" and behind:
+        line += f", behind it, perhaps by no more than the margin of {margin:g}"
+    p = row["p_not_worse_holm"] if within else row["p_holm"]
+    of = "of being worse by the margin or more" if within else "of no difference"
     if row["stands"] is not None:
-        p = row["p_not_worse_holm"] if row["verdict"] == "no worse" else row["p_holm"]
-        line += f", which {'stands' if row['stands'] else 'does not stand'} after Holm's correction (p {_p(p)})"
-    elif row["verdict"] == "undecided" and not behind and row["detectable"]:
+        line += f"; after correction this {'stands' if row['stands'] else 'does not stand'} (p {_p(p)}, {of})"
+    elif behind and p is not None:
+        line += f" (p {_p(p)} after correction, {of})"
+    elif verdict == "undecided" and row["detectable"]:
         line += f"; a difference of {row['detectable']:.3f} would have been found four times in five"
     ratio = row["cost_ratio"]
     if ratio is not None and not 0.95 < ratio < 1.05:
@@ -109,14 +163,18 @@ def _sentence(row: dict[str, Any], best: dict[str, Any], frame: pl.DataFrame, ma
     return line + "."
 
 
+def _difference(row: dict[str, Any]) -> str:
+    return f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+
+
 def _honesty(selection: pl.DataFrame, best: dict[str, Any], metric: str) -> list[str]:
     """How the choice flatters: optimism found and expected; seeds."""
     row = selection.filter(pl.col("winner") == best["candidate"]).sort("points", descending=True).row(0, named=True)
     lines = [""]
     if row["points"] > 1:
         lines.append(
-            f"- Chosen among {row['points']}: {row['valid']:.3f} on validation, {row['test']:.3f} on test (optimism"
-            f" {row['optimism']:+.3f}; the best of as many equally good ones would show {row['expected_optimism']:+.3f})."
+            f"- Chosen among {row['points']}: {row['valid']:.3f} on validation, {row['test']:.3f} on test, an optimism of"
+            f" {row['optimism']:+.3f}; of the best of {row['points']} merges that are all equally good, {row['expected_optimism']:+.3f} is to be expected."
         )
     if row["seed_deviation"] is not None:
         lines.append(
@@ -138,7 +196,7 @@ def _front(frame: pl.DataFrame, best: dict[str, Any]) -> list[str]:
     front = frame.filter(pl.col("pareto")).sort(cost)
     names = ", ".join(f"{r['candidate']} ({_count(r[cost])})" for r in front.iter_rows(named=True))
     place = "is one of them" if best["pareto"] else "is not among them"
-    return [f"- Nothing is better and cheaper than these, by {UNITS[cost]}: {names}; the merge {place}."]
+    return [f"- Nothing is both better and cheaper, by {UNITS[cost]}, than any of these: {names}; the merge {place}."]
 
 
 def _named(row: dict[str, Any]) -> str:
