@@ -398,6 +398,16 @@ def test_in_short_says_what_is_left_after_correction(world):
     assert "Task t (bad, good)" in said and "- For no test review it predicts good." in said
 
 
+def test_claims_are_counted_over_all_tasks_as_they_are_corrected(world):
+    pairs, _, frame, compared = world
+    chosen = comparison.selection(frame, {"t": pairs}, "accuracy")
+    both = [pl.concat([x, x.with_columns(task=pl.lit("u"))]) for x in (frame, compared, chosen)]
+    counts = {task: {"test": {"texts": 600}} for task in "tu"}
+    said = verdict.text("x", *both, counts, 0.01, classes={"t": ["a*b*", "<low>"], "u": []})
+    assert said.count(f"over all {2 * compared.filter('claim').height} claims") == 2
+    assert r"Task t (a\*b\*, \<low\>)" in said
+
+
 def test_without_merges_there_are_no_claims(world):
     pairs, files, _, _ = world
     some = [f for f in files if f["kind"] in ("base", "expert")]

@@ -33,6 +33,8 @@ def test_only_the_same_test_reviews_stand_together(demo, tmp_path):
     assert table.height == 3 * board.height and table["test_digest"].n_unique() == 2
     alone = run_script("compare_experiments", first)
     assert "cannot be compared" not in alone
+    said = run_script("compare_experiments", first, another(demo, tmp_path / "elsewhere", "first"), ok=False)
+    assert "several folders with the name 'first'" in said
     said = run_script("compare_experiments", tmp_path, ok=False)
     assert "no leaderboard.parquet; expected a finished experiment's folder" in said
     said = run_script("compare_experiments", first, "--metric", "f1", ok=False)

@@ -84,7 +84,9 @@ def torment(folder: Path) -> None:
         assert os.WIFSIGNALED(status) or status == 0, (folder / "killed.log").read_text()[-2000:]
         kills += os.WIFSIGNALED(status)
         if not list(folder.glob("killed/checkpoints/*/checkpoint-*/whole")):
-            usual *= 1.25  # the machine is busier than when it was measured: no child would come to its first checkpoint
+            usual *= (
+                1.25  # the machine is busier than when it was measured: no child would come to its first checkpoint
+            )
     print(json.dumps({"kills": kills, "seconds": usual}))
 
 

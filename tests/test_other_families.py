@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import Project, fresh
-from mllm import checkpoints
+from mllm import checkpoints, model_card
 
 EXPERIMENT = """
 name: families
@@ -123,3 +123,15 @@ def test_a_published_model_of_another_kind_is_refused(finished, tmp_path):
         out = project.snakemake("results/families/models/bought", "--forcerun", "take_expert", *RUN, ok=False)
         log = (project.folder / "results/families/logs/take_expert/bought.log").read_text()
         assert said in log.splitlines()[-1] and said in out, out[-3000:]
+
+
+def test_a_published_member_brings_its_licence(finished):
+    """Which may be none, or another than the base's: a merge of it is not simply under the base's."""
+    exported = finished.folder / "results/families/export"
+    bodies = {f.name.partition("-")[0]: (f / "README.md").read_text() for f in exported.glob("[a-z]*")}
+    assert "The member bought, the checkpoint 'theirs', names no licence" in bodies["linear"]
+    assert "names no licence" not in bodies["ties"]
+    card = {"kind": "published", "license": "cc-by-nc-4.0", "source": {"source": "local", "name": "theirs"}}
+    assert model_card._licences_of_members({"own": {"kind": "fine_tuned"}, "bought": card}) == [
+        "The member bought, the checkpoint 'theirs', is under `cc-by-nc-4.0`."
+    ]

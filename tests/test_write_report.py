@@ -1,12 +1,14 @@
 """What the report's folder holds, without a browser: figures, tables, provenance, many candidates, strange names."""
 
 import re
+import shutil
 
 import polars as pl
 import pytest
 
 from conftest import Project
-from mllm import config, papers, provenance, report
+from mllm import charts, config, papers, provenance, report
+from mllm.figures import styled
 
 
 @pytest.fixture
@@ -24,6 +26,35 @@ def test_figures_and_tables_for_papers(demo, made):
     pareto = pl.read_csv(made / "figures/pareto-0.csv")
     joined = pareto.join(board, on="candidate")
     assert joined.height == pareto.height and (joined["value"] - joined["test_macro_f1"]).abs().max() < 1e-9
+    training = pl.read_csv(made / "figures/training.csv")
+    assert set(training["on"]) == {"train", "validation"}
+    claims = pl.read_parquet(demo.folder / "results/demo/comparisons.parquet").filter("claim")
+    drawn = pl.concat([pl.read_csv(f) for f in (made / "figures").glob("differences-0-*.csv")], how="diagonal_relaxed")
+    assert sorted(drawn["difference"].round(9)) == sorted(claims["difference"].round(9))
+
+
+def test_one_claim_is_drawn_with_its_numbers(demo, tmp_path):
+    """Beside lines to read it by, which are as many."""
+    claims = pl.read_parquet(demo.folder / "results/demo/comparisons.parquet").filter("claim").head(1)
+    spec = styled(charts.forest(claims.with_columns(method=pl.lit("ties")), 0.01)).to_dict()
+    papers.write_chart(spec, tmp_path / "one")
+    (row,) = pl.read_csv(tmp_path / "one.csv").to_dicts()
+    assert row["method"] == "ties" and row["difference"] == pytest.approx(claims["difference"][0])
+
+
+@pytest.mark.parametrize(("metric", "best"), [("macro_f1", [0.6, 0.8]), ("nll", [0.5, 0.7])])
+def test_a_heat_map_shows_the_best_of_what_it_hides(metric, best):
+    """Two seeds at each of the points: the better is the smaller, where smaller is better."""
+    points = [(0.1, 0, 0.5), (0.1, 1, 0.6), (0.2, 0, 0.7), (0.2, 1, 0.8)]
+    board = pl.DataFrame(
+        {"candidate": f"{d}-{s}-{r}", "kind": "merge", "method": "dare", "members": "a b", "density": d, "rescale": r, "seed": s,
+         "winner": False, **{f"valid_{metric}{end}": v for end in ("", "_low", "_high")}}
+        for d, s, v in points for r in (0, 1)
+    )  # fmt: skip
+    board = board.with_columns(seed=pl.lit(None))  # hidden behind the two that are drawn
+    chart = charts.grids(board, metric)["dare"].to_dict()
+    shown = chart["data"]["values"] if "data" in chart else chart["layer"][0]["data"]["values"]
+    assert sorted({row["value"] for row in shown}) == best
 
 
 def test_provenance_is_snakemakes_benchmarks(demo, made):
@@ -38,7 +69,7 @@ def test_provenance_is_snakemakes_benchmarks(demo, made):
     assert hours["seconds"] == pytest.approx(sum(seconds), abs=0.1) and hours["GPU-hours"] == 0
     assert hours["longest (s)"] == pytest.approx(max(seconds), abs=0.1)
     software = dict(pl.read_csv(made / "tables/software.csv").rows())
-    assert {"git commit", "devices", "torch", "mergekit"} <= set(software)
+    assert {"git commit of the report", "devices", "torch", "mergekit"} <= set(software)
 
 
 def test_gpu_hours_count_gpus(tmp_path):
@@ -70,13 +101,14 @@ def test_gpu_hours_count_gpus(tmp_path):
 def test_thousands_of_candidates_stay_below_8_mb(demo, tmp_path):
     project: Project = demo.copy(tmp_path / "many")
     results = project.folder / "results/demo"
+    shutil.copytree(results / "models/pain", results / "models/pain-9")  # of an earlier grid
     board = pl.read_parquet(results / "leaderboard.parquet")
     merges = board.filter(kind="merge")
     last = merges.tail(1)
     added = pl.concat(
         [last.with_columns(candidate=pl.lit(f"{last['candidate'][0]}-{i:04}"), winner=False) for i in range(4000)]
     )
-    recipe = (results / f"merges/{last['candidate'][0]}/mergekit.yaml").read_text()
+    recipe = (results / f"merges/{last['candidate'][0]}/mergekit.yaml").read_text() + f"# {'review ' * 2000}\n"
     for name in added["candidate"]:
         (results / f"merges/{name}").mkdir()
         (results / f"merges/{name}/mergekit.yaml").write_text(recipe)
@@ -87,6 +119,9 @@ def test_thousands_of_candidates_stay_below_8_mb(demo, tmp_path):
     page = (tmp_path / "report/index.html").read_text()
     assert len(page.encode()) < 8e6
     assert page.count("<tr data-kind=") == report.MOST
+    assert "pain-9" not in page
+    for winner in board.filter("winner")["candidate"]:
+        assert f"<summary>{winner}</summary>" in page
     for name in board.filter(pl.col("kind") != "merge")["candidate"]:
         assert f'data-value="{name}"' in page
     assert f"{board.height + 4000 - report.MOST:,} merges further down are in leaderboard.csv alone." in page
@@ -97,6 +132,10 @@ def test_strange_text_stays_text(demo, tmp_path):
     project: Project = demo.copy(tmp_path / "strange")
     results = project.folder / "results/demo"
     bad = "</script><script>window.bad = 1</script><img src=x onerror=alert(1)> & | `a` $x_1^2$ {{ 7 * 7 }}"
+    verdict = (results / "verdict.md").read_text()
+    (results / "verdict.md").write_text(
+        verdict.replace("negative", bad, 1)
+    )  # a class of that name, or a table from elsewhere
     test = pl.read_parquet(results / "data/test.parquet")
     test.with_columns(review=pl.lit(bad)).write_parquet(results / "data/test.parquet")
     (tmp_path / "report").mkdir()

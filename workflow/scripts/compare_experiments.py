@@ -17,6 +17,11 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
     import yaml
 
+    names = [folder.name for folder in arguments.results]
+    if len(set(names)) < len(names):
+        raise cli.Failure(
+            f"found several folders with the name {max(names, key=names.count)!r}; expected different names (rename one, or link to it)"
+        )
     boards, tests, files = [], {}, {}
     for folder in arguments.results:
         if not (folder / "leaderboard.parquet").exists():

@@ -41,21 +41,27 @@ def forest(claims: pl.DataFrame, margin: float) -> Any:
     """Differences of each method's winner (claims with ``method``) to one rival, with intervals, beside 0 and the margin."""
     columns = ["method", "candidate", "against", "difference", "low", "high", "verdict", "p_holm"]
     table = claims.head(MANY).select(*columns, stands=pl.col("stands").fill_null(False))
-    base = alt.Chart(_data(table), width=WIDE, height=24 * table.height).encode(
-        y=alt.Y("method:N", sort=None, title=None, axis=alt.Axis(labelLimit=150)),
-        color=alt.Color("verdict:N", scale=alt.Scale(domain=list(VERDICTS), range=list(VERDICTS.values())), title=None, legend=_legend()),
-        tooltip=["candidate:N", "against:N", _number("difference"), _number("low"), _number("high"), "verdict:N", "stands:N", _number("p_holm")],
-    )  # fmt: skip
+
+    def layer(rows: pl.DataFrame) -> Any:
+        return alt.Chart(_data(rows), width=WIDE, height=24 * table.height).encode(
+            y=alt.Y("method:N", sort=None, title=None, axis=alt.Axis(labelLimit=150)),
+            color=alt.Color("verdict:N", scale=alt.Scale(domain=list(VERDICTS), range=list(VERDICTS.values())), title=None, legend=_legend()),
+            tooltip=["candidate:N", "against:N", _number("difference"), _number("low"), _number("high"), "verdict:N", "stands:N", _number("p_holm")],
+        )  # fmt: skip
+
     lines = [(0.0, "#111827"), (-margin, "#9ca3af")]
     rules = [
         alt.Chart(_data(pl.DataFrame({"at": [at]}))).mark_rule(color=colour, strokeDash=[4, 3] if at else [1, 0]).encode(x="at:Q")
         for at, colour in lines
     ]  # fmt: skip
     x = alt.X("low:Q", title="difference on test")
-    stands = base.transform_filter("datum.stands").mark_point(size=60, opacity=1, filled=True)
-    open_ = base.transform_filter("!datum.stands").mark_point(size=60, opacity=1, fill="white")
-    points = [layer.encode(x="difference:Q") for layer in (stands, open_)]
-    return alt.layer(*rules, base.mark_rule(size=2).encode(x=x, x2="high:Q"), *points)
+    looks = ((table.filter("stands"), {"filled": True}), (table.filter(~pl.col("stands")), {"fill": "white"}))
+    points = [
+        layer(rows).mark_point(size=60, opacity=1, **look).encode(x="difference:Q")
+        for rows, look in looks
+        if rows.height
+    ]
+    return alt.layer(*rules, layer(table).mark_rule(size=2).encode(x=x, x2="high:Q"), *points)
 
 
 def grids(board: pl.DataFrame, metric: str) -> dict[str, Any]:
@@ -75,7 +81,8 @@ def grids(board: pl.DataFrame, metric: str) -> dict[str, Any]:
         table = part.select(*columns, value=f"valid_{metric}", low=f"valid_{metric}_low", high=f"valid_{metric}_high")
         tooltip = ["candidate:N", *(f"{n}:N" for n in varied[:2]), _number("value"), _number("low"), _number("high")]
         if rest:
-            best = table.sort("value", descending=True).unique(varied[:2], keep="first", maintain_order=True)
+            smaller = METRICS[metric].smaller_is_better
+            best = table.sort("value", descending=not smaller).unique(varied[:2], keep="first", maintain_order=True)
             base = alt.Chart(_data(best), width=WIDE, height=34 * best[rest[0]].n_unique()).encode(
                 x=alt.X(f"{first}:O", axis=alt.Axis(labelAngle=0)),
                 y=alt.Y(f"{rest[0]}:O", axis=alt.Axis(grid=False)),
@@ -85,7 +92,8 @@ def grids(board: pl.DataFrame, metric: str) -> dict[str, Any]:
                 "value:Q", scale=alt.Scale(scheme="blues"), title=f"best {METRICS[metric].label} on validation"
             )
             middle = (float(best["value"].min()) + float(best["value"].max())) / 2  # type: ignore[arg-type]
-            ink = alt.condition(alt.datum.value > middle, alt.value("white"), alt.value("#111827"))
+            dark = alt.datum.value < middle if smaller else alt.datum.value > middle
+            ink = alt.condition(dark, alt.value("white"), alt.value("#111827"))
             made[str(method)] = base.mark_rect().encode(color=colour) + base.mark_text().encode(
                 text=alt.Text("value:Q", format=".3f"), color=ink
             )

@@ -38,7 +38,7 @@ def text(facts: dict[str, Any]) -> str:
         "", f"The base is {_source(model)}; its classification head was drawn once (seed {base['seed']}) and is the same for"
         " all members at the start.", "",
         "## Data", "", *_data(facts), "",
-        "## Licence", "", _licence(model, base.get("license")),
+        "## Licence", "", _licence(model, base.get("license")), *_licences_of_members(facts["members"]),
         "The reviews' own terms hold for what was learned of them; read them before publishing this model.", "",
         "## Versions", "", ", ".join(f"{k} {v}" for k, v in facts["merge"]["versions"].items()), "",
         f"{facts['check']}", "",
@@ -54,7 +54,10 @@ def _heading(facts: dict[str, Any]) -> dict[str, Any]:
         "pipeline_tag": "text-classification",
         "language": ["en"],
     }
-    if licence or model["source"] != "scratch":
+    others = {card.get("license") for card in facts["members"].values() if card and card.get("kind") == "published"}
+    if others - {licence}:
+        heading["license"] = "other"  # see the text: members bring their own
+    elif licence or model["source"] != "scratch":
         heading["license"] = licence or "unknown"
     if model["source"] == "hub":
         heading |= {"base_model": [model["id"]], "base_model_relation": "merge"}
@@ -136,3 +139,13 @@ def _licence(model: dict[str, Any], licence: str | None) -> str:
     if licence:
         return f"The base is under `{licence}`, which holds for models made from it."
     return "The base's files name no licence: find out which it has before publishing this model."
+
+
+def _licences_of_members(members: dict[str, Any]) -> list[str]:
+    """What holds for members that were taken as they are; others have the base's terms."""
+    return [
+        f"The member {name}, {_source(card['source'])}, "
+        + (f"is under `{card['license']}`." if card.get("license") else "names no licence: find out which it has.")
+        for name, card in sorted(members.items())
+        if card and card.get("kind") == "published"
+    ]

@@ -54,8 +54,15 @@ def write_chart(spec: dict[str, Any], file: Path) -> None:
     with_ending = {ending: file.with_name(f"{file.name}.{ending}") for ending in ("svg", "png", "csv")}
     with_ending["svg"].write_text(vl_convert.vegalite_to_svg(sized))
     with_ending["png"].write_bytes(vl_convert.vegalite_to_png(sized, scale=2))
-    drawn = max(_values(spec), key=len)  # the others are its parts, or lines to read it by
-    pl.DataFrame(drawn, infer_schema_length=None).write_csv(with_ending["csv"])
+    pl.DataFrame(_drawn(spec), infer_schema_length=None).write_csv(with_ending["csv"])
+
+
+def _drawn(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that a chart draws: each once, of all layers with the columns of its main one; lines to read it by have others."""
+    sets = [values for values in _values(spec) if values]
+    widest = max((set(values[0]) for values in sets), key=len)
+    rows = [row for values in sets if set(values[0]) == widest for row in values]
+    return list({json.dumps(row, sort_keys=True): row for row in rows}.values())
 
 
 def _values(spec: dict[str, Any]) -> list[list[dict[str, Any]]]:

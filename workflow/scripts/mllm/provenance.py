@@ -8,6 +8,10 @@ import polars as pl
 
 from mllm.cli import read_json
 
+ORDER = (
+    "clean_reviews", "split_reviews", "prepare_base", "describe_reviews", "train_expert", "take_expert", "diagnose_members",
+    "merge", "mix_experts", "predict", "fit_baseline", "blend", "import_predictions", "score", "leaderboard", "compare", "export",
+)  # fmt: skip
 TIMES = {"stage": pl.String, "jobs": pl.Int64, "seconds": pl.Float64, "GPU-hours": pl.Float64, "longest (s)": pl.Float64, "peak GB": pl.Float64}  # fmt: skip
 
 
@@ -18,13 +22,15 @@ def stages(results: Path) -> pl.DataFrame:
         results: the experiment's folder, with ``benchmarks/<rule>.tsv`` or ``benchmarks/<rule>/<name>.tsv``.
 
     Returns:
-        One row per rule, in the order in which they first ended: number of jobs, wall-clock seconds of all of them,
+        One row per rule, in the order of the workflow: number of jobs, wall-clock seconds of all of them,
         hours times GPUs of those that ran on any, the longest in seconds, the largest resident memory in 10^9 bytes. A job that
         was killed and went on counts with its last attempt.
     """
     found: dict[str, list[tuple[float, float, int]]] = {}
     folder = results / "benchmarks"
-    for file in sorted(folder.rglob("*.tsv"), key=lambda f: (f.stat().st_mtime, f)):
+    for file in sorted(folder.rglob("*.tsv")):
+        if file.stem == "write_report":  # of the report before this one
+            continue
         rule, name = (file.stem, "") if file.parent == folder else (file.parent.name, file.name.removesuffix(".tsv"))
         for row in pl.read_csv(file, separator="\t", infer_schema=False).to_dicts():
             found.setdefault(rule, []).append((_number(row["s"]), _number(row["max_rss"]), _gpus(results, rule, name)))
@@ -34,7 +40,7 @@ def stages(results: Path) -> pl.DataFrame:
             "GPU-hours": round(sum(s * gpus for s, _, gpus in jobs) / 3600, 4),
             "longest (s)": round(max(s for s, _, _ in jobs), 1), "peak GB": round(max(m for _, m, _ in jobs) * 2**20 / 1e9, 2),
         }
-        for rule, jobs in found.items()
+        for rule, jobs in sorted(found.items(), key=lambda item: (ORDER.index(item[0]) if item[0] in ORDER else len(ORDER), item[0]))
     ]  # fmt: skip
     return pl.DataFrame(rows, schema=TIMES)
 
@@ -58,13 +64,19 @@ def on_the_cluster(results: Path) -> pl.DataFrame | None:
     )
 
 
-def software(results: Path, cards: dict[str, Any]) -> pl.DataFrame:
-    """Commit of this project, devices that models ran on, versions of what determines weights and predictions."""
-    from mllm.checkpoints import versions
-
-    costs = [read_json(f) for f in sorted((results / "predictions").glob("*.cost.json"))]
+def software(results: Path, cards: dict[str, Any], candidates: list[str]) -> pl.DataFrame:
+    """Commit of this project when the report was made; devices that models ran on, versions that made their weights."""
+    files = [results / f"predictions/{name}.cost.json" for name in sorted(candidates)]
+    costs = [read_json(f) for f in files if f.exists()]
+    merges = [results / f"merges/{name}/merge.json" for name in sorted(candidates)]
+    made = [*cards.values(), *(read_json(f) for f in merges if f.exists())]
+    versions: dict[str, set[str]] = {}
+    for card in made:
+        for library, version in sorted(card.get("versions", {}).items()):
+            versions.setdefault(library, set()).add(version)
     devices = sorted({str(c["device"]) for c in [*costs, *cards.values()] if c.get("device")})
-    facts = {"git commit": _commit(), "devices": ", ".join(devices) or "unknown", **versions()}
+    facts = {"git commit of the report": _commit(), "devices": ", ".join(devices) or "unknown"}
+    facts |= {library: ", ".join(sorted(found)) for library, found in versions.items()}
     return pl.DataFrame({"what": list(facts), "value": [str(v) for v in facts.values()]})
 
 
@@ -73,6 +85,7 @@ def _gpus(results: Path, rule: str, name: str) -> int:
     file, key = {
         "train_expert": (results / f"models/{name}/model.json", "processes"),
         "predict": (results / f"predictions/{name}.cost.json", "gpus"),
+        "merge": (results / f"merges/{name}/merge.json", ""),
     }.get(rule, (None, ""))
     if file is None or not file.exists():
         return 0
@@ -89,7 +102,9 @@ def _number(text: str | None) -> float:
 
 
 def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )  # fmt: skip
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:  # a container may have no git
+        return "unknown"
     return done.stdout.strip() or "unknown"

@@ -7,13 +7,14 @@ from typing import Any
 
 import polars as pl
 
-from mllm import charts, leaderboard, papers, provenance, tables
+from mllm import charts, grid, leaderboard, papers, provenance, tables
 from mllm.cli import read_json
 from mllm.figures import styled
 from mllm.metrics import METRICS
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 EXAMPLES = 5
+RECIPES = 2_000_000  # bytes of them; all are in merges/
 MOST = 2000  # candidates on the page, so that it stays below 8 MB; the tables beside it have all
 TEXTS = ("words", "readability", "exclamations", "negations")  # of the slices: the others say much the same
 
@@ -33,10 +34,14 @@ class Report:
         self.comparisons = pl.read_parquet(results / "comparisons.parquet")
         self.conditions = pl.read_parquet(results / "conditions.parquet")
         self.facts = read_json(results / "data/split.json")
-        self.cards = {f.parent.name: read_json(f) for f in sorted((results / "models").glob("*/model.json"))}
+        built = grid.build(experiment)  # what is left of earlier grids is not of this one
+        models = {*built.training, *built.taken, *built.starts}
+        files = sorted((results / "models").glob("*/model.json"))
+        self.cards = {f.parent.name: read_json(f) for f in files if f.parent.name in models}
         self.charts: dict[str, Any] = {}
         self.several = self.board["task"].n_unique() > 1
         self.most = MOST // self.board["task"].n_unique()
+        self.winners = set(self.board.filter("winner")["candidate"])
         self.kept = {c for _, part in self.board.group_by("task") for c in self._kept(part)["candidate"]}
 
     def sections(self) -> list[dict[str, Any]]:
@@ -138,6 +143,8 @@ class Report:
         if not best or "review" not in pl.read_parquet_schema(reviews):
             return []
         members = best[0]["members"].split()
+        if not members:  # predictions made elsewhere: whose, nobody said
+            return []
         rows = tables.labelled(self.results / "data", ("test",), task).unique(
             "group", keep="first", maintain_order=True
         )
@@ -173,7 +180,15 @@ class Report:
 
     def _recipes(self) -> list[dict[str, str]]:
         files = (f for f in sorted((self.results / "merges").glob("*/mergekit.yaml")) if f.parent.name in self.kept)
-        return [{"title": f.parent.name, "text": f.read_text()} for f in files]
+        texts = {f.parent.name: f.read_text() for f in files}
+        first = sorted(texts, key=lambda name: (name not in self.winners, len(texts[name]), name))
+        room, kept = RECIPES, set()
+        for (
+            name
+        ) in first:  # winners first; a mixture's recipe holds reviews, and many of them would make the page too large
+            room -= len(texts[name].encode())
+            kept |= {name} if room >= 0 else set()
+        return [{"title": name, "text": text} for name, text in texts.items() if name in kept]
 
     def _experiment(self) -> list[dict[str, str]]:
         return [{"title": "experiment.yaml", "text": (self.results / "experiment.yaml").read_text()}]
@@ -182,7 +197,14 @@ class Report:
         found = [_table("Time", provenance.stages(self.results), "time")]
         used = provenance.on_the_cluster(self.results)
         found += [_table("Asked for and used on the cluster", used, "cluster")] if used is not None else []
-        return [*found, _table("Software and hardware", provenance.software(self.results, self.cards), "software")]
+        return [
+            *found,
+            _table(
+                "Software and hardware",
+                provenance.software(self.results, self.cards, self.board["candidate"].to_list()),
+                "software",
+            ),
+        ]
 
 
 def write(report: Report, folder: Path) -> None:
@@ -204,7 +226,7 @@ def write(report: Report, folder: Path) -> None:
         name=report.experiment.name, sections=sections, kinds=charts.KINDS,
         question=f"{report.board.height} candidates, {others} of them no merges. Does a merge of small models do what others do,"
         " and at what cost?",
-        verdict=Markup(MarkdownIt().render((report.results / "verdict.md").read_text())),  # written here, from names and numbers
+        verdict=Markup(MarkdownIt("commonmark", {"html": False}).render((report.results / "verdict.md").read_text())),  # written here, from names and numbers
         library=Markup(library.replace("</script", "<\\/script")),
         specs=Markup(json.dumps(specs).replace("<", "\\u003c")),
     )  # fmt: skip

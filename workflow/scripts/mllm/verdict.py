@@ -1,5 +1,6 @@
 """The answer in plain words, with its numbers: written from the tables, never by hand."""
 
+import re
 from typing import Any
 
 import polars as pl
@@ -45,6 +46,7 @@ def text(
             margin,
             (classes or {}).get(str(task), []),
             never or {},
+            comparisons.filter("claim").height,
         )
         lines += [*found, ""]
     lines += [
@@ -62,6 +64,7 @@ def _task(
     margin: float,
     classes: list[str],
     never: dict[str, list[str]],
+    claimed: int,
 ) -> list[str]:
     winners = frame.filter(pl.col("winner"))
     size = f"{counts['test']['texts']:,} different test texts"
@@ -73,7 +76,13 @@ def _task(
     merges = frame.filter(pl.col("kind") == "merge").height
     parts = len(best["members"].split())
     made = f", a merge of {parts} models by {best['method']}" if parts else ""
-    among = f" ({', '.join(classes)})" if 0 < len(classes) < 5 else f" ({len(classes)} classes)" if classes else ""
+    among = (
+        f" ({', '.join(map(plain, classes))})"
+        if 0 < len(classes) < 5
+        else f" ({len(classes)} classes)"
+        if classes
+        else ""
+    )
     lines = [
         f"Task {best['task']}{among}: **{best['candidate']}**{made}{_chosen(merges)}: {label}"
         f" {_interval(best, f'test_{metric}')} on {size}.",
@@ -86,14 +95,19 @@ def _task(
     claims = claims.sort(larger, descending=True, maintain_order=True)
     if claims.height:
         lines += [
-            f"**In short**, counting what stands after Holm's correction over all {every.height} claims: {_short(claims)}.",
+            f"**In short**, counting what stands after Holm's correction over all {claimed} claims: {_short(claims)}.",
             "",
         ]
     lines += [_sentence(row, frame, margin) for row in claims.iter_rows(named=True)]
     lines += _others(every, claims)
     if missing := never.get(best["candidate"]):
-        lines += [f"- For no test review it predicts {' or '.join(missing)}."]
+        lines += [f"- For no test review it predicts {' or '.join(map(plain, missing))}."]
     return lines + _honesty(selection, best, metric) + _front(frame, best)
+
+
+def plain(name: str) -> str:
+    """A name that users or data gave, in Markdown: each sign stands for itself."""
+    return re.sub(r"([\\`*_\[\]<>#|~&])", r"\\\1", name) if re.search(r"[\\`*\[\]<>#|~&]", name) else name
 
 
 def _short(claims: pl.DataFrame) -> str:
