@@ -7,6 +7,7 @@ key. With --check, write nothing and fail if one is out of date.
 import argparse
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ SECTIONS = [
     ("`compare`", ["Compare"], ""),
     ("`candidates`", ["Candidates"], ""),
 ]
+WHO = {"Reference": "A model of `models`", "Baseline": "`model: tfidf` or `majority`"}
 
 
 def main() -> None:
@@ -92,9 +94,6 @@ def page(schema: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-WHO = {"Reference": "A model of `models`", "Baseline": "`model: tfidf` or `majority`"}
-
-
 def _merges(schema: dict[str, Any]) -> str:
     """The methods: what all of them take once, then what each adds."""
     entries = [schema["$defs"][o["$ref"].split("/")[-1]] for o in schema["properties"]["merges"]["items"]["oneOf"]]
@@ -116,7 +115,7 @@ def _merges(schema: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def _keys(model: dict[str, Any], skip: set[str] = frozenset()) -> str:  # type: ignore[assignment]
+def _keys(model: dict[str, Any], skip: Collection[str] = ()) -> str:
     required = model.get("required", [])
     keys = sorted(model["properties"].items(), key=lambda item: (item[0] != "name", item[0] not in required))
     rows = [

@@ -55,6 +55,10 @@ def test_a_heat_map_shows_the_best_of_what_it_hides(metric, best):
     chart = charts.grids(board, metric)["dare"].to_dict()
     shown = chart["data"]["values"] if "data" in chart else chart["layer"][0]["data"]["values"]
     assert sorted({row["value"] for row in shown}) == best
+    # The best is dark, and what is written on it white.
+    colours = [layer["encoding"]["color"] for layer in chart["layer"]]
+    assert colours[0]["scale"]["reverse"] is (metric == "nll")
+    assert ("<" if metric == "nll" else ">") in str(colours[1]["condition"]["test"])
 
 
 def test_provenance_is_snakemakes_benchmarks(demo, made):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: argparse.Namespace) -> None:
+    import numpy as np
     import polars as pl
 
     from mllm import comparison, config, grid, leaderboard, pairs, relations, splits, verdict
@@ -43,11 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
     leak = leaderboard.leak_line(facts)
     classes = {task: [str(n) for n in facts["tasks"][task]["names"]] for task in tasks}
     never = {
-        name: [
-            c
-            for c, of_class in zip(classes[s["task"]], zip(*s["confusion"]["test"], strict=True), strict=True)
-            if not sum(of_class)
-        ]
+        name: [classes[s["task"]][k] for k in np.flatnonzero(np.sum(s["confusion"]["test"], axis=0) == 0)]
         for name, s in scores.items()
     }
 

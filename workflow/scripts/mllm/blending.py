@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mllm.arrays import text_weights
+from mllm.arrays import Array, text_weights
 from mllm.cli import Failure
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 METHODS = ("soft_vote", "log_vote", "majority_vote", "weighted_vote", "stacking", "greedy")
 LEAST = 1e-12  # the smallest probability: no member alone can rule a class out, and all logarithms are finite

@@ -70,7 +70,7 @@ def grids(board: pl.DataFrame, metric: str) -> dict[str, Any]:
     merges = board.filter(pl.col("kind") == "merge")
     ends: Any = [merges[f"valid_{metric}_low"].min(), merges[f"valid_{metric}_high"].max()]
     alike = alt.Scale(domain=ends, zero=False, nice=True)  # the same for all, or they could not be compared
-    for (method,), part in board.filter(pl.col("kind") == "merge").group_by("method", maintain_order=True):
+    for (method,), part in merges.group_by("method", maintain_order=True):
         names = board.columns[board.columns.index("members") + 1 : board.columns.index("winner")]
         count = {n: part[n].n_unique() for n in names if part[n].null_count() == 0}
         varied = sorted((n for n in count if count[n] > 1), key=lambda n: (-count[n], n))
@@ -89,7 +89,9 @@ def grids(board: pl.DataFrame, metric: str) -> dict[str, Any]:
                 tooltip=tooltip,
             )
             colour = alt.Color(
-                "value:Q", scale=alt.Scale(scheme="blues"), title=f"best {METRICS[metric].label} on validation"
+                "value:Q",
+                scale=alt.Scale(scheme="blues", reverse=smaller),
+                title=f"best {METRICS[metric].label} on validation",
             )
             middle = (float(best["value"].min()) + float(best["value"].max())) / 2  # type: ignore[arg-type]
             dark = alt.datum.value < middle if smaller else alt.datum.value > middle

@@ -3,7 +3,6 @@
 The commits stand in a file beside the experiment (``config/x.yaml`` → ``config/x.lock.yaml``), to be kept with it.
 """
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from mllm.cli import whole
 from mllm.experiment_files import ExperimentError
 
 if TYPE_CHECKING:
@@ -58,10 +58,9 @@ def pin(experiment: "Experiment", file: str | Path, ask: Callable[[str, str], st
             model = model.model_copy(update={"revision": known.get(key, revision)})
         models.append(model)
     if len(known) > before:
-        partial = lock.with_name(f".{lock.name}.partial-{os.getpid()}")
         try:
-            partial.write_text(HEADING + yaml.safe_dump(known))
-            partial.replace(lock)
+            with whole(lock) as partial:
+                partial.write_text(HEADING + yaml.safe_dump(known))
         except OSError as error:
             problems.append(f"{lock}: cannot be written ({error.strerror}); it has to stand beside the experiment")
     if problems:

@@ -178,7 +178,6 @@ class Moe(MergeEntry):
     block is Branch-Train-MiX's (Sukhbaatar et al. 2024, arXiv 2403.07816).
     """
 
-    in_mergekit = False  # the mergekit-moe command does
     method: Literal["moe"]
     gate_mode: Axis[Literal["hidden", "hidden_avg", "hidden_last", "cheap_embed", "random", "uniform_random"]] = ["hidden"]  # fmt: skip
     """How the router's weights are made: of the hidden states or embeddings of each member's train reviews, or drawn."""
@@ -189,6 +188,7 @@ class Moe(MergeEntry):
     seed: Axis[Seed] | None = None
     """Seeds of the drawn reviews and router weights."""
 
+    in_mergekit = False  # mergekit-moe is a command of its own
     base = "refused"
     random = True
 

@@ -82,10 +82,11 @@ def software(results: Path, cards: dict[str, Any], candidates: list[str]) -> pl.
 
 def _gpus(results: Path, rule: str, name: str) -> int:
     """GPUs that a job ran on, from what it wrote."""
+    # A merge takes one GPU, where it takes any.
     file, key = {
         "train_expert": (results / f"models/{name}/model.json", "processes"),
         "predict": (results / f"predictions/{name}.cost.json", "gpus"),
-        "merge": (results / f"merges/{name}/merge.json", ""),
+        "merge": (results / f"merges/{name}/merge.json", "gpus"),
     }.get(rule, (None, ""))
     if file is None or not file.exists():
         return 0

@@ -183,9 +183,8 @@ class Report:
         texts = {f.parent.name: f.read_text() for f in files}
         first = sorted(texts, key=lambda name: (name not in self.winners, len(texts[name]), name))
         room, kept = RECIPES, set()
-        for (
-            name
-        ) in first:  # winners first; a mixture's recipe holds reviews, and many of them would make the page too large
+        # Winners first; a mixture's recipe holds reviews, and many of them would make the page too large.
+        for name in first:
             room -= len(texts[name].encode())
             kept |= {name} if room >= 0 else set()
         return [{"title": name, "text": text} for name, text in texts.items() if name in kept]

@@ -107,7 +107,7 @@ def _task(
 
 def plain(name: str) -> str:
     """A name that users or data gave, in Markdown: each sign stands for itself."""
-    return re.sub(r"([\\`*_\[\]<>#|~&])", r"\\\1", name) if re.search(r"[\\`*\[\]<>#|~&]", name) else name
+    return re.sub(r"([\\`*\[\]<>#|~&])", r"\\\1", name)
 
 
 def _short(claims: pl.DataFrame) -> str:
