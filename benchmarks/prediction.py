@@ -76,8 +76,8 @@ def beside_lm_eval(name: str, model: Any, words: list[str], reviews: list[str], 
     from lm_eval.models.huggingface import HFLM
     from scipy.special import log_softmax
 
-    from mllm import prompts
-    from mllm.families import causal, text2text
+    from mllm.models import prompts
+    from mllm.models.families import causal, text2text
 
     spec = {"template": TEMPLATE, "words": {}, "chat": False}
     prompt = prompts.build(spec, "sentiment", words, tokenizer, name == "causal")
@@ -109,9 +109,10 @@ def beside_lm_eval(name: str, model: Any, words: list[str], reviews: list[str], 
 
 def predicted(scorer: Any, reviews: list[str]) -> Any:
     """Our predictions, tokens included."""
-    from mllm import prediction, tokens
+    from mllm.models import tokens
+    from mllm.prediction import run_model
 
-    return prediction.log_probabilities(scorer, tokens.encode(scorer, reviews))
+    return run_model.log_probabilities(scorer, tokens.encode(scorer, reviews))
 
 
 def shapes(tokenizer: Any) -> dict[str, tuple[str, Any]]:
@@ -126,7 +127,7 @@ def shapes(tokenizer: Any) -> dict[str, tuple[str, Any]]:
         T5ForConditionalGeneration,
     )
 
-    from mllm.bases import label_config
+    from mllm.models.bases import label_config
 
     torch.manual_seed(0)
     t5 = T5ForConditionalGeneration(
@@ -153,7 +154,7 @@ def start_up(reviews: list[str], tokenizer: Any) -> None:
     """Whole `predict` jobs, as the workflow starts them: the time to the first batch, and the largest memory."""
     import polars as pl
 
-    from mllm import checkpoints
+    from mllm.models import checkpoint_files
 
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
@@ -166,7 +167,7 @@ def start_up(reviews: list[str], tokenizer: Any) -> None:
         spec = {"template": TEMPLATE, "words": {}, "chat": False, "score": "likelihood", "examples": 0}
         for name, (family, model) in shapes(tokenizer).items():
             card = {"kind": "base", "family": family, "task": "rating", "model": {"prompt": spec}}
-            checkpoints.save(model, tokenizer, home / name, card)
+            checkpoint_files.save(model, tokenizer, home / name, card)
             command: list[str | Path] = [
                 sys.executable, ROOT / "workflow/scripts/predict.py", "--model", home / name, "--data", home,
                 "--task", "rating", "--output", home / "p.parquet", "--cost", home / "p.json",
@@ -188,7 +189,7 @@ def classifiers(reviews: list[str], tokenizer: Any, runs: int) -> None:
     import torch
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, pipeline
 
-    from mllm.families.classifier import ClassifierScorer
+    from mllm.models.families.classifier import ClassifierScorer
 
     _, model = shapes(tokenizer)["GPT-2"]
     scorer = ClassifierScorer(copy.deepcopy(model), tokenizer)
@@ -220,8 +221,8 @@ def compiled(reviews: list[str], tokenizer: Any) -> None:
     """GPT-2's shape under torch.compile, lengths padded to a few: does compiling pay within one job?"""
     import torch
 
-    from mllm import tokens
-    from mllm.families.classifier import ClassifierScorer
+    from mllm.models import tokens
+    from mllm.models.families.classifier import ClassifierScorer
 
     _, model = shapes(tokenizer)["GPT-2"]
     read = tokens.encode(ClassifierScorer(model, tokenizer), reviews)
@@ -258,7 +259,7 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
     import torch
 
-    from mllm.bases import train_tokenizer
+    from mllm.models.bases import train_tokenizer
 
     torch.set_num_threads(arguments.threads)
     table = pl.read_csv(

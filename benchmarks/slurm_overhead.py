@@ -26,8 +26,8 @@ rule candidate:
 OURS = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "workflow/scripts")!r})
-from mllm import slurm
-slurm.install("results/bench")
+from mllm.execution import slurm_executor
+slurm_executor.install("results/bench")
 """
 SLURM = [
     "--executor", "slurm", "--jobs", "100", "--slurm-status-command", "squeue", "--default-resources",

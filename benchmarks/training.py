@@ -17,7 +17,7 @@ def bert(tokenizer: Any) -> Any:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from mllm.bases import label_config
+    from mllm.models.bases import label_config
 
     torch.manual_seed(0)
     config = BertConfig(
@@ -29,7 +29,7 @@ def bert(tokenizer: Any) -> Any:
 
 def ours(rows: Any, tokenizer: Any, hyper: dict[str, Any], scratch: Path) -> float:
     """Seconds of what train_expert does."""
-    from mllm import training
+    from mllm.models import training
 
     parts = {"train": rows, "valid": rows[:0]}
     card = {"family": "classifier", "task": "t"}
@@ -58,7 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
     import torch
 
-    from mllm.bases import train_tokenizer
+    from mllm.models.bases import train_tokenizer
 
     torch.set_num_threads(arguments.threads)
     table = pl.read_csv(

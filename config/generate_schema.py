@@ -1,4 +1,4 @@
-"""Write what follows from the experiment file's model in mllm/config.py.
+"""Write what follows from the experiment file's model in mllm/experiment/schema.py.
 
 config/experiment.schema.json, by which editors complete and check experiment files, and docs/experiment.md, a page with every
 key. With --check, write nothing and fail if one is out of date.
@@ -14,11 +14,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 
-from mllm.config import json_schema  # noqa: E402
+from mllm.experiment.load import json_schema  # noqa: E402
 
 INTRODUCTION = """# Writing an experiment: every key
 
-*Made by `make envs` from the models that check the file (`workflow/scripts/mllm/config.py` and what it imports), and held to them
+*Made by `make envs` from the models that check the file (`workflow/scripts/mllm/experiment/schema.py` and what it imports), and held to them
 by `make check`.*
 
 One YAML file is one experiment. Start from one that runs: `config/demo.yaml` (minutes, no download), `config/local.yaml` (your own
@@ -71,7 +71,7 @@ def main() -> None:
         if not check:
             file.write_text(content)
         elif not file.exists() or file.read_text() != content:
-            sys.exit(f"{name}: not what mllm/config.py says; run make envs")
+            sys.exit(f"{name}: not what mllm/experiment/schema.py says; run make envs")
 
 
 def page(schema: dict[str, Any]) -> str:

@@ -19,7 +19,9 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 
-from mllm import cli, machine, preflight  # noqa: E402
+from mllm.core import compute, script  # noqa: E402
+from mllm.core.errors import Failure  # noqa: E402
+from mllm.execution import environment, preflight  # noqa: E402
 
 EXECUTORS = ("local", "slurm")
 # Where data and checkpoints come from; HF_ENDPOINT is the hub client's own variable for a mirror.
@@ -50,7 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
         lines.append(line)
     wrong = [line for line in lines if line.todo and line.fatal]
     if wrong:
-        raise cli.Failure(f"{len(wrong)} of the things that a run needs are missing, for {path}")
+        raise Failure(f"{len(wrong)} of the things that a run needs are missing, for {path}")
     where = "this cluster" if shutil.which("sinfo") else "this machine"
     print(f"✓ {where} has all that {path} asks for")
 
@@ -59,9 +61,7 @@ def read_profile(path: Path) -> tuple[dict, Line]:
     try:
         profile = yaml.safe_load(path.read_text())
     except (FileNotFoundError, yaml.YAMLError) as error:
-        raise cli.Failure(
-            f"{path}: cannot be read: {error}; name a folder: make doctor PROFILE=profiles/slurm"
-        ) from None
+        raise Failure(f"{path}: cannot be read: {error}; name a folder: make doctor PROFILE=profiles/slurm") from None
     executor = profile.get("executor", "local")
     if executor in EXECUTORS:
         return profile, Line("profile", f"{path} (executor {executor})")
@@ -81,10 +81,12 @@ def software() -> Iterator[Line]:
     yield Line("Python", version, "" if good else "expected 3.11 to 3.13: rm -r .venv; make setup PYTHON=python3.12")
     differ = []
     for name in (dependency.split("=")[0] for dependency in wanted):
-        have = machine.version(name).split("+")[0]
+        have = environment.version(name).split("+")[0]
         if have not in locked[name]:
             differ.append(f"{name} {have} (locked: {' or '.join(locked[name])})")
-    shown = ", ".join(f"{name} {machine.version(name)}" for name in ("snakemake", "torch", "transformers", "mergekit"))
+    shown = ", ".join(
+        f"{name} {environment.version(name)}" for name in ("snakemake", "torch", "transformers", "mergekit")
+    )
     yield Line("packages", ", ".join(differ) or shown, "rm .venv/.ready; make setup" if differ else "")
 
 
@@ -93,7 +95,7 @@ def profile_needs(profile: dict) -> Iterator[Line]:
     if profile.get("executor") != "slurm":
         return
     plugin = preflight.versions()
-    have = machine.version("snakemake-executor-plugin-slurm")
+    have = environment.version("snakemake-executor-plugin-slurm")
     yield Line("Slurm plugin", have, plugin[0] if plugin else "")
     wanted = of_profile(profile)
     problems = preflight.partitions(wanted)
@@ -121,12 +123,12 @@ def of_profile(profile: dict) -> dict[str, set[str]]:
 
 def gpu() -> Line:
     """Whether torch has code for this machine's GPU."""
-    if not machine.has_gpu():
+    if not environment.has_gpu():
         return Line("GPU", "none here; jobs on this machine compute on its CPUs")
     import torch
 
     if torch.cuda.is_available():
-        return Line("GPU", torch.cuda.get_device_name(), machine.gpu_problem())
+        return Line("GPU", torch.cuda.get_device_name(), compute.gpu_problem())
     if torch.version.cuda is None:
         return Line("GPU", f"torch {torch.__version__} is built without CUDA", "rm .venv/.ready; make setup")
     return Line(
@@ -161,7 +163,7 @@ def network(timeout: float) -> Iterator[Line]:
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("--profile", type=Path, default=Path("profiles/slurm"), help="default: %(default)s")
     parser.add_argument("--timeout", type=float, default=10, help="seconds to wait for a server (default: %(default)s)")
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

@@ -9,8 +9,8 @@ from typing import ClassVar
 import pytest
 
 from conftest import run_script
-from mllm import archives
-from mllm.cli import Failure
+from mllm.core.errors import Failure
+from mllm.data import download
 
 CONTENT = bytes(range(256)) * 4000
 
@@ -48,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(archives, "TIMEOUT", 0.5)
+    monkeypatch.setattr(download, "TIMEOUT", 0.5)
     monkeypatch.setattr(Handler, "seen", [])
     made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=made.serve_forever, daemon=True).start()
@@ -63,7 +63,7 @@ def server(monkeypatch):
 )
 def test_a_whole_file_in_the_end(server, tmp_path, monkeypatch, plan):
     monkeypatch.setattr(Handler, "plan", list(plan))
-    archives.download([server], tmp_path / "x.zip", pause=0)
+    download.download([server], tmp_path / "x.zip", pause=0)
     assert (tmp_path / "x.zip").read_bytes() == CONTENT
     assert [p.name for p in tmp_path.iterdir()] == ["x.zip"]
     if plan[0] == "cut":
@@ -74,13 +74,13 @@ def test_a_whole_file_in_the_end(server, tmp_path, monkeypatch, plan):
 def test_one_clear_error_and_no_half_file(server, tmp_path, monkeypatch, plan, word):
     monkeypatch.setattr(Handler, "plan", [plan])
     with pytest.raises(Failure, match=f"x.zip: download failed: .*{word}.*run again"):
-        archives.download([server], tmp_path / "x.zip", pause=0)
+        download.download([server], tmp_path / "x.zip", pause=0)
     assert not (tmp_path / "x.zip").exists()
 
 
 def test_the_second_address_is_tried(server, tmp_path, monkeypatch):
     monkeypatch.setattr(Handler, "plan", ["404", "ok"])
-    archives.download([server, server + "?2"], tmp_path / "x.zip", pause=0)
+    download.download([server, server + "?2"], tmp_path / "x.zip", pause=0)
     assert (tmp_path / "x.zip").read_bytes() == CONTENT
 
 
@@ -88,7 +88,7 @@ def test_what_stood_there_survives_a_failure(server, tmp_path, monkeypatch):
     monkeypatch.setattr(Handler, "plan", ["404"])
     (tmp_path / "x.zip").write_bytes(b"before")
     with pytest.raises(Failure):
-        archives.download([server], tmp_path / "x.zip", pause=0)
+        download.download([server], tmp_path / "x.zip", pause=0)
     assert (tmp_path / "x.zip").read_bytes() == b"before"
 
 
@@ -103,14 +103,14 @@ def zipped(**files: bytes) -> bytes:
 TSV = b"\tdrugName\tcondition\treview\trating\tdate\tusefulCount\r\n" + b"".join(
     b'%d\tD\tPain\t"""a %d"""\t9.0\tMay 20, 2012\t0\r\n' % (i, i) for i in range(50)
 )
-MEMBERS = (archives.Member("a.tsv", 50, "0" * 40),)
+MEMBERS = (download.Member("a.tsv", 50, "0" * 40),)
 
 
 def test_members_are_matched_by_base_name_and_stay_inside(tmp_path, caplog):
     folder = tmp_path / "inside"
     folder.mkdir()
     (tmp_path / "x.zip").write_bytes(zipped(**{"UP__UP__a.tsv": TSV, "evil": b"x"}))
-    archives.extract(tmp_path / "x.zip", MEMBERS, folder)
+    download.extract(tmp_path / "x.zip", MEMBERS, folder)
     assert (folder / "a.tsv").read_bytes() == TSV
     assert {p.name for p in tmp_path.rglob("*")} == {"inside", "a.tsv", "x.zip"}
     assert "differs from the known file" in caplog.text  # right number of rows, other bytes
@@ -119,12 +119,12 @@ def test_members_are_matched_by_base_name_and_stay_inside(tmp_path, caplog):
 def test_wrong_contents(tmp_path):
     (tmp_path / "x.zip").write_bytes(zipped(**{"b.tsv": TSV}))
     with pytest.raises(Failure, match=r"holds no a\.tsv; found b\.tsv"):
-        archives.extract(tmp_path / "x.zip", MEMBERS, tmp_path)
+        download.extract(tmp_path / "x.zip", MEMBERS, tmp_path)
     (tmp_path / "x.zip").write_bytes(
         zipped(**{"a.tsv": TSV + TSV.split(b"\r\n")[1].replace(b"0\t", b"99\t", 1) + b"\r\n"})
     )
     with pytest.raises(Failure, match="has 51 reviews, the official file has 50"):
-        archives.extract(tmp_path / "x.zip", MEMBERS, tmp_path)
+        download.extract(tmp_path / "x.zip", MEMBERS, tmp_path)
     assert not (tmp_path / "a.tsv").exists()
 
 
@@ -135,7 +135,7 @@ def test_a_damaged_archive_is_one_clear_error(tmp_path, damage):
     (tmp_path / "a.tsv").write_bytes(b"before")
     (tmp_path / "x.zip").write_bytes(damage(zipped(**{"a.tsv": TSV})))
     with pytest.raises(Failure, match=r"x\.zip: no whole zip archive .*run again"):
-        archives.extract(tmp_path / "x.zip", MEMBERS, tmp_path)
+        download.extract(tmp_path / "x.zip", MEMBERS, tmp_path)
     assert (tmp_path / "a.tsv").read_bytes() == b"before"
     assert {p.name for p in tmp_path.iterdir()} == {"a.tsv"}
 

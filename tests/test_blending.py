@@ -13,9 +13,9 @@ from sklearn.model_selection import PredefinedSplit, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mllm import blending
-from mllm.blending import METHODS, blend
-from mllm.cli import Failure
+from mllm.core.errors import Failure
+from mllm.prediction import blending
+from mllm.prediction.blending import METHODS, blend
 
 FITTED = ("weighted_vote", "stacking", "greedy")
 

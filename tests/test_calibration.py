@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 from scipy.special import log_softmax, softmax
 
-from mllm import calibration
-from mllm.calibration import FLOOR, Calibration, calibrate, fit
+from mllm.evaluation import calibration
+from mllm.evaluation.calibration import FLOOR, Calibration, calibrate, fit
 
 
 def problem(n, classes, seed=0, temperature=1.0, bias=0.0, skill=2.0):

@@ -2,20 +2,20 @@ import shutil
 
 import pytest
 
-from mllm import code
+from mllm.core import code_digest
 
 
 @pytest.fixture
 def scripts(tmp_path, monkeypatch):
-    shutil.copytree(code.SCRIPTS, tmp_path / "scripts")
-    monkeypatch.setattr(code, "SCRIPTS", tmp_path / "scripts")
+    shutil.copytree(code_digest.SCRIPTS, tmp_path / "scripts")
+    monkeypatch.setattr(code_digest, "SCRIPTS", tmp_path / "scripts")
 
     def digest(name):
-        code._meaning.cache_clear()
-        return code.code_digest(name)
+        code_digest._meaning.cache_clear()
+        return code_digest.code_digest(name)
 
     yield tmp_path / "scripts", digest
-    code._meaning.cache_clear()
+    code_digest._meaning.cache_clear()
 
 
 def edit(path, old, new):
@@ -37,13 +37,13 @@ def test_an_edit_reaches_exactly_the_scripts_that_use_the_module(scripts):
     folder, digest = scripts
     names = sorted(s.stem for s in folder.glob("*.py"))
     before = {s: digest(s) for s in names}
-    edit(folder / "mllm/scoring.py", "0.025, 0.975", "0.05, 0.95")
+    edit(folder / "mllm/evaluation/bootstrap.py", "0.025, 0.975", "0.05, 0.95")
     assert [s for s in names if digest(s) != before[s]] == ["score"]
     before = {s: digest(s) for s in names}
-    edit(folder / "mllm/prediction.py", '"cpu": 1024', '"cpu": 2048')
+    edit(folder / "mllm/prediction/run_model.py", '"cpu": 1024', '"cpu": 2048')
     assert {s for s in names if digest(s) != before[s]} == {"predict", "fit_baseline", "train_expert", "export"}
     before = {s: digest(s) for s in names}
-    edit(folder / "mllm/cli.py", "> 10:", "> 20:")
+    edit(folder / "mllm/core/messages.py", "> 10:", "> 20:")
     assert all(digest(s) != before[s] for s in names)
 
 

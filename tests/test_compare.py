@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from mllm import comparison, config, grid, inference, leaderboard, metrics, relations, scoring, verdict
-from mllm.tables import COST
+from mllm.evaluation import agreement, bootstrap, comparison, leaderboard, metrics, significance, verdict
+from mllm.experiment import grid, load, schema
+from mllm.prediction.prediction_tables import COST
 from test_config import DEMO
 
 TRUTH = np.arange(600) % 3
@@ -34,7 +35,7 @@ class Classifiers:
     def __init__(self, skills, seed=1):
         rng = np.random.default_rng(seed)
         shared = rng.random(len(TRUTH))
-        sample = scoring.Sample(TRUTH, np.arange(len(TRUTH)), 3, True, 1, 500)
+        sample = bootstrap.Sample(TRUTH, np.arange(len(TRUTH)), 3, True, 1, 500)
         self.found, self._labels = {}, {}
         for name, skill in skills.items():
             luck = 0.8 * shared + 0.2 * rng.random(len(TRUTH))
@@ -240,9 +241,9 @@ def test_numbers_of_a_comparison(world):
 def test_corrections_are_over_the_claims_and_over_the_table(world):
     _, _, _, compared = world
     claims = compared.filter("claim")
-    assert claims["p_holm"].to_list() == pytest.approx(list(inference.holm(claims["p"].to_numpy())))
+    assert claims["p_holm"].to_list() == pytest.approx(list(significance.holm(claims["p"].to_numpy())))
     assert compared.filter(~pl.col("claim"))["p_holm"].null_count() == compared.filter(~pl.col("claim")).height
-    assert compared["p_bh"].to_list() == pytest.approx(list(inference.benjamini_hochberg(compared["p"].to_numpy())))
+    assert compared["p_bh"].to_list() == pytest.approx(list(significance.benjamini_hochberg(compared["p"].to_numpy())))
 
 
 def test_smaller_is_better_turns_differences_round(world):
@@ -301,8 +302,8 @@ def test_seeds_vary_apart_from_the_sample():
 
 def test_agreement_is_of_every_two(world):
     pairs, _, _, _ = world
-    table = relations.agreement({"t": ["base", "weak", "strong"]}, {"t": pairs}, {"t": (TRUTH, np.arange(len(TRUTH)))})
-    assert table.columns == list(relations.AGREEMENT) and table.height == 3
+    table = agreement.agreement({"t": ["base", "weak", "strong"]}, {"t": pairs}, {"t": (TRUTH, np.arange(len(TRUTH)))})
+    assert table.columns == list(agreement.AGREEMENT) and table.height == 3
     (row,) = table.filter((pl.col("first") == "weak") & (pl.col("second") == "strong")).to_dicts()
     assert row["agreement"] == pytest.approx(np.mean(pairs._labels["weak"] == pairs._labels["strong"]))
 
@@ -326,10 +327,10 @@ def test_conditions_are_normalised_by_their_own_experts():
         file("v", "blend", {pain: 0.7}, ["n", "p"]),
     ]
     shown = ["base", "p", "shard-0", "m", "v"]
-    table = relations.by_condition(files, shown, {"p": ["Pain"], "a": ["Acne"]}, "accuracy")
+    table = agreement.by_condition(files, shown, {"p": ["Pain"], "a": ["Acne"]}, "accuracy")
     assert set(table["candidate"]) == set(shown)
     assert table.filter(pl.col("candidate") == "v")["trained_on"].to_list() == ["Acne, Pain"]
-    assert table.columns == list(relations.CONDITIONS) and set(table["condition"]) == {"Pain", "Acne"}
+    assert table.columns == list(agreement.CONDITIONS) and set(table["condition"]) == {"Pain", "Acne"}
     rows = {(r["candidate"], r["condition"]): r for r in table.to_dicts()}
     assert rows["m", "Pain"]["normalised"] == pytest.approx((0.7 - 0.3) / (0.8 - 0.3))
     assert rows["p", "Pain"]["normalised"] == 1 and rows["base", "Pain"]["normalised"] == 0
@@ -437,7 +438,7 @@ def test_the_documentation_has_every_column_and_good_examples():
     assert {c for c in comparison.COLUMNS if not c.startswith("calibrated_")} - plain <= names
     assert {*metrics.METRICS, "optimism", "expected_optimism", "seed_deviation", "sampling_error"} <= names
     blends, elsewhere = (yaml.safe_load(b) for b in re.findall(r"```yaml\n(.*?)```", text, re.S))
-    built = grid.build(config.parse({**DEMO, **blends}))
-    assert [c.method for c in built.of_kind("blend")] == list(config.Blend.model_fields["method"].annotation.__args__)
+    built = grid.build(load.parse({**DEMO, **blends}))
+    assert [c.method for c in built.of_kind("blend")] == list(schema.Blend.model_fields["method"].annotation.__args__)
     assert {"ties", "linear"} <= {built.candidates[m].method for m in built.candidates["ensemble-selection"].members}
-    assert config.parse(elsewhere).candidates.from_ == "my/tables"
+    assert load.parse(elsewhere).candidates.from_ == "my/tables"

@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from mllm import config, experiment_files, grid, metrics
+from mllm.evaluation import metrics
+from mllm.experiment import grid, load, schema, yaml_files
 
-DEMO = experiment_files.read_yaml(ROOT / "config/demo.yaml")
+DEMO = yaml_files.read_yaml(ROOT / "config/demo.yaml")
 
 
 def changed(**paths):
@@ -196,8 +197,8 @@ BAD = [
 
 @pytest.mark.parametrize(("change", "pieces"), BAD, ids=[pieces[0] + str(i) for i, (_, pieces) in enumerate(BAD)])
 def test_bad_file_gets_one_clear_line(change, pieces):
-    with pytest.raises(config.ExperimentError) as caught:
-        config.parse(changed(**change), "some.yaml")
+    with pytest.raises(schema.ExperimentError) as caught:
+        load.parse(changed(**change), "some.yaml")
     assert "some.yaml" in str(caught.value)
     matching = [p for p in caught.value.problems if all(piece in p for piece in pieces)]
     assert len(matching) == 1, caught.value.problems
@@ -208,22 +209,22 @@ def test_bad_file_gets_one_clear_line(change, pieces):
 
 def test_all_errors_at_once():
     raw = changed(mergs=[], seed="x", merges__0__members=["pian"], base=..., keep="x")
-    with pytest.raises(config.ExperimentError) as caught:
-        config.parse(raw)
+    with pytest.raises(schema.ExperimentError) as caught:
+        load.parse(raw)
     assert {p.split(":")[0] for p in caught.value.problems} == {"mergs", "seed", "merges[0].members", "base", "keep"}
     assert str(caught.value).startswith("experiment: 5 errors")
 
 
 @pytest.mark.parametrize("raw", [{}, {"merges": None, "models": 3, "experts": [None, "x", {"name": 4}]}, {"data": []}])
 def test_malformed_values_never_crash(raw):
-    with pytest.raises(config.ExperimentError):
-        config.parse(raw)
+    with pytest.raises(schema.ExperimentError):
+        load.parse(raw)
 
 
 @pytest.mark.parametrize("name", ["config", "demo", "local"])
 def test_shipped_experiments_are_good(name):
-    raw = experiment_files.read_yaml(ROOT / f"config/{name}.yaml")
-    experiment = config.parse(raw)
+    raw = yaml_files.read_yaml(ROOT / f"config/{name}.yaml")
+    experiment = load.parse(raw)
     assert len(grid.build(experiment).merges) >= 5
     assert {m.method for m in experiment.merges} >= {"linear", "slerp", "ties", "dare_linear", "dare_ties"}
 
@@ -234,7 +235,7 @@ def test_the_tables_in_the_documentation_are_good():
     for block in blocks:
         raw = {**DEMO, **yaml.safe_load(block), "experts": [{"name": "part", "parts": 3}]}
         raw["merges"], raw["blends"] = [{"method": "linear", "members": ["part-*"]}], []
-        experiment = config.parse(raw)
+        experiment = load.parse(raw)
         assert list(grid.build(experiment).bases) == [experiment.tasks[0].name]
 
 
@@ -247,7 +248,7 @@ def test_several_tasks_have_bases_and_merges_of_their_own():
         "blends": [{"method": "soft_vote", "members": ["m-*", "base-mood"]}],
         "references": [{"name": "words", "model": "tfidf", "task": "stars"}],
     }
-    built = grid.build(config.parse(raw))
+    built = grid.build(load.parse(raw))
     assert built.bases == {"mood": "base-mood", "stars": "base-stars"}
     assert built.training["s-1"]["start"] == "base-stars" and built.training["s-1"]["part"]["cap"] == 9
     by_kind = {(c.kind, c.task) for c in built.candidates.values()}
@@ -257,38 +258,38 @@ def test_several_tasks_have_bases_and_merges_of_their_own():
 
     raw["experts"][0]["name"], raw["merges"][0]["members"] = "b", ["b*"]  # bases are no members of merges
     raw["blends"] = []
-    assert any(r.members == ("b-0", "b-1") for r in grid.build(config.parse(raw)).merges.values())
+    assert any(r.members == ("b-0", "b-1") for r in grid.build(load.parse(raw)).merges.values())
     raw["experts"][0]["name"], raw["blends"] = "m", [{"method": "soft_vote", "members": ["m-*"]}]
     raw["merges"][0]["members"] = ["m-0", "s-0"]
     raw["blends"][0]["members"] = ["m-0", "words"]
-    with pytest.raises(config.ExperimentError) as caught:
-        config.parse(raw)
+    with pytest.raises(schema.ExperimentError) as caught:
+        load.parse(raw)
     assert [p.split(":")[0] for p in caught.value.problems] == ["merges[0].members", "blends[0].members"]
     assert "m-0 (mood), s-0 (stars)" in caught.value.problems[0]
 
 
 def test_schema_file_is_up_to_date_and_agrees_with_the_model():
     schema = json.loads((ROOT / "config/experiment.schema.json").read_text())
-    assert schema == json.loads(json.dumps(config.json_schema()))
+    assert schema == json.loads(json.dumps(load.json_schema()))
     validator = jsonschema.Draft202012Validator(schema)
     for name in ("config", "demo", "local"):
-        validator.validate(experiment_files.read_yaml(ROOT / f"config/{name}.yaml"))
+        validator.validate(yaml_files.read_yaml(ROOT / f"config/{name}.yaml"))
     # What the schema alone can see, it refuses too.
     refused = [change for change, _ in BAD if list(validator.iter_errors(changed(**change)))]
     assert len(refused) >= 35
 
 
 def test_resolved_experiment_reads_back_the_same():
-    experiment = config.parse(DEMO)
+    experiment = load.parse(DEMO)
     text = yaml.safe_dump(experiment.model_dump(by_alias=True, exclude_none=True))
-    assert config.parse(yaml.safe_load(text)) == experiment
+    assert load.parse(yaml.safe_load(text)) == experiment
 
 
 def test_a_key_written_twice_is_refused(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text("name: a\nseed: 1\nname: b\n")
-    with pytest.raises(config.ExperimentError, match=r"x\.yaml(.|\n)*line 3: key 'name' is written twice"):
-        experiment_files.read_yaml(file)
+    with pytest.raises(schema.ExperimentError, match=r"x\.yaml(.|\n)*line 3: key 'name' is written twice"):
+        yaml_files.read_yaml(file)
 
 
 @pytest.mark.parametrize(
@@ -298,28 +299,28 @@ def test_a_key_written_twice_is_refused(tmp_path):
 def test_unreadable_files(tmp_path, content, message):
     file = tmp_path / "x.yaml"
     file.write_bytes(content)
-    with pytest.raises(config.ExperimentError, match=message):
-        experiment_files.read_yaml(file)
-    with pytest.raises(config.ExperimentError, match="no such file"):
-        experiment_files.read_yaml(tmp_path / "y.yaml")
+    with pytest.raises(schema.ExperimentError, match=message):
+        yaml_files.read_yaml(file)
+    with pytest.raises(schema.ExperimentError, match="no such file"):
+        yaml_files.read_yaml(tmp_path / "y.yaml")
 
 
 def test_numbers_with_an_exponent_are_numbers(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text("a: 6e-5\nb: 6.0e-5\nc: 1E3\nd: 0x1f\ne: 12\n")
-    assert experiment_files.read_yaml(file) == {"a": 6e-5, "b": 6e-5, "c": 1000.0, "d": 31, "e": 12}
+    assert yaml_files.read_yaml(file) == {"a": 6e-5, "b": 6e-5, "c": 1000.0, "d": 31, "e": 12}
 
 
 def test_combine_replaces_lists_and_merges_maps(tmp_path):
     first, second = tmp_path / "1.yaml", tmp_path / "2.yaml"
     first.write_text("data: {source: local, train: a, test: b}\nmerges: [1, 2]\n")
     second.write_text("data: {test: c}\nmerges: [3]\n")
-    combined = experiment_files.combine([first, second], {"data": {"train": "z"}})
+    combined = yaml_files.combine([first, second], {"data": {"train": "z"}})
     assert combined == {"data": {"source": "local", "train": "z", "test": "c"}, "merges": [3]}
 
 
 def test_metrics_have_one_list():
-    allowed = config.Metric.__args__
+    allowed = schema.Metric.__args__
     assert tuple(allowed) == tuple(metrics.METRICS) == tuple(metrics.of_task(ordered=True))
     assert set(metrics.of_task(ordered=False)) == set(allowed) - {"kappa_quadratic", "mae", "spearman"}
 
@@ -338,7 +339,7 @@ def test_checking_is_cheap():
 def test_a_large_grid_is_expanded_quickly():
     raw = changed(merges=[{**DARE, "seed": list(range(5000))}])
     begin = time.process_time()
-    assert len(grid.build(config.parse(raw)).merges) == 5000
+    assert len(grid.build(load.parse(raw)).merges) == 5000
     assert time.process_time() - begin < 10  # seconds; a quadratic expansion takes minutes
 
 
@@ -364,8 +365,8 @@ def test_language_models_that_cannot_be_asked(model, reference, pieces):
     raw = copy.deepcopy(DEMO)
     raw["models"].append(LM | model)
     raw["references"].append({"name": "zero", "model": "lm", "train": "none"} | reference)
-    with pytest.raises(config.ExperimentError) as error:
-        config.parse(raw)
+    with pytest.raises(schema.ExperimentError) as error:
+        load.parse(raw)
     (line,) = error.value.problems
     assert all(piece in line for piece in pieces), line
 
@@ -374,7 +375,7 @@ def test_a_reference_that_is_not_trained_is_its_prepared_checkpoint():
     raw = copy.deepcopy(DEMO)
     raw["models"] += [LM, LM | {"name": "shown", "prompt": {"examples": 3}}]
     raw["references"] += [{"name": f"by-{m}", "model": m, "train": "none"} for m in ("lm", "shown")]
-    found = grid.build(config.parse(raw))
+    found = grid.build(load.parse(raw))
     assert found.untrained == {"by-lm": "lm.base", "by-shown": "shown.base"}
     assert [found.candidates[n].method for n in found.untrained] == ["zero_shot", "few_shot"]
     assert not set(found.untrained) & set(found.training)
@@ -388,17 +389,15 @@ def test_a_mixture_needs_a_base_whose_blocks_can_be_mixed(architecture, good):
     raw["models"][0] |= {"architecture": architecture, "pretrain": None}
     raw["merges"] = [{"method": "moe", "members": ["pain", "acne"]}]
     if good:
-        assert config.parse(raw).merges[0].method == "moe"
+        assert load.parse(raw).merges[0].method == "moe"
     else:
-        with pytest.raises(
-            experiment_files.ExperimentError, match=f"moe needs a base like llama.*found '{architecture}'"
-        ):
-            config.parse(raw)
+        with pytest.raises(yaml_files.ExperimentError, match=f"moe needs a base like llama.*found '{architecture}'"):
+            load.parse(raw)
 
 
 def test_an_expert_that_is_taken_must_be_somewhere():
     raw = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
     raw["models"].append({**raw["models"][0], "name": "other"})
     raw["experts"].append({"name": "taken", "model": "other"})
-    with pytest.raises(experiment_files.ExperimentError, match=r"experts\[3\].model: 'other' has source scratch"):
-        config.parse(raw)
+    with pytest.raises(yaml_files.ExperimentError, match=r"experts\[3\].model: 'other' has source scratch"):
+        load.parse(raw)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from conftest import ROOT, SCRIPTS
-from mllm import console
+from mllm.execution import log_format
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,13 @@ from mllm import console
     ],
 )
 def test_reasons(reason, short):
-    assert console.why(reason) == short
+    assert log_format.why(reason) == short
 
 
 def test_the_end_of_a_log(tmp_path):
     (tmp_path / "x").write_text("\n".join(map(str, range(100))))
-    assert console.tail(tmp_path / "x") == [str(i) for i in range(80, 100)]
-    assert console.tail(tmp_path / "none") == ["(no log was written)"]
+    assert log_format.tail(tmp_path / "x") == [str(i) for i in range(80, 100)]
+    assert log_format.tail(tmp_path / "none") == ["(no log was written)"]
 
 
 def test_environment_files_agree_with_the_lock():

@@ -12,9 +12,9 @@ from tokenizers import BertWordPieceTokenizer, Tokenizer, models, trainers
 from tokenizers.processors import BertProcessing
 
 from conftest import run_script
-from mllm import raw, text_statistics
-from mllm.bases import train_tokenizer
-from mllm.cli import write_json
+from mllm.core.files import write_json
+from mllm.data import raw_files, text_statistics
+from mllm.models.bases import train_tokenizer
 
 TEXTS = [
     "It works. It does NOT hurt me!! I can't believe it... Never again? 10/10",
@@ -106,7 +106,7 @@ def test_words_apart_have_the_tokens_of_the_whole(tokenizers, texts):
 
 
 def test_tokens_of_real_rows(real_rows, tokenizers):
-    texts = raw.read_raw(real_rows / "drugsComTest_raw.tsv")["review"].head(1500)
+    texts = raw_files.read_raw(real_rows / "drugsComTest_raw.tsv")["review"].head(1500)
     found = text_statistics.token_counts(texts, tokenizers / "gpt2").to_list()
     assert found == exact(tokenizers / "gpt2", texts.to_list())
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 import diagnose_members
 from conftest import run_script
-from mllm import conventions, diagnosis
-from mllm.cli import Failure
+from mllm.core.errors import Failure
+from mllm.merging import diagnosis, paper_methods
 from tiny_models import FAMILIES, MEMBERS, make_models, tiny_bert, tiny_gpt2
 
 LAYERS = {
@@ -132,10 +132,10 @@ def test_entries_are_kept_as_mergekit_keeps_them():
     torch.manual_seed(2)
     delta = torch.randn(50, 30)
     for density in (0.2, 0.5, 0.0001):
-        mergekit = conventions.largest(delta, {"density": density}).sign().to(torch.int8)
+        mergekit = paper_methods.largest(delta, {"density": density}).sign().to(torch.int8)
         assert torch.equal(diagnosis.kept_signs(delta, density), mergekit.flatten())
         rounded = (4 * delta).round() / 4
-        mergekit = conventions.largest(rounded, {"density": density})
+        mergekit = paper_methods.largest(rounded, {"density": density})
         ours = diagnosis.kept_signs(rounded, density)
         assert int(ours.count_nonzero()) == int(mergekit.count_nonzero())
         sizes = [rounded.flatten()[mask.flatten() != 0].abs().sort().values for mask in (mergekit, ours)]

@@ -197,9 +197,9 @@ def test_the_hooks_pass_here(tmp_path):
     said = subprocess.run(hooks, cwd=project.folder, capture_output=True, text=True)
     assert said.returncode == 0, said.stdout + said.stderr
     assert said.stdout.count("Passed") == 5
-    project.edit("workflow/scripts/mllm/config.py", "margin: Annotated[float, Field(ge=0)] = 0.01", "margin: Annotated[float, Field(ge=0)] = 0.02")  # fmt: skip
+    project.edit("workflow/scripts/mllm/experiment/schema.py", "margin: Annotated[float, Field(ge=0)] = 0.01", "margin: Annotated[float, Field(ge=0)] = 0.02")  # fmt: skip
     said = subprocess.run(hooks, cwd=project.folder, capture_output=True, text=True)
-    assert said.returncode and "not what mllm/config.py says; run make envs" in said.stdout
+    assert said.returncode and "not what mllm/experiment/schema.py says; run make envs" in said.stdout
 
 
 def test_the_catalogs_file():

@@ -15,7 +15,8 @@ import yaml
 from safetensors.torch import save
 
 from conftest import ROOT, SCRIPTS, run_script
-from mllm import checkpoints, config, experiment_files, hub
+from mllm.experiment import load, yaml_files
+from mllm.models import hub, loading
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = save({"w": torch.ones(500_000)})
@@ -134,7 +135,7 @@ def test_a_pinned_checkpoint_without_pickles_or_code(server, tmp_path):
     out, log = download(tmp_path)
     found = {p.name for p in out.rglob("*") if p.is_file() and ".cache" not in p.parts}
     assert found == {"config.json", "model.safetensors", "tokenizer.json"}
-    assert torch.equal(checkpoints.read_state(out)["w"], torch.ones(500_000))
+    assert torch.equal(loading.read_state(out)["w"], torch.ones(500_000))
     assert not [path for _, path, _ in server.asked if path.endswith((".bin", ".py", ".onnx"))]
     assert "hf_secret" not in log
     assert [p.name for p in out.parent.iterdir()] == [COMMIT]
@@ -231,17 +232,17 @@ def pinned(file):
 
 
 def test_a_branch_is_resolved_once(server, tmp_path):
-    raw = experiment_files.read_yaml(ROOT / "config/demo.yaml")
+    raw = yaml_files.read_yaml(ROOT / "config/demo.yaml")
     model = {"name": "m", "source": "hub", "id": "o/good", "revision": "main"}
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(raw | {"models": [*raw["models"], model]}))
     server.branches["main"] = COMMIT
-    assert config.load(file).model("m").revision == "main" and not server.asked
+    assert load.load(file).model("m").revision == "main" and not server.asked
     assert pinned(file) == COMMIT
     lock = tmp_path / "mine.lock.yaml"
     assert yaml.safe_load(lock.read_text()) == {"o/good@main": COMMIT}
     server.asked.clear()
-    assert config.load(file).model("m").revision == COMMIT  # from now on
+    assert load.load(file).model("m").revision == COMMIT  # from now on
     assert pinned(file) == COMMIT and not server.asked
     lock.unlink()
     server.branches.clear()
@@ -249,8 +250,8 @@ def test_a_branch_is_resolved_once(server, tmp_path):
     assert not lock.exists()
     for damaged in ("nonsense", "<<<<<<< ours\no/good@main: x\n=======\n"):
         lock.write_text(damaged)
-        with pytest.raises(experiment_files.ExperimentError, match="delete it to resolve them again"):
-            config.load(file)
+        with pytest.raises(yaml_files.ExperimentError, match="delete it to resolve them again"):
+            load.load(file)
 
 
 def test_no_hub_at_all(tmp_path, monkeypatch):

@@ -24,8 +24,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from mllm import bases, callbacks, checkpoints, families, training
-from mllm.cli import Failure
+from mllm.core.errors import Failure
+from mllm.models import bases, checkpoint_files, families, loading, training, training_callbacks
 from tiny_models import predicted
 
 NAMES = ["bad", "good"]
@@ -124,8 +124,8 @@ def test_trained_written_read_and_asked_again(family, architecture, lora, tmp_pa
     # None of them is in the base alone: what merging needs.
     assert not [n for n in after if "lora" in n or "base_layer" in n]
     expected = asked(model, tokenizer, card)
-    checkpoints.save(model, tokenizer, tmp_path / "expert", card)
-    again, its_tokenizer = checkpoints.load_model(tmp_path / "expert", family)
+    checkpoint_files.save(model, tokenizer, tmp_path / "expert", card)
+    again, its_tokenizer = loading.load_model(tmp_path / "expert", family)
     # The same numbers, though folded adapters leave them in another order in memory, and sums in another order with it.
     assert all(torch.equal(v, after[n]) for n, v in again.state_dict().items())
     np.testing.assert_allclose(
@@ -162,7 +162,7 @@ def test_what_is_trained_is_what_is_scored(family, architecture, tmp_path):
 def test_a_head_is_drawn_by_the_seed_alone(seed, tmp_path):
     """Also where the checkpoint brings one of its own (DistilBERT's has two layers)."""
     model, tokenizer, card = prepared("classifier", "distilbert", tmp_path / "hub")
-    checkpoints.save(model, tokenizer, tmp_path / "tuned", card)
+    checkpoint_files.save(model, tokenizer, tmp_path / "tuned", card)
     drawn = [
         bases.from_checkpoint(tmp_path / "tuned", "classifier", NAMES, LONGEST, s)[0].state_dict()
         for s in (seed, seed, 9)
@@ -181,11 +181,11 @@ def test_more_tokens_than_positions(tmp_path):
 def test_weights_that_are_not_the_files_are_refused(tmp_path):
     """As transformers 5 does where it ties what the files do not."""
     folder = shipped("t5 untied", tmp_path)
-    model, _ = checkpoints.load_model(folder, "text2text")
-    checkpoints.check_loaded(model, folder, [])
+    model, _ = loading.load_model(folder, "text2text")
+    loading.check_loaded(model, folder, [])
     model.lm_head.weight = model.shared.weight
     with pytest.raises(Failure, match=r"lm_head.weight is not what the file holds once .* has loaded it"):
-        checkpoints.check_loaded(model, folder, [])
+        loading.check_loaded(model, folder, [])
 
 
 def test_class_weights_are_scikit_learns():
@@ -241,20 +241,20 @@ def test_a_training_taken_up_at_any_step_ends_the_same(step, tmp_path, monkeypat
     for name in ("whole", "cut"):
         model, tokenizer, card = prepared("classifier", "gpt2", tmp_path / f"hub-{name}")
         if name == "cut":
-            save = callbacks.TimedCheckpoints.on_save
+            save = training_callbacks.TimedCheckpoints.on_save
 
             def killed(self, args, state, control, save=save, **more):
                 save(self, args, state, control, **more)
                 if state.global_step >= min(step, ends["whole"][1]["steps"]):
                     raise Killed
 
-            monkeypatch.setattr(callbacks.TimedCheckpoints, "on_save", killed)
+            monkeypatch.setattr(training_callbacks.TimedCheckpoints, "on_save", killed)
             monkeypatch.setattr(
-                callbacks.TimedCheckpoints, "seconds", property(lambda _: 0, lambda *_: None), raising=False
+                training_callbacks.TimedCheckpoints, "seconds", property(lambda _: 0, lambda *_: None), raising=False
             )
             with pytest.raises(Killed) if step < 60 else contextlib.nullcontext():
                 trained(model, tokenizer, card, tmp_path / name, **patience)
-            monkeypatch.setattr(callbacks.TimedCheckpoints, "on_save", save)
+            monkeypatch.setattr(training_callbacks.TimedCheckpoints, "on_save", save)
             model, tokenizer, card = prepared("classifier", "gpt2", tmp_path / "hub-again")
         model, facts = trained(model, tokenizer, card, tmp_path / name, **patience)
         ends[name] = model.state_dict(), facts
@@ -287,8 +287,8 @@ def test_a_stopped_training_knows_when_it_was_to_stop():
         },
     )
     control = type("Control", (), {"should_training_stop": False})
-    callbacks.EarlyStopping(3).on_train_begin(None, state, control)
+    training_callbacks.EarlyStopping(3).on_train_begin(None, state, control)
     assert not control.should_training_stop
-    with pytest.raises(callbacks.Over):
-        callbacks.EarlyStopping(2).on_train_begin(None, state, control)
+    with pytest.raises(training_callbacks.Over):
+        training_callbacks.EarlyStopping(2).on_train_begin(None, state, control)
     assert control.should_training_stop

@@ -9,7 +9,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from conftest import REAL, run_script
-from mllm import config, experiment_files, grid
+from mllm.experiment import grid, load, yaml_files
 
 REPORTED = {
     "expert_0": 0.471310332000372, "expert_1": 0.4858179112805729, "expert_2": 0.47633218636659536,
@@ -227,7 +227,7 @@ def test_texts_stay_together(tmp_path, what):
             tables[name] = table.with_columns(text=pl.int_range(pl.len()) // size, **split)
 
     arguments = own_tables(tmp_path / "tables", group)
-    raw = experiment_files.read_yaml(tmp_path / "own.yaml")
+    raw = yaml_files.read_yaml(tmp_path / "own.yaml")
     raw["candidates"]["group"] = "text"
     (tmp_path / "own.yaml").write_text(json.dumps(raw))
     printed = run_script("import_predictions", *arguments, ok=False)
@@ -244,8 +244,8 @@ def test_what_is_no_table_is_said_so(tmp_path):
 
 def experiment(tmp_path, **changes):
     own_tables(tmp_path / "tables")
-    raw = experiment_files.read_yaml(tmp_path / "own.yaml") | changes
-    return grid.build(config.parse(raw))
+    raw = yaml_files.read_yaml(tmp_path / "own.yaml") | changes
+    return grid.build(load.parse(raw))
 
 
 def test_kinds_and_methods_come_from_names(tmp_path):
@@ -261,13 +261,13 @@ def test_kinds_and_methods_come_from_names(tmp_path):
      ({"expert": ["*"], "merge": ["t*"]}, "'t*' matches 'ties-1', which is also expert")],
 )  # fmt: skip
 def test_kinds_that_do_not_fit(tmp_path, kinds, message):
-    with pytest.raises(experiment_files.ExperimentError, match=r"candidates\.kinds") as caught:
+    with pytest.raises(yaml_files.ExperimentError, match=r"candidates\.kinds") as caught:
         experiment(tmp_path, candidates={"from": str(tmp_path / "tables"), "kinds": kinds})
     assert message in str(caught.value)
 
 
 def test_what_does_not_go_together(tmp_path):
-    with pytest.raises(experiment_files.ExperimentError) as caught:
+    with pytest.raises(yaml_files.ExperimentError) as caught:
         experiment(
             tmp_path, base="x", split={"mode": "official", "test": 0.5}, candidates=None,
             tasks=[{"name": "t", "label": "condition", "top": 3}, {"name": "s", "label": "rating"}],
@@ -276,5 +276,5 @@ def test_what_does_not_go_together(tmp_path):
     for piece in ("base: stands beside data.source: predictions", "candidates: missing", "split.mode: must be random",
                   "split.test", "tasks: found 2", "tasks[0].label: condition has no classes"):  # fmt: skip
         assert piece in said
-    with pytest.raises(experiment_files.ExperimentError, match="no folder '/nowhere'"):
+    with pytest.raises(yaml_files.ExperimentError, match="no folder '/nowhere'"):
         experiment(tmp_path, candidates={"from": "/nowhere", "kinds": {"expert": ["*"]}})

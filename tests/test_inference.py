@@ -11,7 +11,7 @@ from scipy.stats import kstest, norm
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from mllm import inference
+from mllm.evaluation import significance
 
 
 def right(both, a_only, b_only, neither, seed=0):
@@ -35,7 +35,7 @@ def resampled(samples, draws, seed=0):
 @settings(deadline=None, max_examples=100)
 @given(st.integers(0, 9), st.integers(0, 40), st.integers(0, 40), st.integers(0, 9))
 def test_mcnemar_is_statsmodels_and_the_definition_of_mid_p(both, a_only, b_only, neither):
-    found = inference.mcnemar(*right(both, a_only, b_only, neither))
+    found = significance.mcnemar(*right(both, a_only, b_only, neither))
     assert (found.a_only, found.b_only) == (a_only, b_only)
     exact = mcnemar([[both, a_only], [b_only, neither]], exact=True).pvalue
     assert found.p_exact == pytest.approx(1 if a_only == b_only else exact, abs=1e-12)
@@ -57,44 +57,44 @@ def test_mcnemar_is_statsmodels_and_the_definition_of_mid_p(both, a_only, b_only
 )
 def test_the_examples_of_fagerland_lydersen_and_laake(counts, exact, mid):
     a, b = right(*counts)
-    for found in (inference.mcnemar(a, b), inference.mcnemar(b, a)):
+    for found in (significance.mcnemar(a, b), significance.mcnemar(b, a)):
         assert (found.p_exact, found.p_mid) == (pytest.approx(exact, abs=5e-5), pytest.approx(mid, abs=5e-5))
 
 
 def test_bootstrap_p_is_uniform_where_nothing_differs():
     """2,000 experiments of 200 reviews."""
     differences = np.random.default_rng(1).normal(size=(2000, 200))
-    p = np.array([inference.bootstrap_p(draws) for draws in resampled(differences, 1000)])
+    p = np.array([significance.bootstrap_p(draws) for draws in resampled(differences, 1000)])
     assert kstest(p, "uniform").pvalue > 0.001
     assert 0.035 < np.mean(p <= 0.05) < 0.065
 
 
 def test_bootstrap_p_of_few_draws():
     draws = np.array([-1.0, 1, 2, 3, 4, 5, 6, 7, 8])
-    assert inference.bootstrap_p(draws) == inference.bootstrap_p(-draws) == 2 * 2 / 10
-    assert inference.bootstrap_p(np.ones(999)) == 2 / 1000
-    assert inference.bootstrap_p(np.zeros(999)) == 1
-    assert inference.not_worse_p(draws, 0.5) == 2 / 10
-    assert inference.not_worse_p(draws, 1.0) == 2 / 10
-    assert inference.not_worse_p(draws, 1.1) == pytest.approx(norm.cdf(-1.1, draws.mean(), draws.std()))
+    assert significance.bootstrap_p(draws) == significance.bootstrap_p(-draws) == 2 * 2 / 10
+    assert significance.bootstrap_p(np.ones(999)) == 2 / 1000
+    assert significance.bootstrap_p(np.zeros(999)) == 1
+    assert significance.not_worse_p(draws, 0.5) == 2 / 10
+    assert significance.not_worse_p(draws, 1.0) == 2 / 10
+    assert significance.not_worse_p(draws, 1.1) == pytest.approx(norm.cdf(-1.1, draws.mean(), draws.std()))
 
 
 def test_p_goes_on_where_no_draw_reaches():
     """As of a z-test: 50 clear claims must stand after correction."""
     draws = np.random.default_rng(4).normal(size=2000)
     for shift in (4.5, 6.0, 8.0):
-        p = inference.bootstrap_p(draws + shift)
-        assert p == inference.bootstrap_p(-draws - shift)
+        p = significance.bootstrap_p(draws + shift)
+        assert p == significance.bootstrap_p(-draws - shift)
         assert 0.3 < p / (2 * norm.cdf(-shift)) < 3
-    assert 0 < inference.not_worse_p(draws + 6, 1) < 1e-9
-    assert (inference.holm(np.full(80, inference.bootstrap_p(draws + 6))) < 0.05).all()
+    assert 0 < significance.not_worse_p(draws + 6, 1) < 1e-9
+    assert (significance.holm(np.full(80, significance.bootstrap_p(draws + 6))) < 0.05).all()
 
 
 def test_not_worse_is_said_falsely_as_often_as_it_says():
     """Of candidates that are worse by just the margin; and of equal ones hardly missed."""
     differences = np.random.default_rng(2).normal(size=(2000, 200))
     for truth, low, high in ((-0.25, 0.035, 0.065), (0.0, 0.95, 1.0)):
-        p = [inference.not_worse_p(draws, 0.25) for draws in resampled(differences + truth, 1000)]
+        p = [significance.not_worse_p(draws, 0.25) for draws in resampled(differences + truth, 1000)]
         assert low < np.mean(np.array(p) <= 0.05) < high
 
 
@@ -102,8 +102,8 @@ def test_not_worse_is_said_falsely_as_often_as_it_says():
 def test_a_detectable_difference_is_found_as_often_as_it_says(power, level):
     samples = np.random.default_rng(3).normal(size=(2000, 200))
     draws = resampled(samples, 2000)
-    difference = np.mean([inference.detectable_difference(d, power, level) for d in draws])
-    p = np.array([inference.bootstrap_p(d + difference) for d in draws])
+    difference = np.mean([significance.detectable_difference(d, power, level) for d in draws])
+    p = np.array([significance.bootstrap_p(d + difference) for d in draws])
     assert np.mean(p <= level) == pytest.approx(power, abs=0.03)
 
 
@@ -111,12 +111,12 @@ def test_overlap_by_hand():
     truth = np.array([0, 0, 1, 1, 2, 2, 2, 0])
     a = np.array([0, 1, 1, 1, 2, 0, 1, 0])
     b = np.array([0, 1, 0, 1, 2, 0, 0, 0])
-    found = inference.overlap(a, b, truth, np.ones(8))
+    found = significance.overlap(a, b, truth, np.ones(8))
     assert found == pytest.approx({
         "agreement": 6 / 8, "both_wrong": 3 / 8, "same_error": 2 / 8, "error_jaccard": 3 / 4,
         "phi": np.corrcoef(a == truth, b == truth)[0, 1],
     })  # fmt: skip
-    assert inference.overlap(b, a, truth, np.ones(8)) == pytest.approx(found)
+    assert significance.overlap(b, a, truth, np.ones(8)) == pytest.approx(found)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -124,20 +124,20 @@ def test_weights_of_overlap_are_repetitions(seed):
     rng = np.random.default_rng(seed)
     truth, a, b = rng.integers(0, 3, (3, 50))
     times = rng.integers(1, 5, 50)
-    weighted = inference.overlap(a, b, truth, times / 7)
-    repeated = inference.overlap(*(np.repeat(x, times) for x in (a, b, truth)), np.ones(times.sum()))
+    weighted = significance.overlap(a, b, truth, times / 7)
+    repeated = significance.overlap(*(np.repeat(x, times) for x in (a, b, truth)), np.ones(times.sum()))
     assert weighted == pytest.approx(repeated)
 
 
 def test_overlap_without_errors_or_without_variation():
     truth, weights = np.arange(7) % 3, np.full(7, 0.1)
     wrong = (truth + 1) % 3
-    same = inference.overlap(truth, truth, truth, weights)
+    same = significance.overlap(truth, truth, truth, weights)
     assert same == {
         "agreement": pytest.approx(1), "both_wrong": 0, "same_error": 0, "error_jaccard": 0.0, "phi": None,
     }  # fmt: skip
-    assert inference.overlap(wrong, wrong, truth, weights)["error_jaccard"] == pytest.approx(1)
-    assert inference.overlap(truth, np.zeros(7), truth, weights)["phi"] is None
+    assert significance.overlap(wrong, wrong, truth, weights)["error_jaccard"] == pytest.approx(1)
+    assert significance.overlap(truth, np.zeros(7), truth, weights)["phi"] is None
 
 
 # ── Many p-values ──
@@ -156,13 +156,13 @@ def test_corrections_are_statsmodels(p, seed):
     tested = np.sort(rng.permutation(len(p) + 3)[: len(p)])
     padded = np.full(len(p) + 3, np.nan)
     padded[tested] = p
-    for function, method in ((inference.holm, "holm"), (inference.benjamini_hochberg, "fdr_bh")):
+    for function, method in ((significance.holm, "holm"), (significance.benjamini_hochberg, "fdr_bh")):
         found = function(padded)
         np.testing.assert_allclose(found[tested], multipletests(p, method=method)[1], rtol=0, atol=1e-12)
         assert np.isnan(found).sum() == 3
 
 
-@pytest.mark.parametrize("function", [inference.holm, inference.benjamini_hochberg])
+@pytest.mark.parametrize("function", [significance.holm, significance.benjamini_hochberg])
 def test_no_tests_need_no_correction(function):
     assert function(np.array([])).shape == (0,)
     assert np.isnan(function(np.full(2, np.nan))).all()
@@ -182,7 +182,7 @@ def test_ranks_are_counted(seed, larger_is_better):
     def ranks(of):
         return [1 + sum(other > one if larger_is_better else other < one for other in of) for one in of]
 
-    rank, low, high = inference.rank_intervals(values, draws, larger_is_better)
+    rank, low, high = significance.rank_intervals(values, draws, larger_is_better)
     by_draw = np.array([ranks(column) for column in draws.T])
     assert rank.tolist() == ranks(values)
     for found, q in ((low, 0.025), (high, 0.975)):
@@ -193,11 +193,11 @@ def test_ranks_are_counted(seed, larger_is_better):
 def test_clear_ranks_have_no_width_and_equal_candidates_all_of_it():
     rng = np.random.default_rng(0)
     values = np.array([0.5, 0.9, 0.1])
-    clear = inference.rank_intervals(values, values[:, None] + rng.normal(scale=1e-3, size=(3, 500)), True)
+    clear = significance.rank_intervals(values, values[:, None] + rng.normal(scale=1e-3, size=(3, 500)), True)
     assert [x.tolist() for x in clear] == [[2, 1, 3]] * 3
-    _, low, high = inference.rank_intervals(np.zeros(3), rng.normal(size=(3, 500)), True)
+    _, low, high = significance.rank_intervals(np.zeros(3), rng.normal(size=(3, 500)), True)
     assert (low.tolist(), high.tolist()) == ([1] * 3, [3] * 3)
-    same = inference.rank_intervals(np.zeros(3), np.tile(rng.normal(size=500), (3, 1)), True)
+    same = significance.rank_intervals(np.zeros(3), np.tile(rng.normal(size=500), (3, 1)), True)
     assert [x.tolist() for x in same] == [[1] * 3] * 3
 
 
@@ -217,12 +217,13 @@ def test_optimism_is_what_choosing_the_best_of_equals_adds(shared):
         luck_of_all = accuracies.mean() - 0.7  # 0 on average: without it the mean over so few repetitions is sharper
         gains.append(accuracies.max() - 0.7 - luck_of_all)
     expected = [
-        inference.expected_optimism(resampled(candidates(rng, 20, 300, shared), 400, seed), True) for seed in range(25)
+        significance.expected_optimism(resampled(candidates(rng, 20, 300, shared), 400, seed), True)
+        for seed in range(25)
     ]
     error = np.std(gains) / sqrt(len(gains)) + np.std(expected) / sqrt(len(expected))
     assert np.mean(expected) == pytest.approx(np.mean(gains), abs=3 * error)
     assert error < 0.02 * np.mean(gains)
-    independent = inference.independent_optimism(sqrt(0.7 * 0.3 / 300), 20)
+    independent = significance.independent_optimism(sqrt(0.7 * 0.3 / 300), 20)
     if shared == 0:
         assert independent == pytest.approx(np.mean(gains), rel=0.03)
     else:
@@ -231,20 +232,20 @@ def test_optimism_is_what_choosing_the_best_of_equals_adds(shared):
 
 def test_there_is_no_luck_in_choosing_the_only_one_or_among_copies():
     draws = np.random.default_rng(5).normal(loc=0.1, size=(1, 2000))
-    assert inference.expected_optimism(draws, True) == 0.0
+    assert significance.expected_optimism(draws, True) == 0.0
     copies = np.repeat(draws, 10, axis=0) + np.arange(10)[:, None]
-    assert inference.expected_optimism(copies, True) == pytest.approx(0, abs=1e-12)
+    assert significance.expected_optimism(copies, True) == pytest.approx(0, abs=1e-12)
 
 
 def test_luck_has_the_direction_of_the_metric_and_no_bias_in_it():
     draws = np.random.default_rng(6).exponential(size=(8, 4000))
-    large, small = (inference.expected_optimism(draws, larger) for larger in (True, False))
+    large, small = (significance.expected_optimism(draws, larger) for larger in (True, False))
     # Of eight exponential variables the largest is on average 1 + 1/2 + … + 1/8, the smallest 1/8.
     assert large == pytest.approx(sum(1 / k for k in range(1, 9)) - 1, rel=0.05)
     assert small == pytest.approx(1 - 1 / 8, rel=0.05)
-    assert inference.expected_optimism(-draws, False) == pytest.approx(large)
+    assert significance.expected_optimism(-draws, False) == pytest.approx(large)
     # A metric that resampling moves, as the calibration error, is not lucky for that.
-    assert inference.expected_optimism(draws + np.arange(8)[:, None], True) == pytest.approx(large)
+    assert significance.expected_optimism(draws + np.arange(8)[:, None], True) == pytest.approx(large)
 
 
 @pytest.mark.parametrize(
@@ -253,17 +254,17 @@ def test_luck_has_the_direction_of_the_metric_and_no_bias_in_it():
 )
 def test_the_largest_of_normal_deviates(m, expected):
     for error in (1.0, 0.03):
-        assert inference.independent_optimism(error, m) == pytest.approx(error * expected, abs=1e-6 * error)
+        assert significance.independent_optimism(error, m) == pytest.approx(error * expected, abs=1e-6 * error)
 
 
 @pytest.mark.parametrize(("m", "error"), product((7, 300), (1.0, 0.01)))
 def test_the_largest_of_normal_deviates_by_simulation(m, error):
     largest = np.random.default_rng(7).normal(scale=error, size=(20_000, m)).max(axis=1)
     tolerance = 4 * largest.std() / sqrt(len(largest))
-    assert inference.independent_optimism(error, m) == pytest.approx(largest.mean(), abs=tolerance)
+    assert significance.independent_optimism(error, m) == pytest.approx(largest.mean(), abs=tolerance)
 
 
 def test_luck_grows_slowly_but_without_end():
-    found = [inference.independent_optimism(1, 10**k) for k in range(1, 7)]
+    found = [significance.independent_optimism(1, 10**k) for k in range(1, 7)]
     assert found == sorted(found)
     assert found[-1] == pytest.approx(4.863, abs=0.001)

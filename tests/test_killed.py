@@ -13,7 +13,8 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow/scripts"))
 from conftest import SCRIPTS
-from mllm import cli
+from mllm.core.files import write_json
+from mllm.core.messages import start_logging
 
 KILLS = 20
 TEXTS = [f"{'good great' if i % 2 else 'bad awful'} pill number {i} {'word ' * (i % 17)}" for i in range(120)]
@@ -36,7 +37,7 @@ def forked(work, log: Path) -> int:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     try:
-        cli.start_logging()
+        start_logging()
         work()
         os._exit(0)
     except BaseException as error:
@@ -50,8 +51,8 @@ def torment(folder: Path) -> None:
 
     import prepare_base
     import train_expert
-    from mllm import bases, checkpoints, prediction, splits, tables, training  # noqa: F401
-    from mllm.code import code_digest
+    from mllm.core.code_digest import code_digest
+    from mllm.prediction import prediction_tables, run_model  # noqa: F401
 
     code_digest("train_expert")  # remembered, as libraries are
 
@@ -97,7 +98,7 @@ def test_twenty_kills_at_any_moment_end_in_the_same_bytes(tmp_path):
     frame = pl.DataFrame({"review_id": numbers, "group": numbers, "review": TEXTS, "label_t": [i % 2 for i in numbers]})
     for split, part in (("train", frame[:80]), ("valid", frame[80:])):
         part.write_parquet(tmp_path / f"{split}.parquet")
-    cli.write_json(tmp_path / "split.json", {"tasks": {"t": {"names": ["bad", "good"], "ordered": True}}})
+    write_json(tmp_path / "split.json", {"tasks": {"t": {"names": ["bad", "good"], "ordered": True}}})
     done = subprocess.run([sys.executable, __file__, tmp_path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     facts = json.loads(done.stdout.splitlines()[-1])

@@ -13,9 +13,11 @@ from safetensors.torch import load_file, save_file
 
 import merge
 from conftest import SCRIPTS, run_script
-from mllm import checkpoints, merging, parents
-from mllm.bases import train_tokenizer
-from mllm.cli import Failure
+from mllm.core.errors import Failure
+from mllm.merging import compatibility
+from mllm.merging.merge import Merge
+from mllm.models import loading
+from mllm.models.bases import train_tokenizer
 from tiny_models import make_models, recipe_of, tiny_bert, tiny_gpt2, tiny_t5
 
 
@@ -147,16 +149,16 @@ def test_copies_of_the_shared_embeddings_make_no_difference(tmp_path):
     models = make_models(tiny_t5, tmp_path / "models")
     folders = {n: models / n for n in ("base", "a", "b", "c")}
     recipe = recipe_of({"method": "ties", "density": 0.5})
-    plain = dict(merging.Merge(recipe, folders, models / "base").tensors())
+    plain = dict(Merge(recipe, folders, models / "base").tensors())
     copies = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
     for name in ("base", "b"):
         change_state(lambda s: s.update({copy: s["shared.weight"].clone() for copy in copies}))(models / name)
-    again = dict(merging.Merge(recipe, folders, models / "base").tensors())
+    again = dict(Merge(recipe, folders, models / "base").tensors())
     assert plain.keys() == again.keys()
     assert all(torch.equal(plain[n], again[n]) for n in plain)
     change_state(lambda s: s.update({copies[0]: s["shared.weight"] + 1}))(models / "b")
     with pytest.raises(Failure, match=r"encoder\.embed_tokens\.weight"):
-        merging.Merge(recipe, folders, models / "base")
+        Merge(recipe, folders, models / "base")
 
 
 def test_another_architecture_is_refused_with_a_pointer_to_blends(tmp_path):
@@ -196,7 +198,7 @@ def test_counts_that_differ_are_refused(tmp_path):
         change_state(lambda s, i=i: s.update({"steps": torch.tensor([max(0, i - 2)])}))(models / name)
     two = recipe_of({"method": "linear", "members": ["a", "b"]})
     folders = {n: models / n for n in ("base", "a", "b", "c")}
-    assert dict(merging.Merge(two, folders, models / "base").tensors())["steps"] == torch.tensor([0])
+    assert dict(Merge(two, folders, models / "base").tensors())["steps"] == torch.tensor([0])
     with pytest.raises(Failure, match="steps holds no fractions, and differs between a, b, c"):
         run_merge(recipe_of({"method": "linear"}), models, tmp_path / "out")
 
@@ -208,7 +210,8 @@ DYING = """
 import argparse, json, os, signal, sys
 sys.path.insert(0, {scripts!r})
 import merge
-from mllm import merging, staging  # what the children need is imported once
+from mllm.core import node_cache
+from mllm.merging import merge as merging, recipe_file  # what the children need is imported once
 from pathlib import Path
 recipe, models, output = json.loads({recipe!r}), Path({models!r}), Path({output!r})
 merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", output=output / "whole"))
@@ -284,7 +287,7 @@ def test_two_merges_at_once_do_not_disturb_each_other(gpt2, tmp_path):
 
 
 def test_a_sharded_checkpoint_is_read_whole(gpt2, tmp_path):
-    state = checkpoints.read_state(gpt2 / "a")
+    state = loading.read_state(gpt2 / "a")
     names = sorted(state)
     halves = {"x-1.safetensors": names[::2], "x-2.safetensors": names[1::2]}
     for file, part in halves.items():
@@ -292,12 +295,12 @@ def test_a_sharded_checkpoint_is_read_whole(gpt2, tmp_path):
     weight_map = {n: f for f, part in halves.items() for n in part}
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    again = checkpoints.read_state(tmp_path)
+    again = loading.read_state(tmp_path)
     assert list(again) == names
     assert all(torch.equal(again[n], state[n]) for n in names)
     (tmp_path / "x-2.safetensors").unlink()
     with pytest.raises(Failure, match=r"x-2\.safetensors is missing"):
-        checkpoints.read_state(tmp_path)
+        loading.read_state(tmp_path)
 
 
 def test_the_same_tokenizer_in_the_words_of_an_older_library_is_the_same(tmp_path):
@@ -312,8 +315,8 @@ def test_the_same_tokenizer_in_the_words_of_an_older_library_is_the_same(tmp_pat
         old["model"].pop(key, None)
     assert old["model"] != written["model"]
     (tmp_path / "old/tokenizer.json").write_text(json.dumps(old))
-    parents.check_tokenizer(tmp_path / "old", tmp_path / "new")
+    compatibility.check_tokenizer(tmp_path / "old", tmp_path / "new")
     old["model"]["vocab"] = {word: len(old["model"]["vocab"]) - 1 - i for word, i in old["model"]["vocab"].items()}
     (tmp_path / "other/tokenizer.json").write_text(json.dumps(old))
     with pytest.raises(Failure, match="another tokenizer"):
-        parents.check_tokenizer(tmp_path / "other", tmp_path / "new")
+        compatibility.check_tokenizer(tmp_path / "other", tmp_path / "new")

@@ -16,8 +16,12 @@ from safetensors.torch import load_file, save_file
 
 import merge
 import references
-from mllm import checkpoints, conventions, merging, methods
-from mllm.cli import Failure
+from mllm.core.errors import Failure
+from mllm.experiment import merge_entries
+from mllm.merging import paper_methods
+from mllm.merging.depth import Depth
+from mllm.merging.merge import Merge, TensorGroup
+from mllm.models import checkpoint_files, loading
 from tiny_models import FAMILIES, LABELS, MEMBERS, make_models, recipe_of, tiny_gpt2
 
 UNHURRIED = settings(deadline=None, max_examples=60)
@@ -79,22 +83,22 @@ IDS = [f"{r['method']}-{i}" for i, r in enumerate(RECIPES)]
 
 def merged(models: Path, recipe: dict) -> dict[str, torch.Tensor]:
     folders = {n: models / n for n in ("base", *recipe["members"])}
-    return dict(merging.Merge(recipe, folders, models / "base").tensors())
+    return dict(Merge(recipe, folders, models / "base").tensors())
 
 
 def test_every_method_of_mergekits_is_there_with_its_parameters():
     """An upgrade that adds a method or a parameter, or changes a default or a contract, is seen here."""
-    ours = {name for name, entry in methods.METHODS.items() if not entry.in_mergekit}
+    ours = {name for name, entry in merge_entries.METHODS.items() if not entry.in_mergekit}
     registry = {
         name: m.spec for m in registered_methods() if not (name := m.spec.name).endswith("_paper") and name not in ours
     }
-    assert registry.keys() == methods.METHODS.keys() - ours
-    papers = {f"{name}_paper" for name in methods.PAPER}
-    assert papers | ours - {"moe"} == conventions.OURS
+    assert registry.keys() == merge_entries.METHODS.keys() - ours
+    papers = {f"{name}_paper" for name in merge_entries.PAPER}
+    assert papers | ours - {"moe"} == paper_methods.OURS
     assert {r["method"] for r in RECIPES} == registry.keys()
     own = {"seed", "use_base", "out_dtype"}
     for name, spec in registry.items():
-        entry = methods.METHODS[name]
+        entry = merge_entries.METHODS[name]
         offered = {n.rstrip("_"): f for n, f in entry.model_fields.items() if n in entry.axes()}
         assert offered.keys() - own == {p.name for p in spec.parameters} - entry.unused, name
         for parameter in spec.parameters:
@@ -154,7 +158,7 @@ def compare_with_the_command(models, tmp_path, recipe, dtype):
     card = json.loads((tmp_path / "ours/merge.json").read_text())
     assert card["recipe"] == recipe
     assert set(card["parents"]) == {"base", *recipe["members"]}
-    assert card["weights"] == checkpoints.digest(tmp_path / "ours/model")
+    assert card["weights"] == checkpoint_files.digest(tmp_path / "ours/model")
 
 
 @pytest.mark.parametrize("method", ["linear", "ties_paper"])
@@ -163,7 +167,7 @@ def test_a_merged_folder_loads(gpt2, tmp_path, method):
     recipe = recipe_of(values)
     assert recipe["method"] == method
     merge.main(argparse.Namespace(recipe=recipe, models=gpt2, base="base", output=tmp_path / "ours"))
-    model, _ = checkpoints.load_model(tmp_path / "ours/model")
+    model, _ = loading.load_model(tmp_path / "ours/model")
     assert model.config.id2label == dict(enumerate(LABELS))
     (model_file,) = (tmp_path / "ours/model").glob("*.safetensors")
     state = load_file(model_file)
@@ -172,7 +176,7 @@ def test_a_merged_folder_loads(gpt2, tmp_path, method):
 
 
 def arrays(models: Path, names) -> dict[str, dict[str, np.ndarray]]:
-    return {n: {k: v.double().numpy() for k, v in checkpoints.read_state(models / n).items()} for n in names}
+    return {n: {k: v.double().numpy() for k, v in loading.read_state(models / n).items()} for n in names}
 
 
 # Entries of a tensor that may differ. Where a threshold decides, another of two entries may be taken that are equal in
@@ -196,7 +200,7 @@ def test_references_in_double_precision(models, values):
     recipe = recipe_of(values)
     states = arrays(models, ("base", *recipe["members"]))
     found = merged(models, recipe)
-    depth = merging.Depth(sorted(found), json.loads((models / "base/config.json").read_text()))
+    depth = Depth(sorted(found), json.loads((models / "base/config.json").read_text()))
     uses_base = recipe["base"] == "base"
     expected = {}
     for name in found:
@@ -219,8 +223,8 @@ def test_values_that_change_with_depth(models):
     found = merged(
         models, recipe_of({"method": "slerp", "members": ["a", "b"], "t": {"layers": [0.0, 1.0], "rest": 0.5}})
     )
-    states = {n: checkpoints.read_state(models / n) for n in "ab"}
-    depth = merging.Depth(sorted(found), json.loads((models / "base/config.json").read_text()))
+    states = {n: loading.read_state(models / n) for n in "ab"}
+    depth = Depth(sorted(found), json.loads((models / "base/config.json").read_text()))
     assert depth.layers
     for prefix, count in depth.layers.items():
         for name in found:
@@ -248,9 +252,9 @@ def test_ties_by_the_paper(models, normalize):
 def test_one_threshold_for_all_tensors_spares_the_tensors_with_the_large_changes(tmp_path):
     """Where mergekit keeps the same share of each tensor, the paper keeps what is large in the whole model."""
     models = make_models(tiny_gpt2, tmp_path)
-    base = checkpoints.read_state(models / "base")
+    base = loading.read_state(models / "base")
     for member in MEMBERS:
-        state = checkpoints.read_state(models / member)
+        state = loading.read_state(models / member)
         state = {k: base[k] + (v - base[k]) * (0.01 if "mlp" in k else 1.0) for k, v in state.items()}
         save_file(state, models / member / "model.safetensors", metadata={"format": "pt"})
     values = {"method": "ties", "density": 0.2}
@@ -266,7 +270,7 @@ def test_dare_by_the_paper_divides_by_the_density(gpt2, method):
     """One member: the kept entries are those of mergekit under the same seed, and all are grown by the same factor."""
     values = {"method": method, "members": ["a", "b"], "weight": {"a": 1.0, "b": 0.0}, "density": 0.4, "seed": 3}
     theirs, paper = (merged(gpt2, recipe_of({**values, "convention": c})) for c in ("mergekit", "paper"))
-    base, state = (checkpoints.read_state(gpt2 / n) for n in ("base", "a"))
+    base, state = (loading.read_state(gpt2 / n) for n in ("base", "a"))
     for name, value in base.items():
         kept = paper[name] != value
         assert torch.equal(kept, theirs[name] != value)
@@ -286,9 +290,7 @@ def test_model_stock_by_the_paper_has_no_floor(tmp_path, filter_wise):
     with pytest.raises(Failure, match="convention: paper, which has no such floor"):
         merged(models, recipe_of(values))
     found = merged(models, recipe_of({**values, "convention": "paper"}))
-    states = {
-        m: {k: v.float().double().numpy() for k, v in checkpoints.read_state(models / m).items()} for m in MEMBERS
-    }
+    states = {m: {k: v.float().double().numpy() for k, v in loading.read_state(models / m).items()} for m in MEMBERS}
     for name, tensor in found.items():
         expected = references.model_stock_paper(base[name], [states[m][name] for m in MEMBERS], filter_wise)
         assert np.allclose(tensor.double().numpy(), expected, atol=1e-6)
@@ -313,9 +315,9 @@ def of(name: str, base, members, **parameters) -> torch.Tensor:
     """One tensor, merged as a merge job does it."""
     tensors = [base, *members] if base is not None else members
     index = 0 if base is not None or name in ("slerp", "nearswap") else None
-    group = merging.TensorGroup.from_tensors(tensors, base_index=index)
+    group = TensorGroup.from_tensors(tensors, base_index=index)
     parameters = {k.rstrip("_"): v for k, v in parameters.items()}
-    return conventions.method(name)((group,), parameters=parameters, dtype=torch.float32)[0]
+    return paper_methods.method(name)((group,), parameters=parameters, dtype=torch.float32)[0]
 
 
 def near(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -327,11 +329,11 @@ def near(one: torch.Tensor, other: torch.Tensor) -> bool:
 def test_quicker_ways_give_mergekits_bits(given_, density, gamma):
     """Also where equal magnitudes stand at the border: which are kept is up to mergekit's sorting, and is the same."""
     base, members = given_
-    for name in conventions.QUICKER:
+    for name in paper_methods.QUICKER:
         more = {"gamma": gamma} if name != "ties" else {}
         parameters = {"weight": 1.0, "density": density, "rescale": True, **more}
-        group = merging.TensorGroup.from_tensors([base, *members], base_index=0)
-        slow = conventions.registry.get(name)((group,), parameters=parameters)[0]
+        group = TensorGroup.from_tensors([base, *members], base_index=0)
+        slow = paper_methods.registry.get(name)((group,), parameters=parameters)[0]
         assert torch.equal(of(name, base, members, **parameters), slow)
 
 
@@ -428,7 +430,7 @@ def test_equal_members_merge_to_themselves(given_, count):
 
 @pytest.mark.parametrize("method", ["dare_linear", "della_linear"])
 def test_random_methods_keep_the_stated_share(gpt2, method):
-    states = {n: checkpoints.read_state(gpt2 / n) for n in ("base", "a")}
+    states = {n: loading.read_state(gpt2 / n) for n in ("base", "a")}
     weight = {"a": 1.0, "b": 0.0}
     values = {"method": method, "members": ["a", "b"], "weight": weight, "density": 0.3, "seed": 11}
     found = merged(gpt2, recipe_of(values))
@@ -445,7 +447,7 @@ def test_random_methods_keep_the_stated_share(gpt2, method):
 
 def test_della_keeps_large_changes_with_the_higher_probability(gpt2):
     """The share that is kept of each rank, averaged over seeds, rises from density - epsilon to density + epsilon."""
-    states = {n: checkpoints.read_state(gpt2 / n) for n in ("base", "a")}
+    states = {n: loading.read_state(gpt2 / n) for n in ("base", "a")}
     name = "transformer.wte.weight"
     rank = (states["a"][name] - states["base"][name]).abs().argsort(dim=1).argsort(dim=1)
     width, kept = rank.shape[1], torch.zeros(rank.shape[1])

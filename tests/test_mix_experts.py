@@ -8,8 +8,9 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
 from conftest import ROOT, Project
-from mllm import checkpoints, experiment_files
-from mllm.bases import train_tokenizer
+from mllm.experiment import yaml_files
+from mllm.models import checkpoint_files, loading
+from mllm.models.bases import train_tokenizer
 
 CARD = "---\nlicense: apache-2.0\nlanguage: en\n---\n# A small model\n"
 
@@ -25,9 +26,9 @@ def llama(project: Project) -> Project:
     )  # fmt: skip
     tokenizer = train_tokenizer(words, 300, 64)
     folder = project.folder / "models/tiny-llama"
-    checkpoints.save(model, tokenizer, folder, {})
+    checkpoint_files.save(model, tokenizer, folder, {})
     (folder / "README.md").write_text(CARD)
-    raw = experiment_files.read_yaml(ROOT / "config/demo.yaml")
+    raw = yaml_files.read_yaml(ROOT / "config/demo.yaml")
     expert = {"steps": 4, "batch_size": 8, "learning_rate": 1e-3}
     raw |= {
         "name": "mixtures", "base": "llama", "keep": "winners",
@@ -56,7 +57,7 @@ def test_mixtures_are_made_scored_and_exported(llama):
     assert set(winners["method"]) == {"moe", "linear"}
     for row in winners.iter_rows(named=True):
         folder = results / "export" / row["candidate"]
-        model, _ = checkpoints.load_model(folder)
+        model, _ = loading.load_model(folder)
         assert (type(model).__name__ == "MixtralForSequenceClassification") == (row["method"] == "moe")
         heading = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
         assert heading["license"] == "apache-2.0"

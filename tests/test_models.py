@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from transformers import MixtralConfig, MixtralForSequenceClassification
 
 from conftest import SCRIPTS, run_script
-from mllm import bases, checkpoints, prediction, tokens, training
-from mllm.cli import write_json
-from mllm.families.classifier import ClassifierScorer
+from mllm.core.files import write_json
+from mllm.models import bases, checkpoint_files, loading, tokens, training
+from mllm.models.families.classifier import ClassifierScorer
+from mllm.prediction import run_model
 from tiny_models import predicted, tiny_bert, tiny_gpt2
 
 TEXTS = [f"{'good great' if i % 2 else 'bad awful'} pill number {i} {'word ' * (i % 17)}" for i in range(240)]
@@ -97,7 +98,7 @@ def test_a_pretrained_checkpoint_gets_a_fresh_head_and_keeps_its_body(data, base
     assert weights(tmp_path / "one") == weights(tmp_path / "same")
     assert {k for k in one if not torch.equal(one[k], two[k])} == {"score.weight"}
     assert {k for k in one if not torch.equal(one[k], old[k])} == {"score.weight"}
-    _, tokenizer = checkpoints.load_model(tmp_path / "one")
+    _, tokenizer = loading.load_model(tmp_path / "one")
     assert tokenizer.model_max_length == 16
     spec["max_length"] = 400
     printed = run_script(
@@ -125,7 +126,7 @@ def test_a_language_model_as_the_hub_ships_it(data, tmp_path):
     old, new = load_file(folder / "model.safetensors"), load_file(tmp_path / "base/model.safetensors")
     assert {k.removeprefix("transformer.") for k in new} - old.keys() == {"score.weight"}
     assert all(torch.equal(new[f"transformer.{k}"], v) for k, v in old.items())
-    model, tokenizer = checkpoints.load_model(tmp_path / "base")
+    model, tokenizer = loading.load_model(tmp_path / "base")
     assert tokenizer.pad_token == tokenizer.eos_token
     assert model.config.pad_token_id == tokenizer.eos_token_id
     np.testing.assert_allclose(
@@ -140,8 +141,8 @@ def test_training_learns_and_says_what_it_did(data, base, expert):
     assert card["reviews"] == 160
     assert card["steps"] == 40
     assert card["loss"][-1]["loss"] < 0.5 * card["loss"][0]["loss"]
-    assert card["parents"]["base"] == checkpoints.digest(base)
-    assert checkpoints.label_names(expert) == ["bad", "good"]
+    assert card["parents"]["base"] == checkpoint_files.digest(base)
+    assert checkpoint_files.label_names(expert) == ["bad", "good"]
 
 
 def test_training_again_gives_the_same_bytes(data, base, expert, tmp_path):
@@ -251,11 +252,11 @@ def test_processes_that_share_a_training_end_where_one_would(data, base, tmp_pat
 
 
 def test_a_model_whose_layers_are_spread_predicts_the_same(expert, tmp_path):
-    whole = predicted(ClassifierScorer(*checkpoints.load_model(expert)), TEXTS)
+    whole = predicted(ClassifierScorer(*loading.load_model(expert)), TEXTS)
     # Without GPUs, "elsewhere" is the disk: the same hooks of accelerate bring a layer and its input together.
     places = {"transformer.wte": "cpu", "transformer.wpe": "cpu", "transformer.drop": "cpu", "transformer.h.0": "cpu",
               "transformer.h.1": "disk", "transformer.ln_f": "cpu", "score": "disk"}  # fmt: skip
-    model, tokenizer = checkpoints.load_model(expert, device_map=places, offload_folder=tmp_path)
+    model, tokenizer = loading.load_model(expert, device_map=places, offload_folder=tmp_path)
     assert model.hf_device_map == places
     np.testing.assert_allclose(predicted(ClassifierScorer(model, tokenizer), TEXTS), whole, atol=1e-6)
 
@@ -281,10 +282,10 @@ ODD = ["", " ", "a", "word " * 500, "😀 naïve 薬 лекарство", "\n\n"
 
 
 def test_batches_change_nothing(expert, monkeypatch):
-    model, tokenizer = checkpoints.load_model(expert)
+    model, tokenizer = loading.load_model(expert)
     expected = plain(model.eval(), tokenizer, ODD)
     for budget in (1, 64, 100_000):
-        monkeypatch.setitem(prediction.TOKENS_PER_BATCH, "cpu", budget)
+        monkeypatch.setitem(run_model.TOKENS_PER_BATCH, "cpu", budget)
         found = predicted(ClassifierScorer(model, tokenizer), ODD)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -317,14 +318,14 @@ def test_predict_writes_what_the_design_names(data, expert, tmp_path):
     accuracy = (table.select("logp_0", "logp_1").to_numpy().argmax(1) == table["label"].to_numpy()).mean()
     assert accuracy > 0.9
     cost = json.loads((tmp_path / "p.cost.json").read_text())
-    assert cost["n_parameters"] == checkpoints.load_model(expert)[0].num_parameters()
+    assert cost["n_parameters"] == loading.load_model(expert)[0].num_parameters()
     assert cost["weights_bytes"] == (expert / "model.safetensors").stat().st_size
     assert cost["reviews"] == 80
     assert cost["reviews_per_second"] > 0
     assert cost["peak_memory_bytes"] > 1e8
-    scorer = ClassifierScorer(*checkpoints.load_model(expert))
+    scorer = ClassifierScorer(*loading.load_model(expert))
     read = tokens.encode(scorer, TEXTS[160:])
-    assert cost["flops_per_review"] == prediction.flops_per_review(scorer, read)
+    assert cost["flops_per_review"] == run_model.flops_per_review(scorer, read)
     assert cost["mean_tokens"] == pytest.approx(len(read.flat) / 80, abs=0.01)
 
 
@@ -413,7 +414,7 @@ def small_card(model, rows: int) -> list[int]:
 def test_training_on_a_small_card_is_the_same_training_in_smaller_parts(base, data, tmp_path):
     trained = []
     for name, limit in (("large", 16), ("small", 5)):
-        model, tokenizer = checkpoints.load_model(base)
+        model, tokenizer = loading.load_model(base)
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -422,21 +423,21 @@ def test_training_on_a_small_card_is_the_same_training_in_smaller_parts(base, da
         assert facts["batch_parts"] == {"large": 1, "small": 4}[name]
         assert max(seen) == {"large": 16, "small": 4}[name]
         trained.append({k: v.clone() for k, v in model.state_dict().items()})
-    start = checkpoints.load_model(base)[0].state_dict()
+    start = loading.load_model(base)[0].state_dict()
     moved = max(float((trained[0][k] - start[k]).abs().max()) for k in start)
     apart = max(float((trained[0][k] - trained[1][k]).abs().max()) for k in start)
     assert apart < moved / 50, (apart, moved)
 
 
 def test_a_card_too_small_for_one_review_is_an_error(base, data, tmp_path):
-    model, tokenizer = checkpoints.load_model(base)
+    model, tokenizer = loading.load_model(base)
     small_card(model, 0)
     with pytest.raises(torch.OutOfMemoryError):
         fine_tune(model, tokenizer, data, HYPER, tmp_path)
 
 
 def test_predicting_on_a_small_card_halves_the_batches(expert):
-    model, tokenizer = checkpoints.load_model(expert)
+    model, tokenizer = loading.load_model(expert)
     whole = predicted(ClassifierScorer(model, tokenizer), TEXTS)
     seen = small_card(model, 7)
     halved = predicted(ClassifierScorer(model, tokenizer), TEXTS)
@@ -458,7 +459,7 @@ def flops_of(model, texts) -> tuple[int, int]:
 
 def flops_per_review(model, tokenizer, texts) -> int:
     scorer = ClassifierScorer(model, tokenizer)
-    return prediction.flops_per_review(scorer, tokens.encode(scorer, texts))
+    return run_model.flops_per_review(scorer, tokens.encode(scorer, texts))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -495,10 +496,10 @@ def test_operations_of_a_mixture_are_those_of_the_experts_a_token_is_sent_to():
 
 
 def test_counting_operations_changes_no_prediction(expert, tmp_path):
-    model, tokenizer = checkpoints.load_model(expert)
+    model, tokenizer = loading.load_model(expert)
     before = predicted(ClassifierScorer(model, tokenizer), TEXTS[:9])
     counted = flops_per_review(model, tokenizer, TEXTS[:9])
     assert np.array_equal(predicted(ClassifierScorer(model, tokenizer), TEXTS[:9]), before)
     places = {"transformer": "cpu", "score": "disk"}
-    spread, _ = checkpoints.load_model(expert, device_map=places, offload_folder=tmp_path)
+    spread, _ = loading.load_model(expert, device_map=places, offload_folder=tmp_path)
     assert flops_per_review(spread, tokenizer, TEXTS[:9]) == counted

@@ -16,9 +16,10 @@ from mergekit.scripts.moe import main as mergekit_moe
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from mllm import checkpoints, moe
-from mllm.bases import label_config, train_tokenizer
-from mllm.cli import Failure
+from mllm.core.errors import Failure
+from mllm.merging import mixture
+from mllm.models import checkpoint_files, loading
+from mllm.models.bases import label_config, train_tokenizer
 
 LABELS = ["negative", "neutral", "positive"]
 MEMBERS = ["a", "b", "c"]
@@ -60,7 +61,7 @@ def make_models(architecture: str, folder: Path, **more) -> Path:
         with torch.no_grad():
             for tensor in model.parameters():
                 tensor.add_(0.1 * torch.randn_like(tensor))
-        checkpoints.save(model, tokenizer, folder / name, {"kind": "test"})
+        checkpoint_files.save(model, tokenizer, folder / name, {"kind": "test"})
     return folder
 
 
@@ -84,7 +85,7 @@ def recipe_of(out_dtype="float32", members=MEMBERS, **parameters) -> dict:
 
 def build(models: Path, output: Path, recipe: dict | None = None, prompts=PROMPTS) -> dict[str, torch.Tensor]:
     recipe = recipe or recipe_of()
-    moe.build(recipe, {n: models / n for n in ("base", *recipe["members"])}, prompts, output)
+    mixture.build(recipe, {n: models / n for n in ("base", *recipe["members"])}, prompts, output)
     return load_file(output / "model.safetensors")
 
 
@@ -122,7 +123,7 @@ def test_members_feed_forward_blocks_and_the_average_of_all_else(folder_of, tmp_
     models = folder_of(architecture)
     found = build(models, tmp_path / "moe")
     model = load(tmp_path / "moe")
-    assert type(model).__name__ == moe.mixture_of(models / "a") == model.config.architectures[0]
+    assert type(model).__name__ == mixture.mixture_of(models / "a") == model.config.architectures[0]
     assert torch.isfinite(logits(model)).all()
     assert {f.name for f in (tmp_path / "moe").iterdir()} == {f.name for f in (models / "base").iterdir()} - {
         "model.json"
@@ -134,7 +135,7 @@ def test_members_feed_forward_blocks_and_the_average_of_all_else(folder_of, tmp_
     assert {k: config.get(k) for k in base if k not in ("architectures", "model_type")} == {
         k: v for k, v in base.items() if k not in ("architectures", "model_type")
     }
-    assert checkpoints.label_names(tmp_path / "moe") == LABELS
+    assert checkpoint_files.label_names(tmp_path / "moe") == LABELS
     assert AutoTokenizer.from_pretrained(tmp_path / "moe").padding_side == "right"  # mergekit-moe saves another
     # Every tensor is a member's, or the average's, or the router's.
     average = average_of(models)
@@ -146,7 +147,7 @@ def test_members_feed_forward_blocks_and_the_average_of_all_else(folder_of, tmp_
             for part, tensor in zip(("gate", "up", "down"), feed_forward(found, layer, expert), strict=True):
                 assert torch.equal(tensor, own[f"model.layers.{layer}.mlp.{part}_proj.weight"])
     for name in [n for n in found if ".shared_expert." in n]:
-        scale = moe.SHARED_SCALE if "down_proj" in name else 1.0
+        scale = mixture.SHARED_SCALE if "down_proj" in name else 1.0
         assert torch.equal(found.pop(name), scale * average[name.replace("shared_expert.", "")])
     routers = {n: t for n, t in found.items() if ".experts." not in n}
     assert {n.split(".mlp.")[1] for n in routers} <= {"gate.weight", "shared_expert_gate.weight"}
@@ -179,7 +180,7 @@ def test_mergekit_moe_makes_the_same_bits(folder_of, tmp_path, architecture):
         "experts": [{"source_model": str(models / m)} for m in MEMBERS],
     }  # fmt: skip
     if architecture.startswith("Qwen2"):
-        shared = {"source_model": str(tmp_path / "average"), "residual_scale": moe.SHARED_SCALE}
+        shared = {"source_model": str(tmp_path / "average"), "residual_scale": mixture.SHARED_SCALE}
         document["shared_experts"] = [shared]
     (tmp_path / "moe.yaml").write_text(yaml.safe_dump(document))
     command = [str(tmp_path / "moe.yaml"), str(tmp_path / "theirs"), "--random-seed", "17"]
@@ -193,7 +194,7 @@ def test_mergekit_moe_makes_the_same_bits(folder_of, tmp_path, architecture):
         assert torch.equal(ours[name], tensor), name
 
 
-@pytest.mark.parametrize("mode", moe.GATE_MODES)
+@pytest.mark.parametrize("mode", mixture.GATE_MODES)
 def test_routers_are_mergekits(folder_of, tmp_path, mode):
     """Where padding and start tokens make no difference; the command's own are in bfloat16."""
     models = folder_of("LlamaForCausalLM")
@@ -201,9 +202,9 @@ def test_routers_are_mergekits(folder_of, tmp_path, mode):
     if mode == "hidden_avg":  # mergekit's takes the padding in
         prompts = {name: texts[:1] for name, texts in prompts.items()}
     tokenizer = AutoTokenizer.from_pretrained(models / "base")
-    found = moe._router(mode, 17, models / "a", tokenizer, prompts)
+    found = mixture._router(mode, 17, models / "a", tokenizer, prompts)
     tokenizer.bos_token, tokenizer.padding_side = None, "left"
-    reference = moe._reference(models / "a")
+    reference = mixture._reference(models / "a")
     experts = [Expert(source_model=reference, positive_prompts=p) for p in prompts.values()]
     torch.manual_seed(17)
     expected = router.get_gate_params(reference, tokenizer, experts, mode=mode, device="cpu")
@@ -218,7 +219,7 @@ def test_texts_are_cut_where_the_experts_cut_them(folder_of):
     tokenizer = AutoTokenizer.from_pretrained(models / "base")
     assert len(tokenizer(TEXTS[1])["input_ids"]) > tokenizer.model_max_length == 16
     found, same, other = (
-        moe._router("hidden_avg", 17, models / "a", tokenizer, {"a": [text], "b": ["words"]})
+        mixture._router("hidden_avg", 17, models / "a", tokenizer, {"a": [text], "b": ["words"]})
         for text in (TEXTS[1], TEXTS[1] + " more", "more " + TEXTS[1])
     )
     assert torch.equal(found, same)
@@ -258,7 +259,7 @@ def test_rounded_at_the_end(folder_of, tmp_path, out_dtype):
     rounded = build(models, tmp_path / "rounded", recipe_of(out_dtype))
     assert all(torch.equal(rounded[name], tensor.to(getattr(torch, out_dtype))) for name, tensor in full.items())
     assert load(tmp_path / "rounded").dtype == getattr(torch, out_dtype)
-    model, _ = checkpoints.load_model(tmp_path / "rounded")
+    model, _ = loading.load_model(tmp_path / "rounded")
     assert torch.isfinite(logits(model)).all()
 
 
@@ -358,4 +359,4 @@ def test_one_folder_for_all_is_refused_as_mergekit_does(folder_of, tmp_path):
     models = folder_of("LlamaForSequenceClassification")
     folders = {"base": models / "base", **dict.fromkeys(MEMBERS, models / "a")}
     with pytest.raises(Failure, match="all are the same folder"):
-        moe.build(recipe_of(), folders, PROMPTS, tmp_path / "moe")
+        mixture.build(recipe_of(), folders, PROMPTS, tmp_path / "moe")

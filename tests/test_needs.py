@@ -6,18 +6,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mllm import needs, preflight, slurm
+from mllm.execution import preflight, resources, slurm_executor
 
-XL = needs.Shape(1_557_611_200, 48, 1600)
+XL = resources.Shape(1_557_611_200, 48, 1600)
 
 
 def test_a_shape_is_read_off_a_checkpoint(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"n_embd": 8, "n_layer": 3, "dtype": "bfloat16"}))
     save_file({"a": torch.zeros(1000, 100, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
-    shape = needs.shape_of([tmp_path / "absent", tmp_path])
+    shape = resources.shape_of([tmp_path / "absent", tmp_path])
     assert (shape.layers, shape.width) == (3, 8)
     assert shape.parameters == pytest.approx(100_000, rel=0.01)
-    assert needs.shape_of([]) == needs.GPT2
+    assert resources.shape_of([]) == resources.GPT2
 
 
 def test_a_scratch_model_s_shape_is_that_of_the_model_made(tmp_path):
@@ -27,12 +27,12 @@ def test_a_scratch_model_s_shape_is_that_of_the_model_made(tmp_path):
         source, layers, width, vocabulary = "scratch", 6, 128, 4000
 
     model = GPT2ForSequenceClassification(GPT2Config(n_layer=6, n_embd=128, n_head=2, vocab_size=4000))
-    assert needs.shape_of([], Entry).parameters == pytest.approx(model.num_parameters(), rel=0.1)
+    assert resources.shape_of([], Entry).parameters == pytest.approx(model.num_parameters(), rel=0.1)
 
 
 def test_a_large_reference_needs_a_large_gpu_and_a_small_expert_does_not():
-    small = needs.train_gpu_mb(needs.GPT2, batch=16, length=512)
-    large = needs.train_gpu_mb(XL, batch=16, length=512)
+    small = resources.train_gpu_mb(resources.GPT2, batch=16, length=512)
+    large = resources.train_gpu_mb(XL, batch=16, length=512)
     assert small < 24 * 1024  # an A5000
     assert 40 * 1024 < large < 141 * 1024  # more than an A100-40, less than an H200
     # Weights, gradients and Adam's moments alone, 16 bytes a parameter.
@@ -40,11 +40,11 @@ def test_a_large_reference_needs_a_large_gpu_and_a_small_expert_does_not():
 
 
 def test_needs_grow_with_what_they_depend_on():
-    assert needs.train_mb(XL, 1000) > needs.train_mb(needs.GPT2, 1000)
-    assert needs.merge_mb(needs.GPT2, 10) > needs.merge_mb(needs.GPT2, 2) > 4 * needs.GPT2.mb
-    assert needs.predict_minutes(XL, 50_000) > needs.predict_minutes(needs.GPT2, 50_000)
-    assert needs.train_minutes(needs.GPT2, 2e7) > needs.train_minutes(needs.GPT2, 1e6)
-    assert needs.data_mb(200_000) > needs.data_mb(2000)
+    assert resources.train_mb(XL, 1000) > resources.train_mb(resources.GPT2, 1000)
+    assert resources.merge_mb(resources.GPT2, 10) > resources.merge_mb(resources.GPT2, 2) > 4 * resources.GPT2.mb
+    assert resources.predict_minutes(XL, 50_000) > resources.predict_minutes(resources.GPT2, 50_000)
+    assert resources.train_minutes(resources.GPT2, 2e7) > resources.train_minutes(resources.GPT2, 1e6)
+    assert resources.data_mb(200_000) > resources.data_mb(2000)
 
 
 class Resources(dict):
@@ -60,27 +60,27 @@ class Resources(dict):
 )
 def test_a_job_takes_the_first_gpu_that_holds_it(gpu_mb, model, partition):
     asked = Resources(gpu=1, gpu_mb=gpu_mb, slurm_partition="low", gpus="A5000:24@b A100:40@a,b H200:141@c")
-    slurm.choose_gpu(asked)
+    slurm_executor.choose_gpu(asked)
     assert (asked["gpu_model"], asked["slurm_partition"]) == (model, partition)
 
 
 def test_gres_any_type_and_cpu_jobs():
     asked = Resources(gpu=1, gpu_mb=50_000, gpus="gres/l40s:48@gpu gres/h100:80@large")
-    slurm.choose_gpu(asked)
+    slurm_executor.choose_gpu(asked)
     assert (asked["gres"], asked["gpu"], asked["slurm_partition"]) == ("gpu:h100:1", 0, "large")
     asked = Resources(gpu=1, gpu_mb=1000, gpus="any:40@gpu")
-    slurm.choose_gpu(asked)
+    slurm_executor.choose_gpu(asked)
     assert "gpu_model" not in asked and asked["slurm_partition"] == "gpu"
     asked = Resources(gpu=0, slurm_partition="low", gpus="any:40@gpu")
-    slurm.choose_gpu(asked)
+    slurm_executor.choose_gpu(asked)
     assert asked["slurm_partition"] == "low"
 
 
 def test_several_gpus_are_asked_for_on_one_node_and_share_the_batch():
     asked = Resources(gpu=4, gpu_mb=1000, gpus="A100:40@a")
-    slurm.choose_gpu(asked)
+    slurm_executor.choose_gpu(asked)
     assert (asked["gpu"], asked["nodes"], asked["gpu_model"]) == (4, 1, "A100")
-    assert needs.predict_gpu_mb(XL, 4) < needs.predict_gpu_mb(XL) / 2
+    assert resources.predict_gpu_mb(XL, 4) < resources.predict_gpu_mb(XL) / 2
 
 
 def test_a_misspelt_gpu_list_says_what_was_expected():
@@ -99,24 +99,24 @@ def test_the_shipped_profile_s_gpus_are_readable():
 
 
 def test_scratch_takes_results_and_caches(tmp_path, monkeypatch):
-    from mllm import machine
+    from mllm.execution import environment
 
     (tmp_path / "clone").mkdir()
     monkeypatch.chdir(tmp_path / "clone")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    machine.use_scratch()
+    environment.use_scratch()
     assert list((tmp_path / "clone").iterdir()) == []  # nothing without the variable
     monkeypatch.setenv("MLLM_SCRATCH", str(tmp_path / "scratch"))
-    machine.use_scratch()
+    environment.use_scratch()
     (tmp_path / "clone/results/x").write_text("x")
     assert (tmp_path / "scratch/mllm/results/x").read_text() == "x"
     monkeypatch.delenv("XDG_CACHE_HOME")  # what use_scratch set
 
 
 def test_room_for_the_grid_is_asked_for_before_it_starts(tmp_path):
-    kept = needs.disk_mb([needs.GPT2] * 6, needs.GPT2, merges=100, keep_all=True)
-    passing = needs.disk_mb([needs.GPT2] * 6, needs.GPT2, merges=100, keep_all=False)
-    assert 100 * needs.GPT2.mb < kept and passing < kept / 1.5
+    kept = resources.disk_mb([resources.GPT2] * 6, resources.GPT2, merges=100, keep_all=True)
+    passing = resources.disk_mb([resources.GPT2] * 6, resources.GPT2, merges=100, keep_all=False)
+    assert 100 * resources.GPT2.mb < kept and passing < kept / 1.5
     assert preflight.disk(tmp_path / "not/there", 1) == []
     (line,) = preflight.disk(tmp_path, 10**9)
     assert "needs about 1,000,000,000 MB" in line and str(tmp_path) in line

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import Project, fresh
-from mllm import checkpoints, model_card
+from mllm.models import checkpoint_files
+from mllm.reporting import model_card
 
 EXPERIMENT = """
 name: families
@@ -83,7 +84,7 @@ def test_what_was_trained_says_how_and_is_a_plain_checkpoint(finished):
             load_file(models / name / "model.safetensors"),
         )
         assert card["family"] == "text2text" and card["model"]["prompt"]["score"] == "likelihood"
-        assert card["parents"]["base"] == checkpoints.digest(models / "base")
+        assert card["parents"]["base"] == checkpoint_files.digest(models / "base")
         assert state.keys() == base.keys() and any(not torch.equal(state[n], base[n]) for n in base)
     card = json.loads((models / "adapted/model.json").read_text())
     assert card["hyper_parameters"]["lora"] == {"rank": 4, "alpha": 32.0, "dropout": 0.0}

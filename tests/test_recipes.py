@@ -6,13 +6,13 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from mllm import config, grid, methods
-from mllm.experiment_files import ExperimentError
+from mllm.experiment import grid, load, merge_entries
+from mllm.experiment.yaml_files import ExperimentError
 from test_config import DEMO, changed
 
 
 def merges(*entries):
-    return grid.build(config.parse(changed(merges=list(entries)))).merges
+    return grid.build(load.parse(changed(merges=list(entries)))).merges
 
 
 THREE = ["pain", "depression", "acne"]
@@ -56,9 +56,7 @@ def test_names_differ_when_anything_does():
 
 
 def test_a_point_written_twice_runs_once_and_is_counted():
-    built = grid.build(
-        config.parse(changed(merges=[{"method": "slerp", "members": ["pain", "acne"], "t": [0.5, 0.5]}]))
-    )
+    built = grid.build(load.parse(changed(merges=[{"method": "slerp", "members": ["pain", "acne"], "t": [0.5, 0.5]}])))
     assert len(built.merges) == 1
     (twice,) = built.duplicates
     assert twice.name == twice.same_as and twice.why == "written twice"
@@ -117,14 +115,14 @@ NOT_THE_SAME = [
 @pytest.mark.parametrize(("entry", "same", "why"), SAME, ids=lambda v: str(v)[:40])
 def test_points_that_compute_what_another_computes_are_run_once(entry, same, why):
     first = [same] if isinstance(same, dict) else []
-    built = grid.build(config.parse(changed(merges=[*first, entry])))
+    built = grid.build(load.parse(changed(merges=[*first, entry])))
     assert len(built.merges) == len(first)
     (duplicate,) = built.duplicates
     assert duplicate.same_as == (next(iter(built.merges)) if first else same)
     assert why in duplicate.why
     # Either way round.
     if first:
-        assert len(grid.build(config.parse(changed(merges=[entry, *first]))).merges) == 1
+        assert len(grid.build(load.parse(changed(merges=[entry, *first]))).merges) == 1
 
 
 @pytest.mark.parametrize(("one", "other"), NOT_THE_SAME, ids=lambda v: str(v)[:40])
@@ -166,7 +164,7 @@ def test_random_methods_always_have_a_seed():
 
 def test_names_are_safe_and_short():
     raw = copy.deepcopy(DEMO)
-    for name in grid.build(config.parse(raw)).candidates:
+    for name in grid.build(load.parse(raw)).candidates:
         assert len(name) < 120
         assert name.replace("-", "").replace("_", "").replace(".", "").isalnum()
 
@@ -175,7 +173,7 @@ def test_parts_make_numbered_experts():
     raw = changed(
         experts=[{"name": "shard", "parts": 12}], merges=[{"method": "linear", "members": ["shard-*"]}], blends=[]
     )
-    built = grid.build(config.parse(raw))
+    built = grid.build(load.parse(raw))
     assert [c.name for c in built.of_kind("expert")] == [f"shard-{i}" for i in range(12)]
     assert built.training["shard-3"]["part"] == {"shard": 3, "of": 12, "seed": 17}
     assert built.training["shard-3"]["epochs"] == 1.0
@@ -187,7 +185,7 @@ def test_references_start_from_their_own_model():
     raw = changed()
     raw["models"].append({**raw["models"][0], "name": "wide", "width": 128})
     raw["references"] = [{"name": "wide-on-all", "model": "wide"}, {"name": "tiny-on-all", "model": "tiny-gpt2"}]
-    built = grid.build(config.parse(raw))
+    built = grid.build(load.parse(raw))
     assert built.training["wide-on-all"]["start"] == "wide.base"
     assert built.training["tiny-on-all"]["start"] == "base"
     assert built.starts == {"base": "tiny-gpt2", "wide.base": "wide"}
@@ -195,10 +193,10 @@ def test_references_start_from_their_own_model():
 
 def test_blends_may_have_merges_as_members():
     entry = {"name": "all", "method": "greedy", "members": ["pain", "ties-*"]}
-    built = grid.build(config.parse(changed(blends=[entry])))
+    built = grid.build(load.parse(changed(blends=[entry])))
     assert {built.candidates[m].method for m in built.candidates["all"].members} == {"", "ties"}
     with pytest.raises(ExperimentError, match=r"blends\[0\].members: 'ties-nothing\*' matches no candidate"):
-        grid.build(config.parse(changed(blends=[{**entry, "members": ["ties-nothing*"]}])))
+        grid.build(load.parse(changed(blends=[{**entry, "members": ["ties-nothing*"]}])))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -217,9 +215,9 @@ def test_the_table_of_methods_is_the_models():
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| (\w+) \| ([^|]+) \|", text, re.M)
     rows = [row for row in rows if row[0] != "method"]
     assert [name for name, *_ in rows] == list(dict.fromkeys(name for name, *_ in rows))
-    assert {name for name, *_ in rows} == set(methods.METHODS)
+    assert {name for name, *_ in rows} == set(merge_entries.METHODS)
     for name, members, base, parameters in rows:
-        entry = methods.METHODS[name]
+        entry = merge_entries.METHODS[name]
         fewest, most = entry.count
         assert members == (str(most) if most else f"≥ {fewest}"), name
         assert base == {"needed": "yes", "refused": "no"}.get(entry.base, entry.base), name

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import run_script
-from mllm import conditions, reviews, splits, synthetic
-from mllm import raw as raw_tables
-from mllm.cli import Failure, read_json
+from mllm.core.errors import Failure
+from mllm.core.files import read_json
+from mllm.data import cleaning, condition_names, labels, raw_files, splitting, synthetic
 
 HEADER = "\tdrugName\tcondition\treview\trating\tdate\tusefulCount\r\n"
 GOOD = '1\tLyrica\tPain\t"""It helps."""\t9.0\tMay 20, 2012\t27\r\n'
@@ -23,11 +23,11 @@ GOOD = '1\tLyrica\tPain\t"""It helps."""\t9.0\tMay 20, 2012\t27\r\n'
 def raw(tmp_path: Path, body: str | bytes, header: str = HEADER) -> pl.DataFrame:
     file = tmp_path / "raw.tsv"
     file.write_bytes(header.encode() + (body if isinstance(body, bytes) else body.encode()))
-    return raw_tables.read_raw(file)
+    return raw_files.read_raw(file)
 
 
 def cleaned(tmp_path, body):
-    return reviews.clean(raw(tmp_path, body), "train")
+    return cleaning.clean(raw(tmp_path, body), "train")
 
 
 def by_csv(path: Path) -> list[list[str]]:
@@ -111,7 +111,7 @@ def test_a_missing_column_is_named(tmp_path):
 
 def test_real_rows_are_read_as_csv_reads_them(real_rows):
     for name in ("drugsComTrain_raw.tsv", "drugsComTest_raw.tsv"):
-        table = raw_tables.read_raw(real_rows / name)
+        table = raw_files.read_raw(real_rows / name)
         assert [
             list(r)
             for r in table.select("id", "drug", "condition", "review", "rating", "date", "useful_count").iter_rows()
@@ -125,7 +125,7 @@ def test_real_rows_are_read_as_csv_reads_them(real_rows):
 def test_real_rows_counts_equal_an_independent_computation(real_rows):
     for name in ("drugsComTrain_raw.tsv", "drugsComTest_raw.tsv"):
         rows = by_csv(real_rows / name)
-        kept, rejected, counts = reviews.clean(raw_tables.read_raw(real_rows / name), "train")
+        kept, rejected, counts = cleaning.clean(raw_files.read_raw(real_rows / name), "train")
         assert counts["rows"] == len(rows) == kept.height + rejected.height
         assert counts["conditions_with_span"] == sum("</span>" in r[2] for r in rows)
         assert counts["conditions_missing"] == sum(not r[2].strip() for r in rows)
@@ -147,7 +147,7 @@ def test_kaggle_s_files_are_the_same_reviews(tmp_path):
         KAGGLE + '206461,Valsartan,Left Ventricular Dysfunction,"""It has no side effect, it&#039;s fine\r\nindeed"""'
         ",9,20-May-12,27\n"
     )
-    kept, _, _ = reviews.clean(raw_tables.read_raw(tmp_path / "k.csv"), "train")
+    kept, _, _ = cleaning.clean(raw_files.read_raw(tmp_path / "k.csv"), "train")
     row = kept.row(0, named=True)
     assert (row["review_id"], row["drug"], row["rating"], row["useful_count"]) == (206461, "Valsartan", 9, 27)
     assert row["review"] == "It has no side effect, it's fine\nindeed" and str(row["date"]) == "2012-05-20"
@@ -162,7 +162,7 @@ def test_druglib_yelp_and_imdb_are_expressible_without_code(tmp_path):
         "id": [""], "drug": ["urlDrugName"], "rating": ["rating"], "condition": ["condition"],
         "review": ["benefitsReview", "sideEffectsReview", "commentsReview"], "effectiveness": ["effectiveness"],
     }  # fmt: skip
-    kept, _, _ = reviews.clean(raw_tables.read_raw(tmp_path / "druglib.tsv", columns), "train", official=False)
+    kept, _, _ = cleaning.clean(raw_files.read_raw(tmp_path / "druglib.tsv", columns), "train", official=False)
     row = kept.row(0, named=True)
     assert row["review"] == "slowed it\n\ncough, dizzy"
     assert (row["review_id"], row["effectiveness"], row["date"]) == (2202, "Highly Effective", None)
@@ -171,30 +171,30 @@ def test_druglib_yelp_and_imdb_are_expressible_without_code(tmp_path):
         'stars,text,date\n5.0,"Great tacos, ""really""",2016-03-09\n1.0,Awful,2018-01-02\n'
     )
     columns = {"review": ["text"], "stars": ["stars"], "date": ["date"]}
-    kept, _, _ = reviews.clean(raw_tables.read_raw(tmp_path / "yelp.csv", columns), "train", 7, official=False)
-    assert reviews.typed(kept)["stars"].to_list() == [5.0, 1.0] and kept["review_id"].to_list() == [7, 8]
+    kept, _, _ = cleaning.clean(raw_files.read_raw(tmp_path / "yelp.csv", columns), "train", 7, official=False)
+    assert cleaning.typed(kept)["stars"].to_list() == [5.0, 1.0] and kept["review_id"].to_list() == [7, 8]
     assert kept["review"][0] == 'Great tacos, "really"' and kept["rating"].to_list() == [None, None]
     assert kept["year"].to_list() == [2016, 2018]
 
     (tmp_path / "twice.csv").write_text("text,stars\nsame words,5\nother words,5\nsame words,5\nsame words,4\n")
-    kept, rejected, _ = reviews.clean(
-        raw_tables.read_raw(tmp_path / "twice.csv", {"review": ["text"], "stars": ["stars"]}), "train", official=False
+    kept, rejected, _ = cleaning.clean(
+        raw_files.read_raw(tmp_path / "twice.csv", {"review": ["text"], "stars": ["stars"]}), "train", official=False
     )
     assert kept["line"].to_list() == [2, 3, 5] and rejected.select("line", "reason").rows() == [(4, "row stands twice")]
 
     (tmp_path / "imdb.csv").write_text('review,sentiment\n"One.<br /><br />Two & three",positive\nDull,negative\n')
     columns = {"review": ["review"], "sentiment": ["sentiment"]}
-    kept, _, counts = reviews.clean(raw_tables.read_raw(tmp_path / "imdb.csv", columns), "train", official=False)
+    kept, _, counts = cleaning.clean(raw_files.read_raw(tmp_path / "imdb.csv", columns), "train", official=False)
     assert kept["review"][0] == "One.\n\nTwo & three" and counts["reviews_with_tags"] == 1
     task = {"name": "t", "column": "sentiment", "classes": {"bad": ["negative"], "good": ["positive"]}}
-    assert kept.select(x=splits.label_expression(task, ["bad", "good"], kept.schema))["x"].to_list() == [1, 0]
+    assert kept.select(x=labels.label_expression(task, ["bad", "good"], kept.schema))["x"].to_list() == [1, 0]
 
 
 def test_a_row_means_the_same_whatever_its_neighbours(tmp_path):
     """Slices are worked on apart: a line-break tag is a line break with and without another one nearby."""
     texts = ["bad &lt;br /&gt; drug", "One.<br />Two"]
     alone, beside = (
-        reviews.clean(pl.DataFrame({"line": range(len(t)), "review": t}), "x", official=False)[0]["review"][0]
+        cleaning.clean(pl.DataFrame({"line": range(len(t)), "review": t}), "x", official=False)[0]["review"][0]
         for t in (texts[:1], texts)
     )
     assert alone == beside == "bad \n drug"
@@ -202,12 +202,12 @@ def test_a_row_means_the_same_whatever_its_neighbours(tmp_path):
 
 def test_columns_of_one_s_own_have_one_type_over_all_files():
     parts = [
-        reviews.clean(pl.DataFrame({"line": range(2), "review": ["aa", "bb"], "stars": s}), f, official=False)[0]
+        cleaning.clean(pl.DataFrame({"line": range(2), "review": ["aa", "bb"], "stars": s}), f, official=False)[0]
         for f, s in (("train", ["5.0", "4.0"]), ("test", ["5", ""]))
     ]
-    assert reviews.typed(pl.concat(parts))["stars"].to_list() == [5.0, 4.0, 5.0, None]
+    assert cleaning.typed(pl.concat(parts))["stars"].to_list() == [5.0, 4.0, 5.0, None]
     mixed = pl.concat(parts).with_columns(stars=pl.Series(["5.0", "n/a", "5", None]))
-    assert reviews.typed(mixed)["stars"].to_list() == ["5.0", "n/a", "5", None]
+    assert cleaning.typed(mixed)["stars"].to_list() == ["5.0", "n/a", "5", None]
 
 
 def test_whole_numbers_written_otherwise_and_numbers_of_refused_rows(tmp_path):
@@ -229,25 +229,25 @@ def test_whole_numbers_written_otherwise_and_numbers_of_refused_rows(tmp_path):
 def test_rows_that_break_off_are_named(tmp_path, content, message):
     (tmp_path / "t.csv").write_text(content)
     with pytest.raises(Failure, match=message):
-        raw_tables.read_raw(tmp_path / "t.csv", {"review": ["a"], "stars": ["b"]})
+        raw_files.read_raw(tmp_path / "t.csv", {"review": ["a"], "stars": ["b"]})
 
 
 def test_values_are_found_whatever_their_type():
     train = pl.DataFrame({"stars": [5.0, 4.5, None], "kind": ["1", "x", "y"], "group": [1, 2, 3]})
     for where, rows in (({"stars": [5]}, 1), ({"stars": ["4.5", 5.0]}, 2), ({"kind": [1, "y"]}, 2)):
-        assert splits.select_part(train, {"where": where}).height == rows
+        assert splitting.select_part(train, {"where": where}).height == rows
     with pytest.raises(Failure, match=r"where\.stars: no train review has 'many'; the most frequent are"):
-        splits.select_part(train, {"where": {"stars": ["many"]}})
+        splitting.select_part(train, {"where": {"stars": ["many"]}})
 
 
 def test_labels_of_one_s_own_over_numbers_and_words():
     frame = pl.DataFrame({"stars": [1.0, 2.0, 3.0, 5.0, None], "year": [2008, 2009, 2010, 2011, 2012]})
     task = {"name": "t", "column": "stars", "classes": {"low": [1, 2], "high": ["5"]}}
-    found = frame.select(x=splits.label_expression(task, splits.label_map(frame, task), frame.schema))
+    found = frame.select(x=labels.label_expression(task, labels.label_map(frame, task), frame.schema))
     assert found["x"].to_list() == [0, 0, None, 1, None]
-    assert not splits.is_ordered(task) and splits.is_ordered({**task, "ordered": True})
+    assert not labels.is_ordered(task) and labels.is_ordered({**task, "ordered": True})
     with pytest.raises(Failure, match="class 'high': no review has 4, 'x' in stars; the most frequent are") as caught:
-        splits.check_values(
+        splitting.check_values(
             frame, [{**task, "classes": {"low": [1, "1.0"], "high": [5, 4, "x"]}}], {"e": {"year": ["2008", 1999]}}
         )
     assert "experts: e: where.year: no review has 1999;" in str(caught.value)
@@ -264,13 +264,13 @@ TEXTS = pl.Series(
 
 def test_cut_conditions_are_whole_again_where_the_reviews_leave_no_doubt():
     cut = ["ibromyalgia", "Bipolar Disorde", "Rat-bite Feve", "Pain", "Ear Infection", "mance Anxiety", "Cold Sores"]
-    assert conditions.mend(cut, TEXTS) == {
+    assert condition_names.mend(cut, TEXTS) == {
         "ibromyalgia": "Fibromyalgia", "Bipolar Disorde": "Bipolar Disorder", "Rat-bite Feve": "Rat-bite Fever",
     }  # fmt: skip
     # Two words that would do are doubt, and so is a word that occurs once.
-    assert conditions.mend(["atigue"], pl.Series(["fatigue"])) == {}
-    assert conditions.mend(["Disorde"], pl.Series(["disorder disordero"] * 9)) == {}
-    assert conditions.is_debris("min / sitagliptin)") and not conditions.is_debris("Cancer (early)")
+    assert condition_names.mend(["atigue"], pl.Series(["fatigue"])) == {}
+    assert condition_names.mend(["Disorde"], pl.Series(["disorder disordero"] * 9)) == {}
+    assert condition_names.is_debris("min / sitagliptin)") and not condition_names.is_debris("Cancer (early)")
 
 
 def test_real_conditions_against_a_list_made_by_hand(real_rows):
@@ -281,10 +281,10 @@ def test_real_conditions_against_a_list_made_by_hand(real_rows):
         "mance Anxiety": "Performance Anxiety", "Benign Essential Trem": "Benign Essential Tremor",
     }  # fmt: skip
     both = pl.concat(
-        reviews.clean(raw_tables.read_raw(real_rows / f"drugsCom{n}_raw.tsv"), n)[0] for n in ("Train", "Test")
+        cleaning.clean(raw_files.read_raw(real_rows / f"drugsCom{n}_raw.tsv"), n)[0] for n in ("Train", "Test")
     )
     before = dict(both["condition"].drop_nulls().value_counts().iter_rows())
-    mended, facts = reviews.mend_conditions(both)
+    mended, facts = cleaning.mend_conditions(both)
     assert {k: v for k, v in facts["names"].items() if k in by_hand} == by_hand
     assert facts["rows"] == sum(before[name] for name in facts["names"])
     after = dict(mended["condition"].drop_nulls().value_counts().iter_rows())
@@ -292,7 +292,7 @@ def test_real_conditions_against_a_list_made_by_hand(real_rows):
     # The cut took F, o and r from the ends: whole names that never had them there must be left alone.
     for whole in ("Birth Control", "Depression", "Pain", "Acne", "High Blood Pressure", "Emergency Contraception"):
         assert after[whole] == before[whole]
-    assert not any(conditions.is_debris(c) for c in after)
+    assert not any(condition_names.is_debris(c) for c in after)
 
 
 def test_synthetic_files_have_the_quirks(tmp_path):
@@ -303,14 +303,14 @@ def test_synthetic_files_have_the_quirks(tmp_path):
         assert text.startswith(HEADER)
         assert all(quirk in text for quirk in ("&#039;", "&amp;", "\r\r\n", "</span>", '"""'))
     (tmp_path / "t").write_text(train, newline="")
-    table = raw_tables.read_raw(tmp_path / "t")
+    table = raw_files.read_raw(tmp_path / "t")
     assert table.height == 1500
     assert [
         list(r) for r in table.select("id", "drug", "condition", "review", "rating", "date", "useful_count").iter_rows()
     ] == by_csv(tmp_path / "t")
-    kept, _, counts = reviews.clean(table, "train")
+    kept, _, counts = cleaning.clean(table, "train")
     assert not counts["rejected"]
-    twins = reviews.group_texts(kept).group_by("group").agg(pl.col("drug").n_unique())
+    twins = cleaning.group_texts(kept).group_by("group").agg(pl.col("drug").n_unique())
     assert (twins["drug"] > 1).mean() > 0.05
 
 
@@ -329,14 +329,14 @@ def test_any_table_is_read_and_no_row_is_lost(tmp_path_factory, rows):
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(["", "drugName", "condition", "review", "rating", "date", "usefulCount"])
         writer.writerows([str(i), d, c, r, g, "May 20, 2012", "3"] for i, d, c, r, g in rows)
-    table = raw_tables.read_raw(folder / "f.tsv")
+    table = raw_files.read_raw(folder / "f.tsv")
     assert table["review"].to_list() == [r[3] for r in rows]
-    kept, rejected, counts = reviews.clean(table, "train")
+    kept, rejected, counts = cleaning.clean(table, "train")
     assert kept.height + rejected.height == counts["rows"] == len(rows)
     assert sum(counts["rejected"].values()) == rejected.height
     assert set(kept["line"]) | set(rejected["line"]) == set(table["line"])
-    mended, _ = reviews.mend_conditions(kept)
-    grouped = reviews.group_texts(mended)
+    mended, _ = cleaning.mend_conditions(kept)
+    grouped = cleaning.group_texts(mended)
     assert grouped["review"].to_list() == kept["review"].to_list()
     # Equal texts are one group, and a group has the id of its first review.
     assert grouped.group_by("review").agg(pl.col("group").n_unique())["group"].to_list() in (
@@ -357,11 +357,11 @@ def table(n: int = 300, leak: int = 20) -> pl.DataFrame:
     ]
     conditions = ["Pain", "Acne", "Pain", None]
     frame = pl.DataFrame(rows).with_columns(condition=pl.Series([conditions[i % 4] for i in range(len(rows))]))
-    return reviews.group_texts(frame)
+    return cleaning.group_texts(frame)
 
 
 def test_no_text_is_in_two_splits():
-    parts, facts = splits.split(table(), {"mode": "official-clean", "valid": 0.2}, 5)
+    parts, facts = splitting.split(table(), {"mode": "official-clean", "valid": 0.2}, 5)
     texts = {name: {" ".join(t.lower().split()) for t in part["review"]} for name, part in parts.items()}
     assert not texts["train"] & texts["valid"]
     assert not (texts["train"] | texts["valid"]) & texts["test"]
@@ -372,17 +372,17 @@ def test_no_text_is_in_two_splits():
 
 
 def test_official_keeps_the_leak_and_says_so():
-    parts, facts = splits.split(table(), {"mode": "official", "valid": 0.2}, 5)
+    parts, facts = splitting.split(table(), {"mode": "official", "valid": 0.2}, 5)
     assert parts["test"].height == 100
     assert facts["test_rows_also_in_train"] == 20
 
 
 def test_validation_depends_on_the_seed_and_not_on_the_order_of_rows():
-    one = splits.split(table(), {"mode": "official-clean", "valid": 0.2}, 5)[0]["valid"]["review_id"]
-    again = splits.split(table().sample(fraction=1, shuffle=True, seed=3), {"mode": "official-clean", "valid": 0.2}, 5)[
-        0
-    ]["valid"]["review_id"]
-    other = splits.split(table(), {"mode": "official-clean", "valid": 0.2}, 6)[0]["valid"]["review_id"]
+    one = splitting.split(table(), {"mode": "official-clean", "valid": 0.2}, 5)[0]["valid"]["review_id"]
+    again = splitting.split(
+        table().sample(fraction=1, shuffle=True, seed=3), {"mode": "official-clean", "valid": 0.2}, 5
+    )[0]["valid"]["review_id"]
+    other = splitting.split(table(), {"mode": "official-clean", "valid": 0.2}, 6)[0]["valid"]["review_id"]
     assert set(one) == set(again)
     assert set(one) != set(other)
 
@@ -390,7 +390,7 @@ def test_validation_depends_on_the_seed_and_not_on_the_order_of_rows():
 def test_a_random_split_keeps_texts_together_and_shares_of_classes_alike():
     frame = table(n=2000, leak=50).with_columns(label=pl.col("rating") > 8)
     how = {"mode": "random", "valid": 0.2, "test": 0.3}
-    parts, _ = splits.split(frame, how, 5, pl.col("label"))
+    parts, _ = splitting.split(frame, how, 5, pl.col("label"))
     texts = {name: {" ".join(t.lower().split()) for t in part["review"]} for name, part in parts.items()}
     assert not texts["train"] & texts["valid"] and not (texts["train"] | texts["valid"]) & texts["test"]
     assert sum(part.height for part in parts.values()) == frame.height
@@ -399,48 +399,48 @@ def test_a_random_split_keeps_texts_together_and_shares_of_classes_alike():
         for label in (True, False):
             groups = first.filter((pl.col("label") == label) & pl.col("group").is_in(parts[name]["group"].implode()))
             assert groups.height == pytest.approx(share * first.filter(pl.col("label") == label).height, abs=1)
-    again = splits.split(frame.sample(fraction=1, shuffle=True, seed=1), how, 5, pl.col("label"))[0]
+    again = splitting.split(frame.sample(fraction=1, shuffle=True, seed=1), how, 5, pl.col("label"))[0]
     assert all(set(again[name]["review_id"]) == set(parts[name]["review_id"]) for name in parts)
-    other = splits.split(frame, how, 6, pl.col("label"))[0]
+    other = splitting.split(frame, how, 6, pl.col("label"))[0]
     assert set(other["test"]["review_id"]) != set(parts["test"]["review_id"])
 
 
 def test_caps_are_per_class_and_seeded():
     train = table().with_columns(label_t=pl.when(pl.col("rating") <= 3).then(0).otherwise(1))
     train = train.with_columns(rank=pl.lit(1), count=pl.lit(1))  # names that a user's column may have
-    capped = splits.select_part(train, {"cap": 40, "seed": 3}, "t")
+    capped = splitting.select_part(train, {"cap": 40, "seed": 3}, "t")
     assert dict(capped["label_t"].value_counts().iter_rows()) == {0: 40, 1: 40}
-    shuffled = splits.select_part(train.sample(fraction=1, shuffle=True, seed=9), {"cap": 40, "seed": 3}, "t")
+    shuffled = splitting.select_part(train.sample(fraction=1, shuffle=True, seed=9), {"cap": 40, "seed": 3}, "t")
     assert set(shuffled["review_id"]) == set(capped["review_id"])
-    other = splits.select_part(train, {"cap": 40, "seed": 4}, "t")
+    other = splitting.select_part(train, {"cap": 40, "seed": 4}, "t")
     assert set(other["review_id"]) != set(capped["review_id"])
-    both = splits.select_part(train, {"where": {"condition": ["Pain"]}, "cap": 5, "seed": 3}, "t")
+    both = splitting.select_part(train, {"where": {"condition": ["Pain"]}, "cap": 5, "seed": 3}, "t")
     assert set(both["condition"]) == {"Pain"} and both.height == 10
 
 
 def test_labels():
     frame = pl.DataFrame({"rating": range(1, 11), "condition": ["a", "b", "b", None, "c", "c", "c", "a", "z", "b"]})
-    of = lambda label, names: frame.select(x=splits.label_expression(label, names, frame.schema))["x"].to_list()  # noqa: E731
+    of = lambda label, names: frame.select(x=labels.label_expression(label, names, frame.schema))["x"].to_list()  # noqa: E731
     assert of({"label": "rating"}, list(range(1, 11))) == list(range(10))
-    assert of({"label": "sentiment"}, list(splits.SENTIMENTS)) == [0, 0, 0, 0, 1, 1, 2, 2, 2, 2]
-    names = splits.label_map(frame, {"label": "condition", "top": 2})
+    assert of({"label": "sentiment"}, list(labels.SENTIMENTS)) == [0, 0, 0, 0, 1, 1, 2, 2, 2, 2]
+    names = labels.label_map(frame, {"label": "condition", "top": 2})
     assert names == ["b", "c"]
     assert of({"label": "condition"}, names) == [None, 0, 0, None, 1, 1, 1, None, None, 0]
     with pytest.raises(Failure, match="only 4 conditions"):
-        splits.label_map(frame, {"label": "condition", "top": 9})
+        labels.label_map(frame, {"label": "condition", "top": 9})
 
 
 def test_shards_are_equal_disjoint_and_whole():
-    train = splits.split(table(), {"mode": "official-clean", "valid": 0.2}, 5)[0]["train"]
-    shards = [splits.select_part(train, {"shard": i, "of": 7, "seed": 3}) for i in range(7)]
+    train = splitting.split(table(), {"mode": "official-clean", "valid": 0.2}, 5)[0]["train"]
+    shards = [splitting.select_part(train, {"shard": i, "of": 7, "seed": 3}) for i in range(7)]
     groups = [set(s["group"]) for s in shards]
     assert sum(map(len, groups)) == len(set.union(*groups)) == train["group"].n_unique()
     assert max(map(len, groups)) - min(map(len, groups)) <= 1
     assert sum(s.height for s in shards) == train.height
-    pain = splits.select_part(train, {"where": {"condition": ["Pain"]}})
+    pain = splitting.select_part(train, {"where": {"condition": ["Pain"]}})
     assert set(pain["condition"]) == {"Pain"}
     with pytest.raises(Failure, match=r"where\.condition: no train review has 'Gout'.*'Pain', 'Acne'"):
-        splits.select_part(train, {"where": {"condition": ["Gout"]}})
+        splitting.select_part(train, {"where": {"condition": ["Gout"]}})
 
 
 # ── The scripts by hand ──

@@ -27,25 +27,17 @@ from transformers import (
 )
 
 from conftest import run_script
-from mllm import (
-    bases,
-    checkpoints,
-    evaluation,
-    experiment_files,
-    families,
-    leaderboard,
-    machine,
-    prediction,
-    priors,
-    prompts,
-    scorers,
-    tokens,
-)  # fmt: skip
-from mllm.cli import Failure, write_json
-from mllm.families import causal
-from mllm.families.classifier import ClassifierScorer
-from mllm.label_tree import label_tree, one_begins_another
-from mllm.shards import Shards
+from mllm.core import compute
+from mllm.core.errors import Failure
+from mllm.core.files import write_json
+from mllm.evaluation import leaderboard, scores
+from mllm.experiment import yaml_files
+from mllm.models import bases, families, loading, prompts, scorers, tokens
+from mllm.models.families import causal
+from mllm.models.families.classifier import ClassifierScorer
+from mllm.models.label_tree import label_tree, one_begins_another
+from mllm.prediction import prompt_priors, run_model  # fmt: skip
+from mllm.prediction.shards import Shards
 from tiny_models import predicted, t5_config
 
 LONGEST = 120
@@ -136,7 +128,7 @@ def test_labels_scored_together_are_as_each_by_itself(kind, words, monkeypatch):
     expected = one_by_one(scorer, ODD)
     assert expected.std() > 0.05
     for budget in (1, 200, 100_000):
-        monkeypatch.setitem(prediction.TOKENS_PER_BATCH, "cpu", budget)
+        monkeypatch.setitem(run_model.TOKENS_PER_BATCH, "cpu", budget)
         np.testing.assert_allclose(predicted(scorer, ODD), expected, rtol=2e-5, atol=1e-5)
         np.testing.assert_allclose(predicted(scorer, ODD[::-1])[::-1], expected, rtol=2e-5, atol=1e-5)
 
@@ -216,16 +208,16 @@ def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt():
 
 
 def test_a_gpu_that_was_given_and_is_not_there(monkeypatch):
-    monkeypatch.setattr(machine, "has_gpu", lambda: False)
+    monkeypatch.setattr(compute, "has_gpu", lambda: False)
     for name in ("MLLM_ALLOW_CPU", "CUDA_VISIBLE_DEVICES", "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS"):
         monkeypatch.delenv(name, raising=False)
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    assert machine.gpu_problem() == ""
+    assert compute.gpu_problem() == ""
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")
-    assert "Slurm gave this job a GPU (0), but torch" in machine.gpu_problem()
+    assert "Slurm gave this job a GPU (0), but torch" in compute.gpu_problem()
     monkeypatch.setenv("MLLM_ALLOW_CPU", "1")
-    assert machine.gpu_problem() == ""
+    assert compute.gpu_problem() == ""
 
 
 def test_a_gpu_that_is_too_small_or_too_old(monkeypatch):
@@ -234,21 +226,21 @@ def test_a_gpu_that_is_too_small_or_too_old(monkeypatch):
         "get_arch_list": ["sm_75", "sm_80", "sm_90"], "mem_get_info": (2**30, 2**31),
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
-    assert machine.gpu_problem(1000) == machine.gpu_problem(2000, gpus=2) == ""
-    assert machine.gpu_problem(1100).startswith("Some GPU: 1,024 MB are free, the model takes 1,100 at least")
-    assert machine.gpu_problem(2100, gpus=2).startswith("Some GPU: 2,048 MB are free, the model takes 2,100 at least")
+    assert compute.gpu_problem(1000) == compute.gpu_problem(2000, gpus=2) == ""
+    assert compute.gpu_problem(1100).startswith("Some GPU: 1,024 MB are free, the model takes 1,100 at least")
+    assert compute.gpu_problem(2100, gpus=2).startswith("Some GPU: 2,048 MB are free, the model takes 2,100 at least")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
-    assert machine.gpu_problem().startswith("Some GPU (sm_70) is too old or too new")
+    assert compute.gpu_problem().startswith("Some GPU (sm_70) is too old or too new")
 
 
 def test_batches_hold_every_review_once_and_little_padding():
     lengths = list(np.random.default_rng(0).integers(1, 400, 1000))
-    batches = list(prediction._batches(lengths, 1024))
+    batches = list(run_model._batches(lengths, 1024))
     assert sorted(i for batch in batches for i in batch) == list(range(1000))
     for batch in batches:
         read = [lengths[i] for i in batch]
         assert len(batch) == 1 or max(read) * len(read) <= 1024
-        assert sum(read) >= (1 - prediction.PADDING) * max(read) * len(read)
+        assert sum(read) >= (1 - run_model.PADDING) * max(read) * len(read)
 
 
 def test_a_label_that_begins_another_is_ended():
@@ -373,17 +365,17 @@ def test_priors_are_taken_away():
     valid = np.arange(50) < 20
     free = np.log(np.array([[0.2, 0.3, 0.5], [0.4, 0.1, 0.5]]))
     p = np.exp(logp) / [0.3, 0.2, 0.5]
-    np.testing.assert_allclose(np.exp(priors.contextual(logp, free)), p / p.sum(1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(np.exp(prompt_priors.contextual(logp, free)), p / p.sum(1, keepdims=True), rtol=1e-5)
     p = np.exp(logp) / np.exp(logp[valid]).mean(0)
-    np.testing.assert_allclose(np.exp(priors.batch(logp, valid)), p / p.sum(1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(np.exp(prompt_priors.batch(logp, valid)), p / p.sum(1, keepdims=True), rtol=1e-5)
     other = logp.copy()
     other[~valid] = np.log(1 / 3)
-    np.testing.assert_array_equal(priors.batch(other, valid)[valid], priors.batch(logp, valid)[valid])
+    np.testing.assert_array_equal(prompt_priors.batch(other, valid)[valid], prompt_priors.batch(logp, valid)[valid])
 
 
 def test_shards_go_on_where_they_stopped_and_never_mix(tmp_path, monkeypatch):
     scorer = scorer_of("llama", WORDS["several tokens"])
-    monkeypatch.setitem(prediction.TOKENS_PER_BATCH, "cpu", 60)
+    monkeypatch.setitem(run_model.TOKENS_PER_BATCH, "cpu", 60)
     whole = predicted(scorer, ODD)
     score, calls = scorer.score, []
 
@@ -468,7 +460,7 @@ def test_a_language_model_is_asked_from_its_folder_to_its_table(tmp_path):
     table = pl.read_parquet(tmp_path / "p.parquet")
     columns = [[f"{kind}_{k}" for k in range(2)] for kind in ("logp", "contextual", "batch")]
     assert table.columns == ["review_id", "split", "label", *(name for kind in columns for name in kind)]
-    model, tokenizer = checkpoints.load_model(tmp_path / "lm", "causal")
+    model, tokenizer = loading.load_model(tmp_path / "lm", "causal")
     examples = prompts.draw_examples(texts[:30], frame["label_t"][:30], 2, 2, 3)
     card = json.loads((tmp_path / "lm/model.json").read_text())
     scorer = families.load(card["family"]).scorer(card, model.eval(), tokenizer, ["bad", "good"], examples)
@@ -483,7 +475,7 @@ def test_a_language_model_is_asked_from_its_folder_to_its_table(tmp_path):
 
 
 def test_a_zero_shot_reference_in_the_workflow(project):
-    raw = experiment_files.read_yaml(project.folder / "config/demo.yaml")
+    raw = yaml_files.read_yaml(project.folder / "config/demo.yaml")
     model = raw["models"][0] | {"name": "lm", "family": "causal", "max_length": 128, "pretrain": None}
     raw |= {"data": {"source": "synthetic", "rows": 400}, "models": [*raw["models"], model]}
     raw["references"] = [{"name": "zero", "model": "lm", "train": "none"}]
@@ -501,13 +493,13 @@ def test_a_zero_shot_reference_in_the_workflow(project):
     table = pl.read_parquet(project.folder / target[0])
     assert "batch_2" in table.columns and np.isfinite(table["contextual_0"].to_numpy()).all()
     # Each prior has scores of its own beside the raw ones.
-    bench = evaluation.Bench(project.folder / "results/demo/data", "sentiment", 17)
-    scores = bench.score(project.folder / target[0]).scores
+    bench = scores.Bench(project.folder / "results/demo/data", "sentiment", 17)
+    score = bench.score(project.folder / target[0]).scores
     test = table.filter(pl.col("split") == "test").join(bench.rows["test"], on="review_id")
     for name in ("contextual", "batch"):
         right = test.select(f"{name}_{k}" for k in range(3)).to_numpy().argmax(1) == test["label"].to_numpy()
         weights = 1 / test.select(pl.len().over("group")).to_series().to_numpy()
-        found = scores["priors"][name]["test"]["accuracy"]
+        found = score["priors"][name]["test"]["accuracy"]
         assert found["value"] == pytest.approx(np.average(right, weights=weights))
         assert found["low"] < found["value"] < found["high"]
     zero = {
@@ -518,9 +510,9 @@ def test_a_zero_shot_reference_in_the_workflow(project):
         "members": [],
         "parameters": {},
     }
-    both = [{**zero, **scores, "cost": {}}, {**zero, "candidate": "other", **scores, "priors": {}, "cost": {}}]
+    both = [{**zero, **score, "cost": {}}, {**zero, "candidate": "other", **score, "priors": {}, "cost": {}}]
     board = leaderboard.table(both, "macro_f1").sort("candidate", descending=True)
-    value = scores["priors"]["batch"]["valid"]["macro_f1"]["value"]
+    value = score["priors"]["batch"]["valid"]["macro_f1"]["value"]
     assert board["valid_batch_macro_f1"].to_list() == [value, None]
     assert not (project.folder / "results/demo/checkpoints").exists()
     # Another prompt is another model to ask; another number format, other predictions alone.

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn import metrics as sk
 
-from mllm import metrics, scoring, slices
+from mllm.evaluation import bootstrap, metrics, slices
 
 
 def problem(n=400, classes=5, seed=0, skill=0.5):
@@ -18,7 +18,7 @@ def problem(n=400, classes=5, seed=0, skill=0.5):
 
 def score(truth, logp, groups=None, ordered=True, seed=1, resamples=100):
     groups = np.arange(len(truth)) if groups is None else groups
-    sample = scoring.Sample(truth, groups, logp.shape[1], ordered, seed, resamples)
+    sample = bootstrap.Sample(truth, groups, logp.shape[1], ordered, seed, resamples)
     return sample.evaluate(logp)
 
 
@@ -71,7 +71,7 @@ def test_draws_are_scores_of_resampled_texts(seed):
     rng = np.random.default_rng(seed)
     truth, logp = problem(n=300, classes=4, seed=seed)
     groups = rng.integers(0, 200, 300)
-    found = scoring.Sample(truth, groups, 4, True, 5, 70).evaluate(logp)
+    found = bootstrap.Sample(truth, groups, 4, True, 5, 70).evaluate(logp)
     names, text = np.unique(groups, return_inverse=True)
     weight = 1 / np.bincount(text)[text]
     again = np.random.default_rng(5)
@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same_numbers_and_chunks_do_not_matter(monkeypat
     first = score(truth, logp, seed=7).intervals()
     assert score(truth, logp, seed=7).intervals() == first
     assert score(truth, logp, seed=8).intervals() != first
-    monkeypatch.setattr(scoring, "CHUNK", 13)
+    monkeypatch.setattr(bootstrap, "CHUNK", 13)
     again = score(truth, logp, seed=7).intervals()
     assert {n: list(v.values()) for n, v in again.items()} == {
         n: pytest.approx(list(v.values()), abs=1e-6) for n, v in first.items()
@@ -156,12 +156,12 @@ def test_a_text_counts_once_in_every_metric():
 
 def test_parts_are_scored_as_if_alone(monkeypatch):
     """The same values as of a part's own reviews, and intervals as wide as theirs; the whole is a part like others."""
-    monkeypatch.setattr(scoring, "SLICE_RESAMPLES", 2000)
+    monkeypatch.setattr(bootstrap, "SLICE_RESAMPLES", 2000)
     rng = np.random.default_rng(2)
     truth, logp = problem(n=600, classes=3)
     groups = rng.integers(0, 500, 600)
     half = rng.random(600) < 0.5  # cuts through texts: each counts once in the part, too
-    sample = scoring.Sample(truth, groups, 3, True, 5, 2000)
+    sample = bootstrap.Sample(truth, groups, 3, True, 5, 2000)
     whole, part = sample.evaluate_parts(logp, [np.ones(600, dtype=bool), half])
     alone = score(truth[half], logp[half], groups[half], seed=6, resamples=2000)
     everything = sample.evaluate(logp)
@@ -239,7 +239,7 @@ def test_paired_differences_cover_the_truth():
     covered = 0
     for seed in range(300):
         draw = rng.random(300)
-        sample = scoring.Sample(np.zeros(300, dtype=int), np.arange(300), 2, False, seed, 400)
+        sample = bootstrap.Sample(np.zeros(300, dtype=int), np.arange(300), 2, False, seed, 400)
         a, b = (
             sample.evaluate(np.log(np.where(draw[:, None] < accuracy, [0.9, 0.1], [0.1, 0.9])))
             for accuracy in (0.7, 0.75)

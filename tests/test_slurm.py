@@ -17,7 +17,7 @@ from typing import ClassVar
 import pytest
 
 from conftest import ROOT, Project, fresh
-from mllm.runs import born
+from mllm.execution.run_lock import born
 
 EXPERIMENT = """
 name: faults

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from mllm import staging
+from mllm.core import node_cache
 
 
 @pytest.fixture
@@ -20,19 +20,19 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_nothing_is_copied_unless_asked_for(model, monkeypatch):
-    monkeypatch.delenv(staging.VARIABLE, raising=False)
-    assert staging.near(model) == model
-    assert staging.near_environment(Path(sys.prefix)) == Path(sys.prefix)
+    monkeypatch.delenv(node_cache.VARIABLE, raising=False)
+    assert node_cache.near(model) == model
+    assert node_cache.near_environment(Path(sys.prefix)) == Path(sys.prefix)
 
 
 def test_a_model_is_copied_once_and_again_when_it_changed(model, tmp_path, monkeypatch):
-    monkeypatch.setenv(staging.VARIABLE, str(tmp_path / "node"))
-    copy = staging.near(model)
+    monkeypatch.setenv(node_cache.VARIABLE, str(tmp_path / "node"))
+    copy = node_cache.near(model)
     assert copy.is_relative_to(tmp_path / "node") and (copy / "model.safetensors").read_bytes() == b"weights"
     made = (copy / "model.safetensors").stat().st_ino
-    assert staging.near(model) == copy and (copy / "model.safetensors").stat().st_ino == made
+    assert node_cache.near(model) == copy and (copy / "model.safetensors").stat().st_ino == made
     (model / "model.safetensors").write_bytes(b"other weights")
-    assert (staging.near(model) / "model.safetensors").read_bytes() == b"other weights"
+    assert (node_cache.near(model) / "model.safetensors").read_bytes() == b"other weights"
     # Nobody else may put weights there.
     assert copy.parent.stat().st_mode & 0o777 == 0o700
 
@@ -46,7 +46,7 @@ def test_jobs_that_start_at_once_share_one_whole_copy(model, tmp_path):
     started = [
         subprocess.Popen(
             [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, staging.VARIABLE: str(tmp_path / "node")},
+            env={**os.environ, node_cache.VARIABLE: str(tmp_path / "node")},
         )
         for _ in range(6)
     ]  # fmt: skip
@@ -57,8 +57,8 @@ def test_jobs_that_start_at_once_share_one_whole_copy(model, tmp_path):
 
 def test_a_cache_that_cannot_be_written_costs_the_copy_and_not_the_job(model, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
-    monkeypatch.setenv(staging.VARIABLE, str(tmp_path / "file"))
-    assert staging.near(model) == model
+    monkeypatch.setenv(node_cache.VARIABLE, str(tmp_path / "file"))
+    assert node_cache.near(model) == model
     assert "going on with the original" in capsys.readouterr().err
 
 
@@ -72,8 +72,8 @@ def test_a_job_runs_in_the_copied_environment(tmp_path):
         '{"key": "k", "outputs": [], "command": "python -c \\"import near, sys; print(near.place, sys.prefix)\\""}'
     )
     done = subprocess.run(
-        [tmp_path / "venv/bin/python", "-I", ROOT / "workflow/scripts/mllm/jobstep.py", record, "k"],
-        capture_output=True, text=True, env={**os.environ, "SLURM_JOB_ID": "1", staging.VARIABLE: str(tmp_path / "node")},
+        [tmp_path / "venv/bin/python", "-I", ROOT / "workflow/scripts/mllm/execution/jobstep.py", record, "k"],
+        capture_output=True, text=True, env={**os.environ, "SLURM_JOB_ID": "1", node_cache.VARIABLE: str(tmp_path / "node")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     place, prefix = done.stdout.split()

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from conftest import Project
-from mllm import synthetic
+from mllm.data import synthetic
 
 EXPERIMENT = """
 name: table

@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from mllm import checkpoints, config, experiment_files, grid, metrics
+from mllm.evaluation import metrics
+from mllm.experiment import grid, load, yaml_files
+from mllm.models import checkpoint_files, loading
 
 DEMO = "config/demo.yaml"
 WITH_DEMO = ("--configfile", DEMO)
@@ -45,7 +47,7 @@ def snapshot(folder):
 
 
 def test_the_leaderboard_holds_every_candidate(board):
-    expected = grid.build(config.load(ROOT / DEMO)).candidates
+    expected = grid.build(load.load(ROOT / DEMO)).candidates
     assert set(board["candidate"]) == set(expected)
     assert {"base": 1, "expert": 3, "blend": 1, "reference": 2}.items() <= Counter(board["kind"]).items()
     assert {"linear", "slerp", "ties", "dare_linear", "dare_ties"} <= set(
@@ -138,7 +140,7 @@ def test_artefacts(demo):
     assert len(merges) == 13
     for merge in merges:  # keep: none — the weights go, what made them stays
         assert {p.name for p in merge.iterdir()} == {"mergekit.yaml", "merge.json"}
-    assert config.parse(yaml.safe_load((results / "experiment.yaml").read_text())) == config.load(ROOT / DEMO)
+    assert load.parse(yaml.safe_load((results / "experiment.yaml").read_text())) == load.load(ROOT / DEMO)
     assert not [n for n in names if "partial" in n or "checkpoints" in n]
     assert not list(demo.folder.rglob("*.bin"))
 
@@ -155,7 +157,7 @@ def test_no_text_is_in_two_splits(demo):
 def test_experts_share_the_head_they_started_from(demo):
     """Experts differ from the base, and less from it than two heads drawn apart would."""
     results = demo.folder / "results/demo/models"
-    head = {n: checkpoints.read_state(results / n)["score.weight"] for n in ("base", "pain", "acne", "depression")}
+    head = {n: loading.read_state(results / n)["score.weight"] for n in ("base", "pain", "acne", "depression")}
     for name in ("pain", "acne", "depression"):
         assert 0 < (head[name] - head["base"]).norm() < head["base"].norm()
 
@@ -202,7 +204,7 @@ def test_comments_and_documents_mean_nothing(changed):
 
 
 def test_an_edit_of_scoring_runs_scores_and_what_follows(changed):
-    changed.edit("workflow/scripts/mllm/scoring.py", "[0.025, 0.975]", "[0.05, 0.95]")
+    changed.edit("workflow/scripts/mllm/evaluation/bootstrap.py", "[0.025, 0.975]", "[0.05, 0.95]")
     assert changed.planned(*WITH_DEMO) == JUDGED
 
 
@@ -216,7 +218,7 @@ def test_another_expert_runs_what_it_is_in(changed):
         DEMO, "{name: acne, where: {condition: [Acne]}, steps: 80", "{name: acne, where: {condition: [Acne]}, steps: 81"
     )
     found = changed.planned(*WITH_DEMO)
-    with_acne = [c for c in grid.build(config.load(ROOT / DEMO)).of_kind("merge") if "acne" in c.members]
+    with_acne = [c for c in grid.build(load.load(ROOT / DEMO)).of_kind("merge") if "acne" in c.members]
     assert found["train_expert"] == 1
     assert found["merge"] == len(with_acne) < 13
     assert found["predict"] == len(with_acne) + 1
@@ -271,7 +273,7 @@ def test_grid_prints_points_and_states(changed):
 
 
 def test_a_thousand_merges_are_planned(project):
-    raw = experiment_files.read_yaml(ROOT / DEMO)
+    raw = yaml_files.read_yaml(ROOT / DEMO)
     raw["merges"] = [{"method": "ties", "members": ["pain", "acne"], "density": [i / 10 for i in range(1, 11)],
                       "lambda": [i / 100 for i in range(1, 101)], "weight": [1.0, 0.5]}]  # fmt: skip
     (project.folder / "config/large.yaml").write_text(yaml.safe_dump(raw))
@@ -346,11 +348,11 @@ def test_winners_are_exported_whole_and_checked(changed):
     comparisons = pl.read_csv(results / "comparisons.csv")
     for row in winners.iter_rows(named=True):
         folder = results / "export" / row["candidate"]
-        model, _ = checkpoints.load_model(folder)
+        model, _ = loading.load_model(folder)
         assert model.config.id2label[0] == "negative"
         card = json.loads((folder / "model.json").read_text())
         assert card == json.loads((results / f"merges/{row['candidate']}/merge.json").read_text())
-        assert card["weights"] == checkpoints.digest(folder)
+        assert card["weights"] == checkpoint_files.digest(folder)
         _, heading, body = (folder / "README.md").read_text().split("---\n", 2)
         heading = yaml.safe_load(heading)
         assert {"merge", "mergekit", row["method"]} <= set(heading["tags"])

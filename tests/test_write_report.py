@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from conftest import Project
-from mllm import charts, config, papers, provenance, report
-from mllm.figures import styled
+from mllm.core.chart_style import styled
+from mllm.experiment import load
+from mllm.reporting import charts, page, paper_files, provenance
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_one_claim_is_drawn_with_its_numbers(demo, tmp_path):
     """Beside lines to read it by, which are as many."""
     claims = pl.read_parquet(demo.folder / "results/demo/comparisons.parquet").filter("claim").head(1)
     spec = styled(charts.forest(claims.with_columns(method=pl.lit("ties")), 0.01)).to_dict()
-    papers.write_chart(spec, tmp_path / "one")
+    paper_files.write_chart(spec, tmp_path / "one")
     (row,) = pl.read_csv(tmp_path / "one.csv").to_dicts()
     assert row["method"] == "ties" and row["difference"] == pytest.approx(claims["difference"][0])
 
@@ -117,18 +118,18 @@ def test_thousands_of_candidates_stay_below_8_mb(demo, tmp_path):
         (results / f"merges/{name}").mkdir()
         (results / f"merges/{name}/mergekit.yaml").write_text(recipe)
     pl.concat([board, added]).write_parquet(results / "leaderboard.parquet")
-    experiment = config.load(project.folder / "config/demo.yaml")
+    experiment = load.load(project.folder / "config/demo.yaml")
     (tmp_path / "report").mkdir()
-    report.write(report.Report(results, experiment), tmp_path / "report")
-    page = (tmp_path / "report/index.html").read_text()
-    assert len(page.encode()) < 8e6
-    assert page.count("<tr data-kind=") == report.MOST
-    assert "pain-9" not in page
+    page.write(page.Report(results, experiment), tmp_path / "report")
+    html = (tmp_path / "report/index.html").read_text()
+    assert len(html.encode()) < 8e6
+    assert html.count("<tr data-kind=") == page.MOST
+    assert "pain-9" not in html
     for winner in board.filter("winner")["candidate"]:
-        assert f"<summary>{winner}</summary>" in page
+        assert f"<summary>{winner}</summary>" in html
     for name in board.filter(pl.col("kind") != "merge")["candidate"]:
-        assert f'data-value="{name}"' in page
-    assert f"{board.height + 4000 - report.MOST:,} merges further down are in leaderboard.csv alone." in page
+        assert f'data-value="{name}"' in html
+    assert f"{board.height + 4000 - page.MOST:,} merges further down are in leaderboard.csv alone." in html
 
 
 def test_strange_text_stays_text(demo, tmp_path):
@@ -143,12 +144,12 @@ def test_strange_text_stays_text(demo, tmp_path):
     test = pl.read_parquet(results / "data/test.parquet")
     test.with_columns(review=pl.lit(bad)).write_parquet(results / "data/test.parquet")
     (tmp_path / "report").mkdir()
-    report.write(report.Report(results, config.load(project.folder / "config/demo.yaml")), tmp_path / "report")
-    page = (tmp_path / "report/index.html").read_text()
-    assert "<script>window.bad" not in page and "<img src=x" not in page and "{{ 7 * 7 }}" in page
-    assert "&lt;/script&gt;&lt;script&gt;window.bad" in page
+    page.write(page.Report(results, load.load(project.folder / "config/demo.yaml")), tmp_path / "report")
+    html = (tmp_path / "report/index.html").read_text()
+    assert "<script>window.bad" not in html and "<img src=x" not in html and "{{ 7 * 7 }}" in html
+    assert "&lt;/script&gt;&lt;script&gt;window.bad" in html
     table = pl.DataFrame({"a": [bad], "b": ["a\\b~c^d"], "c": [1]})
-    tex = papers.latex(table)
+    tex = paper_files.latex(table)
     assert r"\$x\_1\textasciicircum{}2\$" in tex and r"a\textbackslash{}b\textasciitilde{}c" in tex and r"\&" in tex
-    row = papers.markdown(table).splitlines()[2]
+    row = paper_files.markdown(table).splitlines()[2]
     assert len(re.findall(r"(?<!\\)\|", row)) == table.width + 1

@@ -16,8 +16,10 @@ from transformers import (
     T5ForSequenceClassification,
 )  # fmt: skip
 
-from mllm import checkpoints, methods, prediction, recipes, tokens
-from mllm.bases import label_config, train_tokenizer
+from mllm.experiment import merge_entries, recipes
+from mllm.models import checkpoint_files, tokens
+from mllm.models.bases import label_config, train_tokenizer
+from mllm.prediction import run_model
 
 LABELS = ["negative", "neutral", "positive"]
 MEMBERS = ["a", "b", "c"]
@@ -73,14 +75,14 @@ def make_models(architecture, folder: Path, dtype=torch.float32) -> Path:
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["some words to make a vocabulary of"] * 3, 300, 16)
     model = architecture()
-    checkpoints.save(model, tokenizer, folder / "base", {"kind": "base"})
+    checkpoint_files.save(model, tokenizer, folder / "base", {"kind": "base"})
     file = folder / "base/model.safetensors"
     state = load_file(file)
     if architecture is tiny_t5:
         state["lm_head.weight"] = torch.randn_like(state["shared.weight"])
     for name in ("base", *MEMBERS):
         if name != "base":
-            checkpoints.save(model, tokenizer, folder / name, {"kind": "expert"})
+            checkpoint_files.save(model, tokenizer, folder / name, {"kind": "expert"})
         noise = {k: 0.02 * torch.randn_like(v) if name != "base" else 0.0 for k, v in state.items()}
         own = {k: (v + noise[k]).to(dtype) if v.is_floating_point() else v for k, v in state.items()}
         save_file(own, folder / name / "model.safetensors", metadata={"format": "pt"})
@@ -88,11 +90,11 @@ def make_models(architecture, folder: Path, dtype=torch.float32) -> Path:
 
 
 def recipe_of(values: dict) -> dict:
-    entry = methods.METHODS[values["method"]].model_validate({"members": MEMBERS, **values})
+    entry = merge_entries.METHODS[values["method"]].model_validate({"members": MEMBERS, **values})
     (recipe,) = recipes.expand(entry, entry.members, 17)
     return recipe.canonical()
 
 
 def predicted(scorer, texts, shards=None):
     """Log-probabilities of texts."""
-    return prediction.log_probabilities(scorer, tokens.encode(scorer, texts), shards)
+    return run_model.log_probabilities(scorer, tokens.encode(scorer, texts), shards)

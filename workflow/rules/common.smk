@@ -14,13 +14,16 @@ from snakemake.exceptions import WorkflowError
 
 SCRIPTS = Path(workflow.basedir, "workflow/scripts")
 sys.path.insert(0, str(SCRIPTS))
-from mllm import config as experiments
-from mllm import console, grid, locks, machine, needs, runs, slurm, speed
-from mllm.code import code_digest
+from mllm.core.code_digest import code_digest
+from mllm.execution import environment, log_format, resources as needs, run_lock, slurm_executor, snakemake_patches
+from mllm.experiment import grid, revision_locks
+from mllm.experiment.load import load as load_experiment
+from mllm.experiment.schema import BASELINES
+from mllm.experiment.yaml_files import ExperimentError
 
-machine.use_this_python()
-machine.use_scratch()
-speed.install()
+environment.use_this_python()
+environment.use_scratch()
+snakemake_patches.install()
 
 # `snakemake` and `snakemake grid` alone work too: with all cores of this machine, where nothing else was said.
 if workflow.resource_settings.cores is None and workflow.resource_settings.nodes is None:
@@ -30,16 +33,16 @@ if workflow.resource_settings.cores is None and workflow.resource_settings.nodes
 CONFIG_FILES = [os.path.relpath(f) for f in workflow.config_settings.configfiles] or ["config/config.yaml"]
 OVERRIDE = dict(workflow.config_settings.config)
 try:
-    EXPERIMENT = experiments.load(*CONFIG_FILES, override=OVERRIDE)
-    EXPERIMENT = locks.pin(EXPERIMENT, CONFIG_FILES[0], locks.ask_hub)
+    EXPERIMENT = load_experiment(*CONFIG_FILES, override=OVERRIDE)
+    EXPERIMENT = revision_locks.pin(EXPERIMENT, CONFIG_FILES[0], revision_locks.ask_hub)
     GRID = grid.build(EXPERIMENT)
-except experiments.ExperimentError as error:
+except ExperimentError as error:
     raise WorkflowError(str(error)) from None
 STARTED = time.time()
 RESULTS = f"results/{EXPERIMENT.name}"
 PARTS = (["imports"] if EXPERIMENT.candidates else ["data", "models", "merge"]) + ["predict", "compare"]
-console.install(workflow, GRID)
-runs.look_at_lock(Path(".snakemake"))
+log_format.install(workflow, GRID)
+run_lock.look_at_lock(Path(".snakemake"))
 
 
 # For `--sdm apptainer`, built from envs/mllm.def; else the Python that runs Snakemake has all that is needed.
@@ -122,7 +125,7 @@ def members_of(wildcards, ending):
 
 def gpu(wildcards):
     """A submitted job asks for its model's GPUs; a local one does only where this machine has any."""
-    return gpus_of(wildcards) if workflow.non_local_exec or machine.has_gpu() else 0
+    return gpus_of(wildcards) if workflow.non_local_exec or environment.has_gpu() else 0
 
 
 def gpus_of(wildcards):
@@ -223,4 +226,4 @@ def made_now(path):
     return path.exists() and path.stat().st_mtime >= STARTED
 
 
-slurm.install(RESULTS, disk_mb)
+slurm_executor.install(RESULTS, disk_mb)

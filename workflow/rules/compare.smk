@@ -129,7 +129,7 @@ rule write_report:
     params:
         **EXPERIMENT_FILE,
         code=code_digest("write_report"),
-        template=hashlib.sha256((SCRIPTS / "mllm/report.html").read_bytes()).hexdigest()[:16],
+        template=hashlib.sha256((SCRIPTS / "mllm/reporting/page.html").read_bytes()).hexdigest()[:16],
         experiment=MEANING,
     shell:
         "python workflow/scripts/write_report.py --experiment {params.files:q} --override {params.override:q}"

@@ -5,7 +5,7 @@
 # split.json holds the digests of train, valid and test: a job that depends on it runs again when their content changes,
 # and Snakemake has one file to look at instead of four, which counts in a grid of thousands.
 BLENDS = names("blend")
-FITTED = [r.name for r in EXPERIMENT.references if r.model in experiments.BASELINES]
+FITTED = [r.name for r in EXPERIMENT.references if r.model in BASELINES]
 TABLES = [*BLENDS, *FITTED, *GRID.imported]  # whose predictions no model makes
 
 

@@ -5,38 +5,42 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mllm import cli
+from mllm.core import script
+from mllm.core.files import read_json, write_json
 
 SUMMED = ("n_parameters", "weights_bytes", "flops_per_review", "load_seconds", "predict_seconds")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.one_thread()
+    script.one_thread()
     import numpy as np
     import polars as pl
 
-    from mllm import blending, tables
+    from mllm.prediction import blending, prediction_tables
 
-    reviews = tables.Reviews(arguments.data, arguments.task)
+    reviews = prediction_tables.Reviews(arguments.data, arguments.task)
     members = [path.stem for path in arguments.predictions]
     logp = [reviews.read(path) for path in arguments.predictions]
-    stacked = np.stack([np.concatenate([of[s] for s in tables.SPLITS]) for of in logp])
+    stacked = np.stack([np.concatenate([of[s] for s in prediction_tables.SPLITS]) for of in logp])
     rows = pl.concat(
-        [reviews.rows[s].select("review_id", "group", split=pl.lit(s), label=reviews.column) for s in tables.SPLITS]
+        [
+            reviews.rows[s].select("review_id", "group", split=pl.lit(s), label=reviews.column)
+            for s in prediction_tables.SPLITS
+        ]
     )
     blend = blending.blend(
         arguments.method, members, stacked, rows["label"].to_numpy(), rows["group"].to_numpy(),
         (rows["split"] == "valid").to_numpy(), arguments.seed,
     )  # fmt: skip
-    tables.write_predictions(arguments.output, rows, blend.logp)
-    costs = [cli.read_json(p) for p in arguments.costs]
+    prediction_tables.write_predictions(arguments.output, rows, blend.logp)
+    costs = [read_json(p) for p in arguments.costs]
     # All members must be run, one after the other; memory is that of the largest. What one does not know, none knows.
     cost: dict[str, Any] = {name: _over(sum, name, costs) for name in SUMMED}
     cost |= {name: _over(max, name, costs) for name in ("peak_memory_bytes", "peak_gpu_memory_bytes")}
     seconds = cost["predict_seconds"]
     cost |= {"device": costs[0]["device"], "reviews": rows.height, "train_seconds": 0.0, "blend": blend.facts}
     cost["reviews_per_second"] = round(rows.height / seconds, 1) if seconds else None
-    cli.write_json(arguments.cost, cost)
+    write_json(arguments.cost, cost)
 
 
 def _over(combine: Callable[[list[float]], float], name: str, costs: list[dict[str, Any]]) -> float | None:
@@ -45,7 +49,7 @@ def _over(combine: Callable[[list[float]], float], name: str, costs: list[dict[s
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument(
         "--method", required=True, help="soft_vote, log_vote, majority_vote, weighted_vote, stacking or greedy"
     )
@@ -56,4 +60,4 @@ if __name__ == "__main__":
     parser.add_argument("--costs", type=Path, nargs="+", required=True, help="members' costs, in the same order")
     parser.add_argument("--output", type=Path, required=True, help="predictions to write (parquet)")
     parser.add_argument("--cost", type=Path, required=True, help="cost to write (JSON)")
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mllm import cli
+from mllm.core import script
+from mllm.core.files import read_json, whole
 
 if TYPE_CHECKING:
     import polars as pl
@@ -15,19 +16,21 @@ def main(arguments: argparse.Namespace) -> None:
     import numpy as np
     import polars as pl
 
-    from mllm import comparison, config, grid, leaderboard, pairs, relations, splits, verdict
+    from mllm.data import labels
+    from mllm.evaluation import agreement, comparison, leaderboard, shared_draws, verdict
+    from mllm.experiment import grid, load
 
-    experiment = config.load(*arguments.experiment, override=arguments.override)
+    experiment = load.load(*arguments.experiment, override=arguments.override)
     candidates = grid.build(experiment).candidates
     results, metric, margin = arguments.results, experiment.compare.metric, experiment.compare.margin
     frame = pl.read_parquet(results / "leaderboard.parquet")
     tasks = frame["task"].unique(maintain_order=True).to_list()
-    side_by_side = {task: pairs.Pairs(results / "scores", task) for task in tasks}
+    side_by_side = {task: shared_draws.Pairs(results / "scores", task) for task in tasks}
     test = pl.read_parquet(results / "data/test.parquet")
     truth = {}
     for task in tasks:
-        rows = test.filter(pl.col(splits.label_column(task)).is_not_null())
-        truth[task] = rows[splits.label_column(task)].to_numpy(), rows["group"].to_numpy()
+        rows = test.filter(pl.col(labels.label_column(task)).is_not_null())
+        truth[task] = rows[labels.label_column(task)].to_numpy(), rows["group"].to_numpy()
     compared = comparison.compare(frame, side_by_side, truth, metric, margin)
     chosen = comparison.selection(frame, side_by_side, metric)
 
@@ -35,12 +38,12 @@ def main(arguments: argparse.Namespace) -> None:
         task: [c.name for c in candidates.values() if c.task == task and c.kind in ("base", "expert")] for task in tasks
     }
     shown = frame.filter((pl.col("kind") != "merge") | pl.col("winner"))["candidate"].to_list()
-    scores = {name: cli.read_json(results / f"scores/{name}.json") for name in candidates}
+    scores = {name: read_json(results / f"scores/{name}.json") for name in candidates}
     trained_on = {
         e.name: [str(v) for v in e.where["condition"]] for e in experiment.experts if e.where and "condition" in e.where
     }
     counts = {s["task"]: s["counts"] for s in scores.values()}
-    facts = cli.read_json(results / "data/split.json")
+    facts = read_json(results / "data/split.json")
     leak = leaderboard.leak_line(facts)
     classes = {task: [str(n) for n in facts["tasks"][task]["names"]] for task in tasks}
     never = {
@@ -50,23 +53,23 @@ def main(arguments: argparse.Namespace) -> None:
 
     _write(compared, results / "comparisons")
     _write(chosen, results / "selection")
-    _write(relations.agreement(members, side_by_side, truth), results / "agreement")
-    _write(relations.by_condition([*scores.values()], shown, trained_on, metric), results / "conditions")
-    with cli.whole(results / "verdict.md") as partial:
+    _write(agreement.agreement(members, side_by_side, truth), results / "agreement")
+    _write(agreement.by_condition([*scores.values()], shown, trained_on, metric), results / "conditions")
+    with whole(results / "verdict.md") as partial:
         partial.write_text(verdict.text(experiment.name, frame, compared, chosen, counts, margin, leak, classes, never))
 
 
 def _write(table: "pl.DataFrame", path: Path) -> None:
     for ending, write in ((".csv", "write_csv"), (".parquet", "write_parquet")):
-        with cli.whole(path.with_suffix(ending)) as partial:
+        with whole(path.with_suffix(ending)) as partial:
             getattr(table, write)(partial)
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("--experiment", type=Path, nargs="+", required=True, help="experiment file")
     parser.add_argument("--override", type=json.loads, default={}, help="values that replace the file's, as JSON")
     parser.add_argument(
         "--results", type=Path, required=True, help="folder with leaderboard.parquet, scores/ and data/"
     )
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

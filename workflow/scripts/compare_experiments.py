@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mllm import cli
+from mllm.core import script
+from mllm.core.errors import Failure
+from mllm.core.files import read_json, whole
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,16 +21,14 @@ def main(arguments: argparse.Namespace) -> None:
 
     names = [folder.name for folder in arguments.results]
     if len(set(names)) < len(names):
-        raise cli.Failure(
+        raise Failure(
             f"found several folders with the name {max(names, key=names.count)!r}; expected different names (rename one, or link to it)"
         )
     boards, tests, files = [], {}, {}
     for folder in arguments.results:
         if not (folder / "leaderboard.parquet").exists():
-            raise cli.Failure(
-                f"{folder}: no leaderboard.parquet; expected a finished experiment's folder, as results/demo"
-            )
-        facts = cli.read_json(folder / "data/split.json")
+            raise Failure(f"{folder}: no leaderboard.parquet; expected a finished experiment's folder, as results/demo")
+        facts = read_json(folder / "data/split.json")
         files[folder.name] = yaml.safe_load((folder / "experiment.yaml").read_text())
         tests[folder.name] = facts["sha256"]["test"]
         boards.append(
@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
     table = pl.concat(boards, how="diagonal_relaxed")
     metric = arguments.metric or files[arguments.results[0].name]["compare"]["metric"]
     if f"test_{metric}" not in table.columns:
-        raise cli.Failure(f"--metric: found {metric!r}; expected a metric of the leaderboards, as accuracy")
+        raise Failure(f"--metric: found {metric!r}; expected a metric of the leaderboards, as accuracy")
     for digest in dict.fromkeys(tests.values()):
         names = [name for name, found in tests.items() if found == digest]
         for (task,), part in table.filter(pl.col("experiment").is_in(names)).group_by("task", maintain_order=True):
@@ -47,7 +47,7 @@ def main(arguments: argparse.Namespace) -> None:
     if len(set(tests.values())) > 1:
         sys.stdout.write("\nTables apart have other test reviews: their scores cannot be compared.\n")
     if arguments.output:
-        with cli.whole(arguments.output) as partial:
+        with whole(arguments.output) as partial:
             table.with_columns(test_digest=pl.col("experiment").replace_strict(tests)).write_csv(partial)
 
 
@@ -77,8 +77,8 @@ def _drawn(part: "pl.DataFrame", metric: str) -> str:
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("results", type=Path, nargs="+", help="folders of finished experiments, as results/demo")
     parser.add_argument("--metric", help="which of the leaderboards' metrics (default: the first experiment's)")
     parser.add_argument("--output", type=Path, help="all columns of all, as CSV")
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

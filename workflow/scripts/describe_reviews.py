@@ -4,7 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mllm import cli
+from mllm.core import script
+from mllm.core.files import read_json, whole
+from mllm.core.messages import log
 
 WORDS, MOST = 25, 500  # width of a bar of the histogram, and where the last one stands
 TOP = 20
@@ -13,11 +15,12 @@ TOP = 20
 def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
-    from mllm import figures, text_statistics
+    from mllm.core import chart_style
+    from mllm.data import text_statistics
 
     data = arguments.data
     reviews = pl.read_parquet(data / "reviews.parquet")
-    quality, split = cli.read_json(data / "quality.json"), cli.read_json(data / "split.json")
+    quality, split = read_json(data / "quality.json"), read_json(data / "split.json")
     if arguments.model:
         reviews = reviews.with_columns(text_statistics.token_counts(reviews["review"], arguments.model))
     numbers = [n for n in text_statistics.STATISTICS if n in reviews.columns]
@@ -29,33 +32,33 @@ def main(arguments: argparse.Namespace) -> None:
     known = known.with_columns(pl.col("split").fill_null("left out"))
     order = {name: i for i, name in enumerate(("train", "valid", "test", "left out"))}
     known = known.sort(pl.col("split").replace_strict(order), "review_id")
-    with cli.whole(arguments.statistics) as partial:
+    with whole(arguments.statistics) as partial:
         reviews.select("review_id", *numbers).write_parquet(partial)
-    with cli.whole(data / "summary.csv") as partial:
+    with whole(data / "summary.csv") as partial:
         text_statistics.summary(known, [*numbers, "rating", "useful_count", "year"]).write_csv(
             partial, float_precision=4
         )
     found = text_statistics.repairs(quality, split)
-    with cli.whole(data / "repairs.csv") as partial:
+    with whole(data / "repairs.csv") as partial:
         found.write_csv(partial, float_precision=4)
-    with cli.whole(arguments.figures) as folder:
-        figures.write(charts(known, found), folder, f"{known.height:,} reviews")
+    with whole(arguments.figures) as folder:
+        chart_style.write(charts(known, found), folder, f"{known.height:,} reviews")
     for row in found.filter(pl.col("what").str.contains("also in the train")).iter_rows(named=True):
-        cli.log.info("%s test reviews (%.1f %%) stand in the train file too", f"{row['rows']:,}", 100 * row["share"])
+        log.info("%s test reviews (%.1f %%) stand in the train file too", f"{row['rows']:,}", 100 * row["share"])
 
 
 def charts(known: Any, found: Any) -> dict[str, Any]:
     """Name -> chart, for every column that has values."""
     import polars as pl
 
-    from mllm import figures
+    from mllm.core import chart_style
 
     made = {}
     used = known.filter(pl.col("split") != "left out")
     if used["rating"].drop_nulls().len():
         shares = used.group_by("split", "rating", maintain_order=True).len("reviews").drop_nulls().sort("rating")
         shares = shares.with_columns(share=pl.col("reviews") / pl.col("reviews").sum().over("split"))
-        made["ratings"] = figures.bars(
+        made["ratings"] = chart_style.bars(
             shares, "rating", "share", "Ratings, share of each split", label="rating", colour="split"
         )
     words = known.select(words=pl.col("words").clip(upper_bound=MOST) // WORDS * WORDS).group_by("words").len("reviews")
@@ -63,7 +66,7 @@ def charts(known: Any, found: Any) -> dict[str, Any]:
         {"words": pl.Series(range(0, int(words["words"].max()) + 1, WORDS), dtype=words["words"].dtype)}
     )
     words = steps.join(words, on="words", how="left", maintain_order="left").fill_null(0)
-    made["words"] = figures.bars(
+    made["words"] = chart_style.bars(
         words, "words", "reviews", "Words per review", label=f"words, in steps of {WORDS} (the last: and more)"
     )
     if known["useful_count"].drop_nulls().len():
@@ -73,7 +76,7 @@ def charts(known: Any, found: Any) -> dict[str, Any]:
         )
         counts = cut.value_counts(name="reviews").rename({"useful_count": "useful"})
         counts = pl.DataFrame({"useful": _ranges(useful)}).join(counts, on="useful", how="left").fill_null(0)
-        made["useful_counts"] = figures.bars(
+        made["useful_counts"] = chart_style.bars(
             counts, "useful", "reviews", "How many found a review useful", label="people"
         )
     for column, plural in (("drug", "drugs"), ("condition", "conditions")):
@@ -84,15 +87,15 @@ def charts(known: Any, found: Any) -> dict[str, Any]:
                 .value_counts(name="reviews")
                 .sort(["reviews", column], descending=[True, False])
             )
-            made[f"top_{plural}"] = figures.ranking(
+            made[f"top_{plural}"] = chart_style.ranking(
                 top.head(TOP), column, "reviews", f"The {plural} with the most reviews"
             )
     if known["year"].drop_nulls().len():
         years = known.select("year").drop_nulls().group_by("year").len("reviews").sort("year")
-        made["years"] = figures.bars(years, "year", "reviews", "Reviews per year", label="year")
+        made["years"] = chart_style.bars(years, "year", "reviews", "Reviews per year", label="year")
     shown = found.filter(pl.col("rows") > 0).select("what", "file", "share", "rows").sort("share", descending=True)
     if shown.height:
-        made["leak_and_repairs"] = figures.ranking(
+        made["leak_and_repairs"] = chart_style.ranking(
             shown, "what", "share", "Found in the raw files, share of rows", colour="file"
         )
     return made
@@ -104,9 +107,9 @@ def _ranges(steps: list[int]) -> list[str]:
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of clean_reviews and split_reviews")
     parser.add_argument("--model", type=Path, help="model folder whose tokenizer counts tokens")
     parser.add_argument("--statistics", type=Path, required=True, help="statistics per review to write (parquet)")
     parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

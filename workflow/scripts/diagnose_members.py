@@ -4,36 +4,38 @@ import argparse
 import json
 from pathlib import Path
 
-from mllm import cli, machine, staging
+from mllm.core import compute, node_cache, script
+from mllm.core.files import whole
+from mllm.core.messages import log
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.offline()
-    machine.keep_freed_memory()
-    cli.threads(1)
+    script.offline()
+    compute.keep_freed_memory()
+    script.threads(1)
     import polars as pl
 
-    from mllm import diagnosis
+    from mllm.merging import diagnosis
 
     found = []
     for task, models in arguments.tasks.items():
         base, members = models["base"], models["members"]
-        folders = {name: staging.near(arguments.models / name) for name in (base, *members)}
+        folders = {name: node_cache.near(arguments.models / name) for name in (base, *members)}
         layers = diagnosis.by_layer(folders, base, task)
         for layer, sums in layers.items():
             found += [(task, layer, *row) for row in diagnosis.rows(sums, members)]
-        cli.log.info("%s: %s members, %s layers and other parts", task, len(members), len(layers) - 1)
+        log.info("%s: %s members, %s layers and other parts", task, len(members), len(layers) - 1)
     types = {column: pl.Float64 if column in ("density", "value") else pl.String for column in diagnosis.COLUMNS}
     table = pl.DataFrame(found, schema=types, orient="row")
-    with cli.whole(arguments.output) as partial:
+    with whole(arguments.output) as partial:
         table.write_csv(partial)
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("--models", type=Path, required=True, help="folder with the model folders <base> and <member>")
     parser.add_argument(
         "--tasks", type=json.loads, required=True, help='{"<task>": {"base": "<name>", "members": ["<name>", …]}, …}'
     )
     parser.add_argument("--output", type=Path, required=True, help="measures to write (CSV)")
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

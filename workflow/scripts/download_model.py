@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from mllm import cli
+from mllm.core import script
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from mllm import hub
-    from mllm.checkpoints import check_whole
+    from mllm.models import hub
+    from mllm.models.checkpoint_files import check_whole
 
     # The hub client resumes in this folder; only the whole download gets the final name.
     unfinished = arguments.output.with_name(f".{arguments.output.name}.part")
@@ -18,8 +18,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("--id", required=True, help="repository, as owner/name")
     parser.add_argument("--revision", required=True, help="commit")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from mllm import cli
+from mllm.core import script
+from mllm.core.messages import log
 
 URLS = (
     "https://archive.ics.uci.edu/static/public/462/drug+review+dataset+drugs+com.zip",
@@ -12,17 +13,17 @@ URLS = (
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from mllm import archives
+    from mllm.data import download
 
-    cli.log.info("data set: Graesser et al. 2018, doi 10.1145/3194658.3194677, CC BY 4.0")
+    log.info("data set: Graesser et al. 2018, doi 10.1145/3194658.3194677, CC BY 4.0")
     archive = arguments.output / "drugsCom_raw.zip"
-    archives.download(arguments.url or list(URLS), archive)
-    archives.extract(archive, archives.UCI_FILES, arguments.output)
+    download.download(arguments.url or list(URLS), archive)
+    download.extract(archive, download.UCI_FILES, arguments.output)
     archive.unlink()
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("--url", action="append", help="address of the archive; may be repeated, tried in order")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

@@ -9,24 +9,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mllm import cli
+from mllm.core import script
+from mllm.core.errors import Failure
+from mllm.core.files import read_json, whole
+from mllm.core.messages import progress
 
 REVIEWS = 500  # whose predictions are compared: enough to see any difference, seconds on a CPU
 TOLERANCE = 1e-3  # of a probability; a GPU's sums differ from a CPU's
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.offline()
-    cli.threads(arguments.threads)
+    script.offline()
+    script.threads(arguments.threads)
     import polars as pl
 
     results = arguments.results
     board = pl.read_parquet(results / "leaderboard.parquet")
     comparisons = pl.read_parquet(results / "comparisons.parquet")
     winners = board.filter(pl.col("winner")).to_dicts()
-    with cli.whole(arguments.output) as folder:
+    with whole(arguments.output) as folder:
         folder.mkdir()
-        for row in cli.progress(winners, "exporting"):
+        for row in progress(winners, "exporting"):
             name = row["candidate"]
             rivals = comparisons.filter(pl.col("candidate") == name).to_dicts()
             export(row, rivals, folder, arguments)
@@ -34,10 +37,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 def export(row: dict[str, Any], rivals: list[dict[str, Any]], folder: Path, arguments: argparse.Namespace) -> None:
     """Make one winner's folder; refuse it if its weights or its predictions are not the recorded ones."""
-    from mllm import model_card
+    from mllm.reporting import model_card
 
     results, name, base = arguments.results, row["candidate"], arguments.bases[row["task"]]
-    recorded = cli.read_json(results / "merges" / name / "merge.json")
+    recorded = read_json(results / "merges" / name / "merge.json")
     made = folder / f".{name}"
     script = "mix_experts" if recorded["recipe"]["method"] == "moe" else "merge"
     command: list[str | Path] = [
@@ -52,9 +55,9 @@ def export(row: dict[str, Any], rivals: list[dict[str, Any]], folder: Path, argu
     # On the device that made it: sums on another one differ in their last digits.
     visible = {} if recorded["device"] == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(command, check=True, env={**os.environ, **visible})
-    again = cli.read_json(made / "merge.json")
+    again = read_json(made / "merge.json")
     if again["weights"] != recorded["weights"]:
-        raise cli.Failure(
+        raise Failure(
             f"{name}: made again, the weights differ from those that were scored (SHA-256 {again['weights'][:12]}…, was "
             f"{recorded['weights'][:12]}…); remove {results / 'merges' / name} and run again"
         )
@@ -62,13 +65,13 @@ def export(row: dict[str, Any], rivals: list[dict[str, Any]], folder: Path, argu
     (made / "model").rename(final)
     (made / "mergekit.yaml").rename(final / "mergekit_config.yml")
     shutil.rmtree(made)
-    members = {m: cli.read_json(results / "models" / m / "model.json") for m in recorded["recipe"]["members"]}
-    split = cli.read_json(results / "data/split.json")
+    members = {m: read_json(results / "models" / m / "model.json") for m in recorded["recipe"]["members"]}
+    split = read_json(results / "data/split.json")
     labels = [str(n) for n in split["tasks"][row["task"]]["names"]]
     facts = {
         "experiment": arguments.experiment, "task": row["task"], "labels": labels, "row": row, "rivals": rivals,
         "merge": recorded, "recipe": (final / "mergekit_config.yml").read_text(), "members": members, "split": split,
-        "base": cli.read_json(results / "models" / base / "model.json"), "check": check(final, row, arguments),
+        "base": read_json(results / "models" / base / "model.json"), "check": check(final, row, arguments),
     }  # fmt: skip
     if script == "mix_experts":  # its routers' texts are reviews
         facts["recipe"] = json.dumps(recorded["recipe"], indent=2)
@@ -81,20 +84,24 @@ def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> s
     import numpy as np
     import polars as pl
 
-    from mllm import checkpoints, families, prediction, tables, tokens
+    from mllm.data import labelled
+    from mllm.models import checkpoint_files, families, loading, tokens
+    from mllm.prediction import prediction_tables, run_model
 
-    rows = tables.labelled(arguments.results / "data", ("valid", "test"), row["task"]).sort("review_id")
+    rows = labelled.labelled(arguments.results / "data", ("valid", "test"), row["task"]).sort("review_id")
     rows = rows.sample(min(REVIEWS, rows.height), seed=arguments.experiment["seed"])
     recorded = pl.read_parquet(arguments.results / f"predictions/{row['candidate']}.parquet")
     expected = rows.join(recorded, on=["review_id", "split"], how="inner", maintain_order="left")
-    card = checkpoints.asked_as(folder)
-    names = [str(n) for n in tables.task_facts(arguments.results / "data", row["task"])["names"]]
-    model, tokenizer = checkpoints.load_model(folder, card["family"])
+    card = checkpoint_files.asked_as(folder)
+    names = [str(n) for n in labelled.task_facts(arguments.results / "data", row["task"])["names"]]
+    model, tokenizer = loading.load_model(folder, card["family"])
     scorer = families.load(card["family"]).scorer(card, model, tokenizer, names)
-    found = np.exp(prediction.log_probabilities(scorer, tokens.encode(scorer, rows["review"].to_list())))
-    difference = float(np.abs(found - np.exp(expected.select(tables.logp_columns(expected)).to_numpy())).max())
+    found = np.exp(run_model.log_probabilities(scorer, tokens.encode(scorer, rows["review"].to_list())))
+    difference = float(
+        np.abs(found - np.exp(expected.select(prediction_tables.logp_columns(expected)).to_numpy())).max()
+    )
     if expected.height != rows.height or difference > TOLERANCE:
-        raise cli.Failure(
+        raise Failure(
             f"{row['candidate']}: loaded from its folder, it predicts otherwise than it was scored (probabilities differ by "
             f"{difference:.2g}); expected at most {TOLERANCE:g}"
         )
@@ -105,10 +112,10 @@ def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> s
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("--results", type=Path, required=True, help="the experiment's folder")
     parser.add_argument("--experiment", type=json.loads, required=True, help="the experiment, as JSON")
     parser.add_argument("--bases", type=json.loads, required=True, help="task -> name of its base, as JSON")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, required=True, help="folder to write, one model folder per winner")
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

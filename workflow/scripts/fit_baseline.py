@@ -4,14 +4,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mllm import cli
+from mllm.core import script
+from mllm.core.files import write_json
+from mllm.core.messages import log
 
 STRENGTHS = (0.25, 1.0, 4.0, 16.0, 64.0)  # C of the logistic regression, scikit-learn's default of 1 among them
 FOLDS = 3
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.threads(1)
+    script.threads(1)
     import numpy as np
     import polars as pl
     from sklearn.dummy import DummyClassifier
@@ -20,11 +22,13 @@ def main(arguments: argparse.Namespace) -> None:
     from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
 
-    from mllm import prediction, tables
+    from mllm.core import timing
+    from mllm.data import labelled
+    from mllm.prediction import prediction_tables
 
-    classes = len(tables.task_facts(arguments.data, arguments.task)["names"])
-    train = tables.labelled(arguments.data, ("train",), arguments.task)
-    rows = tables.labelled(arguments.data, ("valid", "test"), arguments.task)
+    classes = len(labelled.task_facts(arguments.data, arguments.task)["names"])
+    train = labelled.labelled(arguments.data, ("train",), arguments.task)
+    rows = labelled.labelled(arguments.data, ("valid", "test"), arguments.task)
     if arguments.kind == "tfidf":
         # Words and pairs as in Graesser et al. 2018, less the triples.
         features = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, strip_accents="unicode")
@@ -39,7 +43,7 @@ def main(arguments: argparse.Namespace) -> None:
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=arguments.seed)
         search = GridSearchCV(model, {"logisticregression__C": STRENGTHS}, scoring="neg_log_loss", cv=folds)
     cost: dict[str, Any] = {}
-    with prediction.timed(cost, "train_seconds"):
+    with timing.timed(cost, "train_seconds"):
         reviews, labels = train["review"].to_list(), train["label"].to_numpy()
         if search:
             search.fit(reviews, labels, groups=train["group"].to_numpy())
@@ -49,31 +53,31 @@ def main(arguments: argparse.Namespace) -> None:
                 zip(map(str, STRENGTHS), (-search.cv_results_["mean_test_score"]).round(6).tolist(), strict=True)
             )
             cost["cross_validation"] = {"C": classifier.C, "nll": losses}
-            cli.log.info("C %g of %s, by %d-fold cross-validation on train", classifier.C, losses, FOLDS)
+            log.info("C %g of %s, by %d-fold cross-validation on train", classifier.C, losses, FOLDS)
         else:
             model.fit(reviews, labels)
-    with prediction.timed(cost, "predict_seconds"):
+    with timing.timed(cost, "predict_seconds"):
         fitted = model.predict_log_proba(rows["review"].to_list())
     logp = np.full((rows.height, classes), -np.inf)
     logp[:, model.classes_] = fitted
-    tables.write_predictions(arguments.output, rows, logp)
+    prediction_tables.write_predictions(arguments.output, rows, logp)
     words = features.transform(rows["review"].to_list()).nnz / rows.height if arguments.kind == "tfidf" else 0
     weights = sum(np.size(getattr(classifier, name, [])) for name in ("coef_", "intercept_", "class_prior_"))
     cost |= {
         "n_parameters": weights, "weights_bytes": weights * 8, "device": "cpu", "load_seconds": 0.0,
         "flops_per_review": round(2 * words * classes),
         "reviews": rows.height, "reviews_per_second": round(rows.height / cost["predict_seconds"], 1),
-        **prediction.peak_memory(),
+        **timing.peak_memory(),
     }  # fmt: skip
-    cli.write_json(arguments.cost, cost)
+    write_json(arguments.cost, cost)
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("--kind", required=True, choices=["tfidf", "majority"])
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
     parser.add_argument("--task", required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True, help="predictions to write (parquet)")
     parser.add_argument("--cost", type=Path, required=True, help="cost to write (JSON)")
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

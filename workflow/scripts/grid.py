@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mllm import cli
+from mllm.core import script
+from mllm.core.errors import Failure
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from mllm import config, grid
+    from mllm.experiment import grid, load
 
-    experiment = config.load(*arguments.experiment, override=arguments.override)
+    experiment = load.load(*arguments.experiment, override=arguments.override)
     built = grid.build(experiment)
     plans = planned(arguments)
     rows = [("state", "candidate", "kind", "what")]
@@ -38,14 +39,14 @@ def planned(arguments: argparse.Namespace) -> dict[str, bool]:
         command += ["--config", *(f"{k}={json.dumps(v)}" for k, v in arguments.override.items())]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise cli.Failure(f"snakemake --summary failed:\n{done.stderr}")
+        raise Failure(f"snakemake --summary failed:\n{done.stderr}")
     lines = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
     header = lines[0]
     return {row[0]: row[header.index("plan")] != "no update" for row in lines[1:]}
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("--experiment", type=Path, nargs="+", required=True, help="experiment file")
     parser.add_argument("--override", type=json.loads, default={}, help="values that replace the file's, as JSON")
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

@@ -4,30 +4,35 @@ import argparse
 import json
 from pathlib import Path
 
-from mllm import cli
+from mllm.core import script
+from mllm.core.errors import Failure
+from mllm.core.files import whole, write_json
+from mllm.core.messages import progress
 
 
 def main(arguments: argparse.Namespace) -> None:
     import numpy as np
     import polars as pl
 
-    from mllm import config, imports, tables
-    from mllm.splits import is_ordered, label_column, label_map
+    from mllm.data import labelled
+    from mllm.data.labels import is_ordered, label_column, label_map
+    from mllm.experiment import foreign_tables, load
+    from mllm.prediction import foreign_predictions, prediction_tables
 
-    experiment = config.load(*arguments.experiment, override=arguments.override)
+    experiment = load.load(*arguments.experiment, override=arguments.override)
     how, task = experiment.candidates, experiment.tasks[0]
     assert how is not None
     names = [str(n) for n in label_map(pl.DataFrame(), task.model_dump())]
-    files = imports.tables(how)
+    files = foreign_tables.tables(how)
     frames: dict[str, pl.DataFrame] = {}
-    for name, path in cli.progress(files.items(), "reading", total=len(files)):
-        frame = imports.read(path, task, names, how).sort("review_id")
+    for name, path in progress(files.items(), "reading", total=len(files)):
+        frame = foreign_predictions.read(path, task, names, how).sort("review_id")
         first = next(iter(frames), name)
-        imports.check_alike(frame, path, frames.get(first, frame), files[first])
+        foreign_predictions.check_alike(frame, path, frames.get(first, frame), files[first])
         # What the first table says of the reviews is enough.
-        needed = ["review_id", "label", "group", "split", *tables.logp_columns(frame)]
+        needed = ["review_id", "label", "group", "split", *prediction_tables.logp_columns(frame)]
         frames[name] = frame if name == first else frame.select(c for c in needed if c in frame.columns)
-    reviews, given = frames[first], imports.split_of(frames, files)
+    reviews, given = frames[first], foreign_predictions.split_of(frames, files)
     if given is not None:
         reviews = reviews.drop("split").join(given, on="review_id", maintain_order="left")
     else:
@@ -39,34 +44,34 @@ def main(arguments: argparse.Namespace) -> None:
     parts = {split: reviews.filter(pl.col("split") == split) for split in ("valid", "test")}
     for split, part in parts.items():
         if not part.height:
-            raise cli.Failure(f"{files[first]}: {reviews.height} reviews are too few: none would be in split {split!r}")
+            raise Failure(f"{files[first]}: {reviews.height} reviews are too few: none would be in split {split!r}")
     splits = reviews.select("review_id", "split")
     for name, frame in frames.items():
         rows = frame.drop("split", strict=False).join(splits, on="review_id", maintain_order="left")
-        logp = rows.select(tables.logp_columns(rows)).to_numpy()
-        tables.write_predictions(arguments.results / f"predictions/{name}.parquet", rows, logp)
-        unknown = dict.fromkeys(tables.COST)
-        cost = {**unknown, "n_parameters": imports.parameters(how, name), "reviews": rows.height}
-        cli.write_json(arguments.results / f"predictions/{name}.cost.json", cost)
+        logp = rows.select(prediction_tables.logp_columns(rows)).to_numpy()
+        prediction_tables.write_predictions(arguments.results / f"predictions/{name}.parquet", rows, logp)
+        unknown = dict.fromkeys(prediction_tables.COST)
+        cost = {**unknown, "n_parameters": foreign_tables.parameters(how, name), "reviews": rows.height}
+        write_json(arguments.results / f"predictions/{name}.cost.json", cost)
     digests = {}
     for split, part in parts.items():
-        table = part.rename({"label": label_column(task.name)}).drop("split", *tables.logp_columns(part))
-        with cli.whole(arguments.results / f"data/{split}.parquet") as partial:
+        table = part.rename({"label": label_column(task.name)}).drop("split", *prediction_tables.logp_columns(part))
+        with whole(arguments.results / f"data/{split}.parquet") as partial:
             table.write_parquet(partial)
-        digests[split] = tables.digest(table)
+        digests[split] = labelled.digest(table)
     facts = {
         "names": names, "ordered": is_ordered(task.model_dump()), "label": task.label or task.column, "imported": True,
         "counts": {s: {names[k]: n for k, n in sorted(p["label"].value_counts().rows())} for s, p in parts.items()},
     }  # fmt: skip
-    cli.write_json(
+    write_json(
         arguments.results / "data/split.json",
         {"mode": "random", "test_rows": parts["test"].height, "tasks": {task.name: facts}, "sha256": digests},
     )
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("--experiment", type=Path, nargs="+", required=True, help="experiment file")
     parser.add_argument("--override", type=json.loads, default={}, help="values that replace the file's, as JSON")
     parser.add_argument("--results", type=Path, required=True, help="the experiment's folder: predictions/ and data/")
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

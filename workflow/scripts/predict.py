@@ -8,77 +8,85 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mllm import cli, machine
-from mllm.code import code_digest
+from mllm.core import compute, script
+from mllm.core.code_digest import code_digest
+from mllm.core.files import read_json, write_json
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.offline()
-    cli.threads(arguments.threads)
-    machine.keep_freed_memory()
-    from mllm import checkpoints, families, prediction, priors, prompts, shards, tables, tokens
+    script.offline()
+    script.threads(arguments.threads)
+    compute.keep_freed_memory()
+    from mllm.core import timing
+    from mllm.data import labelled
+    from mllm.models import checkpoint_files, families, loading, prompts, tokens
+    from mllm.prediction import prediction_tables, prompt_priors, run_model, shards
 
-    names = [str(n) for n in tables.task_facts(arguments.data, arguments.task)["names"]]
-    card = cli.read_json(arguments.model / checkpoints.CARD)
+    names = [str(n) for n in labelled.task_facts(arguments.data, arguments.task)["names"]]
+    card = read_json(arguments.model / checkpoint_files.CARD)
     family, headed = card["family"], card["family"] == families.HEADED
     if headed:
-        checkpoints.check_labels(arguments.model, names)
-    rows = tables.labelled(arguments.data, ("valid", "test"), arguments.task)
+        checkpoint_files.check_labels(arguments.model, names)
+    rows = labelled.labelled(arguments.data, ("valid", "test"), arguments.task)
     reviews = rows["review"].to_list()
-    asked = () if headed else priors.CONTENT_FREE
-    dtype = prediction.dtype_of(arguments.dtype)
-    weights_mb = checkpoints.parameters(arguments.model) * (2 if dtype == "bfloat16" else 4) / 2**20
-    cli.usable_gpu(weights_mb, arguments.gpus)
+    asked = () if headed else prompt_priors.CONTENT_FREE
+    dtype = timing.dtype_of(arguments.dtype)
+    weights_mb = checkpoint_files.parameters(arguments.model) * (2 if dtype == "bfloat16" else 4) / 2**20
+    script.usable_gpu(weights_mb, arguments.gpus)
     cost: dict[str, Any] = {}
-    with prediction.timed(cost, "load_seconds"):
-        model, tokenizer = checkpoints.load_model(arguments.model, family, spread=arguments.gpus > 1, dtype=dtype)
+    with timing.timed(cost, "load_seconds"):
+        model, tokenizer = loading.load_model(arguments.model, family, spread=arguments.gpus > 1, dtype=dtype)
     parameters = model.num_parameters()
     examples = []
     if asked and (number := card["model"]["prompt"]["examples"]):
-        train = tables.labelled(arguments.data, ("train",), arguments.task)
+        train = labelled.labelled(arguments.data, ("train",), arguments.task)
         examples = prompts.draw_examples(train["review"].to_list(), train["label"], len(names), number, arguments.seed)
     scorer = families.load(family).scorer(card, model, tokenizer, names, examples)
     files = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(arguments.model.iterdir())]
-    identity = [code_digest("predict"), files, card, examples, dtype, tables.digest(rows), prediction.TOKENS_PER_BATCH]
+    identity = [code_digest("predict"), files, card, examples, dtype, labelled.digest(rows), run_model.TOKENS_PER_BATCH]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     kept = shards.Shards(arguments.shards, key, arguments.checkpoint_seconds) if arguments.shards else None
     texts = [*reviews, *asked]
-    with prediction.timed(cost, "tokenise_seconds"):
+    with timing.timed(cost, "tokenise_seconds"):
         read = tokens.shared(scorer, texts, arguments.tokens) if arguments.tokens else tokens.encode(scorer, texts)
-    cost["start_seconds"] = machine.seconds_since_start()
-    with prediction.timed(cost, "predict_seconds"):
-        found = prediction.log_probabilities(scorer, read, kept)
+    cost["start_seconds"] = compute.seconds_since_start()
+    with timing.timed(cost, "predict_seconds"):
+        found = run_model.log_probabilities(scorer, read, kept)
     logp, content_free = found[: rows.height], found[rows.height :]
     cost |= {
         "n_parameters": parameters,
-        "weights_bytes": sum(f.stat().st_size for f in checkpoints.weight_files(arguments.model)),
+        "weights_bytes": sum(f.stat().st_size for f in checkpoint_files.weight_files(arguments.model)),
         # A merge's are its members', a blend's too: the leaderboard adds them up.
         "train_seconds": {"fine_tuned": card.get("seconds"), "published": None}.get(card.get("kind"), 0.0),
-        "device": prediction.device_name(),
+        "device": timing.device_name(),
         "gpus": arguments.gpus,
         "dtype": dtype,
         "reviews": rows.height,
         "cut_reviews": read.cut,
         "reviews_per_second": round(rows.height / cost["predict_seconds"], 1),
         "tokens_per_second": round(len(read.flat) / cost["predict_seconds"], 1),
-        **prediction.peak_memory(),
+        **timing.peak_memory(),
     }
-    flops = prediction.flops_per_review(scorer, read)
-    peak = prediction.peak_flops(dtype)
+    flops = run_model.flops_per_review(scorer, read)
+    peak = timing.peak_flops(dtype)
     share = flops * rows.height / cost["predict_seconds"] / peak
     cost |= {"flops_per_review": flops, "mean_tokens": round(float(read.lengths.mean()), 2)}
     cost |= {"device_peak_flops": round(peak), "share_of_peak": round(share, 4)}
     valid = (rows["split"] == "valid").to_numpy()
-    more = {"contextual": priors.contextual(logp, content_free), "batch": priors.batch(logp, valid)} if asked else {}
+    more = (
+        {"contextual": prompt_priors.contextual(logp, content_free), "batch": prompt_priors.batch(logp, valid)}
+        if asked
+        else {}
+    )
     begin = time.perf_counter()
-    tables.write_predictions(arguments.output, rows, logp, **more)
-    cli.write_json(arguments.cost, cost | {"write_seconds": round(time.perf_counter() - begin, 6)})
+    prediction_tables.write_predictions(arguments.output, rows, logp, **more)
+    write_json(arguments.cost, cost | {"write_seconds": round(time.perf_counter() - begin, 6)})
     if kept:
         kept.remove()
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="model folder")
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
     parser.add_argument("--task", required=True)
@@ -96,4 +104,4 @@ if __name__ == "__main__":
     )
     parser.add_argument("--output", type=Path, required=True, help="predictions to write (parquet)")
     parser.add_argument("--cost", type=Path, required=True, help="cost to write (JSON)")
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

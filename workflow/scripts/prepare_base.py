@@ -5,16 +5,18 @@ import json
 import tempfile
 from pathlib import Path
 
-from mllm import cli
+from mllm.core import script
+from mllm.core.files import whole
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.offline()
-    cli.threads(arguments.threads)
-    from mllm import bases, checkpoints, tables
+    script.offline()
+    script.threads(arguments.threads)
+    from mllm.data import labelled
+    from mllm.models import bases, checkpoint_files
 
     spec = arguments.model
-    names = tables.task_facts(arguments.data, arguments.task)["names"]
+    names = labelled.task_facts(arguments.data, arguments.task)["names"]
     if spec["source"] == "scratch":
         import polars as pl
 
@@ -28,12 +30,12 @@ def main(arguments: argparse.Namespace) -> None:
     licence = bases.license_of(arguments.checkpoint) if arguments.checkpoint else None
     card = {"kind": "base", "family": spec["family"], "model": spec, "task": arguments.task, "seed": arguments.seed,
             "license": licence}  # fmt: skip
-    with cli.whole(arguments.output) as folder:
-        checkpoints.save(model, tokenizer, folder, card)
+    with whole(arguments.output) as folder:
+        checkpoint_files.save(model, tokenizer, folder, card)
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("--model", type=json.loads, required=True, help="the model's entry in the experiment, as JSON")
     parser.add_argument("--checkpoint", type=Path, help="pretrained folder (sources hub and local)")
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
@@ -41,4 +43,4 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

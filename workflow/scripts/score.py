@@ -8,31 +8,34 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mllm import cli
+from mllm.core import script
+from mllm.core.files import whole, write_json
+from mllm.core.messages import progress
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.one_thread()
-    from mllm import config, evaluation, grid
+    script.one_thread()
+    from mllm.evaluation import scores
+    from mllm.experiment import grid, load
 
-    experiment = config.load(*arguments.experiment, override=arguments.override)
+    experiment = load.load(*arguments.experiment, override=arguments.override)
     candidates = grid.build(experiment).candidates.values()
-    with cli.whole(arguments.output) as folder:
+    with whole(arguments.output) as folder:
         folder.mkdir()
         for task in dict.fromkeys(c.task for c in candidates):
-            bench = evaluation.Bench(arguments.results / "data", task, experiment.seed)
+            bench = scores.Bench(arguments.results / "data", task, experiment.seed)
             mine = [c for c in candidates if c.task == task]
             files = [arguments.results / f"predictions/{c.name}.parquet" for c in mine]
             with ThreadPoolExecutor(arguments.threads) as pool:
                 found = pool.map(bench.score, files)
-                for candidate, one in zip(cli.progress(mine, f"scoring {task}"), found, strict=True):
-                    cli.write_json(folder / f"{candidate.name}.json", {**candidate.label(), **one.scores})
+                for candidate, one in zip(progress(mine, f"scoring {task}"), found, strict=True):
+                    write_json(folder / f"{candidate.name}.json", {**candidate.label(), **one.scores})
                     bench.keep(one)
             bench.write(folder, [c.name for c in mine])
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("--experiment", type=Path, nargs="+", required=True, help="experiment file")
     parser.add_argument("--override", type=json.loads, default={}, help="values that replace the file's, as JSON")
     parser.add_argument(
@@ -42,4 +45,4 @@ if __name__ == "__main__":
     parser.add_argument(
         "--output", type=Path, required=True, help="folder to write: one JSON per candidate, the resamples"
     )
-    cli.run(main, parser.parse_args())
+    script.run(main, parser.parse_args())

@@ -9,56 +9,62 @@ import shutil
 import time
 from pathlib import Path
 
-from mllm import cli, ranks, staging
-from mllm.code import code_digest
+from mllm.core import node_cache, script
+from mllm.core.code_digest import code_digest
+from mllm.core.files import whole
+from mllm.models import processes
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.offline()
-    cli.threads(arguments.threads)
-    cli.usable_gpu()
+    script.offline()
+    script.threads(arguments.threads)
+    script.usable_gpu()
     import polars as pl
     from transformers import set_seed
 
-    from mllm import checkpoints, families, prediction, splits, tables, training
+    from mllm.core import timing
+    from mllm.data import labelled, splitting
+    from mllm.models import checkpoint_files, families, loading, training
 
     start = time.perf_counter()
-    names = [str(n) for n in tables.task_facts(arguments.data, arguments.task)["names"]]
-    base = staging.near(arguments.base)
-    asked = checkpoints.asked_as(base)
+    names = [str(n) for n in labelled.task_facts(arguments.data, arguments.task)["names"]]
+    base = node_cache.near(arguments.base)
+    asked = checkpoint_files.asked_as(base)
     if asked["family"] == families.HEADED:
-        checkpoints.check_labels(base, names)
-    rows = splits.select_part(pl.read_parquet(arguments.data / "train.parquet"), arguments.part, arguments.task)
+        checkpoint_files.check_labels(base, names)
+    rows = splitting.select_part(pl.read_parquet(arguments.data / "train.parquet"), arguments.part, arguments.task)
     where = {k: v for k, v in arguments.part.items() if k == "where"}
-    valid = splits.select_part(pl.read_parquet(arguments.data / "valid.parquet"), where, arguments.task, strict=False)
-    parent = checkpoints.digest(base)
+    valid = splitting.select_part(
+        pl.read_parquet(arguments.data / "valid.parquet"), where, arguments.task, strict=False
+    )
+    parent = checkpoint_files.digest(base)
     # Whoever trains something else must not go on from this training's checkpoints.
-    read = [tables.digest(rows), tables.digest(valid)]
+    read = [labelled.digest(rows), labelled.digest(valid)]
     identity = [code_digest("train_expert"), arguments.hyper, arguments.task, names, asked, parent, read]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     unfinished = arguments.checkpoints / key
     set_seed(arguments.hyper["seed"])
-    model, tokenizer = checkpoints.load_model(base, asked["family"])
+    model, tokenizer = loading.load_model(base, asked["family"])
     model, facts = training.fine_tune(
         model, tokenizer, {"train": rows, "valid": valid}, names, {**asked, "task": arguments.task}, arguments.hyper,
         unfinished, arguments.checkpoint_seconds,
     )  # fmt: skip
     card = {
         **asked, "kind": "fine_tuned", "task": arguments.task, "part": arguments.part, "hyper_parameters": arguments.hyper,
-        "parents": {"base": parent}, "data": tables.digest(rows), **facts, "device": prediction.device_name(), "processes": ranks.count(),
-        "seconds": round(time.perf_counter() - start, 1), **prediction.peak_memory(),
+        "parents": {"base": parent}, "data": labelled.digest(rows), **facts, "device": timing.device_name(), "processes": processes.count(),
+        "seconds": round(time.perf_counter() - start, 1), **timing.peak_memory(),
     }  # fmt: skip
-    if not ranks.first():
+    if not processes.first():
         return
-    with cli.whole(arguments.output) as folder:
-        checkpoints.save(model, tokenizer, folder, card)
+    with whole(arguments.output) as folder:
+        checkpoint_files.save(model, tokenizer, folder, card)
     shutil.rmtree(arguments.checkpoints, ignore_errors=True)
     with contextlib.suppress(OSError):  # other experts are still at work there, or it never was
         arguments.checkpoints.parent.rmdir()
 
 
 if __name__ == "__main__":
-    parser = cli.parser(__doc__)
+    parser = script.parser(__doc__)
     parser.add_argument("--base", type=Path, required=True, help="model folder to start from")
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
     parser.add_argument("--task", required=True)
@@ -78,4 +84,4 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=1, help="GPUs of this machine to train on; processes without any")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
-    cli.run(lambda given: ranks.spread(main, given, given.gpus), parser.parse_args())
+    script.run(lambda given: processes.spread(main, given, given.gpus), parser.parse_args())

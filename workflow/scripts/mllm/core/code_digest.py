@@ -1,0 +1,56 @@
+"""The digest of a script's meaning, by which Snakemake knows when to run its rule again."""
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+SCRIPTS = Path(__file__).resolve().parents[2]
+
+
+def code_digest(script: str) -> str:
+    """Digest of a script and of all the project's modules that it imports, directly or not.
+
+    Taken over the syntax trees without docstrings: a comment, a blank line or a docstring changes
+    nothing, any other edit does. ``script`` is a name under ``workflow/scripts``, without ``.py``.
+    """
+    seen: dict[Path, str] = {}
+    _collect(SCRIPTS / f"{script}.py", seen)
+    joined = "".join(f"{path.name}:{digest}\n" for path, digest in sorted(seen.items()))
+    return hashlib.sha256(joined.encode()).hexdigest()[:16]
+
+
+def _collect(path: Path, seen: dict[Path, str]) -> None:
+    if path in seen:
+        return
+    seen[path], imports = _meaning(path)
+    for module in imports:
+        _collect(module, seen)
+
+
+@functools.cache
+def _meaning(path: Path) -> tuple[str, tuple[Path, ...]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    imports: set[Path] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            # A lone string is a docstring (of a module, class, function or attribute).
+            node.body = [n for n in node.body if not _is_string(n)] or [ast.Pass()]
+        elif isinstance(node, ast.ImportFrom) and node.module == "mllm":
+            imports.update(m for alias in node.names for m in _modules(alias.name))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mllm."):
+            imports.update(_modules((node.module or "").removeprefix("mllm.")))
+        elif isinstance(node, ast.Import):
+            own = [a.name.removeprefix("mllm.") for a in node.names if a.name.startswith("mllm.")]
+            imports.update(m for name in own for m in _modules(name))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(sorted(imports))
+
+
+def _modules(name: str) -> list[Path]:
+    """A module's file; all files of a package, whose modules may be imported by name."""
+    path = SCRIPTS / "mllm" / name.replace(".", "/")
+    return sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+
+
+def _is_string(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,0 +1,59 @@
+"""Files that are whole or absent: written beside their place, then renamed."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mllm.core.errors import Failure
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no room left on the disk, or in one's quota
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a temporary neighbour of ``path`` to write to, and rename it when all went well.
+
+    Works for files and folders. Whatever stood at ``path`` stays until the new content is whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        if path.is_dir() and partial.is_dir():
+            old = path.with_name(f".{path.name}.old-{os.getpid()}")
+            path.rename(old)
+            partial.rename(path)
+            shutil.rmtree(old)
+        else:
+            partial.replace(path)
+    except Exception as error:
+        # Libraries tell of a full disk in words of their own (polars: "invalid thrift: transport error").
+        free = shutil.disk_usage(path.parent).free
+        if error.errno not in FULL if isinstance(error, OSError) else free > 2**16:
+            raise
+        raise Failure(f"the disk is full: cannot write {path} (free some space in {path.parent})") from error
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write canonical JSON: sorted keys, two spaces, a newline at the end."""
+    with whole(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise Failure(f"{path}: no such file; what makes it did not run, or did not end") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise Failure(f"{path}: not valid JSON ({error}); delete it and run again") from None

@@ -1,0 +1,73 @@
+"""The edge between a script and the world: its arguments, log and exit status, its threads and network."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mllm.core import messages
+from mllm.core.errors import Failure
+from mllm.core.files import FULL
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """An argument parser with the options that every script has."""
+    result = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    result.add_argument("--log", type=Path, help="write messages to this file instead of the terminal")
+    return result
+
+
+def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
+    """Run a script's main function and turn its outcome into a log and an exit status.
+
+    With ``--log`` the process's own standard output and error go to that file, so that what
+    libraries and crashes print is kept; only progress bars still reach the terminal.
+    """
+    if arguments.log:
+        arguments.log.parent.mkdir(parents=True, exist_ok=True)
+        messages.console = os.fdopen(os.dup(2), "w", buffering=1)
+        descriptor = os.open(arguments.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        for stream in (1, 2):
+            os.dup2(descriptor, stream)
+    messages.start_logging()
+    try:
+        main(arguments)
+    except Failure as failure:
+        sys.exit(f"error: {failure}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+    except OSError as error:
+        if error.errno in FULL:
+            where = Path(error.filename).parent if error.filename else Path.cwd()
+            sys.exit(f"error: the disk is full: cannot write {error.filename or ''} (free some space in {where})")
+        raise
+
+
+def offline() -> None:
+    """Forbid the Hugging Face libraries any network access; to be called before they are imported."""
+    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+
+
+def threads(number: int) -> None:
+    """Fix the number of compute threads: sums are then made in the same order on every machine."""
+    import torch
+
+    torch.set_num_threads(number)
+    with contextlib.suppress(RuntimeError):  # may be set once only
+        torch.set_num_interop_threads(1)
+
+
+def one_thread() -> None:
+    """The same for numpy's matrix products, without torch; to be called before numpy is imported."""
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
+
+def usable_gpu(needed_mb: float = 0, gpus: int = 1) -> None:
+    """Stop in words where the GPU that was asked for is not there, too small, or one that torch has no code for."""
+    from mllm.core.compute import gpu_problem
+
+    problem = gpu_problem(needed_mb, gpus)
+    if problem:
+        raise Failure(problem)

@@ -1,0 +1,159 @@
+"""Raw review tables read as text: the UCI files and whatever else an experiment file describes.
+
+Nothing is repaired here; every row keeps the line of the file on which it starts.
+"""
+
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from mllm.core.errors import Failure
+
+# Our column -> its name in the UCI files, and in what Kaggle made of them.
+UCI = {
+    "id": ("", "uniqueID"), "drug": ("drugName",), "condition": ("condition",), "review": ("review",),
+    "rating": ("rating",), "date": ("date",), "useful_count": ("usefulCount",),
+}  # fmt: skip
+DELIMITERS = {"\t": "tab", ",": "comma", ";": "semicolon"}
+BLOCK = 1 << 24
+BOM = b"\xef\xbb\xbf"
+
+Columns = dict[str, list[str]]
+"""Our column -> the file's columns that make it; several are joined, as paragraphs."""
+
+
+def read_raw(path: Path, columns: Columns | None = None) -> pl.DataFrame:
+    """Read one raw file, one row per review.
+
+    Args:
+        path: a table with a header, separated by tabs, commas or semicolons, quoted as CSV files are.
+        columns: what to read; none stands for the UCI or Kaggle names.
+
+    Returns:
+        ``line`` (1 is the header) and our columns, as strings, in the order of ``columns``.
+
+    Raises:
+        Failure: the file is missing, not UTF-8, without a needed column, or cut in the middle of a row.
+    """
+    try:
+        with path.open("rb") as stream:
+            first = stream.readline()
+    except FileNotFoundError:
+        raise Failure(f"{path}: no such file; see data in the experiment file") from None
+    except IsADirectoryError:
+        raise Failure(f"{path}: a folder; expected a file (see data in the experiment file)") from None
+    delimiter, header, chosen = _header(path, first, columns)
+    try:
+        frame = pl.read_csv(
+            path, separator=delimiter, quote_char='"', infer_schema=False, empty_string_is_null=False, has_header=True
+        )
+    except pl.exceptions.PolarsError as error:
+        _check_utf8(path)
+        _check_fields(path, delimiter, header)
+        raise Failure(
+            f"{path}: not a table separated by {DELIMITERS[delimiter]}s ({str(error).splitlines()[0]}); a field that has"
+            f" quotation marks must stand in quotation marks, with its own doubled"
+        ) from None
+    if sum(block.count(b'"') for block in _blocks(path)) % 2:
+        raise Failure(f"{path}: a quoted field is never closed; the file is cut or damaged (fetch it again)")
+    frame.columns = header
+    # Where a row breaks off, its last fields are read as empty ones.
+    if len(header) > 1 and (frame[header[-1]] == "").any():
+        _check_fields(path, delimiter, header)
+    breaks = pl.sum_horizontal(pl.col(c).str.count_matches("\n", literal=True) for c in frame.columns)
+    starts = (breaks + 1).cum_sum().shift(1, fill_value=0) + 2
+    return frame.select(starts.cast(pl.Int64).alias("line"), *(_joined(names).alias(c) for c, names in chosen.items()))
+
+
+def _header(path: Path, first: bytes, columns: Columns | None) -> tuple[str, list[str], Columns]:
+    """Delimiter, all column names, and which of them make ours."""
+    try:
+        line = first.removeprefix(BOM).decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        _check_utf8(path)
+        raise
+    best: tuple[int, str, list[str], Columns, list[str]] | None = None
+    for delimiter in DELIMITERS:
+        header = next(csv.reader([line], delimiter=delimiter), [])
+        if columns is None:
+            chosen = {ours: [name] for ours, names in UCI.items() for name in names if name in header}
+            missing = [" or ".join(map(repr, names)) for names in UCI.values() if not set(names) & set(header)]
+        else:
+            chosen = columns
+            missing = [repr(name) for names in columns.values() for name in names if name not in header]
+        if best is None or (len(missing), -len(header)) < (best[0], -len(best[2])):
+            best = (len(missing), delimiter, header, chosen, missing)
+    assert best is not None
+    _, delimiter, header, chosen, missing = best
+    if missing:
+        found = ", ".join(map(repr, header)) or "nothing"
+        hint = "" if columns else "; for another table, map its columns (data.columns in the experiment file)"
+        raise Failure(f"{path}, line 1: no column {', '.join(missing)}; found {found}{hint}")
+    twice = [name for names in chosen.values() for name in names if header.count(name) > 1]
+    if twice:
+        raise Failure(f"{path}, line 1: column {twice[0]!r} stands {header.count(twice[0])} times")
+    unique = [name if header.count(name) == 1 else f"{name} #{i}" for i, name in enumerate(header)]
+    return delimiter, unique, chosen
+
+
+def _check_fields(path: Path, delimiter: str, header: list[str]) -> None:
+    """Name the first row with more or fewer fields than the header, if there is one."""
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        rows = csv.reader(stream, delimiter=delimiter)
+        line = 1
+        for row in rows:
+            if row and len(row) != len(header):
+                raise Failure(
+                    f"{path}, line {line}: a row of {len(row)} fields, the header has {len(header)}: {_short(row)}; is the file"
+                    f" cut, or does a field with a {DELIMITERS[delimiter]} or a line break stand without quotation marks?"
+                )
+            line = rows.line_num + 1
+
+
+def _short(row: list[str]) -> str:
+    text = repr(row)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _joined(names: list[str]) -> pl.Expr:
+    if len(names) == 1:
+        return pl.col(names[0])
+    texts = [pl.col(n).str.strip_chars() for n in names]
+    present = [pl.when(t != "").then(t) for t in texts]
+    return pl.concat_str(present, separator="\n\n", ignore_nulls=True)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            yield block
+
+
+def _check_utf8(path: Path) -> None:
+    """Say where a file stops being UTF-8, if it does."""
+    lines, position, rest = 0, 0, b""
+    for block in _blocks(path):
+        content = rest + block
+        try:
+            content.decode("utf-8")
+            rest = b""
+        except UnicodeDecodeError as error:
+            if error.end == len(content) and "end of data" in error.reason:  # a character across two blocks
+                content, rest = content[: error.start], content[error.start :]
+            else:
+                raise _not_utf8(path, content, error, lines, position) from None
+        lines, position = lines + content.count(b"\n"), position + len(content)
+    if rest:
+        raise Failure(f"{path}: ends in the middle of a character; the file is cut (fetch it again)")
+
+
+def _not_utf8(path: Path, content: bytes, error: UnicodeDecodeError, lines: int, position: int) -> Failure:
+    line = lines + content.count(b"\n", 0, error.start) + 1
+    return Failure(
+        f"{path}, line {line}: byte 0x{content[error.start]:02x} at position {position + error.start} is not UTF-8; "
+        f"convert the file first (iconv -f ISO-8859-1 -t UTF-8)"
+    )

@@ -1,0 +1,177 @@
+"""Train, validation and test, with no review text in two of them, and the labels of the tasks."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mllm.core.errors import Failure
+from mllm.data.labels import in_kind, label_column
+
+TEST_SHARE = 0.25  # of the texts, in the official files and by default in a random split
+
+
+def split(
+    reviews: pl.DataFrame, how: dict[str, Any], seed: int, stratum: pl.Expr | None = None
+) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
+    """Cut cleaned reviews into train, valid and test.
+
+    Args:
+        reviews: with ``file`` (train or test) and ``group``.
+        how: ``mode`` (official-clean leaves test rows out whose text stands in the train file; official keeps them;
+            random draws test from all rows), ``valid`` and, for random only, ``test``: fractions of the groups.
+        seed: of the choice of groups.
+        stratum: for random: the classes whose shares all splits get alike; of a group, its first review's counts.
+
+    Returns:
+        (split name -> rows, counts about the leak)
+    """
+    train = reviews.filter(pl.col("file") == "train")
+    test = reviews.filter(pl.col("file") == "test")
+    leaking = pl.col("group").is_in(train["group"].unique().implode())
+    leak = int(test.select(leaking.sum()).item() or 0)
+    facts = {"mode": how["mode"], "test_rows": test.height, "test_rows_also_in_train": leak}
+    if how["mode"] == "random":
+        parts = _random(reviews, how["valid"], how.get("test") or TEST_SHARE, seed, stratum)
+    else:
+        if how["mode"] == "official-clean":
+            test = test.filter(~leaking)
+        groups = train["group"].unique().sort().to_numpy()
+        chosen = np.random.default_rng(seed).permutation(groups)[: max(1, round(how["valid"] * len(groups)))]
+        held_out = pl.col("group").is_in(pl.Series(chosen).implode())
+        parts = {"train": train.filter(~held_out), "valid": train.filter(held_out), "test": test}
+    for name, part in parts.items():
+        if not part.height:
+            raise Failure(_empty(name, reviews.height if how["mode"] == "random" else train.height, facts))
+    return parts, facts
+
+
+def _random(
+    reviews: pl.DataFrame, valid: float, test: float, seed: int, stratum: pl.Expr | None
+) -> dict[str, pl.DataFrame]:
+    """Whole groups, drawn class by class: the first ones become test, the next validation."""
+    first = reviews.sort("review_id").unique("group", keep="first", maintain_order=True)
+    strata = first.select("group", stratum=stratum if stratum is not None else pl.lit(0)).sort("group")
+    rng = np.random.default_rng(seed)
+    chosen: dict[str, list[Any]] = {"test": [], "valid": []}
+    for _, members in sorted(strata.group_by("stratum"), key=lambda item: str(item[0])):
+        shuffled = rng.permutation(members["group"].sort().to_numpy())
+        ends = round(test * len(shuffled)), round((test + valid) * len(shuffled))
+        chosen["test"].append(shuffled[: ends[0]])
+        chosen["valid"].append(shuffled[ends[0] : ends[1]])
+    of = {name: pl.col("group").is_in(pl.Series(np.concatenate(found)).implode()) for name, found in chosen.items()}
+    return {
+        "train": reviews.filter(~of["test"] & ~of["valid"]),
+        "valid": reviews.filter(of["valid"]),
+        "test": reviews.filter(of["test"]),
+    }
+
+
+def absent_values(column: pl.Series, values: list[Any]) -> list[Any]:
+    """Those of the values that the column does not have."""
+    known = set(column.drop_nulls().unique().to_list())
+    return [v for v in values if not known & set(in_kind(column.dtype, [v]))]
+
+
+def most_frequent(column: pl.Series) -> str:
+    """The values that stand most often in a column, for a message."""
+    return ", ".join(map(repr, column.drop_nulls().value_counts(sort=True, name="#").to_series().head(8)))
+
+
+def check_values(reviews: pl.DataFrame, tasks: list[dict[str, Any]], wheres: dict[str, dict[str, list[Any]]]) -> None:
+    """Refuse values of tasks and of experts' slices that no review has, before anything is trained.
+
+    Raises:
+        Failure: with all that is wrong: misspelt values, values of two classes that are one number.
+    """
+    problems = []
+    for task in tasks:
+        classes = task.get("classes") or {}
+        for name, values in classes.items():
+            absent = absent_values(reviews[task["column"]], values)
+            if absent:
+                problems.append(
+                    f"tasks: {task['name']}: class {name!r}: no review has {', '.join(map(repr, absent))} in"
+                    f" {task['column']}; the most frequent are {most_frequent(reviews[task['column']])}"
+                )
+        kind = reviews.schema[task["column"]] if classes else pl.String()
+        same = Counter(v for values in classes.values() for v in in_kind(kind, values))
+        problems += [f"tasks: {task['name']}: {v!r} stands {n} times in classes" for v, n in same.items() if n > 1]
+    for expert, where in wheres.items():
+        for column, values in where.items():
+            absent = absent_values(reviews[column], values)
+            if absent:
+                problems.append(
+                    f"experts: {expert}: where.{column}: no review has {', '.join(map(repr, absent))};"
+                    f" the most frequent are {most_frequent(reviews[column])}"
+                )
+    if problems:
+        raise Failure("\n".join(problems))
+
+
+def check_classes(parts: dict[str, pl.DataFrame], task: str, names: list[Any]) -> dict[str, dict[str, int]]:
+    """Count the classes in each split.
+
+    Raises:
+        Failure: a class is absent from a split, so that it could be neither learnt nor judged.
+    """
+    counts = {}
+    for name, part in parts.items():
+        found = dict(part[label_column(task)].drop_nulls().value_counts().iter_rows())
+        counts[name] = {str(label): int(found.get(i, 0)) for i, label in enumerate(names)}
+        absent = [label for label, count in counts[name].items() if not count]
+        if absent:
+            raise Failure(
+                f"data/{name}.parquet: task {task!r} has no review of class {', '.join(absent)} among {part.height}; "
+                f"give more data, {'' if name == 'train' else f'a larger split.{name}, '}or a task with fewer classes"
+            )
+    return counts
+
+
+def select_part(
+    train: pl.DataFrame, part: dict[str, Any], task: str | None = None, strict: bool = True
+) -> pl.DataFrame:
+    """The reviews of one expert: all of train, one of several random shards, or a slice by columns; capped per class.
+
+    Args:
+        train: reviews; those of validation with ``strict`` off, which may lack what is rare.
+        part: shard, of and seed; where; cap and seed; or nothing.
+        task: whose classes are capped.
+        strict: refuse values that no review has.
+    """
+    if "of" in part:
+        groups = train["group"].unique().sort().to_numpy()
+        shuffled = np.random.default_rng(part["seed"]).permutation(groups)
+        mine = np.array_split(shuffled, part["of"])[part["shard"]]
+        train = train.filter(pl.col("group").is_in(pl.Series(mine).implode()))
+    for column, values in part.get("where", {}).items():
+        absent = absent_values(train[column], values)
+        if absent and strict:
+            raise Failure(
+                f"experts: where.{column}: no train review has {absent[0]!r}; the most frequent are {most_frequent(train[column])}"
+            )
+        train = train.filter(pl.col(column).is_in(in_kind(train[column].dtype, values)))
+    if "cap" in part and task is not None:
+        train = _capped(train, label_column(task), part["cap"], part["seed"])
+    return train
+
+
+def _capped(train: pl.DataFrame, label: str, cap: int, seed: int) -> pl.DataFrame:
+    """At most ``cap`` reviews of each class, drawn by ``seed`` whatever the order of the rows."""
+    ids = train["review_id"].sort().to_numpy()
+    # No column of a user's own can have this name.
+    order = pl.DataFrame({"review_id": ids, "#order": np.random.default_rng(seed).permutation(len(ids))})
+    drawn = train.join(order, on="review_id", maintain_order="left")
+    return drawn.filter(pl.col("#order").rank("ordinal").over(label) <= cap).drop("#order")
+
+
+def _empty(name: str, rows: int, facts: dict[str, Any]) -> str:
+    if name == "test" and facts["mode"] != "random":
+        return (
+            f"data/test.parquet: no test review is left: of {facts['test_rows']}, {facts['test_rows_also_in_train']} "
+            f"stand in the train file too (split.mode: {facts['mode']})"
+        )
+    return (
+        f"data/{name}.parquet: no review is left of the train file's {rows}; give more data or other fractions in split"
+    )

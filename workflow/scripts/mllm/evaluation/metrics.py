@@ -1,0 +1,170 @@
+"""What is measured: metrics of weighted sums over reviews, so that any number of bootstrap resamples is one product.
+
+Names and definitions are scikit-learn's. Three kinds of sums are enough: the confusion matrix, the losses, and, for the
+calibration error, bins of similar confidence.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mllm.core.arrays import Array
+
+BINS = 15  # of the calibration error, as in Guo et al. 2017, arXiv 1706.04599
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of the leaderboard."""
+
+    label: str
+    """For people."""
+    smaller_is_better: bool = False
+    ordered: bool = False
+    """Only where the classes have an order."""
+
+
+METRICS = {
+    "accuracy": Metric("accuracy"),
+    "balanced_accuracy": Metric("balanced accuracy"),
+    "macro_f1": Metric("macro-F1"),
+    "mcc": Metric("Matthews correlation"),
+    "kappa": Metric("Cohen's kappa"),
+    "kappa_quadratic": Metric("quadratic kappa", ordered=True),
+    "mae": Metric("mean absolute error, in classes", smaller_is_better=True, ordered=True),
+    "spearman": Metric("Spearman correlation", ordered=True),
+    "nll": Metric("negative log-likelihood", smaller_is_better=True),
+    "brier": Metric("Brier score", smaller_is_better=True),
+    "ece": Metric("expected calibration error", smaller_is_better=True),
+}
+
+
+def sign(metric: str) -> float:
+    """1 where larger is better, -1 where smaller is: what makes a difference positive when it is an improvement."""
+    return -1.0 if METRICS[metric].smaller_is_better else 1.0
+
+
+def of_task(ordered: bool) -> list[str]:
+    """The metrics that mean something for a task's classes."""
+    return [name for name, metric in METRICS.items() if ordered or not metric.ordered]
+
+
+def _ratio(top: Array, bottom: Array) -> Array:
+    """The quotient; 0 where nothing is divided by."""
+    return np.divide(top, bottom, out=np.zeros(np.broadcast_shapes(top.shape, bottom.shape)), where=bottom > 0)
+
+
+# ── Of the confusion matrix: (…, true class, predicted class), weighted counts ──
+
+
+def accuracy(confusion: Array) -> Array:
+    """Share of right labels."""
+    return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum((-2, -1))
+
+
+def recall(confusion: Array) -> Array:
+    """(…, classes): recall of each class; NaN where the class does not occur."""
+    support = confusion.sum(-1)
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return np.where(support > 0, _ratio(hits, support), np.nan)
+
+
+def balanced_accuracy(confusion: Array) -> Array:
+    """Mean recall of the classes that occur."""
+    return np.nanmean(recall(confusion), axis=-1)
+
+
+def macro_f1(confusion: Array) -> Array:
+    """Mean F1 of the classes that occur or are predicted."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    total = confusion.sum(-1) + confusion.sum(-2)
+    return _ratio(2 * hits, total).sum(-1) / (total > 0).sum(-1)
+
+
+def mcc(confusion: Array) -> Array:
+    """Matthews correlation of several classes (Gorodkin 2004); 0 where all has one label, as scikit-learn has it."""
+    n = confusion.sum((-2, -1))
+    true, predicted = confusion.sum(-1), confusion.sum(-2)
+    covariance = np.trace(confusion, axis1=-2, axis2=-1) * n - (true * predicted).sum(-1)
+    spread = (n**2 - (true**2).sum(-1)) * (n**2 - (predicted**2).sum(-1))
+    # Where all has one label, the sums of 32-bit weights leave a remainder of their own size.
+    return np.where(spread > 1e-9 * n**4, covariance / np.sqrt(np.where(spread > 1e-9 * n**4, spread, 1)), 0.0)
+
+
+def kappa(confusion: Array, quadratic: bool = False) -> Array:
+    """Cohen's kappa; ``quadratic`` weights a confusion by its squared distance (ordered labels).
+
+    0 where the chance-expected disagreement is 0, as when everything has one label.
+    """
+    classes = confusion.shape[-1]
+    distance = np.subtract.outer(np.arange(classes), np.arange(classes))
+    weights = distance**2.0 if quadratic else (distance != 0).astype(float)
+    n = confusion.sum((-2, -1))
+    expected = confusion.sum(-1)[..., :, None] * confusion.sum(-2)[..., None, :] / n[..., None, None]
+    chance = (weights * expected).sum((-2, -1))
+    seen = (weights * confusion).sum((-2, -1))
+    return np.where(chance > 0, 1 - seen / np.where(chance > 0, chance, 1), 0.0)
+
+
+def mae(confusion: Array) -> Array:
+    """Mean distance of the predicted class from the true one, in classes."""
+    classes = np.arange(confusion.shape[-1])
+    return (np.abs(np.subtract.outer(classes, classes)) * confusion).sum((-2, -1)) / confusion.sum((-2, -1))
+
+
+def spearman(confusion: Array) -> Array:
+    """Correlation of the ranks of true and predicted classes, ties at their middle; 0 where all has one label."""
+    n = confusion.sum((-2, -1))[..., None]
+    true, predicted = confusion.sum(-1), confusion.sum(-2)
+    x, y = (np.cumsum(counts, axis=-1) - counts / 2 - n / 2 for counts in (true, predicted))
+    covariance = (x[..., :, None] * y[..., None, :] * confusion).sum((-2, -1))
+    spread = (x**2 * true).sum(-1) * (y**2 * predicted).sum(-1)
+    floor = 1e-9 * n[..., 0] ** 6
+    return np.where(spread > floor, covariance / np.sqrt(np.where(spread > floor, spread, 1)), 0.0)
+
+
+OF_CONFUSION: dict[str, Callable[[Array], Array]] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "macro_f1": macro_f1,
+    "mcc": mcc,
+    "kappa": kappa,
+    "kappa_quadratic": lambda confusion: kappa(confusion, quadratic=True),
+    "mae": mae,
+    "spearman": spearman,
+}
+
+
+# ── Of the probabilities ──
+
+
+def losses(logp: Array, truth: Array) -> dict[str, Array]:
+    """Each review's negative log-likelihood and Brier score (the sum over classes of squared errors)."""
+    rows = np.arange(len(truth))
+    p = np.exp(logp)
+    brier = (p**2).sum(1) - 2 * p[rows, truth] + 1
+    return {"nll": -logp[rows, truth], "brier": brier}
+
+
+def confidence_bins(confidence: Array, weights: Array) -> Array:
+    """(reviews,): which of BINS bins of equal weight a review's confidence falls into; equal ones fall into the same."""
+    order = np.argsort(confidence, kind="stable")
+    before = np.cumsum(weights[order]) - weights[order]
+    _, first, which = np.unique(confidence[order], return_index=True, return_inverse=True)
+    bins = np.minimum(BINS * before[first] / weights.sum(), BINS - 1).astype(int)
+    result = np.empty(len(confidence), dtype=int)
+    result[order] = bins[which]
+    return result
+
+
+def calibration_error(gaps: Array, size: Array) -> Array:
+    """Expected calibration error (Naeini et al. 2015), of bins of equal mass (Nixon et al. 2019, arXiv 1904.01685).
+
+    Too large on average by what chance alone makes of a bin's gap.
+
+    Args:
+        gaps: (…, bins) sums of confidence minus correctness.
+        size: (…) sums of weights.
+    """
+    return np.abs(gaps).sum(-1) / size

@@ -1,0 +1,118 @@
+"""One task's labelled reviews, before which all of its candidates are brought: the same reviews, the same resamples."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mllm.core.arrays import Array
+from mllm.core.files import write_json
+from mllm.evaluation import calibration, slices
+from mllm.evaluation.bootstrap import Evaluation, Sample
+from mllm.evaluation.shared_draws import KINDS
+from mllm.prediction.prediction_tables import SPLITS, Reviews
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a candidate's score file says of it, and its metrics on each resample."""
+
+    scores: dict[str, Any]
+    draws: dict[str, Array]
+    """split -> (raw and calibrated, metrics, resamples)"""
+    labels: Array
+    """(test reviews,) predicted classes."""
+
+
+class Bench(Reviews):
+    """The same with resamples of their texts, on which all candidates are scored.
+
+    Args:
+        data: folder that split_reviews or import_predictions wrote.
+        task: one of data/split.json.
+        seed: of the resamples, and of the folds in which validation is calibrated.
+    """
+
+    def __init__(self, data: Path, task: str, seed: int) -> None:
+        super().__init__(data, task)
+        self.seed = seed
+        self.samples = {s: self._sample(rows) for s, rows in self.rows.items()}
+        # Tables made elsewhere may have been cut into validation and test here: then all of them is worth a score.
+        self.whole = self._sample(pl.concat(self.rows.values())) if self.facts.get("imported") else None
+        # Nothing is chosen by slices: they are for the report, and of the test reviews alone.
+        self.slices = slices.slices(self.rows["test"], self.facts["label"])
+        self._draws: dict[str, list[Array]] = {s: [] for s in SPLITS}
+        self._labels: list[Array] = []
+
+    def _sample(self, rows: pl.DataFrame) -> Sample:
+        truth, groups = rows[self.column].to_numpy(), rows["group"].to_numpy()
+        return Sample(truth, groups, len(self.names), self.facts["ordered"], self.seed)
+
+    @property
+    def metrics(self) -> list[str]:
+        return self.samples["test"].metrics
+
+    def score(self, path: Path) -> Scored:
+        """Score one candidate's prediction file."""
+        logp = self.read(path)
+        calibrated = self._calibrated(logp)
+        of_kind = dict(zip(KINDS, (logp, calibrated), strict=True))
+        found = {(s, k): self.samples[s].evaluate(of_kind[k][s]) for s in self.samples for k in KINDS}
+        raw = {s: found[s, "raw"] for s in self.samples}
+        if self.whole:
+            raw["all"] = self.whole.evaluate(np.concatenate([logp[s] for s in SPLITS]))
+        scores = {
+            "scores": {s: e.intervals() for s, e in raw.items()},
+            "calibrated": {s: found[s, "calibrated"].intervals() for s in self.samples},
+            "priors": {kind: self._without(self.read(path, kind)) for kind in self.priors(path)},
+            "recall": {s: e.recalls(self.names) for s, e in raw.items()},
+            "confusion": {s: e.confusion.round(6).tolist() for s, e in raw.items()},
+            "reliability": {
+                kind: found["test", kind].reliability.round(6).tolist() for kind in KINDS
+            },
+            "counts": {
+                s: {"reviews": rows.height, "texts": rows["group"].n_unique()} for s, rows in self.rows.items()
+            },
+            "slices": self._slices(logp["test"]),
+        }  # fmt: skip
+        draws = {s: np.stack([_stacked(found[s, kind]) for kind in KINDS]) for s in self.samples}
+        return Scored(scores, draws, logp["test"].argmax(1).astype(np.uint16))
+
+    def _without(self, logp: dict[str, Array]) -> dict[str, Any]:
+        return {s: self.samples[s].evaluate(logp[s]).intervals() for s in self.samples}
+
+    def _calibrated(self, logp: dict[str, Array]) -> dict[str, Array]:
+        """Calibrated on validation alone; validation itself out of fold."""
+        rows = pl.concat([self.rows[s].select(self.column, "group") for s in SPLITS])
+        truth, groups = rows[self.column].to_numpy(), rows["group"].to_numpy()
+        cut = self.rows["valid"].height
+        valid = np.arange(rows.height) < cut
+        done = calibration.calibrate(np.concatenate([logp[s] for s in SPLITS]), truth, groups, valid, self.seed)
+        return {"valid": done[:cut], "test": done[cut:]}
+
+    def _slices(self, logp: Array) -> list[dict[str, Any]]:
+        found = self.samples["test"].evaluate_parts(logp, slices.masks(self.slices))
+        return [
+            {"column": column, "slice": name, "reviews": int(mask.sum()),
+             "texts": self.rows["test"]["group"].filter(mask).n_unique(), "scores": part.intervals()}
+            for ((column, name), mask), part in zip(self.slices.items(), found, strict=True)
+        ]  # fmt: skip
+
+    def keep(self, one: Scored) -> None:
+        """Put a candidate's draws and labels with the others'."""
+        for split, draws in one.draws.items():
+            self._draws[split].append(draws)
+        self._labels.append(one.labels)
+
+    def write(self, folder: Path, candidates: list[str]) -> None:
+        """Write what candidates are compared by in pairs, in the order in which they were kept; see :class:`Pairs`."""
+        for split, draws in self._draws.items():
+            np.save(folder / f"resamples-{self.task}-{split}.npy", np.stack(draws))
+        np.save(folder / f"labels-{self.task}.npy", np.stack(self._labels))
+        write_json(folder / f"resamples-{self.task}.json", {"candidates": candidates, "metrics": self.metrics})
+
+
+def _stacked(found: Evaluation) -> Array:
+    return np.stack(list(found.draws.values())).astype(np.float32)

@@ -1,0 +1,39 @@
+"""Candidates side by side: their metrics on the same resamples, their labels of the same test reviews."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mllm.core.arrays import Array
+from mllm.core.files import read_json
+from mllm.prediction.prediction_tables import SPLITS
+
+KINDS = ("raw", "calibrated")
+
+
+class Pairs:
+    """What ``score`` wrote of a task's candidates to compare them by: the same resamples, the same reviews.
+
+    Args:
+        folder: results/<name>/scores.
+        task: whose candidates.
+    """
+
+    def __init__(self, folder: Path, task: str) -> None:
+        self.folder, self.task = folder, task
+        index = read_json(folder / f"resamples-{task}.json")
+        self.candidates = {name: i for i, name in enumerate(index["candidates"])}
+        self.metrics = {name: i for i, name in enumerate(index["metrics"])}
+        self._draws = {s: np.load(folder / f"resamples-{task}-{s}.npy", mmap_mode="r") for s in SPLITS}
+
+    def draws(self, candidates: Sequence[str], metric: str, split: str = "test", kind: str = "raw") -> Array:
+        """(candidates, resamples) of one metric."""
+        chosen = [self.candidates[c] for c in candidates]
+        return np.asarray(self._draws[split][chosen, KINDS.index(kind), self.metrics[metric]], dtype=float)
+
+    def labels(self, candidates: Sequence[str]) -> Array:
+        """(candidates, test reviews): predicted classes."""
+        return np.asarray(
+            np.load(self.folder / f"labels-{self.task}.npy", mmap_mode="r")[[self.candidates[c] for c in candidates]]
+        )

@@ -1,0 +1,1 @@
+"""Execution: Snakemake, Slurm, log format and resources. Imports core and experiment; only rules and profiles import it."""

@@ -1,0 +1,34 @@
+"""The machine that runs Snakemake: its Python, its scratch folder, its packages."""
+
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+
+
+def has_gpu() -> bool:
+    """Whether NVIDIA's driver is loaded here."""
+    return Path("/dev/nvidiactl").exists()
+
+
+def version(package: str) -> str:
+    """Installed version of a package, without importing it."""
+    return metadata.version(package)
+
+
+def use_this_python() -> None:
+    """Let scripts run under the Python that runs Snakemake, whether its environment is activated or not."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def use_scratch() -> None:
+    """With MLLM_SCRATCH, results and caches live there: homes on clusters have small quotas."""
+    scratch = os.environ.get("MLLM_SCRATCH")
+    if not scratch:
+        return
+    home = Path(scratch, "mllm").absolute()
+    (home / "results").mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("XDG_CACHE_HOME", str(home / "cache"))
+    results = Path("results")
+    if not results.is_symlink() and not results.exists():
+        results.symlink_to(home / "results")

@@ -1,0 +1,157 @@
+"""What is wrong with an experiment file, in words: key, what was found, what is allowed, the nearest spelling."""
+
+from typing import Any
+
+from mllm.core.wording import dicts, listed, names_in, nearest, repeated
+from mllm.experiment.checks.data import columns_of, data_problems, metric_problems, task_entry_problems, tasks_of
+from mllm.experiment.checks.families import family_problems
+from mllm.experiment.checks.merges import match, member_problems, merge_problems, moe_problems
+
+RESERVED = ("base",)  # the base's own name
+
+
+def cross_problems(raw: dict[str, Any]) -> list[str]:
+    """One line for each name that points nowhere, stands twice, or does not fit with another key.
+
+    Works on unchecked values, and passes over what the model itself will refuse.
+    """
+    problems: list[str] = []
+    models = names_in(raw.get("models"))
+    experts = expert_names(raw)
+    base = raw.get("base")
+    if isinstance(base, str) and models and base not in models:
+        problems.append(f"base: found {base!r}, expected one of models: {listed(models)}{nearest(base, models)}")
+    problems += [f"models: name {name!r} stands {count} times" for name, count in repeated(models)]
+    problems += family_problems(raw)
+    tasks = names_in(raw.get("tasks"))
+    problems += [f"tasks: name {name!r} stands {count} times" for name, count in repeated(tasks)]
+    bases = [*RESERVED, *(f"base-{task}" for task in tasks)]
+
+    candidates = [*bases, *(name for name, _ in experts), *names_in(raw.get("references"))]
+    candidates += [b["name"] for b in dicts(raw.get("blends")) if isinstance(b.get("name"), str)]
+    for name, count in repeated(candidates):
+        hint = " (base is the base's own name)" if name in bases else ""
+        problems.append(f"{name!r} names {count} candidates{hint}; experts, references and blends need different names")
+
+    problems += [
+        f"{name!r}: names that end in .base are kept for prepared bases"
+        for name in candidates
+        if name.endswith(".base")
+    ]
+
+    problems += [
+        f"{name!r}: names the layers of a parameter that changes with depth; give the expert another name"
+        for name, _ in experts
+        if name == "layers"
+    ]
+    names = [name for name, _ in experts]
+    task_of = tasks_of(raw, experts, tasks)
+    problems += data_problems(raw) + metric_problems(raw)
+    for i, entry in enumerate(dicts(raw.get("merges"))):
+        problems += [f"merges[{i}].{p}" for p in merge_problems(entry, names)]
+        problems += _mixed_tasks(
+            f"merges[{i}]", entry, {n: task_of[n] for n in names}, "weights of different heads cannot be merged"
+        )
+    problems += moe_problems(raw)
+    scratch = names_in([m for m in dicts(raw.get("models")) if m.get("source") == "scratch"])
+    for i, entry in enumerate(dicts(raw.get("experts"))):
+        problems += [f"experts[{i}].{p}" for p in _expert_problems(entry, columns_of(raw), models, scratch)]
+        problems += [f"experts[{i}].{p}" for p in task_entry_problems(entry, tasks)]
+    for i, entry in enumerate(dicts(raw.get("references"))):
+        problems += [f"references[{i}].{p}" for p in _reference_problems(entry, models)]
+        problems += [f"references[{i}].{p}" for p in task_entry_problems(entry, tasks)]
+    problems += _batch_problems(raw)
+    for i, entry in enumerate(dicts(raw.get("blends"))):
+        allowed = [*names, *names_in(raw.get("references")), *(bases[1:] if len(tasks) > 1 else RESERVED)]
+        problems += _mixed_tasks(f"blends[{i}]", entry, task_of, "they predict different labels")
+        problems += [f"blends[{i}].{p}" for p in _blend_members(entry, allowed if names else [], raw)]
+    return problems
+
+
+def _blend_members(entry: dict[str, Any], allowed: list[str], raw: dict[str, Any]) -> list[str]:
+    """Members that are no base, expert or reference; those that may be merges are looked at once the grid is expanded."""
+    methods = [m["method"] for m in dicts(raw.get("merges")) if isinstance(m.get("method"), str)]
+    patterns = entry.get("members")
+    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+        return []
+
+    def may_be_merge(pattern: str) -> bool:
+        start, star, _ = pattern.partition("*")
+        return any(pattern.startswith(m) or (star and m.startswith(start)) for m in methods)
+
+    return member_problems([p for p in patterns if not may_be_merge(p)], allowed)[1]
+
+
+def expert_names(raw: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Names of all experts with their entries; an entry with parts stands for several."""
+    result = []
+    for entry in dicts(raw.get("experts")):
+        name, parts = entry.get("name"), entry.get("parts")
+        if not isinstance(name, str):
+            continue
+        if isinstance(parts, int) and not isinstance(parts, bool):
+            result += [(f"{name}-{i}", entry) for i in range(min(parts, 10_000))]
+        else:
+            result.append((name, entry))
+    return result
+
+
+def _expert_problems(entry: dict[str, Any], columns: list[str], models: list[str], scratch: list[str]) -> list[str]:
+    problems = []
+    if entry.get("model") is not None:
+        model, idle = entry["model"], [k for k in entry if k not in ("name", "task", "model")]
+        if isinstance(model, str) and model not in models:
+            problems.append(f"model: found {model!r}, expected one of models: {listed(models)}{nearest(model, models)}")
+        if model in scratch:
+            problems.append(f"model: {model!r} has source scratch, and nothing to take; expected source hub or local")
+        if idle:
+            problems.append(
+                f"{idle[0]}: stands beside model, which is taken as it is and not trained; leave one of them out"
+            )
+    if entry.get("epochs") is not None and entry.get("steps") is not None:
+        problems.append("epochs: stands beside steps; give one of them")
+    if entry.get("parts") is not None and entry.get("where") is not None:
+        problems.append("parts: stands beside where; give one of them")
+    if isinstance(entry.get("where"), dict):
+        for column in entry["where"]:
+            if column not in columns:
+                problems.append(f"where.{column}: unknown column; allowed: {listed(columns)}{nearest(column, columns)}")
+    return problems
+
+
+def _mixed_tasks(where: str, entry: dict[str, Any], task_of: dict[str, Any], why: str) -> list[str]:
+    patterns = entry.get("members")
+    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+        return []
+    members = match(patterns, list(task_of))
+    if len({str(task_of[m]) for m in members}) < 2:
+        return []
+    shown = [f"{m} ({task_of[m]})" for m in members]
+    return [f"{where}.members: of different tasks, and {why}: {listed(shown)}"]
+
+
+def _reference_problems(entry: dict[str, Any], models: list[str]) -> list[str]:
+    from mllm.experiment.schema import BASELINES
+
+    model, problems = entry.get("model"), []
+    allowed = [*models, *BASELINES]
+    if isinstance(model, str) and model not in allowed:
+        problems.append(f"model: found {model!r}, expected one of {listed(allowed)}{nearest(model, allowed)}")
+    if entry.get("epochs") is not None and entry.get("steps") is not None:
+        problems.append("epochs: stands beside steps; give one of them")
+    return problems
+
+
+def _batch_problems(raw: dict[str, Any]) -> list[str]:
+    """Batches that the model's GPUs cannot share equally."""
+    gpus = {m["name"]: m.get("gpus", 1) for m in dicts(raw.get("models")) if isinstance(m.get("name"), str)}
+    problems = []
+    for kind in ("experts", "references"):
+        for i, entry in enumerate(dicts(raw.get(kind))):
+            name = raw.get("base") if kind == "experts" else entry.get("model")
+            number, batch = gpus.get(name) if isinstance(name, str) else 1, entry.get("batch_size", 16)
+            if isinstance(number, int) and isinstance(batch, int) and number > 0 and batch % number:
+                problems.append(
+                    f"{kind}[{i}].batch_size: {batch} cannot be shared equally by the {number} GPUs of model {name!r}"
+                )
+    return problems

@@ -1,0 +1,170 @@
+"""What is wrong with the merge entries of an experiment file; on unchecked values, in words."""
+
+import contextlib
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from mllm.core.wording import dicts, listed, nearest, repeated
+from mllm.experiment.merge_entries import METHODS
+from mllm.experiment.task_vector_entries import MergeEntry
+from mllm.experiment.value_types import is_layered
+
+# Methods whose agreeing members differ from entry to entry, so that a sum of weights can vanish anywhere.
+ELECTING = ("ties", "dare_ties", "della", "breadcrumbs_ties")
+
+
+def match(patterns: Iterable[str], names: list[str]) -> list[str]:
+    """Names that the patterns stand for, in the order of the patterns, then of the names; each once."""
+    found = [n for p in patterns for n in (names if "*" in p else [p]) if fnmatchcase(n, p) and n in names]
+    return list(dict.fromkeys(found))
+
+
+def merge_problems(entry: dict[str, Any], experts: list[str]) -> list[str]:
+    """One line for each key of a merge entry that does not fit with its members or with another key."""
+    method = METHODS.get(entry["method"]) if isinstance(entry.get("method"), str) else None
+    members, problems = member_problems(entry.get("members"), experts)
+    if method is None or not members or problems:
+        return problems
+    fewest, most = method.count
+    if most and not fewest <= len(members) <= most:
+        expected = f"exactly {fewest}" if most == fewest else f"{fewest} to {most}"
+        problems.append(f"members: {entry['method']} takes {expected}, found {len(members)}: {listed(members)}")
+    elif len(members) < fewest:
+        problems.append(f"members: found only {members[0]!r}, expected at least {fewest} experts")
+    maps = [_map_problems(entry, key, members) for key in entry if key not in ("method", "members")]
+    problems += [p for found in maps for p in found]
+    return problems or _value_problems(method, entry, members)
+
+
+def moe_problems(raw: dict[str, Any]) -> list[str]:
+    """A mixture of experts that the base's architecture does not allow; known before it is made or loaded from a folder."""
+    base = next((m for m in dicts(raw.get("models")) if m.get("name") == raw.get("base")), {})
+    found = base.get("architecture", "gpt2") if base.get("source") == "scratch" else None
+    if base.get("source") == "local" and isinstance(base.get("path"), str):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            found = json.loads(Path(base["path"], "config.json").read_text()).get("model_type")
+    possible = ("llama", "mistral", "qwen2", "qwen3")
+    if found is None or found in possible:
+        return []
+    return [
+        f"merges[{i}].method: moe needs a base like {listed(possible)}, found {found!r}; blend the experts' predictions instead"
+        for i, entry in enumerate(dicts(raw.get("merges")))
+        if entry.get("method") == "moe"
+    ]
+
+
+def member_problems(patterns: Any, allowed: list[str]) -> tuple[list[str], list[str]]:
+    """The members that the patterns stand for, and what is wrong with the patterns."""
+    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns) or not allowed:
+        return [], []  # no list of names, or nothing known to compare them with: told elsewhere
+    problems = [
+        f"members: {p!r} matches none of {listed(allowed)}{nearest(p, allowed)}"
+        for p in patterns
+        if not any(fnmatchcase(n, p) for n in allowed)
+    ]
+    problems += [f"members: {p!r} stands {count} times" for p, count in repeated(patterns)]
+    return match(patterns, allowed), problems
+
+
+def _map_problems(entry: dict[str, Any], key: str, members: list[str]) -> Iterator[str]:
+    """Maps of member to value name every member, and no other."""
+    for where, value in _points(entry, key):
+        if isinstance(value, dict) and not is_layered(value):
+            unknown = [m for m in value if m not in members]
+            missing = [m for m in members if m not in value]
+            if unknown:
+                yield (f"{where}: names {', '.join(map(repr, unknown))}, not among the members {', '.join(members)}"
+                       f" (a value that changes with depth has the keys layers and rest)")  # fmt: skip
+            elif missing:
+                yield f"{where}: gives no {key} for {', '.join(missing)}; a map names every member"
+
+
+def _value_problems(method: type[MergeEntry], entry: dict[str, Any], members: list[str]) -> list[str]:
+    """Values that mergekit takes and that make nonsense, alone or together."""
+    name, problems = entry["method"], []
+    for where, weight in _points(entry, "weight", 1.0):
+        problems += [f"{where}: {p}" for p in _weight_problems(name, entry, weight, members)]
+    pairs = {"gamma": 0.01, "epsilon": 0.15}
+    for key, default in pairs.items():
+        if "density" in method.model_fields and key in method.model_fields:
+            problems += _density_problems(entry, key, default, members)
+    if name == "ties" and "paper" in [c for _, c in _points(entry, "convention", "mergekit")]:
+        problems += [
+            f"{where}: changes with depth, but convention: paper trims the whole task vector by one threshold"
+            for where, value in _points(entry, "density")
+            if len(_depths(value)) > 1
+        ]
+    if name == "moe":
+        problems += [
+            f"{where}: found {value}, but there are only {len(members)} members"
+            for where, value in _points(entry, "experts_per_token", 2)
+            if isinstance(value, int) and value > len(members)
+        ]
+    return problems
+
+
+def _weight_problems(name: str, entry: dict[str, Any], weight: Any, members: list[str]) -> list[str]:
+    dividing = {"linear": "normalize", "multislerp": "normalize_weights", "nuslerp": None}
+    default = name in ("ties", "della")
+    key = dividing.get(name, "normalize")
+    normalized = key is None or True in [v for _, v in _points(entry, key, name in dividing or default)]
+    vectors = [[_at(weight, m, i) for m in members] for i in _depths(weight)]
+    if not normalized or not all(_is_number(w) for vector in vectors for w in vector):
+        return []
+    if name in ELECTING and any(w < 0 for vector in vectors for w in vector):
+        return [f"{name} divides by the sum of the agreeing members' weights, which can vanish with negative ones; "
+                f"set normalize: false"]  # fmt: skip
+    if any(math.isclose(sum(vector), 0, abs_tol=1e-6) for vector in vectors):
+        return [f"weights sum to 0, and {name} divides by their sum (mergekit would write non-finite or other weights)"]
+    return []
+
+
+def _density_problems(entry: dict[str, Any], key: str, default: float, members: list[str]) -> list[str]:
+    """What a density and a gamma (breadcrumbs) or an epsilon (DELLA) must be to each other."""
+    for (where, density), (_, other) in itertools.product(_points(entry, "density"), _points(entry, key, default)):
+        for m, i, j in itertools.product(members, _depths(density), _depths(other)):
+            d, o = _at(density, m, i), _at(other, m, j)
+            if not _is_number(d) or not _is_number(o):
+                continue
+            if key == "gamma" and d + o > 1 + 1e-9:
+                return [f"{where}: density {d:g} and gamma {o:g} make more than 1 together; mergekit would leave out "
+                        f"fewer of the largest entries, or none, without a word"]  # fmt: skip
+            if key == "epsilon" and d < 1 and not (d - o > 0 and d + o < 1):
+                return [f"{where}: density {d:g} and epsilon {o:g} give probabilities from {d - o:g} to {d + o:g}; "
+                        f"both must lie between 0 and 1 (or density be 1)"]  # fmt: skip
+    return []
+
+
+def _points(entry: dict[str, Any], key: str, default: Any = None) -> list[tuple[str, Any]]:
+    """The values that a key spans, each with its place in the file."""
+    if key not in entry:
+        return [] if default is None else [(key, default)]
+    value = entry[key]
+    return [(f"{key}[{i}]", v) for i, v in enumerate(value)] if isinstance(value, list) else [(key, value)]
+
+
+def _depths(value: Any) -> range:
+    """Indices of all the numbers that a value, or a member's value, takes with depth."""
+    inner = value.values() if isinstance(value, dict) and not is_layered(value) else [value]
+    return range(
+        max([1 + len(v["layers"]) for v in inner if is_layered(v) and isinstance(v["layers"], list)], default=1)
+    )
+
+
+def _at(value: Any, member: str, index: int) -> Any:
+    """One of a value's numbers: the member's, at one of its depths."""
+    if isinstance(value, dict) and not is_layered(value):
+        value = value.get(member)
+    if is_layered(value) and isinstance(value["layers"], list):
+        numbers = [*value["layers"], value.get("rest")]
+        return numbers[min(index, len(numbers) - 1)]
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

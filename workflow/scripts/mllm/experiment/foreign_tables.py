@@ -1,0 +1,67 @@
+"""Predictions that were made elsewhere: which tables there are, and what they say in this project's form.
+
+Listing them must stay cheap (no polars): Snakemake does so in every job.
+"""
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mllm.core.wording import listed
+from mllm.experiment.yaml_files import ExperimentError
+
+if TYPE_CHECKING:
+    from mllm.experiment.schema import Candidates
+
+
+ENDINGS = (".parquet", ".csv")
+
+
+def tables(candidates: "Candidates") -> dict[str, Path]:
+    """Candidate -> its file, sorted by name.
+
+    Raises:
+        ExperimentError: no folder, no tables, two of one name.
+    """
+    folder = Path(candidates.from_)
+    files = sorted(f for f in folder.glob("*") if f.suffix in ENDINGS) if folder.is_dir() else []
+    if not files:
+        what = f"no tables ({' or '.join(ENDINGS)}) in" if folder.is_dir() else "no folder"
+        raise ExperimentError("experiment", [f"candidates.from: {what} {str(folder)!r}"])
+    twice = [f.stem for f in files if sum(g.stem == f.stem for g in files) > 1]
+    if twice:
+        raise ExperimentError(
+            "experiment", [f"candidates.from: {twice[0]!r} stands in {str(folder)!r} as parquet and CSV"]
+        )
+    return {f.stem: f for f in files}
+
+
+def kinds(candidates: "Candidates", names: list[str]) -> dict[str, str]:
+    """Candidate -> its kind.
+
+    Raises:
+        ExperimentError: a pattern that matches no table, a table that no pattern or patterns of two kinds match.
+    """
+    problems: list[str] = []
+    found: dict[str, str] = {}
+    for kind, patterns in candidates.kinds.items():
+        for pattern in patterns:
+            mine = [n for n in names if fnmatchcase(n, pattern)]
+            if not mine:
+                problems.append(f"candidates.kinds.{kind}: {pattern!r} matches none of {listed(names)}")
+            for name in mine:
+                if found.setdefault(name, kind) != kind:
+                    problems.append(
+                        f"candidates.kinds.{kind}: {pattern!r} matches {name!r}, which is also {found[name]}"
+                    )
+    rest = [n for n in names if n not in found]
+    if rest:
+        problems.append(f"candidates.kinds: no kind for {listed(rest)}; name each table, or move it away")
+    if problems:
+        raise ExperimentError("experiment", problems)
+    return found
+
+
+def parameters(candidates: "Candidates", name: str) -> int | None:
+    """A candidate's number of parameters by the first name or pattern that matches; none where it is not said."""
+    return next((n for pattern, n in candidates.parameters.items() if fnmatchcase(name, pattern)), None)

@@ -1,0 +1,82 @@
+"""Branches and tags of the hub, each resolved to a commit once: what an experiment says today, it says tomorrow.
+
+The commits stand in a file beside the experiment (``config/x.yaml`` → ``config/x.lock.yaml``), to be kept with it.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from mllm.core.files import whole
+from mllm.experiment.yaml_files import ExperimentError
+
+if TYPE_CHECKING:
+    from mllm.experiment.schema import Experiment
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+HEADING = "# Commits of the hub's branches and tags, resolved once. Delete a line to take what stands there by now.\n"
+
+
+def path_of(experiment: str | Path) -> Path:
+    """The lock of an experiment file."""
+    return Path(experiment).with_suffix(".lock.yaml")
+
+
+def pin(experiment: "Experiment", file: str | Path, ask: Callable[[str, str], str] | None = None) -> "Experiment":
+    """The experiment with commits in place of branches and tags, as far as they are known.
+
+    Args:
+        experiment: its models may have a branch or tag as revision.
+        file: experiment file, whose lock is read.
+        ask: resolves (repository, revision) where the lock does not have it; the lock is written then. None: they stay.
+
+    Raises:
+        ExperimentError: one could not be resolved, or the lock is no map to commits.
+    """
+    lock, problems = path_of(file), []
+    try:
+        known: Any = (yaml.safe_load(lock.read_text()) or {}) if lock.exists() else {}
+    except (yaml.YAMLError, UnicodeDecodeError):
+        known = None
+    if not isinstance(known, dict) or not all(COMMIT.fullmatch(str(v)) for v in known.values()):
+        raise ExperimentError(
+            str(lock), ["expected lines `owner/name@branch: commit`; delete it to resolve them again"]
+        )
+    models, before = [], len(known)
+    for i, model in enumerate(experiment.models):
+        revision = getattr(model, "revision", None)
+        if revision and not COMMIT.fullmatch(revision):
+            key = f"{model.id}@{revision}"  # type: ignore[union-attr]
+            if key not in known and ask:
+                try:
+                    known[key] = ask(model.id, revision)  # type: ignore[union-attr]
+                except OSError as error:
+                    problems.append(f"models[{i}].revision: {revision!r} of {error}; or give the commit (40 digits)")
+            model = model.model_copy(update={"revision": known.get(key, revision)})
+        models.append(model)
+    if len(known) > before:
+        try:
+            with whole(lock) as partial:
+                partial.write_text(HEADING + yaml.safe_dump(known))
+        except OSError as error:
+            problems.append(f"{lock}: cannot be written ({error.strerror}); it has to stand beside the experiment")
+    if problems:
+        raise ExperimentError(str(file), problems)
+    return experiment.model_copy(update={"models": models})
+
+
+def ask_hub(repository: str, revision: str) -> str:
+    """The commit that a branch or tag of the hub stands at.
+
+    Raises:
+        OSError: it cannot be told, with the reason.
+    """
+    from mllm.models import hub
+
+    try:
+        return str(hub.facts(repository, revision).sha)
+    except hub.HubError as error:
+        raise OSError(str(error)) from None

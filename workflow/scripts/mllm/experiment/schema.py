@@ -1,0 +1,252 @@
+"""The experiment file: its model, its checks, its errors.
+
+Importing this must stay cheap (no torch, no mergekit): Snakemake does so in every job.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from mllm.experiment.merge_entries import AnyMerge
+from mllm.experiment.model_entries import HubModel, LocalModel, Name, Positive, ScratchModel
+from mllm.experiment.value_types import Seed, Strict
+
+Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+Value = str | int | float
+
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "kappa", "kappa_quadratic", "mae", "spearman", "nll", "brier", "ece"]  # fmt: skip
+
+BASELINES = ("tfidf", "majority")
+
+
+class UciData(Strict):
+    """The official files, downloaded once and shared between experiments."""
+
+    source: Literal["uci"]
+
+
+class LocalData(Strict):
+    """Your own files: TSV or CSV, with the columns of the official ones or others."""
+
+    source: Literal["local"]
+    train: str
+    """Path of the train file, from the project's root; of the only file with split.mode: random."""
+    test: str | None = None
+    """Path of the test file; may be left out with split.mode: random."""
+    columns: dict[Column, str | Annotated[list[str], Field(min_length=1)]] | None = None
+    """Our column -> the file's (several are joined). review is needed; id, drug, condition, rating (1 to 10), date,
+    useful_count are known; every other name makes a column for tasks and slices. Default: as UCI or Kaggle name them."""
+
+
+class SyntheticData(Strict):
+    """Generated reviews in the official format, quirks included; for demonstrations and tests."""
+
+    source: Literal["synthetic"]
+    rows: Annotated[int, Field(ge=100)] = 4000
+    """Rows of the train and test files together; a quarter is test, as in the official files."""
+    conditions: Annotated[int, Field(ge=2, le=6)] = 3
+    """Number of different conditions, each with a vocabulary of its own."""
+
+
+class PredictionsData(Strict):
+    """No reviews: predictions that were made elsewhere; see candidates."""
+
+    source: Literal["predictions"]
+
+
+class Split(Strict):
+    """How reviews become train, validation and test; no review text is ever in two of the first two."""
+
+    mode: Literal["official-clean", "official", "random"] = "official-clean"
+    """official-clean leaves out of test what also stands in train; official keeps it, leaking, to compare with
+    published numbers; random draws test from all files, with equal shares of the first task's classes."""
+    valid: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Fraction of train's distinct texts that becomes validation (random: of all texts)."""
+    test: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Fraction of all distinct texts that becomes test (mode: random only; default 0.25)."""
+
+
+class Task(Strict):
+    """How a review becomes a labelled example."""
+
+    name: Name
+    """What experts and references call it, where there are several."""
+    label: Literal["rating", "sentiment", "condition"] | None = None
+    """rating: 1 to 10, ordered; sentiment: negative to 4, neutral 5 and 6, positive from 7, ordered; condition: the
+    most frequent ones. For other labels: column and classes."""
+    top: Annotated[int, Field(ge=2)] | None = None
+    """Number of conditions (label: condition only)."""
+    column: str | None = None
+    """Column whose values make the classes."""
+    classes: Annotated[dict[str, Annotated[list[Value], Field(min_length=1)]], Field(min_length=2)] | None = None
+    """Class -> values of the column; reviews with other values have no label in this task."""
+    ordered: bool | None = None
+    """Whether the classes, as written, have an order (with column; default false)."""
+
+
+class Lora(Strict):
+    """Low-rank adapters on all linear maps, folded into the weights at the end (Hu et al. 2021); a classifier's head is
+    trained whole."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank of each adapter."""
+    alpha: Annotated[float, Field(gt=0)] = 32
+    """What adapters add is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of an adapter's inputs that is dropped in training."""
+
+
+class Training(Strict):
+    """Fine-tuning, for experts and references alike."""
+
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the reviews (default 1)."""
+    steps: Positive | None = None
+    """Optimiser steps, instead of epochs."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-5
+    """Its highest value; it rises over the warm-up, then falls linearly to 0."""
+    batch_size: Positive = 16
+    """Reviews per optimiser step, over all GPUs."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Fraction of the steps in which the learning rate rises."""
+    lora: Lora | None = None
+    """Train adapters instead of all weights; {} for its defaults."""
+    class_weights: Literal["balanced"] | None = None
+    """balanced: a review counts in inverse proportion to its class's frequency among the reviews trained on."""
+    early_stopping: Positive | None = None
+    """Stop after so many epochs without a better likelihood of validation (of an expert's own conditions, 1,000 reviews at
+    most), and keep the best epoch's weights."""
+    seed: Seed | None = None
+    """Default: the experiment's seed."""
+
+
+class Expert(Training):
+    """The base, fine-tuned on a part of train; or a checkpoint that is fine-tuned already."""
+
+    name: Name
+    """What merges and blends call it."""
+    task: str | None = None
+    """What it learns; needed where there are several tasks."""
+    model: str | None = None
+    """A name under models, of the base's architecture and tokenizer (a classifier: with the task's classes in their order),
+    taken as it is. Nothing else is given then."""
+    cap: Positive | None = None
+    """At most this many reviews of each class, drawn by the experiment's seed."""
+    parts: Annotated[int, Field(ge=2)] | None = None
+    """Random equal shards: makes experts name-0, name-1, …"""
+    where: Annotated[dict[str, list[Value]], Field(min_length=1)] | None = None
+    """Only reviews whose column has one of the values, for example condition: [Pain]."""
+
+
+class Reference(Training):
+    """A model to compare the merges with: fine-tuned on all of train, or as it is, asked by its prompt."""
+
+    name: Name
+    """Its name in the leaderboard."""
+    model: Annotated[str, Field(json_schema_extra={"not": {"enum": list(BASELINES)}})]
+    """A name under models, or tfidf (TF-IDF and logistic regression), or majority (the most frequent class)."""
+    train: Literal["all", "none"] = "all"
+    """none: a model of family text2text or causal, zero-shot or with its prompt's examples."""
+    task: str | None = None
+    """What it learns; needed where there are several tasks."""
+
+
+class Baseline(Strict):
+    """What needs no language model, to compare the merges with."""
+
+    name: Name
+    """Its name in the leaderboard."""
+    model: Literal["tfidf", "majority"]
+    """tfidf (TF-IDF and logistic regression), majority (the most frequent class), or a name under models."""
+    train: Literal["all"] = "all"
+    """Always all of train."""
+    task: str | None = None
+    """What it learns; needed where there are several tasks."""
+
+
+def _is_baseline(value: Any) -> str:
+    model = value.get("model") if isinstance(value, dict) else getattr(value, "model", None)
+    return "baseline" if model in BASELINES else "fine_tuned"
+
+
+AnyReference = Annotated[
+    Annotated[Baseline, Tag("baseline")] | Annotated[Reference, Tag("fine_tuned")], Discriminator(_is_baseline)
+]
+
+
+class Blend(Strict):
+    """Combines its members' predictions."""
+
+    method: Literal["soft_vote", "log_vote", "majority_vote", "weighted_vote", "stacking", "greedy"]
+    """soft_vote: mean probability; log_vote: mean log-probability; majority_vote: most votes; weighted_vote: weights that
+    fit validation best; stacking: logistic regression on log-probabilities; greedy: members added one by one (Caruana)."""
+    members: Annotated[list[str], Field(min_length=1)]
+    """Bases, experts, merges, references; `ties-*` stands for all whose names match."""
+    name: Name | None = None
+    """Its name in the leaderboard (default: its method and a digest of its members)."""
+
+
+class Candidates(Strict):
+    """Prediction tables made elsewhere: one file (parquet or CSV) per candidate, which bears the candidate's name."""
+
+    from_: str = Field(alias="from")
+    """Folder with the tables, from the project's root."""
+    label: str = "label"
+    """Column with the true class: a value of the task's classes, its name, or (rating, sentiment) its number from 0."""
+    columns: Annotated[list[str], Field(min_length=2)] | None = None
+    """Columns with one number per class, in the classes' order (default: logp_0, logp_1, …)."""
+    values: Literal["log_probabilities", "probabilities"] = "log_probabilities"
+    """What those numbers are."""
+    review: str = "review_id"
+    """Column that identifies a review; without it, all tables must hold the same reviews in the same order."""
+    group: str | None = None
+    """Column that is equal for reviews of one text, which count once (default: each review is a text of its own)."""
+    kinds: dict[Literal["base", "expert", "merge", "reference"], list[str]]
+    """Kind -> names or patterns; a merge's method is its name up to the first hyphen."""
+    parameters: dict[str, Positive] = Field(default_factory=dict)
+    """Name or pattern -> number of parameters, the cost that quality is held against."""
+
+
+class Compare(Strict):
+    """What merges are chosen and judged by."""
+
+    metric: Metric = "macro_f1"
+    """Chooses each method's best recipe on validation and sorts the leaderboard."""
+    margin: Annotated[float, Field(ge=0)] = 0.01
+    """A merge no worse than this below a reference counts as its equal."""
+
+
+class Experiment(Strict):
+    """One experiment, whole: data, models, experts, merges, and what to compare them with."""
+
+    name: Name
+    """Results go to results/<name>/."""
+    seed: Seed = 17
+    """Of everything that is random: splits, heads, orders, drawn examples, resamples."""
+    data: Annotated[UciData | LocalData | SyntheticData | PredictionsData, Field(discriminator="source")]
+    split: Split = Split()
+    tasks: Annotated[list[Task], Field(min_length=1)]
+    candidates: Candidates | None = None
+    """With data.source: predictions, instead of models, base, experts and merges."""
+    models: list[Annotated[HubModel | LocalModel | ScratchModel, Field(discriminator="source")]] = Field(
+        default_factory=list
+    )
+    base: str = ""
+    """The model from which all experts start."""
+    experts: list[Expert] = Field(default_factory=list)
+    merges: list[AnyMerge] = Field(default_factory=list)
+    blends: list[Blend] = Field(default_factory=list)
+    references: list[AnyReference] = Field(default_factory=list)
+    compare: Compare = Compare()
+    keep: Literal["none", "winners", "all"] = "winners"
+    """Merged weights to keep once they are scored."""
+
+    def task_of(self, entry: Expert | Reference | Baseline) -> str:
+        """The task of an entry; the only one where it names none."""
+        return entry.task or self.tasks[0].name
+
+    def model(self, name: str) -> HubModel | LocalModel | ScratchModel:
+        return next(m for m in self.models if m.name == name)

@@ -1,0 +1,83 @@
+"""Experiment files as plain values: read strictly, laid over each other."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mllm.core.errors import Failure
+
+
+class ExperimentError(Failure):
+    """All that is wrong with an experiment file, a line each."""
+
+    def __init__(self, source: str, problems: list[str]):
+        self.problems = problems
+        count = f"{len(problems)} error{'s' if len(problems) > 1 else ''}"
+        super().__init__("\n".join([f"{source}: {count}", *(f"  {p}" for p in problems)]))
+
+
+# The same loader in C, several times faster, where PyYAML was built with it.
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):
+    """Refuses a key that is written twice in one map; plain YAML keeps the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if key in seen:
+                raise yaml.YAMLError(f"line {line}: key {key!r} is written twice (first on line {seen[key]})")
+            seen[key] = line
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 takes 6e-5 for text, since it has no point; everybody else takes it for a number.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read one experiment file as plain values.
+
+    Raises:
+        ExperimentError: it is missing, not YAML, or no map.
+    """
+    try:
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    except FileNotFoundError:
+        raise ExperimentError(str(path), ["no such file; experiments stand in config/"]) from None
+    except UnicodeDecodeError as error:
+        raise ExperimentError(str(path), [f"not UTF-8 at byte {error.start}"]) from None
+    except yaml.YAMLError as error:
+        raise ExperimentError(str(path), [f"not valid YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(raw, dict):
+        raise ExperimentError(str(path), [f"found {_kind(raw)}, expected a map with keys such as name, data, models"])
+    return raw
+
+
+def combine(paths: Sequence[str | Path], override: dict[str, Any]) -> dict[str, Any]:
+    """Later files and then ``override`` replace earlier values: maps key by key, lists whole (as Snakemake does)."""
+    raw: dict[str, Any] = {}
+    for values in [*(read_yaml(p) for p in paths), override]:
+        _update(raw, values)
+    return raw
+
+
+def _update(target: dict[str, Any], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _update(target[key], value)
+        else:
+            target[key] = value
+
+
+def _kind(value: Any) -> str:
+    names = {type(None): "nothing", str: "text", list: "a list", dict: "a map", bool: "true or false"}
+    return names.get(type(value), "a number")

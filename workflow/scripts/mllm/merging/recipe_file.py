@@ -1,0 +1,43 @@
+"""The recipe as mergekit-yaml reads it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from mergekit.merge_methods.base import ParameterScope
+
+from mllm.merging import paper_methods
+from mllm.merging.depth import _of
+from mllm.merging.merge import Merge
+
+
+def mergekit_yaml(merge: Merge, folders: dict[str, Path]) -> str:
+    """The recipe as a file for the ``mergekit-yaml`` command, which makes the same tensors, bit for bit.
+
+    Of a method of ours, which the command does not know, the file says so.
+    """
+    scopes = {spec.name: spec.scope for spec in merge.method.spec.parameters}
+    own = {k: v for k, v in merge.parameters.items() if scopes[k] != ParameterScope.SHARED}
+    shared = {k: merge.depth.setting(v) for k, v in merge.parameters.items() if scopes[k] == ParameterScope.SHARED}
+    models = []
+    for member in merge.members:
+        entry: dict[str, Any] = {"model": str(folders[member])}
+        if own and not (member == merge.base and all(scopes[k] == ParameterScope.NON_BASE for k in own)):
+            entry["parameters"] = {k: merge.depth.setting(_of(v, member)) for k, v in own.items()}
+        models.append(entry)
+    document: dict[str, Any] = {"merge_method": merge.name, "models": models, "dtype": "float32"}
+    if merge.out_dtype != torch.float32:
+        document["out_dtype"] = str(merge.out_dtype).removeprefix("torch.")
+    if merge.base:
+        document["base_model"] = str(folders[merge.base])
+    if shared:
+        document["parameters"] = shared
+    # Long sums depend on the number of threads; merges are made with one.
+    command = "OMP_NUM_THREADS=1 mergekit-yaml mergekit.yaml OUTPUT" + (
+        f" --random-seed {merge.seed}" if merge.seed is not None else ""
+    )
+    note = f"{command}   (from the project's root, with this file's path)"
+    if merge.name in paper_methods.OURS:
+        note = f"not for the mergekit-yaml command, which has no {merge.name}; see docs/merging.md"
+    return f"# {note}\n" + yaml.safe_dump(document, sort_keys=False)

@@ -1,0 +1,1 @@
+"""Models: checkpoints, families, tokens, prompts, training. Imports core, experiment and data."""

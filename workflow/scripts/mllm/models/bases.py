@@ -1,0 +1,210 @@
+"""Bases: the checkpoint from which experts start, with its classification head initialised once."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mllm.core.errors import Failure
+from mllm.core.messages import log
+from mllm.models import families
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+END = "<|endoftext|>"
+PAD = "<|pad|>"
+
+
+def label_config(names: list[Any]) -> dict[str, Any]:
+    """The label map as transformers' configuration wants it."""
+    labels = [str(n) for n in names]
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {n: i for i, n in enumerate(labels)},
+        "problem_type": "single_label_classification",
+    }
+
+
+def license_of(folder: Path) -> str | None:
+    """The licence that a checkpoint's own card (README.md) names in its heading; none where it names none."""
+    import yaml
+
+    card = folder / "README.md"
+    if not card.exists():
+        return None
+    parts = card.read_text(encoding="utf-8", errors="replace").split("---", 2)
+    if len(parts) < 3 or parts[0].strip():
+        return None
+    try:
+        heading = yaml.safe_load(parts[1])
+    except yaml.YAMLError:
+        return None
+    found = heading.get("license") if isinstance(heading, dict) else None
+    return str(found) if found else None
+
+
+def from_checkpoint(
+    folder: Path, family: str, names: list[Any], max_length: int, seed: int
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """A pretrained checkpoint; a classifier with a new head, drawn from ``seed`` alone, others as they are.
+
+    Raises:
+        Failure: no safetensors, no tokenizer, code of its own, or more tokens than positions.
+    """
+    import transformers
+    from transformers import AutoTokenizer, set_seed
+
+    from mllm.models.checkpoint_files import check_whole
+    from mllm.models.loading import check_loaded
+    from mllm.models.lora import head_modules
+
+    kind, classifier = families.load(family), family == families.HEADED
+    head = {"ignore_mismatched_sizes": True, **label_config(names)} if classifier else {}
+
+    check_whole(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        set_seed(seed)
+        model = getattr(transformers, kind.AUTO).from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, dtype="float32", **head
+        )
+    except (OSError, ValueError) as error:
+        raise Failure(f"{folder}: cannot be loaded as {kind.WHAT}: {str(error).splitlines()[0]}") from None
+    # A checkpoint's own head, if it has one of the right size, was loaded: draw it anew all the same.
+    head_names = head_modules(model) if classifier else []
+    for name in head_names:
+        module = model.get_submodule(name)
+        for tensor in [module, *module.modules(), *module.parameters()]:
+            tensor._is_hf_initialized = False  # transformers initialises nothing twice
+        set_seed(seed)
+        module.apply(model._init_weights)
+    check_loaded(model, folder, head_names)
+    positions = _positions(model)
+    if positions and max_length > positions:
+        raise Failure(f"models: max_length is {max_length}, but {folder} has {positions} positions")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    tokenizer.padding_side = "right"
+    tokenizer.model_max_length = max_length
+    return model, tokenizer
+
+
+def _positions(model: Any) -> int | None:
+    """Tokens that a model has positions for; none where it counts distances. RoBERTa's first ones stand for padding."""
+    found = getattr(model.config, "max_position_embeddings", None)
+    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    padding = next((t.padding_idx for t in tables if getattr(t, "padding_idx", None) is not None), None)
+    return found - padding - 1 if found and padding is not None else found
+
+
+def from_scratch(
+    spec: dict[str, Any], texts: list[str], names: list[Any], seed: int, scratch: Path
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """A small model and its tokenizer, made from train reviews alone.
+
+    Args:
+        spec: family, architecture, width, layers, heads, vocabulary, max_length, and pretrain (or None).
+        texts: train reviews; the only text that the tokenizer and the language model see.
+        names: class names.
+        seed: of the weights and the order of the texts.
+        scratch: folder for temporary files.
+    """
+    import transformers
+    from transformers import set_seed
+
+    tokenizer = train_tokenizer(texts, spec["vocabulary"], spec["max_length"], ended=spec["architecture"] == "t5")
+    headed = spec["family"] == families.HEADED
+    config = _config(spec, tokenizer, label_config(names) if headed else {})
+    auto = getattr(transformers, families.load(spec["family"]).AUTO)
+    set_seed(seed)
+    model = auto.from_config(config)
+    if spec.get("pretrain"):
+        set_seed(seed)
+        language_model = transformers.AutoModelForCausalLM.from_config(config)
+        pretrain(language_model, tokenizer, texts, spec["pretrain"], seed, scratch)
+        body = model.base_model_prefix
+        getattr(model, body).load_state_dict(getattr(language_model, body).state_dict())
+        model = model if headed else language_model
+    log.info("made a model of %s parameters, %s tokens", f"{model.num_parameters():,}", len(tokenizer))
+    return model, tokenizer
+
+
+def _config(spec: dict[str, Any], tokenizer: Any, labels: dict[str, Any]) -> Any:
+    """The configuration of an architecture made from scratch."""
+    from transformers import BertConfig, GPT2Config, LlamaConfig, T5Config
+
+    width, layers, heads, longest = (spec[k] for k in ("width", "layers", "heads", "max_length"))
+    common = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **labels}
+    ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    match spec["architecture"]:
+        case "bert":
+            return BertConfig(
+                hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width,
+                max_position_embeddings=longest, **common,
+            )  # fmt: skip
+        case "llama":
+            return LlamaConfig(
+                hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=3 * width,
+                max_position_embeddings=longest, tie_word_embeddings=True, **common, **ends,
+            )  # fmt: skip
+        case "t5":
+            return T5Config(
+                d_model=width, d_kv=width // heads, d_ff=3 * width, num_layers=layers, num_heads=heads,
+                feed_forward_proj="gated-gelu", decoder_start_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id, **common,
+            )  # fmt: skip
+    return GPT2Config(
+        n_embd=width, n_layer=layers, n_head=heads, n_positions=longest, **common, **ends,
+    )  # fmt: skip
+
+
+def train_tokenizer(
+    texts: list[str], vocabulary: int, max_length: int, ended: bool = False
+) -> "PreTrainedTokenizerBase":
+    """A byte-level BPE tokenizer: every text has tokens, none is unknown; ``ended`` puts the end's token after each, as T5's."""
+    from tokenizers import ByteLevelBPETokenizer
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(
+        texts, vocab_size=vocabulary, min_frequency=2, special_tokens=[END, PAD], show_progress=False
+    )
+    if ended:
+        end = bpe.token_to_id(END)
+        bpe.post_processor = TemplateProcessing(single=f"$A {END}", special_tokens=[(END, end)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer, eos_token=END, bos_token=END, pad_token=PAD,
+        model_max_length=max_length, padding_side="right",
+    )  # fmt: skip
+
+
+def pretrain(model: Any, tokenizer: Any, texts: list[str], spec: dict[str, Any], seed: int, scratch: Path) -> None:
+    """Language modelling on the texts, packed into blocks without padding."""
+    import torch
+    from transformers import PrinterCallback, Trainer, TrainingArguments
+
+    from mllm.models.training_callbacks import QuietProgress
+
+    block = model.config.max_position_embeddings
+    ids = [i for text in tokenizer(texts)["input_ids"] for i in [*text, tokenizer.eos_token_id]]
+    blocks = torch.tensor(ids[: len(ids) // block * block]).view(-1, block)
+    if len(blocks) < 1:
+        raise Failure(f"models: {len(ids)} tokens of train reviews do not fill one block of {block} for pretrain")
+    rows = [{"input_ids": b, "labels": b} for b in blocks]
+    arguments = TrainingArguments(
+        output_dir=str(scratch), max_steps=spec["steps"], per_device_train_batch_size=spec["batch_size"],
+        learning_rate=spec["learning_rate"], lr_scheduler_type="cosine", warmup_steps=max(1, spec["steps"] // 20),
+        seed=seed, data_seed=seed, save_strategy="no", report_to="none", logging_strategy="no", disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )  # fmt: skip
+    trainer = Trainer(model, arguments, train_dataset=rows, callbacks=[QuietProgress("language modelling")])
+    trainer.remove_callback(PrinterCallback)
+    log.info(
+        "language modelling: %s blocks of %s tokens, loss %.3f at the end",
+        len(rows),
+        block,
+        trainer.train().training_loss,
+    )
+    model.cpu()

@@ -1,0 +1,128 @@
+"""Model folders: Hugging Face's format, safetensors only, every half-written or foreign one refused."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mllm.core.errors import Failure
+from mllm.core.files import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+WEIGHTS = "model.safetensors"
+
+INDEX = "model.safetensors.index.json"
+
+CARD = "model.json"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, one or several shards.
+
+    Raises:
+        Failure: there are none, or some that the index names are missing.
+    """
+    if (folder / INDEX).exists():
+        files = sorted({folder / name for name in read_json(folder / INDEX)["weight_map"].values()})
+    else:
+        files = [folder / WEIGHTS]
+    absent = [f for f in files if not f.exists()]
+    if absent:
+        pickles = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))
+        why = f"; {pickles[0].name} is a pickle, which can run code and is refused" if pickles else ""
+        raise Failure(f"{folder}: {absent[0].name} is missing{why}; expected a checkpoint in safetensors format")
+    return files
+
+
+def check_whole(folder: Path) -> list[tuple[Path, dict[str, Any], int]]:
+    """Refuse a checkpoint that was cut while it was written; reads the headers only.
+
+    Returns:
+        Each safetensors file with its header and the position at which its tensors begin.
+
+    Raises:
+        Failure: a file is missing, or shorter or longer than its header says.
+    """
+    if not (folder / "config.json").exists():
+        raise Failure(
+            f"{folder}: config.json is missing; the checkpoint is not whole (delete the folder and run again)"
+        )
+    found = []
+    for file in weight_files(folder):
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            try:
+                if not 0 < length <= size - 8:
+                    raise ValueError
+                header = json.loads(stream.read(length))
+            except ValueError:
+                raise Failure(
+                    f"{file}: no safetensors file, or only its beginning; delete {folder} and run again"
+                ) from None
+        end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
+        if size != 8 + length + end:
+            raise Failure(
+                f"{file}: has {size:,} bytes, its header announces {8 + length + end:,}; "
+                f"it was cut while being written or copied (delete {folder} and run again)"
+            )
+        found.append((file, header, 8 + length))
+    return found
+
+
+def parameters(folder: Path) -> int:
+    """Number of values in a checkpoint, by the headers of its files."""
+    headers = [header for _, header, _ in check_whole(folder)]
+    return sum(math.prod(t["shape"]) for h in headers for name, t in h.items() if name != "__metadata__")
+
+
+def label_names(folder: Path) -> list[str]:
+    """The class names of a classifier in the order of its outputs."""
+    mapping = read_json(folder / "config.json").get("id2label") or {}
+    return [str(mapping[key]) for key in sorted(mapping, key=int)]
+
+
+def check_labels(folder: Path, expected: list[str]) -> None:
+    """Refuse a classifier whose outputs mean other classes, or the same ones in another order."""
+    found = label_names(folder)
+    if found != expected:
+        what = "the same labels in another order" if sorted(found) == sorted(expected) else "other labels"
+        raise Failure(
+            f"{folder / 'config.json'}: id2label has {what}: found {', '.join(found)}; expected {', '.join(expected)}; "
+            f"its outputs cannot be compared or merged with the others'"
+        )
+
+
+def asked_as(folder: Path) -> dict[str, Any]:
+    """What a model's card says that those made of it need too: its family, what the experiment says of it, its task."""
+    card = read_json(folder / CARD)
+    return {key: card[key] for key in ("family", "model", "task") if key in card}
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over the weights, hexadecimal."""
+    total = hashlib.sha256()
+    for file in weight_files(folder):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that determine weights and predictions."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("mergekit", "safetensors", "tokenizers", "torch", "transformers")}
+
+
+def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, card: dict[str, Any]) -> None:
+    """Write a model folder with its card ``model.json``."""
+    model.save_pretrained(folder, max_shard_size="100GB")
+    tokenizer.save_pretrained(folder)
+    text = json.dumps({**card, "versions": versions()}, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / CARD).write_text(text + "\n")

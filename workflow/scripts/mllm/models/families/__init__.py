@@ -1,0 +1,67 @@
+"""Families of models: how one is loaded, asked for a review's class, and trained to answer. One file each.
+
+Light at import, as the experiment file's checks need the names alone; the families themselves import torch.
+"""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    import torch
+
+    from mllm.models.scorers import Scorer
+
+NAMES = tuple(sorted(p.stem for p in Path(__file__).parent.glob("[a-z]*.py")))
+HEADED = "classifier"  # the family with a head for the classes; all others are asked by a prompt
+
+Row = dict[str, Any]
+"""A review to train on: ``input_ids`` (list of tokens), ``answer`` (a class index, or a label's tokens)."""
+
+
+class Family(Protocol):
+    """What the module of a family has."""
+
+    AUTO: str
+    """Transformers' class that loads it."""
+    WHAT: str
+    """What it is, in words."""
+
+    def scorer(
+        self,
+        card: dict[str, Any],
+        model: Any,
+        tokenizer: Any,
+        names: list[str],
+        examples: Sequence[tuple[str, int]] = (),
+    ) -> "Scorer":
+        """What predicts with a model.
+
+        Args:
+            card: its model.json: what the experiment says of the model, the task.
+            model: as loaded.
+            tokenizer: its tokenizer.
+            names: of the classes.
+            examples: (review, class) to show in the prompt.
+        """
+        ...
+
+    def rows(
+        self, card: dict[str, Any], tokenizer: Any, names: list[str], texts: Sequence[str], labels: Sequence[int]
+    ) -> tuple[list[Row], int]:
+        """Reviews to train on, read as predictions read them; how many were cut."""
+        ...
+
+    def collator(self, model: Any, tokenizer: Any) -> "Callable[[list[Row]], dict[str, torch.Tensor]]":
+        """Makes a batch of rows: the model's arguments, and ``labels``."""
+        ...
+
+    def losses(self, model: Any, batch: dict[str, Any]) -> "tuple[torch.Tensor, torch.Tensor]":
+        """(reviews,) negative log-likelihoods of the answers, and whether each is the model's own choice, token by token."""
+        ...
+
+
+def load(name: str) -> Family:
+    """A family by its name."""
+    return cast(Family, import_module(f"mllm.models.families.{name}"))

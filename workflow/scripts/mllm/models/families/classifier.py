@@ -1,0 +1,88 @@
+"""Sequence classifiers: a head with one output per class."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from mllm.models.families import Row
+from mllm.models.scorers import Scorer, needed, padded
+from mllm.models.tokens import Tokens, reading
+
+AUTO = "AutoModelForSequenceClassification"
+WHAT = "a sequence classifier"
+
+
+class ClassifierScorer:
+    """A sequence classifier: one pass, its logits.
+
+    Where no token sees those after it, padding on the right needs no mask, and attention has a faster way; the model
+    reads its answer at the last token that is no padding.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer, self.classes = model, tokenizer, model.config.num_labels
+        self._causal = {m.is_causal for m in model.modules() if hasattr(m, "is_causal")} == {True}
+        model.config.use_cache = False  # keys and values, which nothing comes back for
+
+    def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        return encode(self.tokenizer, texts)
+
+    def reads_as(self) -> str | None:
+        return reading(self.tokenizer)
+
+    def score(self, batch: list[list[int]]) -> torch.Tensor:
+        ids, mask = padded(batch, self.model.config.pad_token_id or 0, self.model.device)
+        return self.model(input_ids=ids, attention_mask=None if self._causal else needed(mask, batch)).logits.float()
+
+    def prepare(self, tokens: Tokens) -> None:
+        """Nothing to prepare or prove: this is the model's own pass."""
+
+
+def encode(tokenizer: Any, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+    """Tokens of reviews, and how many were cut; an empty review still needs one token to read the prediction from.
+
+    What looks like a special token in a review is only text: T5 reads its answer at the end's token.
+    """
+    if not texts:
+        return [], 0
+    found = tokenizer([t or " " for t in texts], truncation=True, split_special_tokens=True)
+    cut = sum(bool(e.overflowing) for e in found.encodings or [])
+    return [ids or [tokenizer.eos_token_id] for ids in found["input_ids"]], cut
+
+
+def scorer(
+    card: dict[str, Any], model: Any, tokenizer: Any, names: list[str], examples: Sequence[tuple[str, int]] = ()
+) -> Scorer:
+    """See :class:`mllm.models.families.Family`."""
+    return ClassifierScorer(model, tokenizer)
+
+
+def rows(
+    card: dict[str, Any], tokenizer: Any, names: list[str], texts: Sequence[str], labels: Sequence[int]
+) -> tuple[list[Row], int]:
+    """See :class:`mllm.models.families.Family`."""
+    ids, cut = encode(tokenizer, texts)
+    return [{"input_ids": row, "answer": label} for row, label in zip(ids, labels, strict=True)], cut
+
+
+def collator(model: Any, tokenizer: Any) -> Callable[[list[Row]], dict[str, torch.Tensor]]:
+    """See :class:`mllm.models.families.Family`."""
+    pad = model.config.pad_token_id or 0
+
+    def collate(batch: list[Row]) -> dict[str, torch.Tensor]:
+        ids, mask = padded([row["input_ids"] for row in batch], pad, "cpu")
+        return {
+            "input_ids": ids,
+            "attention_mask": mask.long(),
+            "labels": torch.tensor([row["answer"] for row in batch]),
+        }
+
+    return collate
+
+
+def losses(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """See :class:`mllm.models.families.Family`."""
+    labels = batch.pop("labels")
+    logits = model(**batch).logits.float()
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none"), logits.argmax(-1) == labels

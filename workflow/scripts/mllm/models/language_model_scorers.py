@@ -1,0 +1,142 @@
+"""Scores of labels by language models: log-likelihoods of their tokens after the prompt."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mllm.core.errors import Failure
+from mllm.models import prompts
+from mllm.models.label_tree import label_tree
+from mllm.models.tokens import Tokens, reading
+
+TOLERANCE = {
+    torch.float32: 1e-3,
+    torch.bfloat16: 0.5,
+}  # of log-likelihoods; on FLAN-T5-small's shape with random weights 1.2e-4 was seen
+
+
+class LanguageModelScorer:
+    """What text-to-text and causal models have in common.
+
+    Args:
+        model: as loaded.
+        tokenizer: its tokenizer.
+        prompt: what stands around a review.
+        labels: tokens of each class's answer.
+        first: whether the first tokens alone decide.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, prompt: prompts.Prompt, labels: list[list[int]], first: bool
+    ) -> None:
+        self.model, self.tokenizer, self.prompt, self.classes = model, tokenizer, prompt, len(labels)
+        if first:
+            labels = [label[:1] for label in labels]
+            if len({label[0] for label in labels}) < len(labels):
+                raise Failure(
+                    "prompt.score: first_token, but for this tokenizer two labels begin with the same token; take other"
+                    " words, or score: likelihood"
+                )
+        self.labels, self.first, self.tree = labels, first, label_tree(labels)
+        self._path = torch.zeros(len(labels), max(map(len, labels)), 2, dtype=torch.long)
+        self._counts = torch.zeros(len(labels), self._path.shape[1])
+        for k, path in enumerate(self.tree.paths):
+            self._path[k, : len(path)] = torch.tensor(path)
+            self._counts[k, : len(path)] = 1
+        self._narrow = False
+
+    @property
+    def longest(self) -> int:
+        raise NotImplementedError
+
+    def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        return prompts.encode(self.tokenizer, self.prompt, texts, self.longest)
+
+    def reads_as(self) -> str | None:
+        return reading(self.tokenizer, type(self).__name__, self.prompt, self.longest)
+
+    def _likelihoods(self, logits: torch.Tensor) -> torch.Tensor:
+        """(reviews, labels) of (reviews, nodes, vocabulary)."""
+        if self.first:
+            return logits[:, 0, ... if self._narrow else self._path[:, 0, 1].to(logits.device)].float()
+        node, token = self._path.to(logits.device).unbind(-1)
+        picked = logits.float().log_softmax(-1)[:, node, token]
+        return (picked * self._counts.to(logits.device)).sum(-1)
+
+    def plain(self, ids: list[int], labels: list[list[int]]) -> torch.Tensor:
+        """(labels,) log-likelihoods of one review, each label by itself: a pass for each, what ``score`` must agree with."""
+        raise NotImplementedError
+
+    def score(self, batch: list[list[int]]) -> torch.Tensor:
+        raise NotImplementedError
+
+    def prepare(self, tokens: Tokens) -> None:
+        """Compare with :meth:`plain` on the shortest and the longest review (of which two labels), in one batch.
+
+        An architecture may be wrong for either alone: one that reads padding where one is shorter, or whose tokens see
+        only so many before them where one is long.
+
+        Raises:
+            Failure: they differ, or the model cannot be asked this way.
+        """
+        every = list(range(len(self.labels)))
+        checks = [(int(tokens.lengths.argmin()), every), (int(tokens.lengths.argmax()), sorted({0, every[-1]}))]
+        what = type(self.model).__name__
+        try:
+            together = self.score([tokens[i] for i, _ in checks]).cpu()
+            alone = [self.plain(tokens[i], [self.labels[k] for k in which]).cpu() for i, which in checks]
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise Failure(
+                f"{what}: labels cannot be scored together ({str(error).splitlines()[0]}); this architecture is not"
+                " supported (please report it)"
+            ) from error
+        differences = []
+        for (_, which), fast, plain in zip(checks, together, alone, strict=True):
+            pair = [fast[which], plain]
+            fast, plain = (x.log_softmax(-1) for x in pair) if self.first else pair
+            differences.append((fast - plain).abs())
+        apart = float(torch.cat(differences).max())
+        if not apart <= TOLERANCE.get(self.model.dtype, 0.5):
+            raise Failure(
+                f"{what}: labels scored together differ by {apart:.3g} from each by itself; this architecture is not"
+                " supported, or not for so long reviews (a smaller max_length; please report it)"
+            )
+        if self.first and not self._narrow:
+            self._keep_needed_rows()
+
+    def _keep_needed_rows(self) -> None:
+        """Among the first tokens alone, no other row of the output head is needed."""
+        head, rows = self.model.get_output_embeddings(), self._path[:, 0, 1]
+        narrow = torch.nn.Linear(1, 1, bias=head.bias is not None)
+        for name, values in head.named_parameters():
+            setattr(narrow, name, torch.nn.Parameter(values[rows.to(values.device)], requires_grad=False))
+        self.model.set_output_embeddings(narrow)
+        self._narrow = True
+
+
+def log_likelihood(logits: torch.Tensor, label: list[int]) -> torch.Tensor:
+    """Of a label's tokens, by (tokens, vocabulary) logits of each."""
+    return logits.float().log_softmax(-1)[range(len(label)), label].sum()
+
+
+def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(reviews,) negative log-likelihoods of labels, and whether each of their tokens is the most likely.
+
+    Args:
+        logits: (reviews, tokens, vocabulary).
+        labels: (reviews, tokens), -100 where there is no token.
+    """
+    there = labels != -100
+    found = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
+    return found.sum(-1), ((logits.argmax(-1) == labels) | ~there).all(-1)
+
+
+def asked(
+    card: dict[str, Any], tokenizer: Any, names: list[str], spaced: bool, examples: Sequence[tuple[str, int]] = ()
+) -> tuple[prompts.Prompt, bool]:
+    """The prompt of a model's card, and whether first tokens alone decide."""
+    spec = card["model"]["prompt"]
+    return prompts.build(spec, card["task"], names, tokenizer, spaced, examples), spec["score"] == "first_token"

@@ -1,0 +1,37 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by peft, folded into the weights: merging sees plain checkpoints."""
+
+from typing import Any
+
+from mllm.models import families
+
+
+def head_modules(model: Any) -> list[str]:
+    """Names of a classifier's modules that no pretrained checkpoint has: all beside the base model."""
+    own = [(name, child) for name, child in model.named_children() if name != model.base_model_prefix]
+    return [name for name, child in own if any(True for _ in child.parameters())]
+
+
+def adapted(model: Any, family: str, spec: dict[str, Any], seed: int) -> Any:
+    """Freeze a model and add adapters to its linear maps; a classifier's head is trained whole.
+
+    Args:
+        model: of any family.
+        family: its name.
+        spec: rank, alpha, dropout.
+        seed: of the adapters' first values.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    head = head_modules(model) if family == families.HEADED else []
+    config = LoraConfig(
+        r=spec["rank"], lora_alpha=spec["alpha"], lora_dropout=spec["dropout"], target_modules="all-linear",
+        exclude_modules=head or None, modules_to_save=head or None,
+    )  # fmt: skip
+    set_seed(seed)
+    return get_peft_model(model, config)
+
+
+def folded(model: Any) -> Any:
+    """The plain model with its adapters' products added to its weights."""
+    return model.merge_and_unload()

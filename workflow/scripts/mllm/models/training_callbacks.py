@@ -1,0 +1,133 @@
+"""What goes on beside a training: its bar, its checkpoints, its early end."""
+
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import TrainerCallback
+
+from mllm.core.files import whole
+from mllm.core.messages import log, progress
+from mllm.models import processes
+
+WHOLE = "whole"  # stands in a training checkpoint once all its other files do
+BEST = "best.safetensors"  # beside them: the weights that were best on validation
+
+
+class QuietProgress(TrainerCallback):
+    """A bar on the terminal, plain lines in the log, instead of the Trainer's own printing."""
+
+    def __init__(self, what: str):
+        self.what = what
+        self.steps: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        left = state.max_steps - state.global_step
+        self.steps = progress(range(left), self.what, total=left, unit="step")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        next(self.steps, None)
+
+
+class TimedCheckpoints(TrainerCallback):
+    """Save every so many seconds, and when the job is told to end; mark a checkpoint whole when all of it is on disk.
+
+    At the end of an epoch that is after its evaluation, which draws random numbers: going on, it would not be made again.
+
+    Args:
+        seconds: between checkpoints.
+        per_epoch: steps of an epoch.
+    """
+
+    def __init__(self, seconds: float, per_epoch: int):
+        self.seconds, self.per_epoch = seconds, per_epoch
+        self.saved = time.monotonic()
+        self.told = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def tell(*_: Any) -> None:
+            self.told = True
+
+        signal.signal(signal.SIGTERM, tell)  # Slurm's, before it takes a preempted job's node
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % self.per_epoch:
+            self._save_if_due(state, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % self.per_epoch == 0:
+            self._save_if_due(state, control)
+
+    def _save_if_due(self, state: Any, control: Any) -> None:
+        self.told, due = processes.together((self.told, time.monotonic() - self.saved >= self.seconds))
+        control.should_save = control.should_save or ((self.told or due) and state.global_step < state.max_steps)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.saved = time.monotonic()
+        processes.together(None)  # each process writes its own random state
+        if processes.first():
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+        if self.told:
+            step = state.global_step
+            log.info("told to end after step %s: its checkpoint is written, the same command goes on from there", step)
+            sys.exit(128 + signal.SIGTERM)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class Over(Exception):
+    """A training that is taken up was at its early end already."""
+
+
+class EarlyStopping(TrainerCallback):
+    """Keep the weights that are best on validation; stop after so many evaluations in a row that were none better.
+
+    All it knows is the history of evaluations, which checkpoints hold: going on from one comes to the same end.
+    """
+
+    def __init__(self, patience: int):
+        self.patience = patience
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._stop(state, control) >= self.patience:
+            raise Over
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        from safetensors.torch import save_file
+
+        if processes.first() and self._stop(state, control) == 0:
+            learned = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+            with whole(Path(args.output_dir) / BEST) as partial:
+                save_file(learned, partial)
+
+    def _stop(self, state: Any, control: Any) -> int:
+        losses = [entry["loss"] for entry in validation(state)]
+        since = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
+        control.should_training_stop = control.should_training_stop or since >= self.patience
+        return since
+
+
+def validation(state: Any) -> list[dict[str, float]]:
+    """The evaluations so far: step, epoch, loss (mean negative log-likelihood of the true answers), accuracy."""
+    return [
+        {"step": p["step"], "epoch": round(p["epoch"], 4), "loss": p["eval_nll"], "accuracy": p["eval_accuracy"]}
+        for p in state.log_history
+        if "eval_nll" in p
+    ]
+
+
+def last_whole(checkpoints: Path) -> str | None:
+    """The latest training checkpoint that is whole; half-written ones are removed."""
+    found = sorted(checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    for folder in [f for f in found if not (f / WHOLE).exists()]:
+        log.info("%s is half-written; removed", folder)
+        shutil.rmtree(folder)
+    whole = [f for f in found if f.exists()]
+    if whole:
+        log.info("going on from %s", whole[-1])
+    return str(whole[-1]) if whole else None

@@ -1,0 +1,169 @@
+"""Reading prediction tables that were made elsewhere."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mllm.core.errors import Failure
+from mllm.core.wording import listed
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from mllm.experiment.schema import Candidates, Task
+
+
+SUM_TOLERANCE = 1e-3
+
+
+def read(path: Path, task: "Task", names: list[str], how: "Candidates") -> "pl.DataFrame":
+    """One candidate's table in this project's form: review_id, label, group, logp_0 …, and the table's other columns.
+
+    Args:
+        path: parquet or CSV.
+        task: whose labels the table holds.
+        names: of the classes, in order.
+        how: which columns hold what.
+
+    Raises:
+        Failure: no table, a column is missing, a label is no class, numbers are no distribution, a review stands twice.
+    """
+    import numpy as np
+    import polars as pl
+
+    try:
+        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise Failure(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from None
+    columns = how.columns or [f"logp_{k}" for k in range(len(names))]
+    missing = [c for c in (how.label, *columns, *([how.group] if how.group else [])) if c not in frame.columns]
+    if missing:
+        raise Failure(f"{path}: no column {listed(missing)}; found {listed(frame.columns)}")
+    if len(columns) != len(names):
+        raise Failure(
+            f"{path}: {len(columns)} columns for {len(names)} classes ({listed(names)}); one for each is needed"
+        )
+    if not frame.height:
+        raise Failure(f"{path}: has no rows")
+    if how.review not in frame.columns:
+        frame = frame.with_row_index(how.review)
+    for column in (how.review, *([how.group] if how.group else [])):
+        if frame[column].null_count():
+            raise Failure(f"{path}: {column} is empty in {frame[column].null_count():,} rows")
+    twice = frame.filter(pl.col(how.review).is_duplicated())
+    if twice.height:
+        times = frame[how.review].eq(twice[how.review][0]).sum()
+        raise Failure(f"{path}: review {twice[how.review][0]} stands {times} times")
+    numbers = frame.select(pl.col(columns).cast(pl.Float64, strict=False)).to_numpy()
+    p = np.exp(numbers) if how.values == "log_probabilities" else numbers
+    off = np.flatnonzero(~((np.abs(p.sum(1) - 1) < SUM_TOLERANCE) & (p >= 0).all(1)))
+    if len(off):
+        row = int(off[0])
+        what = "are not all above 0" if (p[row] < 0).any() else f"sum to {p[row].sum():.6g}, expected 1"
+        raise Failure(
+            f"{path}: review {frame[how.review][row]}: its {len(names)} numbers as {how.values.replace('_', '-')} {what} "
+            f"({len(off):,} of {len(p):,} reviews)"
+        )
+    with np.errstate(divide="ignore"):
+        logp = np.log(p / p.sum(1, keepdims=True))
+    used = {how.review, how.label, how.group, *columns, "review_id", "label", "group"}
+    rest = [c for c in frame.columns if c not in used and not c.startswith(("logp_", "label_"))]
+    return frame.select(
+        _labels(frame[how.label], task, names, path, how).alias("label"),
+        pl.col(how.review).alias("review_id"),
+        (pl.col(how.group) if how.group else pl.col(how.review)).rank("dense").alias("group"),
+        *(pl.Series(f"logp_{k}", logp[:, k], dtype=pl.Float32) for k in range(len(names))),
+        *rest,
+    )
+
+
+def _labels(column: "pl.Series", task: "Task", names: list[str], path: Path, how: "Candidates") -> "pl.Series":
+    """Class indices of a column that holds a task's values, or names, or, where the task names no values, numbers from 0."""
+    import polars as pl
+
+    from mllm.data.labels import in_kind
+
+    column = column.cast(pl.Int64) if column.dtype == pl.Boolean else column
+    numbers = column.dtype.is_numeric()
+    known: dict[Any, int] = {} if numbers else {name: i for i, name in enumerate(names)}
+    if task.classes:
+        known |= {v: i for i, values in enumerate(task.classes.values()) for v in in_kind(column.dtype, values)}
+    elif numbers:
+        low, high = float(column.min() or 0), float(column.max() or 0)  # type: ignore[arg-type]
+        if task.label == "rating" and low > 0 and high < len(names):
+            raise Failure(
+                f"{path}: {how.label} goes from {low:g} to {high:g}, which may be ratings (1 to {len(names)}) or their numbers "
+                f"(0 to {len(names) - 1}); write them as text to say that they are ratings"
+            )
+        shift = int(task.label == "rating" and low > 0)
+        known = {float(i + shift): i for i in range(len(names))}
+    plain = column.cast(pl.Float64 if numbers else pl.String)
+    found = plain.replace_strict(known, default=None, return_dtype=pl.Int64)
+    if found.null_count():
+        strange = column.filter(found.is_null())
+        raise Failure(
+            f"{path}: {how.label} is {strange[0]!r} in {found.null_count():,} rows; expected one of {listed(list(map(_plain, known)))}"
+        )
+    return found
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def split_of(frames: dict[str, "pl.DataFrame"], files: dict[str, Path]) -> "pl.DataFrame | None":
+    """review_id and split, where the tables have a column of that name; none where none has.
+
+    Raises:
+        Failure: only some have it, or they differ; other values than valid and test; a text in both.
+    """
+    import polars as pl
+
+    having = [name for name, frame in frames.items() if "split" in frame.columns]
+    if not having:
+        return None
+    first = having[0]
+    for name, frame in frames.items():
+        if name not in having or not frame["split"].equals(frames[first]["split"]):
+            raise Failure(f"{files[name]}: other splits than in {files[first]}; all tables must have the same, or none")
+    split = frames[first]["split"]
+    values = set(split.unique().to_list())
+    if values != {"valid", "test"}:
+        raise Failure(f"{files[first]}: split is {listed(sorted(map(str, values)))}; expected valid and test, both")
+    texts = frames[first].group_by("group").agg(pl.col("split").n_unique(), pl.col("review_id").first())
+    both = texts.filter(pl.col("split") > 1)
+    if both.height:
+        raise Failure(
+            f"{files[first]}: {both.height:,} texts stand in validation and in test, one of them review {both['review_id'].sort()[0]}; "
+            "what is fitted on validation would know their answers"
+        )
+    return frames[first].select("review_id", "split")
+
+
+def check_alike(frame: "pl.DataFrame", path: Path, first: "pl.DataFrame", first_path: Path) -> None:
+    """Refuse a table of other reviews than the first one's, or of other labels.
+
+    Raises:
+        Failure: what differs, with the first review where it does.
+    """
+    import polars as pl
+
+    if frame["review_id"].dtype != first["review_id"].dtype:
+        raise Failure(
+            f"{path}: its reviews are identified by {frame['review_id'].dtype}, in {first_path} by {first['review_id'].dtype}"
+        )
+    for one, other, a, b in ((first, frame, first_path, path), (frame, first, path, first_path)):
+        absent = one.filter(~pl.col("review_id").is_in(other["review_id"].implode()))
+        if absent.height:
+            raise Failure(
+                f"{b}: {absent.height:,} reviews of {a} are missing, the first: {absent['review_id'][0]}; "
+                "all candidates must be of the same reviews"
+            )
+    both = first.select("review_id", theirs="label", text="group").join(frame, on="review_id")
+    wrong = both.filter(pl.col("theirs") != pl.col("label"))
+    if wrong.height:
+        raise Failure(
+            f"{path}: review {wrong['review_id'][0]} has label {wrong['label'][0]}, in {first_path} it is "
+            f"{wrong['theirs'][0]} ({wrong.height:,} of {both.height:,} reviews disagree)"
+        )
+    if (both["text"] != both["group"]).any():
+        raise Failure(f"{path}: reviews are grouped into texts otherwise than in {first_path}")

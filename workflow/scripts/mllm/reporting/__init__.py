@@ -1,0 +1,1 @@
+"""Reporting: pages, charts, tables and model cards made of scores. Imports all rooms before it."""

@@ -1,0 +1,151 @@
+"""The model card of an exported merge: what it is made of, how good it is, and under whose licence."""
+
+from typing import Any
+
+import yaml
+
+from mllm.evaluation.metrics import METRICS
+from mllm.experiment.merge_entries import in_mergekit
+
+
+def text(facts: dict[str, Any]) -> str:
+    """The card, in Markdown with the hub's heading.
+
+    Args:
+        facts: experiment, task, labels, row (of the leaderboard), rivals (rows of the comparisons), merge (merge.json),
+            recipe (the text of mergekit.yaml), base and members (their model.json), split (data/split.json), check (what
+            the exported folder's predictions were compared with).
+    """
+    row, base = facts["row"], facts["base"]
+    model = base["model"]
+    lines = [
+        "---", yaml.safe_dump(_heading(facts), sort_keys=False, allow_unicode=True).rstrip(), "---", "",
+        f"# {row['candidate']}", "",
+        f"A merge of {len(row['members'].split())} fine-tuned models by `{row['method']}`, for the classification of drug"
+        f" reviews: task *{facts['task']}*, classes {', '.join(facts['labels'])}. It is its method's best recipe on the"
+        f" validation reviews, among those of the experiment *{facts['experiment']['name']}*; test had no part in the choice.",
+        "", "## Scores", "", *_scores(row), "",
+        *_rivals(facts["rivals"]),
+        "## Recipe", "",
+        "The weights are what this makes of the parents below"
+        + (", bit for bit" if in_mergekit(row["method"]) else "") + ":",
+        "", "```yaml", facts["recipe"].rstrip(), "```", "",
+        "| parent | part of the reviews | SHA-256 of the weights |", "| --- | --- | --- |",
+        *(
+            f"| {name} | {_part(facts['members'].get(name))} | `{digest}` |"
+            for name, digest in facts["merge"]["parents"].items()
+        ),
+        "", f"The base is {_source(model)}; its classification head was drawn once (seed {base['seed']}) and is the same for"
+        " all members at the start.", "",
+        "## Data", "", *_data(facts), "",
+        "## Licence", "", _licence(model, base.get("license")), *_licences_of_members(facts["members"]),
+        "The reviews' own terms hold for what was learned of them; read them before publishing this model.", "",
+        "## Versions", "", ", ".join(f"{k} {v}" for k, v in facts["merge"]["versions"].items()), "",
+        f"{facts['check']}", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _heading(facts: dict[str, Any]) -> dict[str, Any]:
+    row, base = facts["row"], facts["base"]
+    model, licence = base["model"], base.get("license")
+    heading: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification",
+        "language": ["en"],
+    }
+    others = {card.get("license") for card in facts["members"].values() if card and card.get("kind") == "published"}
+    if others - {licence}:
+        heading["license"] = "other"  # see the text: members bring their own
+    elif licence or model["source"] != "scratch":
+        heading["license"] = licence or "unknown"
+    if model["source"] == "hub":
+        heading |= {"base_model": [model["id"]], "base_model_relation": "merge"}
+    heading["tags"] = ["merge", "mergekit", row["method"]]
+    metrics = [
+        {"type": m, "name": metric.label, "value": round(row[f"test_{m}"], 4), "args": {"interval": _interval(row, m)}}
+        for m, metric in METRICS.items()
+        if row[f"test_{m}"] is not None
+    ]
+    dataset = {"name": "Drug reviews", "type": facts["experiment"]["data"]["source"], "split": "test"}
+    task = {"type": "text-classification", "name": facts["task"]}
+    heading["model-index"] = [
+        {"name": row["candidate"], "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}
+    ]
+    return heading
+
+
+def _interval(row: dict[str, Any], metric: str, split: str = "test") -> list[float]:
+    return [round(row[f"{split}_{metric}_{end}"], 4) for end in ("low", "high")]
+
+
+def _scores(row: dict[str, Any]) -> list[str]:
+    lines = ["| metric | validation | 95 % interval | test | 95 % interval |", "| --- | ---: | :---: | ---: | :---: |"]
+    for m, name in ((m, metric.label) for m, metric in METRICS.items() if row[f"test_{m}"] is not None):
+        cells = []
+        for split in ("valid", "test"):
+            low, high = _interval(row, m, split)
+            cells += [f"{row[f'{split}_{m}']:.4f}", f"{low:.4f} – {high:.4f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, "", "Intervals: bootstrap over review texts, each text counting once."]
+
+
+def _rivals(rows: list[dict[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    table = [
+        f"| {r['against']} ({r['kind']}) | {r['difference']:+.4f} | {r['low']:+.4f} to {r['high']:+.4f} | {r['verdict']} |"
+        for r in rows
+    ]
+    metric = METRICS[rows[0]["metric"]].label
+    return [
+        f"## Against others, on the same test reviews ({metric}; positive: this merge is better)", "",
+        "| against | difference | 95 % interval | verdict |", "| --- | ---: | :---: | --- |", *table, "",
+    ]  # fmt: skip
+
+
+def _part(card: dict[str, Any] | None) -> str:
+    if card is None:
+        return "(base)"
+    if card.get("kind") == "published":
+        return f"published: {_source(card['source'])}"
+    part = card.get("part") or {}
+    where = "; ".join(f"{column}: {', '.join(map(str, values))}" for column, values in part.get("where", {}).items())
+    shard = f"shard {part['shard'] + 1} of {part['of']} (seed {part['seed']})" if "of" in part else ""
+    cap = f"at most {part['cap']} of each class" if "cap" in part else ""
+    return ", ".join(filter(None, (where, shard, cap))) or "all of train"
+
+
+def _source(model: dict[str, Any]) -> str:
+    if model["source"] == "hub":
+        return f"[{model['id']}](https://huggingface.co/{model['id']}) at `{model['revision']}`"
+    return (
+        f"the checkpoint {model['name']!r}" if model["source"] == "local" else f"{model['name']!r}, made from scratch"
+    )
+
+
+def _data(facts: dict[str, Any]) -> list[str]:
+    counts = facts["split"]["tasks"][facts["task"]]["counts"]
+    lines = ["| split | " + " | ".join(facts["labels"]) + " |", "| --- |" + " ---: |" * len(facts["labels"])]
+    for split in ("train", "valid", "test"):
+        own = {str(k): v for k, v in counts[split].items()}
+        lines.append(f"| {split} | " + " | ".join(f"{own.get(label, 0):,}" for label in facts["labels"]) + " |")
+    return [*lines, "", f"Split: {facts['split']['mode']}, seed {facts['experiment']['seed']}."]
+
+
+def _licence(model: dict[str, Any], licence: str | None) -> str:
+    if model["source"] == "scratch":
+        return "The base was made from scratch, so that no parent's licence applies; choose one before publishing."
+    if licence:
+        return f"The base is under `{licence}`, which holds for models made from it."
+    return "The base's files name no licence: find out which it has before publishing this model."
+
+
+def _licences_of_members(members: dict[str, Any]) -> list[str]:
+    """What holds for members that were taken as they are; others have the base's terms."""
+    return [
+        f"The member {name}, {_source(card['source'])}, "
+        + (f"is under `{card['license']}`." if card.get("license") else "names no licence: find out which it has.")
+        for name, card in sorted(members.items())
+        if card and card.get("kind") == "published"
+    ]
