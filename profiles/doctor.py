@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "workflow/scripts"))
 
 from mllm.core import compute, script  # noqa: E402
 from mllm.core.errors import Failure  # noqa: E402
-from mllm.execution import environment, preflight  # noqa: E402
+from mllm.execution import preflight  # noqa: E402
 
 EXECUTORS = ("local", "slurm")
 # Where data and checkpoints come from; HF_ENDPOINT is the hub client's own variable for a mirror.
@@ -81,12 +81,10 @@ def software() -> Iterator[Line]:
     yield Line("Python", version, "" if good else "expected 3.11 to 3.13: rm -r .venv; make setup PYTHON=python3.12")
     differ = []
     for name in (dependency.split("=")[0] for dependency in wanted):
-        have = environment.version(name).split("+")[0]
+        have = compute.version(name).split("+")[0]
         if have not in locked[name]:
             differ.append(f"{name} {have} (locked: {' or '.join(locked[name])})")
-    shown = ", ".join(
-        f"{name} {environment.version(name)}" for name in ("snakemake", "torch", "transformers", "mergekit")
-    )
+    shown = ", ".join(f"{name} {compute.version(name)}" for name in ("snakemake", "torch", "transformers", "mergekit"))
     yield Line("packages", ", ".join(differ) or shown, "rm .venv/.ready; make setup" if differ else "")
 
 
@@ -95,7 +93,7 @@ def profile_needs(profile: dict) -> Iterator[Line]:
     if profile.get("executor") != "slurm":
         return
     plugin = preflight.versions()
-    have = environment.version("snakemake-executor-plugin-slurm")
+    have = compute.version("snakemake-executor-plugin-slurm")
     yield Line("Slurm plugin", have, plugin[0] if plugin else "")
     wanted = of_profile(profile)
     problems = preflight.partitions(wanted)
@@ -123,7 +121,7 @@ def of_profile(profile: dict) -> dict[str, set[str]]:
 
 def gpu() -> Line:
     """Whether torch has code for this machine's GPU."""
-    if not environment.has_gpu():
+    if not compute.has_gpu():
         return Line("GPU", "none here; jobs on this machine compute on its CPUs")
     import torch
 

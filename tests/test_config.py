@@ -10,6 +10,7 @@ import yaml
 from conftest import ROOT
 from mllm.evaluation import metrics
 from mllm.experiment import grid, load, schema, yaml_files
+from mllm.experiment.yaml_files import ExperimentError
 
 DEMO = yaml_files.read_yaml(ROOT / "config/demo.yaml")
 
@@ -197,7 +198,7 @@ BAD = [
 
 @pytest.mark.parametrize(("change", "pieces"), BAD, ids=[pieces[0] + str(i) for i, (_, pieces) in enumerate(BAD)])
 def test_bad_file_gets_one_clear_line(change, pieces):
-    with pytest.raises(schema.ExperimentError) as caught:
+    with pytest.raises(ExperimentError) as caught:
         load.parse(changed(**change), "some.yaml")
     assert "some.yaml" in str(caught.value)
     matching = [p for p in caught.value.problems if all(piece in p for piece in pieces)]
@@ -209,7 +210,7 @@ def test_bad_file_gets_one_clear_line(change, pieces):
 
 def test_all_errors_at_once():
     raw = changed(mergs=[], seed="x", merges__0__members=["pian"], base=..., keep="x")
-    with pytest.raises(schema.ExperimentError) as caught:
+    with pytest.raises(ExperimentError) as caught:
         load.parse(raw)
     assert {p.split(":")[0] for p in caught.value.problems} == {"mergs", "seed", "merges[0].members", "base", "keep"}
     assert str(caught.value).startswith("experiment: 5 errors")
@@ -217,7 +218,7 @@ def test_all_errors_at_once():
 
 @pytest.mark.parametrize("raw", [{}, {"merges": None, "models": 3, "experts": [None, "x", {"name": 4}]}, {"data": []}])
 def test_malformed_values_never_crash(raw):
-    with pytest.raises(schema.ExperimentError):
+    with pytest.raises(ExperimentError):
         load.parse(raw)
 
 
@@ -262,7 +263,7 @@ def test_several_tasks_have_bases_and_merges_of_their_own():
     raw["experts"][0]["name"], raw["blends"] = "m", [{"method": "soft_vote", "members": ["m-*"]}]
     raw["merges"][0]["members"] = ["m-0", "s-0"]
     raw["blends"][0]["members"] = ["m-0", "words"]
-    with pytest.raises(schema.ExperimentError) as caught:
+    with pytest.raises(ExperimentError) as caught:
         load.parse(raw)
     assert [p.split(":")[0] for p in caught.value.problems] == ["merges[0].members", "blends[0].members"]
     assert "m-0 (mood), s-0 (stars)" in caught.value.problems[0]
@@ -288,7 +289,7 @@ def test_resolved_experiment_reads_back_the_same():
 def test_a_key_written_twice_is_refused(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text("name: a\nseed: 1\nname: b\n")
-    with pytest.raises(schema.ExperimentError, match=r"x\.yaml(.|\n)*line 3: key 'name' is written twice"):
+    with pytest.raises(ExperimentError, match=r"x\.yaml(.|\n)*line 3: key 'name' is written twice"):
         yaml_files.read_yaml(file)
 
 
@@ -299,9 +300,9 @@ def test_a_key_written_twice_is_refused(tmp_path):
 def test_unreadable_files(tmp_path, content, message):
     file = tmp_path / "x.yaml"
     file.write_bytes(content)
-    with pytest.raises(schema.ExperimentError, match=message):
+    with pytest.raises(ExperimentError, match=message):
         yaml_files.read_yaml(file)
-    with pytest.raises(schema.ExperimentError, match="no such file"):
+    with pytest.raises(ExperimentError, match="no such file"):
         yaml_files.read_yaml(tmp_path / "y.yaml")
 
 
@@ -330,8 +331,8 @@ def test_checking_is_cheap():
     import subprocess
     import sys
 
-    code = "import sys; sys.path.insert(0, 'workflow/scripts'); from mllm import config, grid, console, code, machine;" \
-           "grid.build(config.load('config/config.yaml')); print(*sys.modules)"  # fmt: skip
+    code = "import sys; sys.path.insert(0, 'workflow/scripts'); from mllm.core import code_digest, compute; from mllm.execution import log_format; from mllm.experiment import grid, load;" \
+           "grid.build(load.load('config/config.yaml')); print(*sys.modules)"  # fmt: skip
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not {"torch", "mergekit", "transformers", "polars", "numpy"} & set(out.split())
 
@@ -365,7 +366,7 @@ def test_language_models_that_cannot_be_asked(model, reference, pieces):
     raw = copy.deepcopy(DEMO)
     raw["models"].append(LM | model)
     raw["references"].append({"name": "zero", "model": "lm", "train": "none"} | reference)
-    with pytest.raises(schema.ExperimentError) as error:
+    with pytest.raises(ExperimentError) as error:
         load.parse(raw)
     (line,) = error.value.problems
     assert all(piece in line for piece in pieces), line

@@ -215,8 +215,9 @@ def test_a_tampered_file_is_refused(server, tmp_path, name):
 
 PIN = """
 import sys
-from mllm import config, locks
-print(locks.pin(config.load(sys.argv[1]), sys.argv[1], locks.ask_hub).model("m").revision)
+from mllm.experiment import load, revision_locks
+from mllm.models.hub import commit_of
+print(revision_locks.pin(load.load(sys.argv[1]), sys.argv[1], commit_of).model("m").revision)
 """
 
 

@@ -40,7 +40,7 @@ def test_a_model_is_copied_once_and_again_when_it_changed(model, tmp_path, monke
 def test_jobs_that_start_at_once_share_one_whole_copy(model, tmp_path):
     (model / "model.safetensors").write_bytes(os.urandom(20_000_000))
     code = (
-        "import sys; from pathlib import Path; sys.path.insert(0, 'workflow/scripts'); from mllm import staging;"
+        "import sys; from pathlib import Path; sys.path.insert(0, 'workflow/scripts'); from mllm.core import node_cache as staging;"
         f"copy = staging.near(Path({str(model)!r})); print(copy, (copy / 'model.safetensors').stat().st_size)"
     )
     started = [

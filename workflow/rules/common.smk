@@ -14,11 +14,13 @@ from snakemake.exceptions import WorkflowError
 
 SCRIPTS = Path(workflow.basedir, "workflow/scripts")
 sys.path.insert(0, str(SCRIPTS))
+from mllm.core import compute
 from mllm.core.code_digest import code_digest
 from mllm.execution import environment, log_format, resources as needs, run_lock, slurm_executor, snakemake_patches
 from mllm.experiment import grid, revision_locks
 from mllm.experiment.load import load as load_experiment
 from mllm.experiment.schema import BASELINES
+from mllm.models.hub import commit_of
 from mllm.experiment.yaml_files import ExperimentError
 
 environment.use_this_python()
@@ -34,7 +36,7 @@ CONFIG_FILES = [os.path.relpath(f) for f in workflow.config_settings.configfiles
 OVERRIDE = dict(workflow.config_settings.config)
 try:
     EXPERIMENT = load_experiment(*CONFIG_FILES, override=OVERRIDE)
-    EXPERIMENT = revision_locks.pin(EXPERIMENT, CONFIG_FILES[0], revision_locks.ask_hub)
+    EXPERIMENT = revision_locks.pin(EXPERIMENT, CONFIG_FILES[0], commit_of)
     GRID = grid.build(EXPERIMENT)
 except ExperimentError as error:
     raise WorkflowError(str(error)) from None
@@ -125,7 +127,7 @@ def members_of(wildcards, ending):
 
 def gpu(wildcards):
     """A submitted job asks for its model's GPUs; a local one does only where this machine has any."""
-    return gpus_of(wildcards) if workflow.non_local_exec or environment.has_gpu() else 0
+    return gpus_of(wildcards) if workflow.non_local_exec or compute.has_gpu() else 0
 
 
 def gpus_of(wildcards):

@@ -37,7 +37,7 @@ rule merge:
         runtime=by_attempt(lambda wildcards: needs.merge_minutes(shape(), len(GRID.merges[wildcards.merge].members))),
     params:
         code=code_digest("merge"),
-        mergekit=environment.version("mergekit"),
+        mergekit=compute.version("mergekit"),
         recipe=lambda wildcards: json.dumps(GRID.merges[wildcards.merge].canonical()),
     shell:
         "python workflow/scripts/merge.py --recipe {params.recipe:q} --models $(dirname {input.base})"
@@ -67,7 +67,7 @@ rule mix_experts:
         ),
     params:
         code=code_digest("mix_experts"),
-        mergekit=environment.version("mergekit"),
+        mergekit=compute.version("mergekit"),
         recipe=lambda wildcards: json.dumps(GRID.merges[wildcards.merge].canonical()),
     shell:
         "python workflow/scripts/mix_experts.py --recipe {params.recipe:q} --models $(dirname {input.base})"

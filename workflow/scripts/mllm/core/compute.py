@@ -5,9 +5,18 @@ import ctypes
 import os
 import re
 import time
+from importlib import metadata
 from pathlib import Path
 
-from mllm.execution.environment import has_gpu, version
+
+def has_gpu() -> bool:
+    """Whether NVIDIA's driver is loaded here."""
+    return Path("/dev/nvidiactl").exists()
+
+
+def version(package: str) -> str:
+    """Installed version of a package, without importing it."""
+    return metadata.version(package)
 
 
 def seconds_since_start() -> float:

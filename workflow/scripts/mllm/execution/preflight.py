@@ -8,7 +8,7 @@ from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
 
-from mllm.execution.environment import version
+from mllm.core.compute import version
 
 PLUGIN = "2.8."  # the executor is a subclass of this plugin's
 # Compute capabilities below 7.5: torch 2.13's wheel has code for sm_75 and later.

@@ -66,17 +66,3 @@ def pin(experiment: "Experiment", file: str | Path, ask: Callable[[str, str], st
     if problems:
         raise ExperimentError(str(file), problems)
     return experiment.model_copy(update={"models": models})
-
-
-def ask_hub(repository: str, revision: str) -> str:
-    """The commit that a branch or tag of the hub stands at.
-
-    Raises:
-        OSError: it cannot be told, with the reason.
-    """
-    from mllm.models import hub
-
-    try:
-        return str(hub.facts(repository, revision).sha)
-    except hub.HubError as error:
-        raise OSError(str(error)) from None

@@ -106,3 +106,15 @@ def _is_whole(file: Path, sibling: Any) -> bool:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def commit_of(repository: str, revision: str) -> str:
+    """The commit that a branch or tag of the hub stands at.
+
+    Raises:
+        OSError: it cannot be told, with the reason.
+    """
+    try:
+        return str(facts(repository, revision).sha)
+    except HubError as error:
+        raise OSError(str(error)) from None

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mllm.core.wording import dicts
-from mllm.models import families
+from mllm.experiment import family_names as families
 
 POSSIBLE = {
     "gpt2": ("classifier", "causal"), "llama": ("classifier", "causal"), "bert": ("classifier",),

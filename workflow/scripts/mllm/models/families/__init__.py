@@ -5,16 +5,14 @@ Light at import, as the experiment file's checks need the names alone; the famil
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from mllm.experiment.family_names import HEADED as HEADED
 
 if TYPE_CHECKING:
     import torch
 
     from mllm.models.scorers import Scorer
-
-NAMES = tuple(sorted(p.stem for p in Path(__file__).parent.glob("[a-z]*.py")))
-HEADED = "classifier"  # the family with a head for the classes; all others are asked by a prompt
 
 Row = dict[str, Any]
 """A review to train on: ``input_ids`` (list of tokens), ``answer`` (a class index, or a label's tokens)."""
