@@ -36,20 +36,24 @@ def _meaning(path: Path) -> tuple[str, tuple[Path, ...]]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             # A lone string is a docstring (of a module, class, function or attribute).
             node.body = [n for n in node.body if not _is_string(n)] or [ast.Pass()]
-        elif isinstance(node, ast.ImportFrom) and node.module == "mllm":
-            imports.update(m for alias in node.names for m in _modules(alias.name))
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mllm."):
-            imports.update(_modules((node.module or "").removeprefix("mllm.")))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mllm":
+            imports.update(m for alias in node.names for m in _files(f"{node.module}.{alias.name}"))
         elif isinstance(node, ast.Import):
-            own = [a.name.removeprefix("mllm.") for a in node.names if a.name.startswith("mllm.")]
-            imports.update(m for name in own for m in _modules(name))
+            imports.update(m for a in node.names if a.name.split(".")[0] == "mllm" for m in _files(a.name))
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(sorted(imports))
 
 
-def _modules(name: str) -> list[Path]:
-    """A module's file; all files of a package, whose modules may be imported by name."""
-    path = SCRIPTS / "mllm" / name.replace(".", "/")
-    return sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+def _files(name: str) -> list[Path]:
+    """Files behind ``mllm.room.module`` or ``mllm.room.module.attribute``; of the families, which are found by name, all."""
+    path = SCRIPTS / name.replace(".", "/")
+    if path.name == "families":
+        return sorted(path.glob("*.py"))
+    for found in (path, path.parent):
+        if found.with_suffix(".py").exists():
+            return [found.with_suffix(".py")]
+        if (found / "__init__.py").exists():
+            return [found / "__init__.py"]
+    raise FileNotFoundError(f"{name}: no module of the project (looked in {path.parent})")
 
 
 def _is_string(node: ast.stmt) -> bool:

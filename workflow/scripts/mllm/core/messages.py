@@ -7,9 +7,7 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import TextIO, TypeVar
 
 log = logging.getLogger("mllm")
-
 T = TypeVar("T")
-
 console: TextIO = sys.stderr
 
 

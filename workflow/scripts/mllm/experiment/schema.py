@@ -12,11 +12,8 @@ from mllm.experiment.model_entries import HubModel, LocalModel, Name, Positive, 
 from mllm.experiment.value_types import Seed, Strict
 
 Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-
 Value = str | int | float
-
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "kappa", "kappa_quadratic", "mae", "spearman", "nll", "brier", "ece"]  # fmt: skip
-
 BASELINES = ("tfidf", "majority")
 
 

@@ -1,9 +1,8 @@
 """A mixture of experts: every member's feed-forward blocks behind a router, the members' average for all else.
 
-mergekit-moe makes the mixture. It takes everything but the feed-forward blocks from a "base model"; given the experts'
-base, classifiers would get a head that nobody trained. Its base model is therefore the members' average, as in
-Branch-Train-MiX (Sukhbaatar et al. 2024, arXiv 2403.07816), and the classification head, which mergekit-moe does not
-know, is put back at the end.
+mergekit-moe takes everything but the feed-forward blocks from a "base model"; given the experts' base, classifiers
+would get a head that nobody trained. Its base model is therefore the members' average, as in
+Branch-Train-MiX (Sukhbaatar et al. 2024, arXiv 2403.07816); the classification head is put back at the end.
 """
 
 import contextlib
@@ -24,15 +23,14 @@ if TYPE_CHECKING:
     import torch
     from mergekit.common import ModelReference
 
-# Families of experts, and what their mixtures are. DeepSeek's, which mergekit-moe also makes, needs code from the Hub.
+# Families of experts, and what their mixtures are (not DeepSeek's, which needs code from the Hub).
 FAMILIES = {"Llama": "Mixtral", "Mistral": "Mixtral", "Qwen2": "Qwen2Moe", "Qwen3": "Qwen3Moe"}
 HEADS = ("ForSequenceClassification", "ForCausalLM")
 RANDOM = ("random", "uniform_random")
 GATE_MODES = ("hidden", "hidden_avg", "hidden_last", "cheap_embed", *RANDOM)
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "score."
-# Qwen2's mixtures have one more expert, which sees every token; mergekit's documentation recommends this factor for it.
-SHARED_SCALE = 0.1
+SHARED_SCALE = 0.1  # mergekit's documentation recommends it for Qwen2's extra expert, which sees every token
 
 
 def build(recipe: dict[str, Any], folders: dict[str, Path], prompts: dict[str, list[str]], output: Path) -> str:

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 
 WEIGHTS = "model.safetensors"
-
 INDEX = "model.safetensors.index.json"
-
 CARD = "model.json"
 
 

@@ -12,7 +12,6 @@ from mllm.models.tokens import Tokens
 from mllm.prediction.shards import Shards
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}  # on CPUs more fill the caches with intermediate values
-
 PADDING = 1 / 16  # of a batch's tokens at most
 
 
