@@ -443,8 +443,9 @@ def test_preflight(prepared: Project) -> None:
     """Partitions and GPU types that do not exist are named before anything is submitted, all at once."""
     prepared.edit("profiles/slurm/config.yaml", "slurm_partition: low", "slurm_partition: lo")
     prepared.edit("profiles/slurm/config.yaml", "h100:80@gpu", "h900:80@gpu titan:12@gpu")
-    refused = Run(prepared)
+    refused = Run(prepared, "--slurm-array-jobs", "all")
     text = refused.end(ok=False, seconds=60)
+    assert "slurm-array-jobs: found 'all', expected nothing" in text
     assert not submissions(refused)
     assert "partition 'lo' does not exist; this cluster has gpu, gpu_pre, high, low" in text
     assert "no GPU of type 'h900' in gpu; there: a100, h100" in text
@@ -481,6 +482,22 @@ def test_failure_in_words(prepared: Project) -> None:
     text = Run(prepared, "results/faults/predictions/base.parquet", "--retries", "0").end(ok=False)
     assert re.search(r"predict base failed \(exit status 1\) on g\d: Slurm job \d+\.", text)
     assert "the end of results/faults/logs/predict/base.log" in text
+
+
+def test_no_job_is_lost_silently(prepared: Project) -> None:
+    """What fails around a submission is the job's error, in one message; bookkeeping that fails costs a line."""
+    record = prepared.folder / "results/faults/slurm/predict"
+    record.parent.mkdir()
+    record.write_text("a file where the folder of the records should be")
+    (prepared.folder / "results/faults/efficiency.csv").mkdir()
+    target = "results/faults/predictions/base.parquet"
+    text = Run(prepared, target, "--retries", "0").end(ok=False, seconds=60)
+    assert text.count("predict: not submitted: ") == 1 and "results/faults/slurm/predict" in text
+    assert not jobs()
+    record.unlink()
+    text = Run(prepared, target).end()
+    assert "what it used could not be written down" in text
+    assert (prepared.folder / target).exists()
 
 
 # Three of its merges are enough to see that a cluster computes what this machine does.

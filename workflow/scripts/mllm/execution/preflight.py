@@ -17,7 +17,7 @@ TOO_OLD = ("titan", "gtx", "k80", "m40", "p100", "p40", "v100")
 
 def problems(workflow: Any, results: Path, disk_mb: int) -> list[str]:
     """One line for each reason why the submitted jobs of a run cannot work on this cluster."""
-    found = versions()
+    found = versions() + settings(workflow.executor_settings)
     wanted: dict[str, set[str]] = {}  # partition -> GPU types
     seen = set()
     for job in workflow.dag.needrun_jobs():
@@ -89,6 +89,16 @@ def versions() -> list[str]:
     if have.startswith(PLUGIN):
         return []
     return [f"snakemake-executor-plugin-slurm is {have}, expected {PLUGIN}x: install from uv.lock (make setup)"]
+
+
+def settings(chosen: Any) -> list[str]:
+    """Settings of the plugin that this executor cannot keep its promises under."""
+    if not getattr(chosen, "array_jobs", None):
+        return []
+    return [
+        f"slurm-array-jobs: found {chosen.array_jobs!r}, expected nothing: array jobs leave no record, and their finished"
+        " outputs can be deleted. Fix: remove the key; short jobs share an allocation by groups (docs/slurm.md)"
+    ]
 
 
 def disk(results: Path, needed_mb: int = 1000) -> list[str]:

@@ -15,6 +15,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
@@ -70,6 +71,7 @@ def executor(base: Any, folder: Path, disk_mb: Callable[[], int]) -> Any:
             self.said = (0.0, "")
             self.pause = POLL[0]
             self.silent = False
+            self.stopping = threading.Event()
             self.orphans = find_orphans(folder, answer())
             self._next_seconds_between_status_checks = POLL[0]
             left = [o["slurm_id"] for o in self.orphans.values() if alive(o["state"])]
@@ -91,6 +93,18 @@ def executor(base: Any, folder: Path, disk_mb: Callable[[], int]) -> Any:
             return "exec " + shlex.join(command)
 
         def run_job(self, job: Any) -> None:
+            """Submit or take over; whatever goes wrong is the job's error: the plugin drops this thread's exceptions."""
+            from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+
+            try:
+                self.submit(job)
+            except Exception as error:
+                # The plugin's own handler breaks at groups; what it was about to tell is the context.
+                why = error.__context__ if isinstance(error, AttributeError) and error.__context__ else error
+                said = f"{job.name}: not submitted: {why}. Fix: remove the cause, then rerun the same command."
+                self._report_job_error_threadsafe(SubmittedJobInfo(job, aux={}), said)
+
+        def submit(self, job: Any) -> None:
             if job.is_group() or self.workflow.deployment_settings.deployment_method:
                 super().run_job(job)
                 return
@@ -102,7 +116,7 @@ def executor(base: Any, folder: Path, disk_mb: Callable[[], int]) -> Any:
                     return
                 if alive(orphan["state"]):
                     cancel([orphan["slurm_id"]])
-            answer()  # while the controller is away sbatch would fail, and use up the job's retries
+            self.wait_for_slurm()
             choose_gpu(job.resources)
             write_json(path, {
                 "key": key_of(job), "rule": job.name, "run": self.run_uuid, "comment": comment_of(job),
@@ -114,6 +128,15 @@ def executor(base: Any, folder: Path, disk_mb: Callable[[], int]) -> Any:
                 },
             })  # fmt: skip
             super().run_job(job)
+
+        def wait_for_slurm(self) -> None:
+            """Wait until the controller answers: sbatch would fail meanwhile, and use up the job's retries."""
+            while queue() is None:
+                if not self.silent:
+                    self.logger.warning("Slurm does not answer: nothing is submitted until it does.")
+                self.silent = True
+                if self.stopping.wait(5):
+                    raise WorkflowError("the run was stopped while Slurm did not answer")
 
         def adopt(self, job: Any, orphan: dict[str, Any]) -> None:
             from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
@@ -142,27 +165,37 @@ def executor(base: Any, folder: Path, disk_mb: Callable[[], int]) -> Any:
             happened = False
             still: dict[Any, str] = {}
             for info in active_jobs:
-                slurm_id = info.external_jobid
-                row = known.get(slurm_id)
-                path = record_path(folder, info.job)
-                if row:
-                    self.last_seen[slurm_id] = time.time()
-                state = row["state"] if row else self.unlisted(path, slurm_id)
-                if row and state == "PENDING" and row["reason"] in HELD:
-                    state = self.release(slurm_id, row)
-                happened |= self.states.get(slurm_id) != state
-                self.states[slurm_id] = state
-                if state == "COMPLETED":
-                    self.settle(info, path, state)
-                    self.report_job_success(info)
-                elif state in FAILED:
-                    self.fail(info, path, state, row)
-                else:
+                before = self.states.get(info.external_jobid)
+                try:
+                    state = self.look(info, known.get(info.external_jobid))
+                except Exception as error:  # it would end this loop, and with it the looking after all jobs
+                    state = "FAILED"
+                    cancel([info.external_jobid])
+                    said = f"{info.job.name}: Slurm job {info.external_jobid} was cancelled: {error!r}"
+                    self.report_job_error(info, msg=said)
+                happened |= before != state
+                self.states[info.external_jobid] = state
+                if alive(state):
                     still[info.job] = state
                     yield info
             self.say(still)
             self.pause = POLL[0] if happened else min(self.pause * 1.5, POLL[1])
             self.next_seconds_between_status_checks = self.pause
+
+        def look(self, info: Any, row: dict[str, str] | None) -> str:
+            """A job's state; one that ended is reported."""
+            slurm_id, path = info.external_jobid, record_path(folder, info.job)
+            if row:
+                self.last_seen[slurm_id] = time.time()
+            state = row["state"] if row else self.unlisted(path, slurm_id)
+            if row and state == "PENDING" and row["reason"] in HELD:
+                state = self.release(slurm_id, row)
+            if state == "COMPLETED":
+                self.settle(info, path, state)
+                self.report_job_success(info)
+            elif state in FAILED:
+                self.fail(info, path, state, row)
+            return state
 
         def release(self, slurm_id: str, row: dict[str, str]) -> str:
             """Slurm holds a job that a node could not start; once it is let go, after that it has failed."""
@@ -197,12 +230,15 @@ def executor(base: Any, folder: Path, disk_mb: Callable[[], int]) -> Any:
                 **{f"requested_{k}": v for k, v in (record.get("requested") or {}).items()}, **(usage or {}),
             }  # fmt: skip
             self.used.append(row)
-            write_efficiency(folder.parent / "efficiency.csv", [row])  # at once: this run's report reads it
-            path.unlink(missing_ok=True)
-            jobstep.usage_path(path, info.external_jobid).unlink(missing_ok=True)
             log = info.aux.get("slurm_logfile")
-            if state == "COMPLETED" and log and not self.workflow.executor_settings.keep_successful_logs:
-                Path(log).unlink(missing_ok=True)
+            try:
+                write_efficiency(folder.parent / "efficiency.csv", [row])  # at once: this run's report reads it
+                path.unlink(missing_ok=True)
+                jobstep.usage_path(path, info.external_jobid).unlink(missing_ok=True)
+                if state == "COMPLETED" and log and not self.workflow.executor_settings.keep_successful_logs:
+                    Path(log).unlink(missing_ok=True)
+            except OSError as error:  # bookkeeping: the job's outcome does not depend on it
+                self.logger.warning(f"{info.job.name} {row['job']}: what it used could not be written down: {error}")
             return usage
 
         def say(self, active: dict[Any, str]) -> None:
@@ -214,6 +250,7 @@ def executor(base: Any, folder: Path, disk_mb: Callable[[], int]) -> Any:
                 self.said = (time.time(), line)
 
         def shutdown(self) -> None:
+            self.stopping.set()
             super().shutdown()
             if self.used:
                 table = folder.parent / "efficiency.csv"

@@ -83,8 +83,9 @@ def find_orphans(folder: Path, rows: list[dict[str, str]]) -> dict[str, dict[str
 
 
 def read(path: Path) -> dict[str, Any] | None:
+    """A record or usage file; None where there is none, or none that can be read."""
     try:
         value = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return None
     return dict(value)
