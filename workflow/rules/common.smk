@@ -16,7 +16,15 @@ SCRIPTS = Path(workflow.basedir, "workflow/scripts")
 sys.path.insert(0, str(SCRIPTS))
 from mllm.core import compute
 from mllm.core.code_digest import code_digest
-from mllm.execution import environment, log_format, resources as needs, run_lock, slurm_executor, snakemake_patches
+from mllm.execution import (
+    environment,
+    local_limits,
+    log_format,
+    resources as needs,
+    run_lock,
+    slurm_executor,
+    snakemake_patches,
+)
 from mllm.experiment import grid, revision_locks
 from mllm.experiment.load import load as load_experiment
 from mllm.experiment.schema import BASELINES
@@ -27,9 +35,7 @@ environment.use_this_python()
 environment.use_scratch()
 snakemake_patches.install()
 
-# `snakemake` and `snakemake grid` alone work too: with all cores of this machine, where nothing else was said.
-if workflow.resource_settings.cores is None and workflow.resource_settings.nodes is None:
-    workflow.resource_settings.cores = len(os.sched_getaffinity(0))
+local_limits.install(workflow)
 
 # Read here, not by Snakemake: it would keep the last of two equal keys, and mix the default file into another one.
 CONFIG_FILES = [os.path.relpath(f) for f in workflow.config_settings.configfiles] or ["config/config.yaml"]
@@ -127,7 +133,7 @@ def members_of(wildcards, ending):
 
 def gpu(wildcards):
     """A submitted job asks for its model's GPUs; a local one does only where this machine has any."""
-    return gpus_of(wildcards) if workflow.non_local_exec or compute.has_gpu() else 0
+    return gpus_of(wildcards) if workflow.non_local_exec or local_limits.gpus() else 0
 
 
 def gpus_of(wildcards):
