@@ -18,6 +18,7 @@ FIRST = {
     "evaluation": {"core", "experiment", "data", "models", "merging", "prediction"},
     "reporting": {"core", "experiment", "data", "models", "merging", "prediction", "evaluation"},
     "execution": {"core", "experiment"},
+    "interface": {"core", "experiment", "data", "models", "merging", "prediction", "evaluation", "reporting"},
 }
 """Room -> the rooms that it may import besides itself."""
 MODULES = {

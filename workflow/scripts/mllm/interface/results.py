@@ -1,0 +1,123 @@
+"""The results of one experiment, read from its folder: tables as polars frames, models as transformers loads them."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mllm.core.errors import Failure
+from mllm.core.wording import listed, nearest
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class Results:
+    """One experiment's finished results.
+
+    Args:
+        folder: ``results/<name>``.
+
+    Raises:
+        Failure: the folder holds no leaderboard.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "leaderboard.parquet").exists():
+            raise Failure(f"{folder}: no results (found no leaderboard.parquet). Fix: run the experiment first")
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return f"mllm.open({str(self.folder)!r}): {self.leaderboard.height} candidates"
+
+    @cached_property
+    def leaderboard(self) -> "pl.DataFrame":
+        """One row per candidate; columns as in docs/scores.md."""
+        return self.table("leaderboard")
+
+    @cached_property
+    def comparisons(self) -> "pl.DataFrame":
+        """One row per pair of candidates that is compared on the same test reviews."""
+        return self.table("comparisons")
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words (Markdown)."""
+        return self._file("verdict.md").read_text(encoding="utf-8")
+
+    @property
+    def candidates(self) -> list[str]:
+        """Names of all candidates, in the leaderboard's order."""
+        return list(self.leaderboard["candidate"])
+
+    def table(self, name: str) -> "pl.DataFrame":
+        """A table of the experiment's folder by its name: leaderboard, comparisons, selection, agreement, …
+
+        Raises:
+            Failure: there is no such table.
+        """
+        import polars as pl
+
+        return pl.read_parquet(self._file(f"{name}.parquet"))
+
+    def predictions(self, candidate: str) -> "pl.DataFrame":
+        """A candidate's predictions: review_id, split, label, one logp column per class, and the predicted class index.
+
+        Raises:
+            Failure: there is no such candidate.
+        """
+        import polars as pl
+
+        self._check(candidate)
+        table = pl.read_parquet(self._file(f"predictions/{candidate}.parquet"))
+        logp = [c for c in table.columns if c.startswith("logp_")]
+        return table.with_columns(predicted=pl.concat_list(logp).list.arg_max().cast(pl.Int64))
+
+    def model_folder(self, candidate: str) -> Path:
+        """The folder of a candidate's weights, where they are kept.
+
+        Raises:
+            Failure: there is no such candidate, it has no weights, or they were not kept.
+        """
+        self._check(candidate)
+        places = (f"export/{candidate}", f"models/{candidate}", f"merges/{candidate}/model")
+        for place in places:
+            if (self.folder / place / "config.json").exists():
+                return self.folder / place
+        kind = self.leaderboard.row(by_predicate=_is(candidate), named=True)["kind"]
+        if kind == "merge":
+            raise Failure(
+                f"{candidate}: its weights were not kept. Fix: `snakemake export` makes each method's winner again;"
+                " `keep: all` keeps every merge"
+            )
+        raise Failure(f"{candidate}: a {kind} without a model folder under {self.folder}")
+
+    def model(self, candidate: str) -> tuple[Any, Any]:
+        """A candidate's model and tokenizer, as transformers has them, on the CPU in evaluation mode.
+
+        Raises:
+            Failure: as :meth:`model_folder`.
+        """
+        from mllm.models import checkpoint_files, loading
+
+        folder = self.model_folder(candidate)
+        model, tokenizer = loading.load_model(folder, checkpoint_files.asked_as(folder)["family"])
+        return model.eval(), tokenizer
+
+    def _check(self, candidate: str) -> None:
+        if candidate not in self.candidates:
+            raise Failure(
+                f"{self.folder}: no candidate {candidate!r}{nearest(candidate, self.candidates)}"
+                f" (found {listed(self.candidates)})"
+            )
+
+    def _file(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.exists():
+            raise Failure(f"{path}: no such file. Fix: run the experiment to its end")
+        return path
+
+
+def _is(candidate: str) -> "pl.Expr":
+    import polars as pl
+
+    return pl.col("candidate") == candidate
