@@ -127,7 +127,7 @@ def shapes(tokenizer: Any) -> dict[str, tuple[str, Any]]:
         T5ForConditionalGeneration,
     )
 
-    from mllm.models.bases import label_config
+    from mllm.models.heads import label_config
 
     torch.manual_seed(0)
     t5 = T5ForConditionalGeneration(
@@ -259,7 +259,7 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
     import torch
 
-    from mllm.models.bases import train_tokenizer
+    from mllm.models.scratch import train_tokenizer
 
     torch.set_num_threads(arguments.threads)
     table = pl.read_csv(

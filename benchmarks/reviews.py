@@ -113,7 +113,7 @@ def main(arguments: argparse.Namespace) -> None:
             ])  # fmt: skip
             base = folder / "base"
             sys.path.insert(0, str(scripts))
-            from mllm.models.bases import train_tokenizer
+            from mllm.models.scratch import train_tokenizer
 
             train_tokenizer(
                 train.read_bytes()[:2_000_000].decode(errors="ignore").splitlines(), 5000, 512

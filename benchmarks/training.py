@@ -17,7 +17,7 @@ def bert(tokenizer: Any) -> Any:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from mllm.models.bases import label_config
+    from mllm.models.heads import label_config
 
     torch.manual_seed(0)
     config = BertConfig(
@@ -58,7 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
     import torch
 
-    from mllm.models.bases import train_tokenizer
+    from mllm.models.scratch import train_tokenizer
 
     torch.set_num_threads(arguments.threads)
     table = pl.read_csv(

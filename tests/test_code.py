@@ -1,54 +1,202 @@
+"""Which jobs an edit of the code makes stale: exactly those whose results it can change."""
+
+import ast
+import json
 import shutil
+import subprocess
+import sys
 
 import pytest
+import yaml
 
+from conftest import ROOT, SCRIPTS
 from mllm.core import code_digest
+
+MEANING = code_digest._meaning
+SCRATCH = {"source": "scratch", "max_length": 32}
+EXPERIMENT = {
+    "name": "codes",
+    "data": {"source": "synthetic"},
+    "tasks": [{"name": "sentiment", "label": "sentiment"}],
+    "models": [
+        {"name": "llama", "architecture": "llama", **SCRATCH},
+        {"name": "asker", "architecture": "llama", "family": "causal", **SCRATCH},
+        {"name": "t5", "architecture": "t5", "family": "text2text", **SCRATCH},
+        {"name": "bert", "source": "hub", "id": "owner/bert", "revision": "607a30d783dfa663caf39e06633721c8d4cfcd7e"},
+        {"name": "tuned", "source": "local", "path": "tuned"},
+    ],
+    "base": "llama",
+    "experts": [{"name": "shard", "parts": 2}, {"name": "taken", "model": "tuned"}],
+    "merges": [
+        {"method": "linear", "members": ["shard-*"]},
+        {"method": "ties", "members": ["shard-*"], "density": 0.5, "convention": ["mergekit", "paper"]},
+        {"method": "moe", "members": ["shard-*"]},
+    ],
+    "blends": [{"name": "vote", "method": "soft_vote", "members": ["shard-*"]}],
+    "references": [
+        {"name": "asked", "model": "asker", "train": "none"},
+        {"name": "taught", "model": "t5", "train": "all"},
+        {"name": "bert-on-all", "model": "bert", "train": "all"},
+        {"name": "tfidf", "model": "tfidf"},
+    ],
+    "keep": "winners",
+}  # fmt: skip
+"""A job of every rule with a model, of every family, of each way to make a base."""
+
+EVERY_MERGE = {"merge", "mix_experts", "export"}
+PROMPTED = {"prepare_base:asker.base", "prepare_base:t5.base", "predict:asked", "predict:taught", "train_expert:taught"}
+CAUSAL = {"prepare_base:asker.base", "predict:asked"}
+JUDGED = {"score", "leaderboard", "compare", "write_report"}
+MODELS = {"prepare_base", "take_expert", "train_expert"}
+
+EDITS = {
+    "a constant of the causal family": ("models/families/causal.py", "WORTH_KEEPING = 32", "WORTH_KEEPING = 64", CAUSAL),
+    "prompts": ("models/prompts.py", 'BETWEEN = "\\n\\n"', 'BETWEEN = "\\n"', PROMPTED),
+    "the labels' tree": ("models/label_tree.py", "result = [0]", "result = [1]", PROMPTED),
+    "scores of prompted labels": ("models/language_model_scorers.py", "float32: 1e-3", "float32: 1e-2", PROMPTED),
+    "priors of prompts": ("models/prompt_priors.py", '("N/A", ', '("n/a", ', PROMPTED),
+    "a batch size of prediction": ("prediction/run_model.py", '"cpu": 1024', '"cpu": 2048', {"predict", "export"}),
+    "the measured speed": ("prediction/speed.py", "8192", "4096", {"predict"}),
+    "how a training is watched": ("models/training.py", "VALIDATION = 1000", "VALIDATION = 10", {"train_expert"}),
+    "adapters": ("models/lora.py", '"all-linear"', '"all"', {"train_expert"}),
+    "models made from scratch": (
+        "models/scratch.py", "4 * width", "2 * width",
+        {"prepare_base:base", "prepare_base:asker.base", "prepare_base:t5.base"},
+    ),
+    "models from the hub": ("models/pretrained.py", '"right"', '"left"', {"prepare_base:bert.base"}),
+    "the merge": ("merging/merge.py", "own = {", "own = set() | {", EVERY_MERGE),
+    "mixtures of experts": ("merging/mixture.py", "SHARED_SCALE = 0.1", "SHARED_SCALE = 0.2", {"mix_experts", "export"}),
+    "what may be merged": ("merging/compatibility.py", '"spiece.model", ', "", EVERY_MERGE | {"take_expert", "diagnose_members"}),
+    "the split": ("data/splitting.py", "import polars as pl", "import polars as pl\nEDITED = 1", {"split_reviews", "train_expert", "mix_experts", "export"}),
+    "blends": ("prediction/blending.py", "import numpy as np", "import numpy as np\nEDITED = 1", {"blend"}),
+    "a metric": ("evaluation/metrics.py", "import numpy as np", "import numpy as np\nEDITED = 1", JUDGED | {"export"}),
+    "intervals": ("evaluation/bootstrap.py", "0.025, 0.975", "0.05, 0.95", {"score"}),
+    "the verdict": ("evaluation/verdict.py", "no worse than", "not worse than", {"compare"}),
+    "a chart": ("reporting/charts.py", "import polars as pl", "import polars as pl\nEDITED = 1", {"write_report"}),
+    "the model card": ("reporting/model_card.py", "from typing import", "EDITED = 1\nfrom typing import", {"export"}),
+    "the experiment's schema": ("experiment/schema.py", "BASELINES = (", "BASELINES = (*", JUDGED | {"import_predictions"}),
+    "a check of the experiment": ("experiment/checks/cross.py", 'RESERVED = ("base",)', 'RESERVED = ("basis",)', set()),
+    "a check's message": ("experiment/checks/merges.py", "expected", "wanted", set()),
+    "loading with checks": ("experiment/load.py", "problems = []", "problems = [*[]]", set()),
+    "an error text of prediction": ("prediction/prediction_tables.py", "run predict again", "predict again", set()),
+    "a log line of prediction": ("prediction/run_model.py", "at once: halved", "at once: in halves", set()),
+    "an error text of prompts": ("models/prompts.py", "two equal words", "equal words", set()),
+    "a --help": ("../predict.py", "layers are spread", "layers spread", set()),
+    "Slurm": ("execution/slurm_executor.py", "import ", "EDITED = 1\nimport ", set()),
+    "the console": ("execution/log_format.py", "import ", "EDITED = 1\nimport ", set()),
+    "resources": ("execution/resources.py", "import ", "EDITED = 1\nimport ", set()),
+    "what the machine has": ("core/compute.py", '"/dev/nvidiactl"', '"/dev/nvidia0"', set()),
+    "log lines": ("core/messages.py", "> 10:", "> 20:", set()),
+    "words of errors": ("core/wording.py", "[:20]", "[:30]", set()),
+    "errors": ("core/errors.py", "class Failure(Exception)", "class Failure(RuntimeError)", set()),
+    "copies on a node": ("core/node_cache.py", "[:16]", "[:12]", set()),
+    "a docstring": ("prediction/run_model.py", "Score texts in batches", "Score reviews in batches", set()),
+    "threads": (
+        "core/threads.py", "interop_threads(1)", "interop_threads(2)",
+        MODELS | EVERY_MERGE | {"diagnose_members", "predict", "fit_baseline", "blend", "score"},
+    ),
+}  # fmt: skip
+"""What is edited -> file, old text, new text, the jobs that become stale: ``rule``, or ``rule:name`` where not all of its jobs do."""
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    """(rule, what the job makes, the names that a digest of its code is of) of all jobs, by the real rules."""
+    folder = tmp_path_factory.mktemp("jobs")
+    (folder / "tuned").mkdir()
+    (folder / "codes.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests/job_codes.py", ROOT, folder / "codes.yaml"],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = [(job["rule"], job["of"], tuple(job["code"])) for job in json.loads(done.stdout)]
+    return [*found, ("import_predictions", "", ("import_predictions",))]
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("copied") / "scripts"
+    shutil.copytree(SCRIPTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
 
 
 @pytest.fixture
-def scripts(tmp_path, monkeypatch):
-    shutil.copytree(code_digest.SCRIPTS, tmp_path / "scripts")
-    monkeypatch.setattr(code_digest, "SCRIPTS", tmp_path / "scripts")
+def scripts(copied, monkeypatch):
+    """A copy of the scripts, whose files are read again where a test edits them."""
+    edited = {}
 
-    def digest(name):
-        code_digest._meaning.cache_clear()
-        return code_digest.code_digest(name)
+    def edit(path, old, new):
+        file = (copied / "mllm" / path).resolve()
+        text = edited.setdefault(file, file.read_text())
+        assert old in text, f"{old!r} is not in {path}: the table's row needs another text"
+        file.write_text(file.read_text().replace(old, new, 1))
 
-    yield tmp_path / "scripts", digest
-    code_digest._meaning.cache_clear()
-
-
-def edit(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-
-
-def test_comments_and_docstrings_mean_nothing(scripts):
-    folder, digest = scripts
-    before = {s.stem: digest(s.stem) for s in folder.glob("*.py")}
-    for path in folder.rglob("*.py"):
-        text = path.read_text()
-        path.write_text("# a comment\n\n" + text.replace('"""', '"""Another word. ', 1) + "\n\n# and one more\n")
-    assert {s: digest(s) for s in before} == before
+    monkeypatch.setattr(code_digest, "SCRIPTS", copied)
+    monkeypatch.setattr(
+        code_digest, "_meaning", lambda path: (MEANING.__wrapped__ if path in edited else MEANING)(path)
+    )
+    yield edit
+    for file, text in edited.items():
+        file.write_text(text)
 
 
-def test_an_edit_reaches_exactly_the_scripts_that_use_the_module(scripts):
-    folder, digest = scripts
-    names = sorted(s.stem for s in folder.glob("*.py"))
-    before = {s: digest(s) for s in names}
-    edit(folder / "mllm/evaluation/bootstrap.py", "0.025, 0.975", "0.05, 0.95")
-    assert [s for s in names if digest(s) != before[s]] == ["score"]
-    before = {s: digest(s) for s in names}
-    edit(folder / "mllm/prediction/run_model.py", '"cpu": 1024', '"cpu": 2048')
-    assert {s for s in names if digest(s) != before[s]} == {"predict", "export"}
-    before = {s: digest(s) for s in names}
-    edit(folder / "mllm/core/messages.py", "> 10:", "> 20:")
-    assert all(digest(s) != before[s] for s in names)
+@pytest.fixture
+def stale(jobs, scripts):
+    """The jobs that are stale by now: ``rule`` where all of the rule's are, else ``rule:name``."""
+    before = {names: code_digest.code_digest(*names) for *_, names in jobs}
+
+    def found():
+        after = {names: code_digest.code_digest(*names) for names in before}
+        changed = {(rule, of) for rule, of, names in jobs if after[names] != before[names]}
+        whole = {rule for rule, _ in changed} - {rule for rule, of, _ in jobs if (rule, of) not in changed}
+        return {rule if rule in whole else f"{rule}:{of}" for rule, of in changed}
+
+    return found
 
 
-def test_an_edit_of_the_script_itself_counts(scripts):
-    folder, digest = scripts
-    before = digest("blend")
-    edit(folder / "blend.py", "logp = [", "logp = 1 * [")
-    assert digest("blend") != before
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edit_makes_stale_what_it_can_change(stale, scripts, what):
+    path, old, new, expected = EDITS[what]
+    scripts(path, old, new)
+    assert stale() == expected
+
+
+def test_comments_and_docstrings_mean_nothing(stale, scripts, copied):
+    for path in copied.rglob("*.py"):
+        if '"""' in path.read_text():
+            scripts(path, '"""', '"""Another word. ')
+            path.write_text("# a comment\n\n" + path.read_text() + "\n\n# and one more\n")
+    assert stale() == set()
+
+
+def test_an_edit_of_the_script_itself_counts(stale, scripts):
+    scripts("../blend.py", "logp = [", "logp = 1 * [")
+    assert stale() == {"blend"}
+
+
+def test_every_job_with_a_script_has_its_digest(jobs):
+    without = {"download_model", "download_reviews"}  # what they make is named by what it is
+    made = {rule for rule, *_ in jobs}
+    scripts = {p.stem for p in SCRIPTS.glob("*.py")} - without - {"grid", "compare_experiments", "download_reviews"}
+    assert scripts <= made, f"no digest of their code in the rules: {sorted(scripts - made)}"
+    for rule, _, (script, *_) in jobs:
+        assert (SCRIPTS / f"{script}.py").exists(), f"{rule}: {script}"
+
+
+@pytest.mark.parametrize("path", code_digest.NO_RESULT)
+def test_modules_that_change_no_result(path):
+    """Nothing that counts may hide behind a module that does not: it imports others of its kind at most."""
+    assert len(code_digest.NO_RESULT[path]) > 20, "say why"
+    _, imports = MEANING(SCRIPTS / path)
+    inside = {p.relative_to(SCRIPTS).as_posix() for p in imports} - {"mllm/core/files.py"}
+    assert inside <= code_digest.NO_RESULT.keys()
+
+
+def test_no_result_is_worded_by_the_words_of_errors():
+    """A table, verdict or report written with them would not follow their edits."""
+    for room in ("evaluation", "reporting", "data", "models", "merging"):
+        for path in (SCRIPTS / "mllm" / room).rglob("*.py"):
+            tree = ast.parse(path.read_text())
+            used = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "mllm.core.wording"]
+            assert not used, f"{path}: results are written here; take another function than core/wording.py's"

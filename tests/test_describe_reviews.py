@@ -14,7 +14,7 @@ from tokenizers.processors import BertProcessing
 from conftest import run_script
 from mllm.core.files import write_json
 from mllm.data import raw_files, text_statistics
-from mllm.models.bases import train_tokenizer
+from mllm.models.scratch import train_tokenizer
 
 TEXTS = [
     "It works. It does NOT hurt me!! I can't believe it... Never again? 10/10",

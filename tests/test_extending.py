@@ -12,7 +12,7 @@ import yaml
 from transformers import BertConfig, BertForMaskedLM
 
 from conftest import ROOT, Project, fresh
-from mllm.models.bases import train_tokenizer
+from mllm.models.scratch import train_tokenizer
 
 RUFF = (sys.executable, "-m", "ruff")
 JUDGED = {"score": 1, "leaderboard": 1, "compare": 1, "write_report": 1}

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from mllm.core.errors import Failure
-from mllm.models import bases, checkpoint_files, families, loading, training, training_callbacks
+from mllm.models import checkpoint_files, families, loading, pretrained, scratch, training, training_callbacks
 from tiny_models import predicted
 
 NAMES = ["bad", "good"]
@@ -72,7 +72,7 @@ def shipped(architecture, folder):
     """A pretrained checkpoint as the hub has it."""
     torch.manual_seed(0)
     model = ARCHITECTURES[architecture]()
-    tokenizer = bases.train_tokenizer(TEXTS, 300, LONGEST, ended=architecture.startswith("t5"))
+    tokenizer = scratch.train_tokenizer(TEXTS, 300, LONGEST, ended=architecture.startswith("t5"))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if architecture == "t5 untied":  # as FLAN-T5's files: both matrices, and a configuration that says so
@@ -85,7 +85,7 @@ def shipped(architecture, folder):
 
 
 def prepared(family, architecture, folder):
-    model, tokenizer = bases.from_checkpoint(shipped(architecture, folder), family, NAMES, LONGEST, 3)
+    model, tokenizer = pretrained.from_checkpoint(shipped(architecture, folder), family, NAMES, LONGEST, 3)
     return model, tokenizer, {"family": family, "task": "t", "model": {"prompt": PROMPT}}
 
 
@@ -164,7 +164,7 @@ def test_a_head_is_drawn_by_the_seed_alone(seed, tmp_path):
     model, tokenizer, card = prepared("classifier", "distilbert", tmp_path / "hub")
     checkpoint_files.save(model, tokenizer, tmp_path / "tuned", card)
     drawn = [
-        bases.from_checkpoint(tmp_path / "tuned", "classifier", NAMES, LONGEST, s)[0].state_dict()
+        pretrained.from_checkpoint(tmp_path / "tuned", "classifier", NAMES, LONGEST, s)[0].state_dict()
         for s in (seed, seed, 9)
     ]
     other = {n for n in drawn[0] if not torch.equal(drawn[0][n], drawn[2][n])}
@@ -175,7 +175,7 @@ def test_a_head_is_drawn_by_the_seed_alone(seed, tmp_path):
 def test_more_tokens_than_positions(tmp_path):
     shipped("roberta", tmp_path)
     with pytest.raises(Failure, match=r"max_length is 65, but .* has 64 positions"):
-        bases.from_checkpoint(tmp_path, "classifier", NAMES, LONGEST + 1, 1)
+        pretrained.from_checkpoint(tmp_path, "classifier", NAMES, LONGEST + 1, 1)
 
 
 def test_weights_that_are_not_the_files_are_refused(tmp_path):

@@ -17,7 +17,7 @@ from mllm.core.errors import Failure
 from mllm.merging import compatibility
 from mllm.merging.merge import Merge
 from mllm.models import loading
-from mllm.models.bases import train_tokenizer
+from mllm.models.scratch import train_tokenizer
 from tiny_models import make_models, recipe_of, tiny_bert, tiny_gpt2, tiny_t5
 
 

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 from conftest import ROOT, Project
 from mllm.experiment import yaml_files
 from mllm.models import checkpoint_files, loading
-from mllm.models.bases import train_tokenizer
+from mllm.models.scratch import train_tokenizer
 
 CARD = "---\nlicense: apache-2.0\nlanguage: en\n---\n# A small model\n"
 

@@ -18,9 +18,9 @@ from transformers import MixtralConfig, MixtralForSequenceClassification
 
 from conftest import SCRIPTS, run_script
 from mllm.core.files import write_json
-from mllm.models import bases, checkpoint_files, loading, tokens, training
+from mllm.models import checkpoint_files, loading, scratch, tokens, training
 from mllm.models.families.classifier import ClassifierScorer
-from mllm.prediction import run_model
+from mllm.prediction import run_model, speed
 from tiny_models import predicted, tiny_bert, tiny_gpt2
 
 TEXTS = [f"{'good great' if i % 2 else 'bad awful'} pill number {i} {'word ' * (i % 17)}" for i in range(240)]
@@ -118,8 +118,8 @@ def test_a_language_model_as_the_hub_ships_it(data, tmp_path):
     model.transformer.save_pretrained(folder)  # wte.weight, not transformer.wte.weight
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["GPT2LMHeadModel"]}))
-    made = bases.train_tokenizer(TEXTS, 300, 64)
-    PreTrainedTokenizerFast(tokenizer_object=made.backend_tokenizer, eos_token=bases.END).save_pretrained(folder)
+    made = scratch.train_tokenizer(TEXTS, 300, 64)
+    PreTrainedTokenizerFast(tokenizer_object=made.backend_tokenizer, eos_token=scratch.END).save_pretrained(folder)
     spec = {"name": "x", "family": "classifier", "source": "local", "path": str(folder), "max_length": 32}
     arguments = ["--model", json.dumps(spec), "--checkpoint", folder, "--data", data, "--task", "t", "--seed", 1]
     run_script("prepare_base", *arguments, "--output", tmp_path / "base")
@@ -325,7 +325,7 @@ def test_predict_writes_what_the_design_names(data, expert, tmp_path):
     assert cost["peak_memory_bytes"] > 1e8
     scorer = ClassifierScorer(*loading.load_model(expert))
     read = tokens.encode(scorer, TEXTS[160:])
-    assert cost["flops_per_review"] == run_model.flops_per_review(scorer, read)
+    assert cost["flops_per_review"] == speed.flops_per_review(scorer, read)
     assert cost["mean_tokens"] == pytest.approx(len(read.flat) / 80, abs=0.01)
 
 
@@ -391,7 +391,7 @@ def test_blends_and_baselines(data, expert, base, tmp_path):
 
 
 def test_byte_level_tokens_have_no_unknown():
-    tokenizer = bases.train_tokenizer(TEXTS, 300, 24)
+    tokenizer = scratch.train_tokenizer(TEXTS, 300, 24)
     for text in ODD[:6]:
         ids = tokenizer(text)["input_ids"]
         assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
@@ -452,14 +452,14 @@ def matrices(model, prefix: str) -> int:
 
 def flops_of(model, texts) -> tuple[int, int]:
     """Operations, and tokens of the pass."""
-    tokenizer = bases.train_tokenizer(TEXTS, 300, 16)
+    tokenizer = scratch.train_tokenizer(TEXTS, 300, 16)
     mean = float(np.mean([min(16, max(1, len(tokenizer.tokenize(t or " ")))) for t in texts]))
     return flops_per_review(model, tokenizer, texts), round(mean)
 
 
 def flops_per_review(model, tokenizer, texts) -> int:
     scorer = ClassifierScorer(model, tokenizer)
-    return run_model.flops_per_review(scorer, tokens.encode(scorer, texts))
+    return speed.flops_per_review(scorer, tokens.encode(scorer, texts))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

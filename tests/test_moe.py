@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from mllm.core.errors import Failure
 from mllm.merging import mixture
 from mllm.models import checkpoint_files, loading
-from mllm.models.bases import label_config, train_tokenizer
+from mllm.models.heads import label_config
+from mllm.models.scratch import train_tokenizer
 
 LABELS = ["negative", "neutral", "positive"]
 MEMBERS = ["a", "b", "c"]

@@ -32,16 +32,16 @@ from mllm.core.errors import Failure
 from mllm.core.files import write_json
 from mllm.evaluation import leaderboard, scores
 from mllm.experiment import yaml_files
-from mllm.models import bases, families, loading, prompts, scorers, tokens
+from mllm.models import families, loading, prompt_priors, prompts, scorers, scratch, tokens
 from mllm.models.families import causal
 from mllm.models.families.classifier import ClassifierScorer
 from mllm.models.label_tree import label_tree, one_begins_another
-from mllm.prediction import prompt_priors, run_model  # fmt: skip
+from mllm.prediction import run_model  # fmt: skip
 from mllm.prediction.shards import Shards
 from tiny_models import predicted, t5_config
 
 LONGEST = 120
-TOKENIZER = bases.train_tokenizer(["some words to make a vocabulary of: good bad very bad 1 10"] * 3, 300, LONGEST)
+TOKENIZER = scratch.train_tokenizer(["some words to make a vocabulary of: good bad very bad 1 10"] * 3, 300, LONGEST)
 SPEC = {"template": "R: {review}\nIs it {labels}?", "words": {}, "chat": False, "score": "likelihood", "examples": 0}
 WORDS = {
     "single": ["good", "bad"],
@@ -295,7 +295,7 @@ def test_examples_stand_before_the_question_and_are_drawn_by_the_seed():
 
 def test_chat_templates():
     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
-    tokenizer = bases.train_tokenizer(["good bad"] * 3, 300, LONGEST)
+    tokenizer = scratch.train_tokenizer(["good bad"] * 3, 300, LONGEST)
     with pytest.raises(Failure, match="no chat template"):
         prompts.build(SPEC | {"chat": True}, "t", ["bad", "good"], tokenizer, True)
     tokenizer.chat_template = template
@@ -406,14 +406,14 @@ def test_shards_go_on_where_they_stopped_and_never_mix(tmp_path, monkeypatch):
 def test_candidates_that_read_alike_share_their_tokens(tmp_path):
     """The same tokenizer and prompt: one file, which the second takes; another prompt or review: another file."""
     first, second = (scorer_of(kind, WORDS["single"]) for kind in ("llama", "gpt2"))
-    made = tokens.shared(first, ODD, tmp_path)
+    made = tokens.shared(first, ODD, tmp_path, "code")
     assert [made[i] for i in range(len(made))] == first.encode(ODD)[0]
     assert made.cut == 1 and list(made.lengths) == [len(made[i]) for i in range(len(made))]
     (file,) = tmp_path.iterdir()
-    again = tokens.shared(second, ODD, tmp_path)
+    again = tokens.shared(second, ODD, tmp_path, "code")
     assert np.array_equal(again.flat, made.flat) and np.array_equal(again.ends, made.ends) and again.cut == 1
     np.savez(file, flat=made.flat + 1, ends=made.ends, cut=made.cut)
-    assert np.array_equal(tokens.shared(second, ODD, tmp_path).flat, made.flat + 1)  # it is what is read
+    assert np.array_equal(tokens.shared(second, ODD, tmp_path, "code").flat, made.flat + 1)  # it is what is read
     others = [
         (scorer_of("llama", WORDS["single"], template="Is {review} it?"), ODD),
         (scorer_of("llama", WORDS["several tokens"]), ODD),
@@ -422,7 +422,7 @@ def test_candidates_that_read_alike_share_their_tokens(tmp_path):
         (first, ODD[:-1]), (first, [*ODD[:-2], ODD[-1], ODD[-2]]),
     ]  # fmt: skip
     for number, (scorer, texts) in enumerate(others, start=2):
-        found = tokens.shared(scorer, texts, tmp_path)
+        found = tokens.shared(scorer, texts, tmp_path, "code")
         assert len(list(tmp_path.iterdir())) == number
         assert [found[i] for i in range(len(found))] == scorer.encode(texts)[0]
     used = copy.deepcopy(TOKENIZER)  # as a training saves it

@@ -18,7 +18,8 @@ from transformers import (
 
 from mllm.experiment import merge_entries, recipes
 from mllm.models import checkpoint_files, tokens
-from mllm.models.bases import label_config, train_tokenizer
+from mllm.models.heads import label_config
+from mllm.models.scratch import train_tokenizer
 from mllm.prediction import run_model
 
 LABELS = ["negative", "neutral", "positive"]

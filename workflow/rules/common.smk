@@ -28,6 +28,7 @@ from mllm.execution import (
 from mllm.experiment import grid, revision_locks
 from mllm.experiment.load import load as load_experiment
 from mllm.experiment.schema import BASELINES
+from mllm.models import families
 from mllm.models.hub import commit_of
 from mllm.experiment.yaml_files import ExperimentError
 
@@ -193,6 +194,11 @@ def start_of(candidate):
     if candidate in GRID.untrained:
         return GRID.untrained[candidate]
     return candidate if candidate in GRID.starts else GRID.bases[GRID.candidates[candidate].task]
+
+
+def family_code(start):
+    """The module of a prepared checkpoint's family: what its jobs load by name."""
+    return families.module(EXPERIMENT.model(GRID.starts[start]).family)
 
 
 def shape_of(candidate):

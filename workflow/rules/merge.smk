@@ -118,7 +118,7 @@ rule export:
         mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), 2 * len(names("expert")))),
         runtime=by_attempt(60),
     params:
-        code=code_digest("export"),
+        code=code_digest("export", *sorted({family_code(base) for base in GRID.bases.values()})),
         merge=[code_digest("merge"), code_digest("mix_experts")],
         experiment=json.dumps(
             {"name": EXPERIMENT.name, "seed": EXPERIMENT.seed, "data": {"source": EXPERIMENT.data.source}}

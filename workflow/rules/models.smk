@@ -34,7 +34,11 @@ rule prepare_base:
         mem_mb=by_attempt(lambda wildcards: needs.train_mb(shape(wildcards.start), rows())),
         runtime=by_attempt(30),
     params:
-        code=code_digest("prepare_base"),
+        code=lambda wildcards: code_digest(
+            "prepare_base",
+            family_code(wildcards.start),
+            families.maker(EXPERIMENT.model(GRID.starts[wildcards.start]).source),
+        ),
         model=lambda wildcards: json.dumps(
             EXPERIMENT.model(GRID.starts[wildcards.start]).model_dump(exclude={"gpus", "dtype"})
         ),
@@ -64,7 +68,7 @@ rule take_expert:
         mem_mb=by_attempt(lambda wildcards: needs.predict_mb(shape(start_of(wildcards.expert)))),
         runtime=by_attempt(30),
     params:
-        code=code_digest("take_expert"),
+        code=lambda wildcards: code_digest("take_expert", family_code(start_of(wildcards.expert))),
         model=lambda wildcards: json.dumps(EXPERIMENT.model(GRID.taken[wildcards.expert]).model_dump()),
         task=task_of,
     shell:
@@ -97,7 +101,7 @@ rule train_expert:
             lambda wildcards: needs.train_minutes(shape(start_of(wildcards.expert)), tokens(wildcards.expert))
         ),
     params:
-        code=code_digest("train_expert"),
+        code=lambda wildcards: code_digest("train_expert", family_code(start_of(wildcards.expert))),
         part=lambda wildcards: json.dumps(GRID.training[wildcards.expert]["part"]),
         hyper=lambda wildcards: json.dumps(
             {k: v for k, v in GRID.training[wildcards.expert].items() if k in grid.TRAINING_KEYS}

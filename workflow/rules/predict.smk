@@ -28,7 +28,7 @@ rule predict:
         mem_mb=by_attempt(lambda wildcards: needs.predict_mb(shape_of(wildcards.candidate))),
         runtime=by_attempt(lambda wildcards: needs.predict_minutes(shape_of(wildcards.candidate), rows() // 4)),
     params:
-        code=code_digest("predict"),
+        code=lambda wildcards: code_digest("predict", family_code(start_of(wildcards.candidate))),
         task=task_of,
         gpus=gpus_of,
         dtype=lambda wildcards: EXPERIMENT.model(GRID.starts[start_of(wildcards.candidate)]).dtype,

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mllm.core import script
+from mllm.core import script, threads
 from mllm.core.files import read_json, write_json
 
 SUMMED = ("n_parameters", "weights_bytes", "flops_per_review", "load_seconds", "predict_seconds")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    script.one_thread()
+    threads.fix_without_torch()
     import numpy as np
     import polars as pl
 

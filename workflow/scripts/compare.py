@@ -18,9 +18,9 @@ def main(arguments: argparse.Namespace) -> None:
 
     from mllm.data import labels
     from mllm.evaluation import agreement, comparison, leaderboard, shared_draws, verdict
-    from mllm.experiment import grid, load
+    from mllm.experiment import grid, read
 
-    experiment = load.load(*arguments.experiment, override=arguments.override)
+    experiment = read.read(*arguments.experiment, override=arguments.override)
     candidates = grid.build(experiment).candidates
     results, metric, margin = arguments.results, experiment.compare.metric, experiment.compare.margin
     frame = pl.read_parquet(results / "leaderboard.parquet")

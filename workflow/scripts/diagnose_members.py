@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from mllm.core import compute, node_cache, script
+from mllm.core import compute, node_cache, script, threads
 from mllm.core.files import whole
 from mllm.core.messages import log
 
@@ -12,7 +12,7 @@ from mllm.core.messages import log
 def main(arguments: argparse.Namespace) -> None:
     script.offline()
     compute.keep_freed_memory()
-    script.threads(1)
+    threads.fix(1)
     import polars as pl
 
     from mllm.merging import diagnosis

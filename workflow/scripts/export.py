@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mllm.core import script
+from mllm.core import script, threads
 from mllm.core.errors import Failure
 from mllm.core.files import read_json, whole
 from mllm.core.messages import progress
@@ -20,7 +20,7 @@ TOLERANCE = 1e-3  # of a probability; a GPU's sums differ from a CPU's
 
 def main(arguments: argparse.Namespace) -> None:
     script.offline()
-    script.threads(arguments.threads)
+    threads.fix(arguments.threads)
     import polars as pl
 
     results = arguments.results
@@ -85,17 +85,16 @@ def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> s
     import polars as pl
 
     from mllm.data import labelled
-    from mllm.models import checkpoint_files, families, loading, tokens
-    from mllm.prediction import prediction_tables, run_model
+    from mllm.models import checkpoint_files, loading, tokens
+    from mllm.prediction import asking, prediction_tables, run_model
 
     rows = labelled.labelled(arguments.results / "data", ("valid", "test"), row["task"]).sort("review_id")
     rows = rows.sample(min(REVIEWS, rows.height), seed=arguments.experiment["seed"])
     recorded = pl.read_parquet(arguments.results / f"predictions/{row['candidate']}.parquet")
     expected = rows.join(recorded, on=["review_id", "split"], how="inner", maintain_order="left")
     card = checkpoint_files.asked_as(folder)
-    names = [str(n) for n in labelled.task_facts(arguments.results / "data", row["task"])["names"]]
     model, tokenizer = loading.load_model(folder, card["family"])
-    scorer = families.load(card["family"]).scorer(card, model, tokenizer, names)
+    scorer, _ = asking.scorer_of(card, model, tokenizer, arguments.results / "data", arguments.experiment["seed"])
     found = np.exp(run_model.log_probabilities(scorer, tokens.encode(scorer, rows["review"].to_list())))
     difference = float(
         np.abs(found - np.exp(expected.select(prediction_tables.logp_columns(expected)).to_numpy())).max()

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mllm.core import script
+from mllm.core import script, threads
 from mllm.core.files import write_json
 from mllm.core.messages import log
 
@@ -13,7 +13,7 @@ FOLDS = 3
 
 
 def main(arguments: argparse.Namespace) -> None:
-    script.threads(1)
+    threads.fix(1)
     import numpy as np
     import polars as pl
     from sklearn.dummy import DummyClassifier

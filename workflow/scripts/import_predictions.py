@@ -16,10 +16,10 @@ def main(arguments: argparse.Namespace) -> None:
 
     from mllm.data import labelled
     from mllm.data.labels import is_ordered, label_column, label_map
-    from mllm.experiment import foreign_tables, load
+    from mllm.experiment import foreign_tables, read
     from mllm.prediction import foreign_predictions, prediction_tables
 
-    experiment = load.load(*arguments.experiment, override=arguments.override)
+    experiment = read.read(*arguments.experiment, override=arguments.override)
     how, task = experiment.candidates, experiment.tasks[0]
     assert how is not None
     names = [str(n) for n in label_map(pl.DataFrame(), task.model_dump())]

@@ -12,9 +12,9 @@ def main(arguments: argparse.Namespace) -> None:
     import yaml
 
     from mllm.evaluation import leaderboard, shared_draws
-    from mllm.experiment import grid, load
+    from mllm.experiment import grid, read
 
-    experiment = load.load(*arguments.experiment, override=arguments.override)
+    experiment = read.read(*arguments.experiment, override=arguments.override)
     candidates, metric, output = grid.build(experiment).candidates, experiment.compare.metric, arguments.results
     scores = leaderboard.read_scores(output / "scores", output / "predictions", list(candidates))
     side_by_side = {task: shared_draws.Pairs(output / "scores", task) for task in {c.task for c in candidates.values()}}

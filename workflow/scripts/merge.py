@@ -5,14 +5,14 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mllm.core import compute, node_cache, script
+from mllm.core import compute, node_cache, script, threads
 from mllm.core.files import whole, write_json
 
 
 def main(arguments: argparse.Namespace) -> None:
     script.offline()
     compute.keep_freed_memory()
-    script.threads(1)
+    threads.fix(1)
     import torch
 
     from mllm.merging.merge import Merge, write_model

@@ -4,13 +4,13 @@ import argparse
 import json
 from pathlib import Path
 
-from mllm.core import node_cache, script
+from mllm.core import node_cache, script, threads
 from mllm.core.files import read_json, whole, write_json
 
 
 def main(arguments: argparse.Namespace) -> None:
     script.offline()
-    script.threads(1)
+    threads.fix(1)
     import polars as pl
 
     from mllm.data import splitting

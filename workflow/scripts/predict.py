@@ -8,56 +8,53 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mllm.core import compute, script
+from mllm.core import compute, script, threads
 from mllm.core.code_digest import code_digest
 from mllm.core.files import read_json, write_json
 
 
 def main(arguments: argparse.Namespace) -> None:
     script.offline()
-    script.threads(arguments.threads)
+    threads.fix(arguments.threads)
     compute.keep_freed_memory()
     from mllm.core import timing
     from mllm.data import labelled
-    from mllm.models import checkpoint_files, families, loading, prompts, tokens
-    from mllm.prediction import prediction_tables, prompt_priors, run_model, shards
+    from mllm.models import checkpoint_files, families, loading, tokens
+    from mllm.prediction import asking, prediction_tables, run_model, shards, speed
 
     names = [str(n) for n in labelled.task_facts(arguments.data, arguments.task)["names"]]
-    card = read_json(arguments.model / checkpoint_files.CARD)
-    family, headed = card["family"], card["family"] == families.HEADED
-    if headed:
+    card: dict[str, Any] = {**read_json(arguments.model / checkpoint_files.CARD), "task": arguments.task}
+    family, code = families.load(card["family"]), code_digest("predict", families.module(card["family"]))
+    if card["family"] == families.HEADED:
         checkpoint_files.check_labels(arguments.model, names)
     rows = labelled.labelled(arguments.data, ("valid", "test"), arguments.task)
     reviews = rows["review"].to_list()
-    asked = () if headed else prompt_priors.CONTENT_FREE
-    dtype = timing.dtype_of(arguments.dtype)
+    dtype = run_model.dtype_of(arguments.dtype)
     weights_mb = checkpoint_files.parameters(arguments.model) * (2 if dtype == "bfloat16" else 4) / 2**20
     script.usable_gpu(weights_mb, arguments.gpus)
     cost: dict[str, Any] = {}
     with timing.timed(cost, "load_seconds"):
-        model, tokenizer = loading.load_model(arguments.model, family, spread=arguments.gpus > 1, dtype=dtype)
+        model, tokenizer = loading.load_model(arguments.model, card["family"], spread=arguments.gpus > 1, dtype=dtype)
     parameters = model.num_parameters()
-    examples = []
-    if asked and (number := card["model"]["prompt"]["examples"]):
-        train = labelled.labelled(arguments.data, ("train",), arguments.task)
-        examples = prompts.draw_examples(train["review"].to_list(), train["label"], len(names), number, arguments.seed)
-    scorer = families.load(family).scorer(card, model, tokenizer, names, examples)
+    scorer, examples = asking.scorer_of(card, model, tokenizer, arguments.data, arguments.seed)
     files = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(arguments.model.iterdir())]
-    identity = [code_digest("predict"), files, card, examples, dtype, labelled.digest(rows), run_model.TOKENS_PER_BATCH]
+    identity = [code, files, card, examples, dtype, labelled.digest(rows), run_model.TOKENS_PER_BATCH]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     kept = shards.Shards(arguments.shards, key, arguments.checkpoint_seconds) if arguments.shards else None
-    texts = [*reviews, *asked]
+    texts = [*reviews, *family.BESIDE]
     with timing.timed(cost, "tokenise_seconds"):
-        read = tokens.shared(scorer, texts, arguments.tokens) if arguments.tokens else tokens.encode(scorer, texts)
+        read = (
+            tokens.shared(scorer, texts, arguments.tokens, code) if arguments.tokens else tokens.encode(scorer, texts)
+        )
     cost["start_seconds"] = compute.seconds_since_start()
     with timing.timed(cost, "predict_seconds"):
         found = run_model.log_probabilities(scorer, read, kept)
-    logp, content_free = found[: rows.height], found[rows.height :]
+    logp, beside = found[: rows.height], found[rows.height :]
     cost |= {
         "n_parameters": parameters,
         "weights_bytes": sum(f.stat().st_size for f in checkpoint_files.weight_files(arguments.model)),
         # A merge's are its members', a blend's too: the leaderboard adds them up.
-        "train_seconds": {"fine_tuned": card.get("seconds"), "published": None}.get(card.get("kind"), 0.0),
+        "train_seconds": {"fine_tuned": card.get("seconds"), "published": None}.get(card.get("kind", ""), 0.0),
         "device": timing.device_name(),
         "gpus": arguments.gpus,
         "dtype": dtype,
@@ -67,17 +64,13 @@ def main(arguments: argparse.Namespace) -> None:
         "tokens_per_second": round(len(read.flat) / cost["predict_seconds"], 1),
         **timing.peak_memory(),
     }
-    flops = run_model.flops_per_review(scorer, read)
-    peak = timing.peak_flops(dtype)
+    flops = speed.flops_per_review(scorer, read)
+    peak = speed.peak_flops(dtype)
     share = flops * rows.height / cost["predict_seconds"] / peak
     cost |= {"flops_per_review": flops, "mean_tokens": round(float(read.lengths.mean()), 2)}
     cost |= {"device_peak_flops": round(peak), "share_of_peak": round(share, 4)}
     valid = (rows["split"] == "valid").to_numpy()
-    more = (
-        {"contextual": prompt_priors.contextual(logp, content_free), "batch": prompt_priors.batch(logp, valid)}
-        if asked
-        else {}
-    )
+    more = family.priors(logp, beside, valid)
     begin = time.perf_counter()
     prediction_tables.write_predictions(arguments.output, rows, logp, **more)
     write_json(arguments.cost, cost | {"write_seconds": round(time.perf_counter() - begin, 6)})

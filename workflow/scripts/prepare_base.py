@@ -3,31 +3,34 @@
 import argparse
 import json
 import tempfile
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from mllm.core import script
+from mllm.core import script, threads
 from mllm.core.files import whole
 
 
 def main(arguments: argparse.Namespace) -> None:
     script.offline()
-    script.threads(arguments.threads)
+    threads.fix(arguments.threads)
     from mllm.data import labelled
-    from mllm.models import bases, checkpoint_files
+    from mllm.models import checkpoint_files, families, licences
 
     spec = arguments.model
     names = labelled.task_facts(arguments.data, arguments.task)["names"]
+    make: Any = import_module(families.maker(spec["source"]))
     if spec["source"] == "scratch":
         import polars as pl
 
         texts = pl.read_parquet(arguments.data / "train.parquet")["review"].to_list()
         with tempfile.TemporaryDirectory() as scratch:
-            model, tokenizer = bases.from_scratch(spec, texts, names, arguments.seed, Path(scratch))
+            model, tokenizer = make.from_scratch(spec, texts, names, arguments.seed, Path(scratch))
     else:
-        model, tokenizer = bases.from_checkpoint(
+        model, tokenizer = make.from_checkpoint(
             arguments.checkpoint, spec["family"], names, spec["max_length"], arguments.seed
         )
-    licence = bases.license_of(arguments.checkpoint) if arguments.checkpoint else None
+    licence = licences.license_of(arguments.checkpoint) if arguments.checkpoint else None
     card = {"kind": "base", "family": spec["family"], "model": spec, "task": arguments.task, "seed": arguments.seed,
             "license": licence}  # fmt: skip
     with whole(arguments.output) as folder:

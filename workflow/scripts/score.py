@@ -8,17 +8,17 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mllm.core import script
+from mllm.core import script, threads
 from mllm.core.files import whole, write_json
 from mllm.core.messages import progress
 
 
 def main(arguments: argparse.Namespace) -> None:
-    script.one_thread()
+    threads.fix_without_torch()
     from mllm.evaluation import scores
-    from mllm.experiment import grid, load
+    from mllm.experiment import grid, read
 
-    experiment = load.load(*arguments.experiment, override=arguments.override)
+    experiment = read.read(*arguments.experiment, override=arguments.override)
     candidates = grid.build(experiment).candidates.values()
     with whole(arguments.output) as folder:
         folder.mkdir()

@@ -4,17 +4,17 @@ import argparse
 import json
 from pathlib import Path
 
-from mllm.core import node_cache, script
+from mllm.core import node_cache, script, threads
 from mllm.core.errors import Failure
 from mllm.core.files import whole
 
 
 def main(arguments: argparse.Namespace) -> None:
     script.offline()
-    script.threads(1)
+    threads.fix(1)
     from mllm.data import labelled
     from mllm.merging import compatibility
-    from mllm.models import bases, checkpoint_files, families, loading
+    from mllm.models import checkpoint_files, families, licences, loading
 
     base = node_cache.near(arguments.base)
     asked = checkpoint_files.asked_as(base)
@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
     card = {
         **asked, "kind": "published", "task": arguments.task, "source": arguments.model,
-        "license": bases.license_of(arguments.checkpoint), "parents": {"base": checkpoint_files.digest(base)},
+        "license": licences.license_of(arguments.checkpoint), "parents": {"base": checkpoint_files.digest(base)},
     }  # fmt: skip
     with whole(arguments.output) as folder:
         checkpoint_files.save(model, tokenizer, folder, card)

@@ -9,7 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
-from mllm.core import node_cache, script
+from mllm.core import node_cache, script, threads
 from mllm.core.code_digest import code_digest
 from mllm.core.files import whole
 from mllm.models import processes
@@ -17,7 +17,7 @@ from mllm.models import processes
 
 def main(arguments: argparse.Namespace) -> None:
     script.offline()
-    script.threads(arguments.threads)
+    threads.fix(arguments.threads)
     script.usable_gpu()
     import polars as pl
     from transformers import set_seed
@@ -40,7 +40,8 @@ def main(arguments: argparse.Namespace) -> None:
     parent = checkpoint_files.digest(base)
     # Whoever trains something else must not go on from this training's checkpoints.
     read = [labelled.digest(rows), labelled.digest(valid)]
-    identity = [code_digest("train_expert"), arguments.hyper, arguments.task, names, asked, parent, read]
+    code = code_digest("train_expert", families.module(asked["family"]))
+    identity = [code, arguments.hyper, arguments.task, names, asked, parent, read]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     unfinished = arguments.checkpoints / key
     set_seed(arguments.hyper["seed"])

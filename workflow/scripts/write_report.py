@@ -9,10 +9,10 @@ from mllm.core.files import whole
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from mllm.experiment import load
+    from mllm.experiment import read
     from mllm.reporting import page
 
-    experiment = load.load(*arguments.experiment, override=arguments.override)
+    experiment = read.read(*arguments.experiment, override=arguments.override)
     with whole(arguments.output) as folder:
         page.write(page.Report(arguments.results, experiment), folder)
 

@@ -1,4 +1,4 @@
-"""The digest of a script's meaning, by which Snakemake knows when to run its rule again."""
+"""The digest of what a job's code means, by which Snakemake knows when to run the job again."""
 
 import ast
 import functools
@@ -7,21 +7,40 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 
+NO_RESULT = {
+    "mllm/core/code_digest.py": "it makes the digests; another way to make them shows in each of them",
+    "mllm/core/compute.py": "it asks what the machine has, refuses what cannot run, and hands freed memory back later",
+    "mllm/core/errors.py": "it is the type of errors; a job that fails leaves no result",
+    "mllm/core/messages.py": "it writes log lines and progress bars",
+    "mllm/core/node_cache.py": "it reads the same bytes from a nearer disk",
+    "mllm/core/script.py": "it has the ends of a process: arguments, log, exit status, network",
+    "mllm/core/wording.py": "it words errors; no result is written with it",
+    "mllm/models/training_progress.py": "it is a training's progress bar",
+}
+"""Modules that can change no result, with the reason: no job is stale after an edit of one. They import each other at most."""
 
-def code_digest(script: str) -> str:
+
+def code_digest(script: str, *modules: str) -> str:
     """Digest of a script and of all the project's modules that it imports, directly or not.
 
-    Taken over the syntax trees without docstrings: a comment, a blank line or a docstring changes
-    nothing, any other edit does. ``script`` is a name under ``workflow/scripts``, without ``.py``.
+    Taken over the syntax trees, without what cannot change a result: docstrings, comments, the texts of errors, log
+    lines and ``--help``, and the modules in :data:`NO_RESULT`.
+
+    Args:
+        script: name under ``workflow/scripts``, without ``.py``.
+        modules: what the job loads by name, such as ``mllm.models.families.causal``.
     """
     seen: dict[Path, str] = {}
     _collect(SCRIPTS / f"{script}.py", seen)
-    joined = "".join(f"{path.name}:{digest}\n" for path, digest in sorted(seen.items()))
+    for name in modules:
+        for path in _files(name):
+            _collect(path, seen)
+    joined = "".join(f"{path.relative_to(SCRIPTS)}:{digest}\n" for path, digest in sorted(seen.items()))
     return hashlib.sha256(joined.encode()).hexdigest()[:16]
 
 
 def _collect(path: Path, seen: dict[Path, str]) -> None:
-    if path in seen:
+    if path in seen or path.relative_to(SCRIPTS).as_posix() in NO_RESULT:
         return
     seen[path], imports = _meaning(path)
     for module in imports:
@@ -30,24 +49,41 @@ def _collect(path: Path, seen: dict[Path, str]) -> None:
 
 @functools.cache
 def _meaning(path: Path) -> tuple[str, tuple[Path, ...]]:
+    """Digest of one file, and the project's files that it imports."""
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    for node in ast.walk(tree):
+        _forget_words(node)
     imports: set[Path] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            # A lone string is a docstring (of a module, class, function or attribute).
-            node.body = [n for n in node.body if not _is_string(n)] or [ast.Pass()]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mllm":
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mllm":
             imports.update(m for alias in node.names for m in _files(f"{node.module}.{alias.name}"))
         elif isinstance(node, ast.Import):
             imports.update(m for a in node.names if a.name.split(".")[0] == "mllm" for m in _files(a.name))
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(sorted(imports))
 
 
+def _forget_words(node: ast.AST) -> None:
+    """Take out of a syntax tree's node what only people and type checkers read."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        # A lone string is a docstring (of a module, class, function or attribute).
+        node.body = [n for n in node.body if not _is_string(n)] or [ast.Pass()]
+    elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        node.body = [ast.Pass()]
+    elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        node.exc.args = []
+    elif isinstance(node, ast.Call):
+        match node.func:
+            case ast.Name("Failure") | ast.Attribute(ast.Name("log"), "info" | "warning" | "error"):
+                node.args, node.keywords = [], []
+            case ast.Name("progress"):
+                node.args, node.keywords = node.args[:1], []
+            case ast.Attribute(_, "add_argument" | "ArgumentParser"):
+                node.keywords = [k for k in node.keywords if k.arg != "help"]
+
+
 def _files(name: str) -> list[Path]:
-    """Files behind ``mllm.room.module`` or ``mllm.room.module.attribute``; of the families, which are found by name, all."""
+    """The file behind ``mllm.room.module`` or ``mllm.room.module.attribute``."""
     path = SCRIPTS / name.replace(".", "/")
-    if path.name == "families":
-        return sorted(path.glob("*.py"))
     for found in (path, path.parent):
         if found.with_suffix(".py").exists():
             return [found.with_suffix(".py")]

@@ -1,7 +1,6 @@
-"""The edge between a script and the world: its arguments, log and exit status, its threads and network."""
+"""The edge between a script and the world: its arguments, log and exit status, its network and GPU."""
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -48,20 +47,6 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
 def offline() -> None:
     """Forbid the Hugging Face libraries any network access; to be called before they are imported."""
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
-
-
-def threads(number: int) -> None:
-    """Fix the number of compute threads: sums are then made in the same order on every machine."""
-    import torch
-
-    torch.set_num_threads(number)
-    with contextlib.suppress(RuntimeError):  # may be set once only
-        torch.set_num_interop_threads(1)
-
-
-def one_thread() -> None:
-    """The same for numpy's matrix products, without torch; to be called before numpy is imported."""
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 
 def usable_gpu(needed_mb: float = 0, gpus: int = 1) -> None:

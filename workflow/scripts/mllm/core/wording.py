@@ -1,22 +1,8 @@
 """Words that error messages share: lists of names, nearest spellings, values as the user wrote them."""
 
 import difflib
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
-
-
-def dicts(value: Any) -> list[dict[str, Any]]:
-    """Entries of a list; whatever is no map counts as an empty one, so that positions stay right."""
-    return [v if isinstance(v, dict) else {} for v in value] if isinstance(value, list) else []
-
-
-def names_in(value: Any) -> list[str]:
-    return [d["name"] for d in dicts(value) if isinstance(d.get("name"), str)]
-
-
-def repeated(names: list[str]) -> list[tuple[str, int]]:
-    return [(n, c) for n, c in Counter(names).items() if c > 1]
 
 
 def listed(names: Iterable[str]) -> str:

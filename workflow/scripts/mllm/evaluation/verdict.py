@@ -5,7 +5,6 @@ from typing import Any
 
 import polars as pl
 
-from mllm.core.wording import listed
 from mllm.evaluation import leaderboard, metrics
 
 UNITS = {"flops_per_review": "floating-point operations per review", "n_parameters": "parameters"}
@@ -119,6 +118,11 @@ def _short(claims: pl.DataFrame) -> str:
         parts += [f"{words} {listed(names)}"] if names else []
     rest = claims.filter(~pl.col("stands").fill_null(False))["against"].to_list()
     return "; ".join([*parts, *([f"not settled against {listed(rest)}"] if rest else [])])
+
+
+def listed(names: list[str]) -> str:
+    """Names in a row, the first 20 of many."""
+    return ", ".join(names[:20]) + (f", … ({len(names)} in all)" if len(names) > 20 else "")
 
 
 def _others(every: pl.DataFrame, claims: pl.DataFrame) -> list[str]:

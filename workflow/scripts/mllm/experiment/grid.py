@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mllm.experiment import foreign_tables
-from mllm.experiment.checks.cross import expert_names, match
 from mllm.experiment.equivalence import meaning
+from mllm.experiment.names import expert_names, match
 from mllm.experiment.recipes import Recipe, expand
 from mllm.experiment.schema import Experiment, Reference, Training
 from mllm.experiment.value_types import is_layered

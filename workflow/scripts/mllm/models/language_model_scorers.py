@@ -1,10 +1,11 @@
 """Scores of labels by language models: log-likelihoods of their tokens after the prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from mllm.core.arrays import Array
 from mllm.core.errors import Failure
 from mllm.models import prompts
 from mllm.models.label_tree import label_tree
@@ -140,3 +141,11 @@ def asked(
     """The prompt of a model's card, and whether first tokens alone decide."""
     spec = card["model"]["prompt"]
     return prompts.build(spec, card["task"], names, tokenizer, spaced, examples), spec["score"] == "first_token"
+
+
+def examples(
+    card: dict[str, Any], train: Callable[[], tuple[list[str], Array]], classes: int, seed: int
+) -> list[tuple[str, int]]:
+    """See :class:`mllm.models.families.Family`."""
+    number = card["model"]["prompt"]["examples"]
+    return prompts.draw_examples(*train(), classes, number, seed) if number else []

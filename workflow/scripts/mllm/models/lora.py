@@ -3,12 +3,7 @@
 from typing import Any
 
 from mllm.models import families
-
-
-def head_modules(model: Any) -> list[str]:
-    """Names of a classifier's modules that no pretrained checkpoint has: all beside the base model."""
-    own = [(name, child) for name, child in model.named_children() if name != model.base_model_prefix]
-    return [name for name, child in own if any(True for _ in child.parameters())]
+from mllm.models.heads import head_modules
 
 
 def adapted(model: Any, family: str, spec: dict[str, Any], seed: int) -> Any:

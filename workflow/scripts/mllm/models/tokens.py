@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from mllm.core.arrays import Array
-from mllm.core.code_digest import code_digest
 from mllm.core.files import whole
 from mllm.core.messages import log, progress
 
@@ -59,15 +58,15 @@ def encode(scorer: Any, texts: Sequence[str]) -> Tokens:
     return Tokens(np.concatenate([np.empty(0, np.int32), *rows]), np.cumsum(lengths, dtype=np.int64), cut)
 
 
-def shared(scorer: Any, texts: Sequence[str], folder: Path) -> Tokens:
+def shared(scorer: Any, texts: Sequence[str], folder: Path, code: str) -> Tokens:
     """The same, taken from a file that another candidate left in a folder, or left there for the next.
 
-    The file is named by everything that its tokens depend on, so that none is ever out of date.
+    The file is named by everything that its tokens depend on, ``code`` among them, so that none is ever out of date.
     """
     how = scorer.reads_as()
     if how is None:
         return encode(scorer, texts)
-    identity = hashlib.sha256(f"{code_digest('predict')} {how}".encode())
+    identity = hashlib.sha256(f"{code} {how}".encode())
     for text in texts:
         identity.update(f"{len(text)} {text}".encode())
     file = folder / f"{identity.hexdigest()[:16]}.npz"

@@ -19,11 +19,11 @@ from mllm.models.training_callbacks import (
     BEST,
     EarlyStopping,
     Over,
-    QuietProgress,
     TimedCheckpoints,
     last_whole,
     validation,
 )
+from mllm.models.training_progress import QuietProgress
 
 VALIDATION = 1000  # reviews at most: what a training is watched by need not be all that candidates are judged by
 

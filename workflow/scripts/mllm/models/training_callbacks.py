@@ -11,26 +11,11 @@ import numpy as np
 from transformers import TrainerCallback
 
 from mllm.core.files import whole
-from mllm.core.messages import log, progress
+from mllm.core.messages import log
 from mllm.models import processes
 
 WHOLE = "whole"  # stands in a training checkpoint once all its other files do
 BEST = "best.safetensors"  # beside them: the weights that were best on validation
-
-
-class QuietProgress(TrainerCallback):
-    """A bar on the terminal, plain lines in the log, instead of the Trainer's own printing."""
-
-    def __init__(self, what: str):
-        self.what = what
-        self.steps: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        left = state.max_steps - state.global_step
-        self.steps = progress(range(left), self.what, total=left, unit="step")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        next(self.steps, None)
 
 
 class TimedCheckpoints(TrainerCallback):

@@ -26,7 +26,7 @@ def log_probabilities(scorer: Scorer, tokens: Tokens, shards: Shards | None = No
     Returns:
         float32, (texts, classes): natural logarithms of the class probabilities, in the order of the texts.
     """
-    device = _make_ready(scorer.model)
+    device = make_ready(scorer.model)
     result = np.empty((len(tokens), scorer.classes), dtype=np.float32)
     batches = list(_batches(tokens.lengths.tolist(), TOKENS_PER_BATCH[device]))
     done = shards.resume() if shards else []
@@ -57,39 +57,14 @@ def _scored_in_turn(
         yield waiting[0], waiting[1].cpu().numpy()
 
 
-def flops_per_review(scorer: Scorer, tokens: Tokens) -> int:
-    """Count what a forward pass over one review takes, on the real model: no formula holds for all architectures.
-
-    Matrix products count, those of attention too (whole, also where a causal mask hides half of them), and in mixtures
-    of experts those of the experts that a token is sent to; additions, activations and normalisations do not.
-
-    Args:
-        scorer: a model on any device, with what its family does with a batch.
-        tokens: of reviews, at least one, whose mean number the pass has.
-
-    Returns:
-        Floating-point operations, two for each multiplication and addition.
-    """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode  # takes triton along, which trainings have no use for
-
-    model = scorer.model
-    _make_ready(model)
-    length = max(1, round(float(tokens.lengths.mean())))
-    longer = tokens[int(np.where(tokens.lengths >= length, tokens.lengths, np.inf).argmin())]
-    ids = [*longer[: length - 1], longer[-1]]  # T5 and BERT have a token of their own at the end
-    # The counter passes over products that are fused: of experts, and of attention on CPUs.
-    fused = model.get_experts_implementation()
-    model.set_experts_implementation("eager")
-    try:
-        with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            scorer.score([ids])
-    finally:
-        model.set_experts_implementation(fused)
-    return counter.get_total_flops()
+def dtype_of(wanted: str) -> str:
+    """The number format to predict in: bfloat16 on GPUs that have it, else float32, unless another is wanted."""
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
 
 
-def _make_ready(model: Any) -> str:
+def make_ready(model: Any) -> str:
     """Put a model where it computes best, for predictions alone; returns the device of its inputs."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if not hasattr(model, "hf_device_map"):  # its layers already stand where they belong

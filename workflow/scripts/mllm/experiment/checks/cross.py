@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from mllm.core.wording import dicts, listed, names_in, nearest, repeated
+from mllm.core.wording import listed, nearest
 from mllm.experiment.checks.data import columns_of, data_problems, metric_problems, task_entry_problems, tasks_of
 from mllm.experiment.checks.families import family_problems
-from mllm.experiment.checks.merges import match, member_problems, merge_problems, moe_problems
+from mllm.experiment.checks.merges import member_problems, merge_problems, moe_problems
+from mllm.experiment.names import dicts, expert_names, match, names_in, repeated
 
 RESERVED = ("base",)  # the base's own name
 
@@ -80,20 +81,6 @@ def _blend_members(entry: dict[str, Any], allowed: list[str], raw: dict[str, Any
         return any(pattern.startswith(m) or (star and m.startswith(start)) for m in methods)
 
     return member_problems([p for p in patterns if not may_be_merge(p)], allowed)[1]
-
-
-def expert_names(raw: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Names of all experts with their entries; an entry with parts stands for several."""
-    result = []
-    for entry in dicts(raw.get("experts")):
-        name, parts = entry.get("name"), entry.get("parts")
-        if not isinstance(name, str):
-            continue
-        if isinstance(parts, int) and not isinstance(parts, bool):
-            result += [(f"{name}-{i}", entry) for i in range(min(parts, 10_000))]
-        else:
-            result.append((name, entry))
-    return result
 
 
 def _expert_problems(entry: dict[str, Any], columns: list[str], models: list[str], scratch: list[str]) -> list[str]:

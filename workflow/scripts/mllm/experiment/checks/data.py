@@ -3,7 +3,8 @@
 from collections import Counter
 from typing import Any
 
-from mllm.core.wording import dicts, listed, nearest
+from mllm.core.wording import listed, nearest
+from mllm.experiment.names import dicts
 from mllm.experiment.review_columns import BUILT_IN, SLICEABLE, TAKEN, TAKEN_PREFIXES
 
 NEEDS = {"rating": "rating", "sentiment": "rating", "condition": "condition"}  # label -> column

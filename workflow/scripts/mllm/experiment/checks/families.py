@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from mllm.core.wording import dicts
 from mllm.experiment import family_names as families
+from mllm.experiment.names import dicts
 
 POSSIBLE = {
     "gpt2": ("classifier", "causal"), "llama": ("classifier", "causal"), "bert": ("classifier",),

@@ -4,24 +4,19 @@ import contextlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from mllm.core.wording import dicts, listed, nearest, repeated
+from mllm.core.wording import listed, nearest
 from mllm.experiment.merge_entries import METHODS
+from mllm.experiment.names import dicts, match, repeated
 from mllm.experiment.task_vector_entries import MergeEntry
 from mllm.experiment.value_types import is_layered
 
 # Methods whose agreeing members differ from entry to entry, so that a sum of weights can vanish anywhere.
 ELECTING = ("ties", "dare_ties", "della", "breadcrumbs_ties")
-
-
-def match(patterns: Iterable[str], names: list[str]) -> list[str]:
-    """Names that the patterns stand for, in the order of the patterns, then of the names; each once."""
-    found = [n for p in patterns for n in (names if "*" in p else [p]) if fnmatchcase(n, p) and n in names]
-    return list(dict.fromkeys(found))
 
 
 def merge_problems(entry: dict[str, Any], experts: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from mllm.experiment.family_names import HEADED as HEADED
 if TYPE_CHECKING:
     import torch
 
+    from mllm.core.arrays import Array
     from mllm.models.scorers import Scorer
 
 Row = dict[str, Any]
@@ -25,6 +26,8 @@ class Family(Protocol):
     """Transformers' class that loads it."""
     WHAT: str
     """What it is, in words."""
+    BESIDE: tuple[str, ...]
+    """Texts to score beside the reviews, of which ``priors`` are made."""
 
     def scorer(
         self,
@@ -45,6 +48,22 @@ class Family(Protocol):
         """
         ...
 
+    def examples(
+        self, card: dict[str, Any], train: "Callable[[], tuple[list[str], Array]]", classes: int, seed: int
+    ) -> list[tuple[str, int]]:
+        """(review, class) to show in the prompt, drawn by ``seed`` from the reviews and labels that ``train`` reads."""
+        ...
+
+    def priors(self, logp: "Array", beside: "Array", valid: "Array") -> "dict[str, Array]":
+        """Predictions with a prior taken away, by the prior's name.
+
+        Args:
+            logp: (reviews, classes) natural logarithms of the probabilities.
+            beside: (texts, classes) the same of :attr:`BESIDE`.
+            valid: (reviews,) which are validation.
+        """
+        ...
+
     def rows(
         self, card: dict[str, Any], tokenizer: Any, names: list[str], texts: Sequence[str], labels: Sequence[int]
     ) -> tuple[list[Row], int]:
@@ -60,6 +79,16 @@ class Family(Protocol):
         ...
 
 
+def module(name: str) -> str:
+    """The module of a family, which jobs load by name: they depend on their own family's code, on no other's."""
+    return f"mllm.models.families.{name}"
+
+
 def load(name: str) -> Family:
     """A family by its name."""
-    return cast(Family, import_module(f"mllm.models.families.{name}"))
+    return cast(Family, import_module(module(name)))
+
+
+def maker(source: str) -> str:
+    """The module that makes a base of a model's source, loaded by name as well."""
+    return "mllm.models.scratch" if source == "scratch" else "mllm.models.pretrained"

@@ -9,11 +9,15 @@ import torch
 from mllm.models import prompts
 from mllm.models.families import Row
 from mllm.models.language_model_scorers import LanguageModelScorer, asked, log_likelihood, token_losses
+from mllm.models.language_model_scorers import examples as examples
+from mllm.models.prompt_priors import CONTENT_FREE
+from mllm.models.prompt_priors import priors as priors
 from mllm.models.scorers import Scorer, padded
 from mllm.models.tokens import Tokens
 
 AUTO = "AutoModelForCausalLM"
 WHAT = "a causal language model"
+BESIDE = CONTENT_FREE
 WORTH_KEEPING = 32  # tokens at the beginning of all prompts; for fewer, copying keys and values costs what it saves
 
 

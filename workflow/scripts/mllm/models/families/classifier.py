@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 
+from mllm.core.arrays import Array
 from mllm.models.families import Row
 from mllm.models.scorers import Scorer, needed, padded
 from mllm.models.tokens import Tokens, reading
 
 AUTO = "AutoModelForSequenceClassification"
 WHAT = "a sequence classifier"
+BESIDE: tuple[str, ...] = ()
 
 
 class ClassifierScorer:
@@ -56,6 +58,18 @@ def scorer(
 ) -> Scorer:
     """See :class:`mllm.models.families.Family`."""
     return ClassifierScorer(model, tokenizer)
+
+
+def examples(
+    card: dict[str, Any], train: Callable[[], tuple[list[str], Array]], classes: int, seed: int
+) -> list[tuple[str, int]]:
+    """None: a classifier is shown no examples."""
+    return []
+
+
+def priors(logp: Array, beside: Array, valid: Array) -> dict[str, Array]:
+    """None: a classifier's answers are learnt, not asked for."""
+    return {}
 
 
 def rows(

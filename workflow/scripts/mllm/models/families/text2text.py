@@ -10,10 +10,14 @@ from mllm.models import prompts
 from mllm.models.families import Row
 from mllm.models.label_tree import LabelTree
 from mllm.models.language_model_scorers import LanguageModelScorer, asked, log_likelihood, token_losses
+from mllm.models.language_model_scorers import examples as examples
+from mllm.models.prompt_priors import CONTENT_FREE
+from mllm.models.prompt_priors import priors as priors
 from mllm.models.scorers import Scorer, needed, padded
 
 AUTO = "AutoModelForSeq2SeqLM"
 WHAT = "a text-to-text model"
+BESIDE = CONTENT_FREE
 
 
 class Text2TextScorer(LanguageModelScorer):

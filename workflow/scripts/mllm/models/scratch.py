@@ -1,4 +1,4 @@
-"""Bases: the checkpoint from which experts start, with its classification head initialised once."""
+"""Bases made from scratch: a tokenizer and a small model of nothing but train reviews."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,96 +6,13 @@ from typing import TYPE_CHECKING, Any
 from mllm.core.errors import Failure
 from mllm.core.messages import log
 from mllm.models import families
+from mllm.models.heads import label_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 END = "<|endoftext|>"
 PAD = "<|pad|>"
-
-
-def label_config(names: list[Any]) -> dict[str, Any]:
-    """The label map as transformers' configuration wants it."""
-    labels = [str(n) for n in names]
-    return {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {n: i for i, n in enumerate(labels)},
-        "problem_type": "single_label_classification",
-    }
-
-
-def license_of(folder: Path) -> str | None:
-    """The licence that a checkpoint's own card (README.md) names in its heading; none where it names none."""
-    import yaml
-
-    card = folder / "README.md"
-    if not card.exists():
-        return None
-    parts = card.read_text(encoding="utf-8", errors="replace").split("---", 2)
-    if len(parts) < 3 or parts[0].strip():
-        return None
-    try:
-        heading = yaml.safe_load(parts[1])
-    except yaml.YAMLError:
-        return None
-    found = heading.get("license") if isinstance(heading, dict) else None
-    return str(found) if found else None
-
-
-def from_checkpoint(
-    folder: Path, family: str, names: list[Any], max_length: int, seed: int
-) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """A pretrained checkpoint; a classifier with a new head, drawn from ``seed`` alone, others as they are.
-
-    Raises:
-        Failure: no safetensors, no tokenizer, code of its own, or more tokens than positions.
-    """
-    import transformers
-    from transformers import AutoTokenizer, set_seed
-
-    from mllm.models.checkpoint_files import check_whole
-    from mllm.models.loading import check_loaded
-    from mllm.models.lora import head_modules
-
-    kind, classifier = families.load(family), family == families.HEADED
-    head = {"ignore_mismatched_sizes": True, **label_config(names)} if classifier else {}
-
-    check_whole(folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        set_seed(seed)
-        model = getattr(transformers, kind.AUTO).from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, dtype="float32", **head
-        )
-    except (OSError, ValueError) as error:
-        raise Failure(f"{folder}: cannot be loaded as {kind.WHAT}: {str(error).splitlines()[0]}") from None
-    # A checkpoint's own head, if it has one of the right size, was loaded: draw it anew all the same.
-    head_names = head_modules(model) if classifier else []
-    for name in head_names:
-        module = model.get_submodule(name)
-        for tensor in [module, *module.modules(), *module.parameters()]:
-            tensor._is_hf_initialized = False  # transformers initialises nothing twice
-        set_seed(seed)
-        module.apply(model._init_weights)
-    check_loaded(model, folder, head_names)
-    positions = _positions(model)
-    if positions and max_length > positions:
-        raise Failure(f"models: max_length is {max_length}, but {folder} has {positions} positions")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
-    tokenizer.padding_side = "right"
-    tokenizer.model_max_length = max_length
-    return model, tokenizer
-
-
-def _positions(model: Any) -> int | None:
-    """Tokens that a model has positions for; none where it counts distances. RoBERTa's first ones stand for padding."""
-    found = getattr(model.config, "max_position_embeddings", None)
-    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
-    padding = next((t.padding_idx for t in tables if getattr(t, "padding_idx", None) is not None), None)
-    return found - padding - 1 if found and padding is not None else found
 
 
 def from_scratch(
@@ -185,7 +102,7 @@ def pretrain(model: Any, tokenizer: Any, texts: list[str], spec: dict[str, Any],
     import torch
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
-    from mllm.models.training_callbacks import QuietProgress
+    from mllm.models.training_progress import QuietProgress
 
     block = model.config.max_position_embeddings
     ids = [i for text in tokenizer(texts)["input_ids"] for i in [*text, tokenizer.eos_token_id]]

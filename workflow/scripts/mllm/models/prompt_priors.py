@@ -10,6 +10,11 @@ from mllm.core.arrays import Array
 CONTENT_FREE = ("N/A", "[MASK]", "")
 
 
+def priors(logp: Array, content_free: Array, valid: Array) -> dict[str, Array]:
+    """Predictions with each prior taken away; see :meth:`mllm.models.families.Family.priors`."""
+    return {"contextual": contextual(logp, content_free), "batch": batch(logp, valid)}
+
+
 def contextual(logp: Array, content_free: Array) -> Array:
     """Divide by the mean probabilities of inputs without content (Zhao et al. 2021, arXiv 2102.09690).
 

@@ -1,0 +1,64 @@
+"""Bases made of pretrained checkpoints: a classifier's head is drawn once, all else stays as it is."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mllm.core.errors import Failure
+from mllm.models import families
+from mllm.models.checkpoint_files import check_whole
+from mllm.models.heads import head_modules, label_config
+from mllm.models.loading import check_loaded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def from_checkpoint(
+    folder: Path, family: str, names: list[Any], max_length: int, seed: int
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """A pretrained checkpoint; a classifier with a new head, drawn from ``seed`` alone, others as they are.
+
+    Raises:
+        Failure: no safetensors, no tokenizer, code of its own, or more tokens than positions.
+    """
+    import transformers
+    from transformers import AutoTokenizer, set_seed
+
+    kind, classifier = families.load(family), family == families.HEADED
+    head = {"ignore_mismatched_sizes": True, **label_config(names)} if classifier else {}
+
+    check_whole(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        set_seed(seed)
+        model = getattr(transformers, kind.AUTO).from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, dtype="float32", **head
+        )
+    except (OSError, ValueError) as error:
+        raise Failure(f"{folder}: cannot be loaded as {kind.WHAT}: {str(error).splitlines()[0]}") from None
+    # A checkpoint's own head, if it has one of the right size, was loaded: draw it anew all the same.
+    head_names = head_modules(model) if classifier else []
+    for name in head_names:
+        module = model.get_submodule(name)
+        for tensor in [module, *module.modules(), *module.parameters()]:
+            tensor._is_hf_initialized = False  # transformers initialises nothing twice
+        set_seed(seed)
+        module.apply(model._init_weights)
+    check_loaded(model, folder, head_names)
+    positions = _positions(model)
+    if positions and max_length > positions:
+        raise Failure(f"models: max_length is {max_length}, but {folder} has {positions} positions")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    tokenizer.padding_side = "right"
+    tokenizer.model_max_length = max_length
+    return model, tokenizer
+
+
+def _positions(model: Any) -> int | None:
+    """Tokens that a model has positions for; none where it counts distances. RoBERTa's first ones stand for padding."""
+    found = getattr(model.config, "max_position_embeddings", None)
+    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    padding = next((t.padding_idx for t in tables if getattr(t, "padding_idx", None) is not None), None)
+    return found - padding - 1 if found and padding is not None else found

@@ -1,0 +1,59 @@
+"""What a prediction takes of a model and of a device: operations, and how many of them the device can do."""
+
+import math
+import time
+
+import numpy as np
+import torch
+
+from mllm.models.scorers import Scorer
+from mllm.models.tokens import Tokens
+from mllm.prediction.run_model import make_ready
+
+
+def flops_per_review(scorer: Scorer, tokens: Tokens) -> int:
+    """Count what a forward pass over one review takes, on the real model: no formula holds for all architectures.
+
+    Matrix products count, those of attention too (whole, also where a causal mask hides half of them), and in mixtures
+    of experts those of the experts that a token is sent to; additions, activations and normalisations do not.
+
+    Args:
+        scorer: a model on any device, with what its family does with a batch.
+        tokens: of reviews, at least one, whose mean number the pass has.
+
+    Returns:
+        Floating-point operations, two for each multiplication and addition.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode  # takes triton along, which trainings have no use for
+
+    model = scorer.model
+    make_ready(model)
+    length = max(1, round(float(tokens.lengths.mean())))
+    longer = tokens[int(np.where(tokens.lengths >= length, tokens.lengths, np.inf).argmin())]
+    ids = [*longer[: length - 1], longer[-1]]  # T5 and BERT have a token of their own at the end
+    # The counter passes over products that are fused: of experts, and of attention on CPUs.
+    fused = model.get_experts_implementation()
+    model.set_experts_implementation("eager")
+    try:
+        with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            scorer.score([ids])
+    finally:
+        model.set_experts_implementation(fused)
+    return counter.get_total_flops()
+
+
+def peak_flops(dtype: str, seconds: float = 0.3) -> float:
+    """Operations per second of a large square matrix product, measured: the best of as many as fit into ``seconds``."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 8192 if device == "cuda" else 1024
+    matrix = torch.ones(size, size, dtype=getattr(torch, dtype), device=device)
+    best, end = math.inf, time.perf_counter() + seconds
+    while best == math.inf or time.perf_counter() < end:
+        begin = time.perf_counter()
+        product = matrix @ matrix
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - begin)
+    del product
+    return 2 * size**3 / best
