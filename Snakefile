@@ -29,13 +29,13 @@ rule all:
 
 rule data:
     input:
-        "<results>/data/split.json",
+        all_labels(),
         DESCRIPTION,
 
 
 rule experts:
     input:
-        expand("<results>/models/{expert}", expert=[n for n in names("expert") if n in {**GRID.training, **GRID.taken}]),
+        expand("<results>/models/{expert}", expert=names("expert")),
 
 
 rule merges:

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import polars as pl
 import pytest
 from filelock import FileLock
 
@@ -108,6 +109,16 @@ def real_rows() -> Path:
     if not folder.exists():
         pytest.skip(f"no real reviews at {folder}")
     return folder
+
+
+def write_split(folder: Path, names: list[str], **parts: pl.DataFrame) -> None:
+    """Write tables as split_reviews does, and the labels of their column ``label_t`` as label_reviews does for task t."""
+    from mllm.data import labelled
+
+    for split, part in parts.items():
+        part.drop("label_t").write_parquet(folder / f"{split}.parquet")
+    labels = pl.concat(part.select("review_id", label="label_t") for part in parts.values()).drop_nulls()
+    labelled.write_task(folder, "t", {"names": names, "label": "sentiment"}, labels)
 
 
 def run_script(name: str, *arguments: object, ok: bool = True) -> str:

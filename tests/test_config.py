@@ -115,7 +115,7 @@ BAD = [
         ["models[0].revision", "'ma in'", "40 hexadecimal"],
     ),
     ({"experts__1__name": "pain"}, ["'pain' names 2 candidates"]),
-    ({"experts__0__name": "base"}, ["'base' names 2 candidates", "base's own name"]),
+    ({"experts__0__name": "base-sentiment"}, ["'base-sentiment' names 2 candidates", "base of a task"]),
     ({"experts__0__name": "x.base"}, ["'x.base'", "kept for prepared bases"]),
     ({"models__0__gpus": 0}, ["models[0].gpus", "0", "greater than or equal to 1"]),
     ({"models__0__gpus": 3}, ["experts[0].batch_size", "3 GPUs", "shared equally"]),
@@ -251,7 +251,7 @@ def test_several_tasks_have_bases_and_merges_of_their_own():
     }
     built = grid.build(load.parse(raw))
     assert built.bases == {"mood": "base-mood", "stars": "base-stars"}
-    assert built.training["s-1"]["start"] == "base-stars" and built.training["s-1"]["part"]["cap"] == 9
+    assert built.candidates["s-1"].start.name == "base-stars" and built.candidates["s-1"].part["cap"] == 9
     by_kind = {(c.kind, c.task) for c in built.candidates.values()}
     assert {("merge", "mood"), ("merge", "stars"), ("blend", "mood"), ("reference", "stars")} <= by_kind
     (ties,) = (r for r in built.merges.values() if r.method == "ties")
@@ -377,10 +377,10 @@ def test_a_reference_that_is_not_trained_is_its_prepared_checkpoint():
     raw["models"] += [LM, LM | {"name": "shown", "prompt": {"examples": 3}}]
     raw["references"] += [{"name": f"by-{m}", "model": m, "train": "none"} for m in ("lm", "shown")]
     found = grid.build(load.parse(raw))
-    assert found.untrained == {"by-lm": "lm.base", "by-shown": "shown.base"}
-    assert [found.candidates[n].method for n in found.untrained] == ["zero_shot", "few_shot"]
-    assert not set(found.untrained) & set(found.training)
-    assert found.starts["lm.base"] == "lm"
+    by = [found.candidates[n] for n in ("by-lm", "by-shown")]
+    assert [c.folder for c in by] == ["models/lm-sentiment.base", "models/shown-sentiment.base"]
+    assert [(c.method, c.made_by) for c in by] == [("zero_shot", "prepare_base"), ("few_shot", "prepare_base")]
+    assert found.starts["lm-sentiment.base"].model.name == "lm"
 
 
 @pytest.mark.parametrize(("architecture", "good"), [("llama", True), ("gpt2", False), ("bert", False)])

@@ -119,9 +119,8 @@ def test_the_script_on_real_rows(real_rows, tmp_path):
         "clean_reviews", "--train", files[0], "--test", files[1], "--reviews", data / "reviews.parquet",
         "--rejected", data / "rejected.parquet", "--quality", data / "quality.json",
     )  # fmt: skip
-    tasks = json.dumps([{"name": "mood", "label": "sentiment"}, {"name": "ill", "label": "condition", "top": 3}])
     how = json.dumps({"mode": "official-clean", "valid": 0.1})
-    run_script("split_reviews", "--reviews", data / "reviews.parquet", "--split", how, "--seed", 1, "--tasks", tasks, "--output", data)  # fmt: skip
+    run_script("split_reviews", "--reviews", data / "reviews.parquet", "--split", how, "--seed", 1, "--output", data)
     run_script("describe_reviews", "--data", data, "--statistics", data / "statistics.parquet", "--figures", figures)
 
     parts = {n: pl.read_parquet(data / f"{n}.parquet") for n in ("train", "valid", "test")}
@@ -163,11 +162,12 @@ def test_a_table_of_texts_alone_is_described_too(tmp_path):
         "clean_reviews", "--train", tmp_path / "a.csv", "--columns", columns, "--reviews", data / "reviews.parquet",
         "--rejected", data / "rejected.parquet", "--quality", data / "quality.json",
     )  # fmt: skip
-    tasks = json.dumps([{"name": "mood", "column": "mood", "classes": {"bad": ["bad"], "good": ["good"]}}])
+    task = json.dumps({"name": "mood", "column": "mood", "classes": {"bad": ["bad"], "good": ["good"]}})
     how = json.dumps({"mode": "random", "valid": 0.2, "test": None})
-    run_script("split_reviews", "--reviews", data / "reviews.parquet", "--split", how, "--seed", 1, "--tasks", tasks, "--output", data)  # fmt: skip
-    facts = json.loads((data / "split.json").read_text())
-    assert facts["tasks"]["mood"]["counts"]["test"] == {"bad": 15, "good": 15}
+    run_script("split_reviews", "--reviews", data / "reviews.parquet", "--split", how, "--seed", 1, "--stratum", task, "--output", data)  # fmt: skip
+    run_script("label_reviews", "--data", data, "--task", task)
+    facts = json.loads((data / "tasks/mood/task.json").read_text())
+    assert facts["counts"]["test"] == [15, 15]
     write_json(tmp_path / "before.json", facts)
     run_script("describe_reviews", "--data", data, "--statistics", data / "s.parquet", "--figures", tmp_path / "f")
     assert {p.stem for p in (tmp_path / "f").iterdir()} == {"words", "index"}

@@ -78,7 +78,9 @@ def test_a_method(changed):
     from safetensors.torch import load_file
 
     folder = changed.folder / "results/demo"
-    base, *members = (load_file(folder / f"models/{m}/model.safetensors") for m in ("base", *entry["members"]))
+    base, *members = (
+        load_file(folder / f"models/{m}/model.safetensors") for m in ("base-sentiment", *entry["members"])
+    )
     for model in models:
         recipe = yaml.safe_load((changed.folder / model).parent.joinpath("mergekit.yaml").read_text())
         merged = load_file(changed.folder / model / "model.safetensors")
@@ -141,5 +143,5 @@ def test_a_family(tmp_path):
     assert dict(board.group_by("kind").len().rows()) == {"base": 1, "expert": 2, "merge": 1, "reference": 1}
     # What was asked zero-shot is the base as it came.
     by_name = {row["candidate"]: row for row in board.to_dicts()}
-    assert by_name["base"]["test_nll"] == pytest.approx(by_name["zero-shot"]["test_nll"], abs=1e-5)
-    assert by_name["shard-0"]["valid_nll"] < by_name["base"]["valid_nll"]
+    assert by_name["base-sentiment"]["test_nll"] == pytest.approx(by_name["zero-shot"]["test_nll"], abs=1e-5)
+    assert by_name["shard-0"]["valid_nll"] < by_name["base-sentiment"]["valid_nll"]

@@ -9,6 +9,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from conftest import REAL, run_script
+from mllm.data import labelled
 from mllm.experiment import grid, load, yaml_files
 
 REPORTED = {
@@ -185,7 +186,7 @@ def imported(tmp_path, raw, **tables):
     (tmp_path / "own.yaml").write_text(json.dumps(raw))
     arguments = ["--experiment", tmp_path / "own.yaml", "--results", tmp_path / "results"]
     run_script("import_predictions", *arguments)
-    return pl.concat([pl.read_parquet(tmp_path / f"results/data/{s}.parquet") for s in ("valid", "test")]).sort(
+    return pl.concat([labelled.with_labels(tmp_path / "results/data", s, "t") for s in ("valid", "test")]).sort(
         "review_id"
     )
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow/scripts"))
-from conftest import SCRIPTS
-from mllm.core.files import write_json
+from conftest import SCRIPTS, write_split
 from mllm.core.messages import start_logging
 
 KILLS = 20
@@ -96,9 +95,7 @@ def test_twenty_kills_at_any_moment_end_in_the_same_bytes(tmp_path):
 
     numbers = range(len(TEXTS))
     frame = pl.DataFrame({"review_id": numbers, "group": numbers, "review": TEXTS, "label_t": [i % 2 for i in numbers]})
-    for split, part in (("train", frame[:80]), ("valid", frame[80:])):
-        part.write_parquet(tmp_path / f"{split}.parquet")
-    write_json(tmp_path / "split.json", {"tasks": {"t": {"names": ["bad", "good"], "ordered": True}}})
+    write_split(tmp_path, ["bad", "good"], train=frame[:80], valid=frame[80:])
     done = subprocess.run([sys.executable, __file__, tmp_path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     facts = json.loads(done.stdout.splitlines()[-1])

@@ -71,4 +71,4 @@ def test_mixtures_are_made_scored_and_exported(llama):
     own = train.filter(pl.col("condition") == "Acne")["review"].to_list()
     assert all(p in own for p in prompts[0]["positive_prompts"])  # members in sorted order: acne, pain
     card = json.loads((hidden / "merge.json").read_text())
-    assert set(card["parents"]) == {"base", "acne", "pain"}
+    assert set(card["parents"]) == {"base-sentiment", "acne", "pain"}

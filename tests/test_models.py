@@ -16,8 +16,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import MixtralConfig, MixtralForSequenceClassification
 
-from conftest import SCRIPTS, run_script
-from mllm.core.files import write_json
+from conftest import SCRIPTS, run_script, write_split
 from mllm.models import checkpoint_files, loading, scratch, tokens, training
 from mllm.models.families.classifier import ClassifierScorer
 from mllm.prediction import run_model, speed
@@ -38,9 +37,7 @@ def data(tmp_path_factory) -> Path:
     frame = pl.DataFrame(
         {"review_id": range(len(TEXTS)), "group": range(len(TEXTS)), "review": TEXTS, "label_t": labels}
     )
-    for split, part in (("train", frame[:160]), ("valid", frame[160:200]), ("test", frame[200:])):
-        part.write_parquet(folder / f"{split}.parquet")
-    write_json(folder / "split.json", {"tasks": {"t": {"names": ["bad", "good"], "ordered": True}}})
+    write_split(folder, ["bad", "good"], train=frame[:160], valid=frame[160:200], test=frame[200:])
     return folder
 
 

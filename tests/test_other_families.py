@@ -45,10 +45,10 @@ RUN = ("--profile", "profiles/local", "--configfile", "config/families.yaml")
 def finished(tmp_path_factory) -> Project:
     project = fresh(tmp_path_factory.mktemp("families") / "project")
     (project.folder / "config/families.yaml").write_text(EXPERIMENT)
-    project.snakemake("results/families/models/base", *RUN)
+    project.snakemake("results/families/models/base-sentiment", *RUN)
     # What somebody else made of the same base: nothing in it says so.
     theirs = project.folder / "theirs"
-    shutil.copytree(project.folder / "results/families/models/base", theirs)
+    shutil.copytree(project.folder / "results/families/models/base-sentiment", theirs)
     (theirs / "model.json").unlink()
     torch.manual_seed(1)
     state = load_file(theirs / "model.safetensors")
@@ -68,7 +68,7 @@ def test_they_end_in_one_leaderboard(finished):
     # All of them are asked, and have scores with each prior taken away; what a published model cost nobody knows.
     assert board["test_contextual_macro_f1"].null_count() == board["test_batch_macro_f1"].null_count() == 0
     seconds = dict(board.select("candidate", "train_seconds").rows())
-    assert seconds["bought"] is None and seconds["shard-0"] > 0 and seconds["base"] == 0
+    assert seconds["bought"] is None and seconds["shard-0"] > 0 and seconds["base-sentiment"] == 0
     unknown = [c for c, s in seconds.items() if s is None]
     assert sorted(c.partition("-")[0] for c in unknown) == ["bought", "linear"]
     assert (results / "verdict.md").exists()
@@ -84,7 +84,7 @@ def test_what_was_trained_says_how_and_is_a_plain_checkpoint(finished):
             load_file(models / name / "model.safetensors"),
         )
         assert card["family"] == "text2text" and card["model"]["prompt"]["score"] == "likelihood"
-        assert card["parents"]["base"] == checkpoint_files.digest(models / "base")
+        assert card["parents"]["base"] == checkpoint_files.digest(models / "base-sentiment")
         assert state.keys() == base.keys() and any(not torch.equal(state[n], base[n]) for n in base)
     card = json.loads((models / "adapted/model.json").read_text())
     assert card["hyper_parameters"]["lora"] == {"rank": 4, "alpha": 32.0, "dropout": 0.0}

@@ -70,8 +70,8 @@ SAME = [
     ({"method": "passthrough", "members": ["pain"]}, "pain", "passed through"),
     ({"method": "linear", "members": TWO, "weight": {"pain": 2, "acne": 0}}, "pain", "all weight on one member"),
     ({"method": "nuslerp", "members": TWO, "weight": {"pain": 0, "acne": 3}}, "acne", "all weight on one member"),
-    ({"method": "task_arithmetic", "members": TWO, "lambda": 0}, "base", "lambda = 0"),
-    ({"method": "della_linear", "members": TWO, "density": 0.5, "weight": 0}, "base", "weight = 0"),
+    ({"method": "task_arithmetic", "members": TWO, "lambda": 0}, "base-sentiment", "lambda = 0"),
+    ({"method": "della_linear", "members": TWO, "density": 0.5, "weight": 0}, "base-sentiment", "weight = 0"),
     ({"method": "ties", "members": TWO, "density": 0.5, "weight": 0.2},
      {"method": "ties", "members": TWO, "density": 0.5}, "factor"),
     ({"method": "ties", "members": TWO, "density": 0.5, "weight": {"pain": 1, "acne": 2}},
@@ -175,8 +175,8 @@ def test_parts_make_numbered_experts():
     )
     built = grid.build(load.parse(raw))
     assert [c.name for c in built.of_kind("expert")] == [f"shard-{i}" for i in range(12)]
-    assert built.training["shard-3"]["part"] == {"shard": 3, "of": 12, "seed": 17}
-    assert built.training["shard-3"]["epochs"] == 1.0
+    assert built.candidates["shard-3"].part == {"shard": 3, "of": 12, "seed": 17}
+    assert built.candidates["shard-3"].hyper["epochs"] == 1.0
     (recipe,) = built.merges.values()
     assert set(recipe.members) == {f"shard-{i}" for i in range(12)}
 
@@ -186,9 +186,10 @@ def test_references_start_from_their_own_model():
     raw["models"].append({**raw["models"][0], "name": "wide", "width": 128})
     raw["references"] = [{"name": "wide-on-all", "model": "wide"}, {"name": "tiny-on-all", "model": "tiny-gpt2"}]
     built = grid.build(load.parse(raw))
-    assert built.training["wide-on-all"]["start"] == "wide.base"
-    assert built.training["tiny-on-all"]["start"] == "base"
-    assert built.starts == {"base": "tiny-gpt2", "wide.base": "wide"}
+    assert built.candidates["wide-on-all"].start.name == "wide-sentiment.base"
+    assert built.candidates["tiny-on-all"].start.name == "base-sentiment"
+    starts = {name: start.model.name for name, start in built.starts.items()}
+    assert starts == {"base-sentiment": "tiny-gpt2", "wide-sentiment.base": "wide"}
 
 
 def test_blends_may_have_merges_as_members():

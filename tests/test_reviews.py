@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from conftest import run_script
 from mllm.core.errors import Failure
-from mllm.core.files import read_json
-from mllm.data import cleaning, condition_names, labels, raw_files, splitting, synthetic
+from mllm.data import cleaning, condition_names, labelled, labels, raw_files, splitting, synthetic
 
 HEADER = "\tdrugName\tcondition\treview\trating\tdate\tusefulCount\r\n"
 GOOD = '1\tLyrica\tPain\t"""It helps."""\t9.0\tMay 20, 2012\t27\r\n'
@@ -248,7 +247,7 @@ def test_labels_of_one_s_own_over_numbers_and_words():
     assert not labels.is_ordered(task) and labels.is_ordered({**task, "ordered": True})
     with pytest.raises(Failure, match="class 'high': no review has 4, 'x' in stars; the most frequent are") as caught:
         splitting.check_values(
-            frame, [{**task, "classes": {"low": [1, "1.0"], "high": [5, 4, "x"]}}], {"e": {"year": ["2008", 1999]}}
+            frame, {**task, "classes": {"low": [1, "1.0"], "high": [5, 4, "x"]}}, {"e": {"year": ["2008", 1999]}}
         )
     assert "experts: e: where.year: no review has 1999;" in str(caught.value)
     assert "1.0 stands 2 times in classes" in str(caught.value)
@@ -455,12 +454,15 @@ def clean_by_hand(tmp_path, train, test, ok=True):
     return out, printed
 
 
-def split_by_hand(out, *, label="rating", valid=0.2, ok=True):
-    tasks = f'[{{"name": "t", "label": "{label}"}}]'
+def split_by_hand(out, *, valid=0.2, ok=True):
+    how = json.dumps({"mode": "official-clean", "valid": valid})
     return run_script(
-        "split_reviews", "--reviews", out / "reviews.parquet", "--split", json.dumps({"mode": "official-clean", "valid": valid}),
-        "--seed", 1, "--tasks", tasks, "--output", out, ok=ok,
-    )  # fmt: skip
+        "split_reviews", "--reviews", out / "reviews.parquet", "--split", how, "--seed", 1, "--output", out, ok=ok
+    )
+
+
+def label_by_hand(out, ok=True):
+    return run_script("label_reviews", "--data", out, "--task", '{"name": "t", "label": "rating"}', ok=ok)
 
 
 def rows_of(ratings, start=0, text="review"):
@@ -474,7 +476,8 @@ def test_scripts_write_what_the_design_names(tmp_path):
     (tmp_path / "b.tsv").write_text(HEADER + rows_of([*range(1, 11)] * 5, start=900, text="test"), newline="")
     out, _ = clean_by_hand(tmp_path, tmp_path / "a.tsv", tmp_path / "b.tsv")
     split_by_hand(out)
-    found = {p.name for p in out.iterdir()}
+    label_by_hand(out)
+    found = {p.name for p in out.rglob("*") if p.is_file()}
     assert found == {
         "reviews.parquet",
         "rejected.parquet",
@@ -483,11 +486,16 @@ def test_scripts_write_what_the_design_names(tmp_path):
         "valid.parquet",
         "test.parquet",
         "split.json",
+        "labels.parquet",
+        "task.json",
     }
-    facts = read_json(out / "split.json")
-    assert facts["tasks"]["t"]["names"] == list(range(1, 11))
-    assert facts["tasks"]["t"]["counts"]["test"] == {str(r): 5 for r in range(1, 11)}
-    assert pl.read_parquet(out / "train.parquet")["label_t"].to_list()[:1] in ([0], [1], [2])
+    facts = labelled.task_facts(out, "t")
+    assert facts["names"] == [str(r) for r in range(1, 11)]
+    assert facts["counts"]["test"] == [5] * 10
+    for split in ("train", "valid", "test"):
+        rows = labelled.with_labels(out, split, "t")
+        assert rows.select(pl.exclude("label_t")).equals(pl.read_parquet(out / f"{split}.parquet"))
+        assert rows["label_t"].to_list() == [r - 1 for r in rows["rating"]]
 
 
 @pytest.mark.parametrize(
@@ -516,7 +524,7 @@ def test_clean_reviews_says_what_is_wrong_and_writes_nothing(tmp_path, train, te
         ([*range(1, 11)] * 30 + [1] * 1000, [1] * 50, "test.parquet: task 't' has no review of class 2,"),
     ],
 )
-def test_split_reviews_says_what_is_wrong_and_writes_nothing(tmp_path, train, test, message):
+def test_split_and_label_reviews_say_what_is_wrong_and_write_nothing(tmp_path, train, test, message):
     (tmp_path / "a.tsv").write_text(HEADER + rows_of(train), newline="")
     same = rows_of(train).replace('"""review', '"""Review')
     second = "".join(
@@ -525,7 +533,12 @@ def test_split_reviews_says_what_is_wrong_and_writes_nothing(tmp_path, train, te
     (tmp_path / "b.tsv").write_text(HEADER + (second if test is None else rows_of(test, 5000, "test")), newline="")
     out, _ = clean_by_hand(tmp_path, tmp_path / "a.tsv", tmp_path / "b.tsv")
     before = {p.name for p in out.iterdir()}
-    printed = split_by_hand(out, ok=False)
+    if "task" in message:
+        split_by_hand(out)
+        before |= {"train.parquet", "valid.parquet", "test.parquet", "split.json"}
+        printed = label_by_hand(out, ok=False)
+    else:
+        printed = split_by_hand(out, ok=False)
     assert message in printed.splitlines()[-1]
     assert {p.name for p in out.iterdir()} == before
 
@@ -534,6 +547,7 @@ def test_a_class_absent_from_validation_is_named(tmp_path):
     (tmp_path / "a.tsv").write_text(HEADER + rows_of([*range(1, 10)] * 100 + [10]), newline="")
     (tmp_path / "b.tsv").write_text(HEADER + rows_of([*range(1, 11)] * 5, start=5000, text="test"), newline="")
     out, _ = clean_by_hand(tmp_path, tmp_path / "a.tsv", tmp_path / "b.tsv")
-    printed = split_by_hand(out, ok=False)
+    split_by_hand(out)
+    printed = label_by_hand(out, ok=False)
     assert "valid.parquet: task 't' has no review of class 10 among" in printed
     assert "split.valid" in printed

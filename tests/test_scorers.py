@@ -26,10 +26,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from conftest import run_script
+from conftest import run_script, write_split
 from mllm.core import compute
 from mllm.core.errors import Failure
-from mllm.core.files import write_json
 from mllm.evaluation import leaderboard, scores
 from mllm.experiment import yaml_files
 from mllm.models import families, loading, prompt_priors, prompts, scorers, scratch, tokens
@@ -448,9 +447,7 @@ def test_a_language_model_is_asked_from_its_folder_to_its_table(tmp_path):
     frame = pl.DataFrame(
         {"review_id": range(60), "group": range(60), "review": texts, "label_t": [i % 2 for i in range(60)]}
     )
-    for split, part in (("train", frame[:30]), ("valid", frame[30:45]), ("test", frame[45:])):
-        part.write_parquet(tmp_path / f"{split}.parquet")
-    write_json(tmp_path / "split.json", {"tasks": {"t": {"names": ["bad", "good"], "ordered": True}}})
+    write_split(tmp_path, ["bad", "good"], train=frame[:30], valid=frame[30:45], test=frame[45:])
     spec = {"name": "lm", "family": "causal", "source": "scratch", "architecture": "gpt2", "width": 32, "layers": 2, "heads": 2, "vocabulary": 300,
             "max_length": 128, "pretrain": None, "prompt": SPEC | {"examples": 2}}  # fmt: skip
     common = ["--data", tmp_path, "--task", "t", "--seed", 3]
@@ -487,13 +484,14 @@ def test_a_zero_shot_reference_in_the_workflow(project):
         "--profile",
         "profiles/local",
     ]
-    wanted = {"generate_reviews": 1, "clean_reviews": 1, "split_reviews": 1, "prepare_base": 1, "predict": 1}
+    wanted = {"generate_reviews": 1, "clean_reviews": 1, "split_reviews": 1, "label_reviews": 1}
+    wanted |= {"prepare_base": 1, "predict": 1}
     assert project.planned(*target) == wanted
     project.snakemake(*target)
     table = pl.read_parquet(project.folder / target[0])
     assert "batch_2" in table.columns and np.isfinite(table["contextual_0"].to_numpy()).all()
     # Each prior has scores of its own beside the raw ones.
-    bench = scores.Bench(project.folder / "results/demo/data", "sentiment", 17)
+    bench = scores.Bench(project.folder / "results/demo/data", {"name": "sentiment", "label": "sentiment"}, 17)
     score = bench.score(project.folder / target[0]).scores
     test = table.filter(pl.col("split") == "test").join(bench.rows["test"], on="review_id")
     for name in ("contextual", "batch"):

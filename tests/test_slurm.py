@@ -411,9 +411,9 @@ def test_memory(prepared: Project, undisturbed: Project) -> None:
     """A job over its memory is killed, said so, and gets twice as much."""
     with (prepared.folder / "profiles/slurm/config.yaml").open("a") as file:
         file.write('set-resources:\n  predict: {mem_mb: "120 if attempt == 1 else 4000"}\n')
-    text = Run(prepared, "results/faults/predictions/base.parquet").end()
+    text = Run(prepared, "results/faults/predictions/base-sentiment.parquet").end()
     assert "predict base ran out of memory (120 MB asked)" in text
-    path = "results/faults/predictions/base.parquet"
+    path = "results/faults/predictions/base-sentiment.parquet"
     assert (prepared.folder / path).read_bytes() == (undisturbed.folder / path).read_bytes()
 
 
@@ -426,7 +426,7 @@ def test_full_disk(prepared: Project, undisturbed: Project) -> None:
     )
     if mounted.returncode:
         pytest.skip(f"cannot mount a small disk here: {mounted.stderr.strip()}")
-    target = "results/faults/predictions/base.parquet"
+    target = "results/faults/predictions/base-sentiment.parquet"
     (predictions / ".keep").touch()  # an empty folder would be removed
     try:
         text = Run(prepared, target, "--retries", "0").end(ok=False)
@@ -475,12 +475,12 @@ def test_two_gpus(prepared: Project) -> None:
 
 def test_failure_in_words(prepared: Project) -> None:
     """What a failing script said is at hand, with its exit status, node and log; other jobs are not held up."""
-    model = prepared.folder / "results/faults/models/base/config.json"
+    model = prepared.folder / "results/faults/models/base-sentiment/config.json"
     facts = json.loads(model.read_text())
     facts["id2label"] = dict(zip(facts["id2label"], reversed(facts["id2label"].values()), strict=True))
     model.write_text(json.dumps(facts))
-    text = Run(prepared, "results/faults/predictions/base.parquet", "--retries", "0").end(ok=False)
-    assert re.search(r"predict base failed \(exit status 1\) on g\d: Slurm job \d+\.", text)
+    text = Run(prepared, "results/faults/predictions/base-sentiment.parquet", "--retries", "0").end(ok=False)
+    assert re.search(r"predict base-sentiment failed \(exit status 1\) on g\d: Slurm job \d+\.", text)
     assert "the end of results/faults/logs/predict/base.log" in text
 
 

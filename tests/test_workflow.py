@@ -120,7 +120,7 @@ def test_artefacts(demo):
         "data/repairs.csv",
         "figures/data/index.html",
         "figures/data/ratings.svg",
-        "models/base/model.safetensors",
+        "models/base-sentiment/model.safetensors",
         "models/pain/model.json",
         "leaderboard.csv",
         "leaderboard.parquet",
@@ -157,9 +157,11 @@ def test_no_text_is_in_two_splits(demo):
 def test_experts_share_the_head_they_started_from(demo):
     """Experts differ from the base, and less from it than two heads drawn apart would."""
     results = demo.folder / "results/demo/models"
-    head = {n: loading.read_state(results / n)["score.weight"] for n in ("base", "pain", "acne", "depression")}
+    head = {
+        n: loading.read_state(results / n)["score.weight"] for n in ("base-sentiment", "pain", "acne", "depression")
+    }
     for name in ("pain", "acne", "depression"):
-        assert 0 < (head[name] - head["base"]).norm() < head["base"].norm()
+        assert 0 < (head[name] - head["base-sentiment"]).norm() < head["base-sentiment"].norm()
 
 
 def test_a_run_ends_with_the_leaderboard(demo):
@@ -245,7 +247,7 @@ def test_stages_are_targets(project):
     counts = {
         stage: project.planned(stage, *WITH_DEMO) for stage in ("data", "experts", "merges", "predictions", "report")
     }
-    described = {"describe_reviews", "prepare_base"}  # the base's tokenizer counts tokens
+    described = {"label_reviews", "describe_reviews", "prepare_base"}  # the base's tokenizer counts tokens
     assert set(counts["data"]) == {"data", "generate_reviews", "clean_reviews", "split_reviews", *described}
     assert counts["experts"]["train_expert"] == 3
     assert counts["merges"]["merge"] == 13
@@ -262,7 +264,7 @@ def test_grid_prints_points_and_states(changed):
     lines = changed.snakemake("grid", *WITH_DEMO).splitlines()
     state = {line.split()[1]: line.split()[0] for line in lines if line.startswith(("done ", "stale ", "missing "))}
     assert len(state) == 20
-    assert state["base"] == state["pain"] == "done"
+    assert state["base-sentiment"] == state["pain"] == "done"
     assert state["acne"] == state["vote"] == "stale"
     assert [s for n, s in state.items() if n.startswith("slerp")] == ["missing", "done"]
     assert all(s == "stale" for n, s in state.items() if n.startswith(("ties", "dare", "linear", "task")))

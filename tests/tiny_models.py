@@ -92,7 +92,7 @@ def make_models(architecture, folder: Path, dtype=torch.float32) -> Path:
 
 def recipe_of(values: dict) -> dict:
     entry = merge_entries.METHODS[values["method"]].model_validate({"members": MEMBERS, **values})
-    (recipe,) = recipes.expand(entry, entry.members, 17)
+    (recipe,) = recipes.expand(entry, entry.members, 17, "base")
     return recipe.canonical()
 
 

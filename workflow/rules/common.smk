@@ -83,14 +83,50 @@ def other_than(words):
     return rf"(?!(?:{one_of(words)})(?:/|\.(?:parquet|cost\.json)$|$))[^/]+"
 
 
+def candidate_of(wildcards):
+    """The candidate that a job is about, if it is about one."""
+    values = dict(wildcards)
+    return GRID.candidates.get(values.get("candidate") or values.get("expert") or values.get("merge"))
+
+
+def task_of(wildcards):
+    """The task of a candidate or of a prepared checkpoint."""
+    return (candidate_of(wildcards) or GRID.starts[wildcards.start]).task
+
+
+def reads(*splits):
+    """Input function: the tables of some splits, and their labels in the job's task."""
+    return lambda wildcards: {**tables(*splits), **labels_of(task_of(wildcards))}
+
+
+def tables(*splits):
+    return {split: f"{RESULTS}/data/{split}.parquet" for split in splits}
+
+
+def labels_of(task):
+    folder = f"{RESULTS}/data/tasks/{task}"
+    return {"labels": f"{folder}/labels.parquet", "facts": f"{folder}/task.json"}
+
+
+def all_labels():
+    return [file for task in EXPERIMENT.tasks for file in labels_of(task.name).values()]
+
+
+def worded(wildcards):
+    """Option for jobs whose model reads the classes' names: none for a classifier, whose outputs only have an order."""
+    start, task = candidate_of(wildcards).start, EXPERIMENT.task(task_of(wildcards))
+    words = task.classes if start.model.prompt else None
+    return f"--names {shlex.quote(json.dumps(list(words)))}" if words else ""
+
+
 def checkpoint_of(wildcards):
     """The folder that a prepared base is made from; none where it is made from scratch, of the train reviews."""
-    folder = made_from(EXPERIMENT.model(GRID.starts[wildcards.start]))
-    return {"checkpoint": folder} if folder else {}
+    folder = made_from(GRID.starts[wildcards.start].model)
+    return {"checkpoint": folder} if folder else tables("train")
 
 
 def taken_from(wildcards):
-    return made_from(EXPERIMENT.model(GRID.taken[wildcards.expert]))
+    return made_from(candidate_of(wildcards).taken)
 
 
 def made_from(model):
@@ -100,13 +136,12 @@ def made_from(model):
 
 
 def model_of(wildcards):
-    merge = wildcards.candidate in GRID.merges
-    folder = GRID.untrained.get(wildcards.candidate, wildcards.candidate)
-    return f"{RESULTS}/merges/{wildcards.candidate}/model" if merge else f"{RESULTS}/models/{folder}"
+    return f"{RESULTS}/{candidate_of(wildcards).folder}"
 
 
-def base_of_merge(wildcards):
-    return f"{RESULTS}/models/{GRID.bases[GRID.candidates[wildcards.merge].task]}"
+def start_of(wildcards):
+    """The prepared checkpoint that a training, a merge or an expert taken as it is starts from."""
+    return f"{RESULTS}/models/{candidate_of(wildcards).start.name}"
 
 
 def members_of_merge(wildcards):
@@ -121,15 +156,8 @@ def members_by_task():
     return {task: {"base": GRID.bases[task], "members": names} for task, names in found.items() if len(names) > 1}
 
 
-def task_of(wildcards):
-    """The task of a candidate, an expert or a prepared checkpoint."""
-    values = dict(wildcards)
-    name = values.get("candidate") or values.get("expert") or values.get("start")
-    return GRID.tasks[name] if name in GRID.tasks else GRID.candidates[name].task
-
-
 def members_of(wildcards, ending):
-    return [f"{RESULTS}/predictions/{m}.{ending}" for m in GRID.candidates[wildcards.candidate].members]
+    return [f"{RESULTS}/predictions/{m}.{ending}" for m in candidate_of(wildcards).members]
 
 
 def gpu(wildcards):
@@ -139,9 +167,8 @@ def gpu(wildcards):
 
 def gpus_of(wildcards):
     """GPUs that a candidate's training and predictions spread over; making the base needs one."""
-    values = dict(wildcards)
-    candidate = values.get("candidate") or values.get("expert")
-    return EXPERIMENT.model(GRID.starts[start_of(candidate)]).gpus if candidate else 1
+    candidate = candidate_of(wildcards)
+    return candidate.gpus if candidate else 1
 
 
 def by_attempt(amount):
@@ -165,60 +192,46 @@ def rows():
     return KNOWN[key]
 
 
-def shape(start=next(iter(GRID.starts), None)):
+def shape(start=next(iter(GRID.starts.values()), None)):
     """Size of a prepared checkpoint (a base unless said); of what it is made from, where it is not there yet."""
-    entry = EXPERIMENT.model(GRID.starts[start])
-    folders = [f for f in (f"{RESULTS}/models/{start}", made_from(entry)) if f]
-    key = ("shape", start, *map(os.path.exists, folders))
+    folders = [f for f in (f"{RESULTS}/models/{start.name}", made_from(start.model)) if f]
+    key = ("shape", start.name, *map(os.path.exists, folders))
     if key not in KNOWN:
-        KNOWN[key] = needs.shape_of([Path(f) for f in folders], entry)
+        KNOWN[key] = needs.shape_of([Path(f) for f in folders], start.model)
     return KNOWN[key]
 
 
-def length(start):
-    """Tokens that a model reads at most."""
-    return EXPERIMENT.model(GRID.starts[start]).max_length
-
-
-def tokens(expert):
+def tokens(candidate):
     """Tokens that a training reads."""
-    training = GRID.training[expert]
-    reviews = training["steps"] * training["batch_size"] if "steps" in training else training["epochs"] * rows()
+    hyper = candidate.hyper
+    reviews = hyper["steps"] * hyper["batch_size"] if "steps" in hyper else hyper["epochs"] * rows()
     return reviews * needs.TOKENS
-
-
-def start_of(candidate):
-    """The prepared checkpoint that a candidate's weights come from."""
-    if candidate in GRID.training:
-        return GRID.training[candidate]["start"]
-    if candidate in GRID.untrained:
-        return GRID.untrained[candidate]
-    return candidate if candidate in GRID.starts else GRID.bases[GRID.candidates[candidate].task]
 
 
 def family_code(start):
     """The module of a prepared checkpoint's family: what its jobs load by name."""
-    return families.module(EXPERIMENT.model(GRID.starts[start]).family)
+    return families.module(start.model.family)
 
 
-def shape_of(candidate):
-    """Size of the model that a candidate's predictions need; a mixture of experts is at most all of its members."""
-    size = shape(start_of(candidate))
-    recipe = GRID.merges.get(candidate)
-    return size.times(len(recipe.members)) if recipe and recipe.method == "moe" else size
+def shape_of(wildcards):
+    """Size of the model that a job trains, takes or runs; a mixture of experts is at most all of its members."""
+    candidate = candidate_of(wildcards)
+    size = shape(candidate.start)
+    return size.times(len(candidate.members)) if candidate.method == "moe" else size
 
 
 def train_gpu_mb(wildcards):
-    start = GRID.training[wildcards.expert]["start"]
-    batch = GRID.training[wildcards.expert]["batch_size"] // gpus_of(wildcards)
-    return needs.train_gpu_mb(shape(start), batch, length(start))
+    candidate = candidate_of(wildcards)
+    batch = candidate.hyper["batch_size"] // candidate.gpus
+    return needs.train_gpu_mb(shape(candidate.start), batch, candidate.start.model.max_length)
 
 
 def disk_mb():
     """Room that the experiment's models need in results/; none where there are only predictions."""
     if not GRID.starts:
         return 0
-    trained = [shape(start_of(name)) for name in [*GRID.starts, *GRID.training, *GRID.taken]]
+    own = [GRID.candidates[name].start for name in GRID.made_by("train_expert", "take_expert")]
+    trained = [shape(start) for start in [*GRID.starts.values(), *own]]
     return needs.disk_mb(trained, shape(), len(GRID.merges), EXPERIMENT.keep == "all")
 
 

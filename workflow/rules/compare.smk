@@ -16,7 +16,7 @@ COMPARISONS = ["comparisons", "selection", "agreement", "conditions"]
 rule score:
     input:
         predictions=expand("<results>/predictions/{candidate}.parquet", candidate=GRID.candidates),
-        split="<results>/data/split.json",
+        reviews=[*tables("valid", "test").values(), *all_labels()],
     output:
         directory("<results>/scores"),
     log:
@@ -32,6 +32,7 @@ rule score:
         code=code_digest("score"),
         statistics=code_digest("clean_reviews"),  # slices follow them, though no training does
         candidates=hashlib.sha256(LABELS.encode()).hexdigest()[:16],
+        tasks=json.dumps([task.model_dump(exclude_none=True) for task in EXPERIMENT.tasks]),
         seed=EXPERIMENT.seed,
     shell:
         "python workflow/scripts/score.py --experiment {params.files:q} --override {params.override:q}"
@@ -41,6 +42,7 @@ rule score:
 rule leaderboard:
     input:
         "<results>/scores",
+        expand("<results>/predictions/{candidate}.cost.json", candidate=GRID.candidates),
     output:
         table=report(
             "<results>/leaderboard.csv",
@@ -69,6 +71,7 @@ rule compare:
     input:
         leaderboard="<results>/leaderboard.parquet",
         scores="<results>/scores",
+        reviews=[*tables("test").values(), *all_labels()],
         split="<results>/data/split.json",
     output:
         [
@@ -112,7 +115,9 @@ rule write_report:
         leaderboard=rules.leaderboard.output,
         tables=rules.compare.output,
         described=DESCRIPTION,
-        models=expand("<results>/models/{model}", model=[*GRID.training, *GRID.taken, *GRID.starts]),
+        models=expand("<results>/models/{model}", model=[*GRID.made_by("train_expert", "take_expert"), *GRID.starts]),
+        reviews=[*tables("test").values(), *all_labels()],
+        split="<results>/data/split.json",
     output:
         report(
             directory("<results>/report"),

@@ -1,7 +1,7 @@
 # From raw files to train, validation and test.
 # in:  data, split and tasks of the experiment
 # out: <results>/data/{reviews,rejected,train,valid,test,statistics}.parquet, quality.json, split.json, summary.csv,
-#      repairs.csv, <results>/figures/data/
+#      repairs.csv, tasks/<task>/{labels.parquet,task.json}, <results>/figures/data/
 DATA = EXPERIMENT.data
 DOWNLOADED = ["results/downloads/reviews/drugsComTrain_raw.tsv", "results/downloads/reviews/drugsComTest_raw.tsv"]
 RAW = {
@@ -16,6 +16,18 @@ COLUMNS = {
     ours: [theirs] if isinstance(theirs, str) else theirs
     for ours, theirs in (getattr(DATA, "columns", None) or {}).items()
 }
+
+
+def definition(task):
+    """What a task's labels follow from: neither its name, nor the words for its classes, nor whether they have an order."""
+    values = task.model_dump(exclude_none=True, exclude={"name", "ordered"})
+    values |= {"classes": dict(enumerate(task.classes.values()))} if task.classes else {}
+    return json.dumps(values | {"name": "stratum"})
+
+
+def wheres(task):
+    """Expert -> slice of the reviews, of a task's experts."""
+    return json.dumps({e.name: e.where for e in EXPERIMENT.experts if e.where and EXPERIMENT.task_of(e) == task})
 
 
 rule download_reviews:
@@ -93,17 +105,45 @@ rule split_reviews:
         code=code_digest("split_reviews"),
         split=EXPERIMENT.split.model_dump_json(),
         seed=EXPERIMENT.seed,
-        tasks=json.dumps([t.model_dump(exclude_none=True) for t in EXPERIMENT.tasks]),
-        wheres=json.dumps({e.name: e.where for e in EXPERIMENT.experts if e.where}),
+        stratum=f"--stratum {shlex.quote(definition(EXPERIMENT.tasks[0]))}" if EXPERIMENT.split.mode == "random" else "",
     shell:
         "python workflow/scripts/split_reviews.py --reviews {input} --split {params.split:q}"
-        " --seed {params.seed} --tasks {params.tasks:q} --wheres {params.wheres:q} --output $(dirname {output.split}) --log {log}"
+        " --seed {params.seed} {params.stratum} --output $(dirname {output.split}) --log {log}"
+
+
+# What is a function of the input, Snakemake hands to the job without holding it against what is finished: the classes'
+# names and the experts' slices are there to be checked, and no label depends on them.
+rule label_reviews:
+    input:
+        **tables("train", "valid", "test"),
+    output:
+        labels="<results>/data/tasks/{task}/labels.parquet",
+        facts="<results>/data/tasks/{task}/task.json",
+    log:
+        "<logs>/label_reviews/{task}.log",
+    benchmark:
+        "<benchmarks>/label_reviews/{task}.tsv"
+    wildcard_constraints:
+        task=one_of(task.name for task in EXPERIMENT.tasks),
+    resources:
+        mem_mb=by_attempt(lambda wildcards: needs.data_mb(rows())),
+        runtime=by_attempt(30),
+    params:
+        code=code_digest("label_reviews"),
+        definition=lambda wildcards: definition(EXPERIMENT.task(wildcards.task)),
+        task=lambda wildcards, input: EXPERIMENT.task(wildcards.task).model_dump_json(exclude_none=True),
+        wheres=lambda wildcards, input: wheres(wildcards.task),
+    shell:
+        "python workflow/scripts/label_reviews.py --data $(dirname {input.train}) --task {params.task:q}"
+        " --wheres {params.wheres:q} --log {log}"
 
 
 rule describe_reviews:
     input:
         reviews="<results>/data/reviews.parquet",
         split="<results>/data/split.json",
+        parts=[*tables("train", "valid", "test").values()],
+        quality="<results>/data/quality.json",
         model=f"<results>/models/{next(iter(GRID.starts))}",
     output:
         statistics="<results>/data/statistics.parquet",

@@ -1,6 +1,6 @@
 # Predictions that were made elsewhere, in place of reviews and models.
 # in:  the tables of the experiment's candidates
-# out: <results>/predictions/<candidate>.{parquet,cost.json}, <results>/data/{valid,test}.parquet, split.json
+# out: <results>/predictions/<candidate>.{parquet,cost.json}, <results>/data/{valid,test}.parquet, split.json, tasks/<task>/
 DESCRIPTION = DIAGNOSTICS = []
 
 
@@ -9,7 +9,7 @@ rule import_predictions:
         [str(path) for path in GRID.imported.values()],
     output:
         expand("<results>/predictions/{candidate}.{ending}", candidate=GRID.imported, ending=["parquet", "cost.json"]),
-        expand("<results>/data/{part}", part=["valid.parquet", "test.parquet"]),
+        [*tables("valid", "test").values(), *all_labels()],
         split="<results>/data/split.json",
     log:
         "<logs>/import_predictions.log",

@@ -14,12 +14,12 @@ RECIPE = report(
         "members": " ".join(GRID.merges[wildcards.merge].members),
     },
 )
-MIXTURES = [name for name, recipe in GRID.merges.items() if recipe.method == "moe"]
+MIXTURES = GRID.made_by("mix_experts")
 
 
 rule merge:
     input:
-        base=base_of_merge,
+        base=start_of,
         members=members_of_merge,
     output:
         recipe=RECIPE,
@@ -46,9 +46,9 @@ rule merge:
 
 rule mix_experts:
     input:
-        base=base_of_merge,
+        unpack(reads("train")),
+        base=start_of,
         members=members_of_merge,
-        split="<results>/data/split.json",
     output:
         recipe=RECIPE,
         card="<results>/merges/{merge}/merge.json",
@@ -71,7 +71,7 @@ rule mix_experts:
         recipe=lambda wildcards: json.dumps(GRID.merges[wildcards.merge].canonical()),
     shell:
         "python workflow/scripts/mix_experts.py --recipe {params.recipe:q} --models $(dirname {input.base})"
-        " --base $(basename {input.base}) --data $(dirname {input.split}) --output $(dirname {output.card}) --log {log}"
+        " --base $(basename {input.base}) --data $(dirname {input.train}) --output $(dirname {output.card}) --log {log}"
 
 
 COMPARED = members_by_task()
@@ -107,6 +107,9 @@ rule export:
         comparisons="<results>/comparisons.parquet",
         models=expand("<results>/models/{model}", model=[*GRID.bases.values(), *names("expert")]),
         cards=expand("<results>/merges/{merge}/merge.json", merge=GRID.merges),
+        predictions=expand("<results>/predictions/{merge}.parquet", merge=GRID.merges),
+        reviews=[*tables("train", "valid", "test").values(), *all_labels()],
+        split="<results>/data/split.json",
     output:
         directory("<results>/export"),
     log:
@@ -118,10 +121,15 @@ rule export:
         mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), 2 * len(names("expert")))),
         runtime=by_attempt(60),
     params:
-        code=code_digest("export", *sorted({family_code(base) for base in GRID.bases.values()})),
+        code=code_digest("export", *sorted({family_code(GRID.starts[base]) for base in GRID.bases.values()})),
         merge=[code_digest("merge"), code_digest("mix_experts")],
         experiment=json.dumps(
-            {"name": EXPERIMENT.name, "seed": EXPERIMENT.seed, "data": {"source": EXPERIMENT.data.source}}
+            {
+                "name": EXPERIMENT.name,
+                "seed": EXPERIMENT.seed,
+                "data": {"source": EXPERIMENT.data.source},
+                "tasks": {t.name: t.model_dump(exclude_none=True) for t in EXPERIMENT.tasks},
+            }
         ),
         bases=json.dumps(GRID.bases),
     shell:

@@ -1,6 +1,6 @@
 # Checkpoints: downloaded, prepared with a head, fine-tuned.
-# in:  models, base, experts and references of the experiment; <results>/data/train.parquet
-# out: results/downloads/models/<id>/<revision>/, <results>/models/{base,<expert>,<reference>}/
+# in:  models, base, experts and references of the experiment; <results>/data/{train,valid}.parquet, tasks/<task>/
+# out: results/downloads/models/<id>/<revision>/, <results>/models/{base-<task>,<expert>,<reference>}/
 
 
 rule download_model:
@@ -18,7 +18,7 @@ rule download_model:
 rule prepare_base:
     input:
         unpack(checkpoint_of),
-        split="<results>/data/split.json",
+        unpack(reads()),
     output:
         directory("<results>/models/{start}"),
     log:
@@ -30,32 +30,31 @@ rule prepare_base:
     threads: 2
     resources:
         gpu=gpu,
-        gpu_mb=by_attempt(lambda wildcards: needs.train_gpu_mb(shape(wildcards.start), 32, 128)),
-        mem_mb=by_attempt(lambda wildcards: needs.train_mb(shape(wildcards.start), rows())),
+        gpu_mb=by_attempt(lambda wildcards: needs.train_gpu_mb(shape(GRID.starts[wildcards.start]), 32, 128)),
+        mem_mb=by_attempt(lambda wildcards: needs.train_mb(shape(GRID.starts[wildcards.start]), rows())),
         runtime=by_attempt(30),
     params:
         code=lambda wildcards: code_digest(
             "prepare_base",
-            family_code(wildcards.start),
-            families.maker(EXPERIMENT.model(GRID.starts[wildcards.start]).source),
+            family_code(GRID.starts[wildcards.start]),
+            families.maker(GRID.starts[wildcards.start].model.source),
         ),
-        model=lambda wildcards: json.dumps(
-            EXPERIMENT.model(GRID.starts[wildcards.start]).model_dump(exclude={"gpus", "dtype"})
-        ),
+        model=lambda wildcards: GRID.starts[wildcards.start].model.model_dump_json(exclude={"gpus", "dtype"}),
         checkpoint=lambda wildcards, input: f"--checkpoint {input.checkpoint}" if "checkpoint" in input.keys() else "",
         task=task_of,
         seed=EXPERIMENT.seed,
+        data=f"{RESULTS}/data",
         threads=2,
     shell:
         "python workflow/scripts/prepare_base.py --model {params.model:q} {params.checkpoint}"
-        " --data $(dirname {input.split}) --task {params.task} --seed {params.seed} --threads {params.threads} --output {output} --log {log}"
+        " --data {params.data} --task {params.task} --seed {params.seed} --threads {params.threads} --output {output} --log {log}"
 
 
 rule take_expert:
     input:
-        base=lambda wildcards: f"{RESULTS}/models/{GRID.bases[task_of(wildcards)]}",
+        unpack(reads()),
+        base=start_of,
         checkpoint=taken_from,
-        split="<results>/data/split.json",
     output:
         directory("<results>/models/{expert}"),
     log:
@@ -63,25 +62,31 @@ rule take_expert:
     benchmark:
         "<benchmarks>/take_expert/{expert}.tsv"
     wildcard_constraints:
-        expert=one_of(GRID.taken),
+        expert=one_of(GRID.made_by("take_expert")),
     resources:
-        mem_mb=by_attempt(lambda wildcards: needs.predict_mb(shape(start_of(wildcards.expert)))),
+        mem_mb=by_attempt(lambda wildcards: needs.predict_mb(shape_of(wildcards))),
         runtime=by_attempt(30),
     params:
-        code=lambda wildcards: code_digest("take_expert", family_code(start_of(wildcards.expert))),
-        model=lambda wildcards: json.dumps(EXPERIMENT.model(GRID.taken[wildcards.expert]).model_dump()),
+        code=lambda wildcards: code_digest("take_expert", family_code(candidate_of(wildcards).start)),
+        model=lambda wildcards: candidate_of(wildcards).taken.model_dump_json(),
         task=task_of,
+        names=lambda wildcards: (
+            f"--names {shlex.quote(json.dumps(list(words)))}"
+            if (words := EXPERIMENT.task(task_of(wildcards)).classes)
+            else ""
+        ),
+        data=f"{RESULTS}/data",
     shell:
         "python workflow/scripts/take_expert.py --model {params.model:q} --checkpoint {input.checkpoint} --base {input.base}"
-        " --data $(dirname {input.split}) --task {params.task} --output {output} --log {log}"
+        " --data {params.data} --task {params.task} {params.names} --output {output} --log {log}"
 
 
 # Training writes its checkpoints to a path that is no output: Snakemake deletes the outputs of a failed job, and a
 # preempted training must go on from there.
 rule train_expert:
     input:
-        base=lambda wildcards: f"{RESULTS}/models/{GRID.training[wildcards.expert]['start']}",
-        split="<results>/data/split.json",
+        unpack(reads("train", "valid")),
+        base=start_of,
     output:
         directory("<results>/models/{expert}"),
     log:
@@ -89,27 +94,22 @@ rule train_expert:
     benchmark:
         "<benchmarks>/train_expert/{expert}.tsv"
     wildcard_constraints:
-        expert=one_of(GRID.training),
+        expert=one_of(GRID.made_by("train_expert")),
     threads: gpus_of
     resources:
         gpu=gpu,
         gpu_mb=by_attempt(train_gpu_mb),
-        mem_mb=by_attempt(
-            lambda wildcards: gpus_of(wildcards) * needs.train_mb(shape(start_of(wildcards.expert)), rows())
-        ),
-        runtime=by_attempt(
-            lambda wildcards: needs.train_minutes(shape(start_of(wildcards.expert)), tokens(wildcards.expert))
-        ),
+        mem_mb=by_attempt(lambda wildcards: gpus_of(wildcards) * needs.train_mb(shape_of(wildcards), rows())),
+        runtime=by_attempt(lambda wildcards: needs.train_minutes(shape_of(wildcards), tokens(candidate_of(wildcards)))),
     params:
-        code=lambda wildcards: code_digest("train_expert", family_code(start_of(wildcards.expert))),
-        part=lambda wildcards: json.dumps(GRID.training[wildcards.expert]["part"]),
-        hyper=lambda wildcards: json.dumps(
-            {k: v for k, v in GRID.training[wildcards.expert].items() if k in grid.TRAINING_KEYS}
-        ),
+        code=lambda wildcards: code_digest("train_expert", family_code(candidate_of(wildcards).start)),
+        part=lambda wildcards: json.dumps(candidate_of(wildcards).part),
+        hyper=lambda wildcards: json.dumps(candidate_of(wildcards).hyper),
         task=task_of,
+        names=worded,
         checkpoints=f"{RESULTS}/checkpoints/{{expert}}",
         gpus=gpus_of,
     shell:
-        "python workflow/scripts/train_expert.py --base {input.base} --data $(dirname {input.split})"
-        " --task {params.task} --part {params.part:q} --hyper {params.hyper:q} --checkpoints {params.checkpoints}"
+        "python workflow/scripts/train_expert.py --base {input.base} --data $(dirname {input.train})"
+        " --task {params.task} {params.names} --part {params.part:q} --hyper {params.hyper:q} --checkpoints {params.checkpoints}"
         " --gpus {params.gpus} --output {output} --log {log}"

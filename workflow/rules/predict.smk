@@ -1,18 +1,21 @@
 # Every candidate yields predictions: models by running, blends from their members, baselines by fitting.
 # in:  model folders, <results>/data/
 # out: <results>/predictions/<candidate>.{parquet,cost.json}
-#
-# split.json holds the digests of train, valid and test: a job that depends on it runs again when their content changes,
-# and Snakemake has one file to look at instead of four, which counts in a grid of thousands.
 BLENDS = names("blend")
-FITTED = [r.name for r in EXPERIMENT.references if r.model in BASELINES]
+FITTED = GRID.made_by("fit_baseline")
 TABLES = [*BLENDS, *FITTED, *GRID.imported]  # whose predictions no model makes
+
+
+def predict_reads(wildcards):
+    """Reviews to predict; the train reviews, too, where the prompt shows examples."""
+    prompt = candidate_of(wildcards).start.model.prompt
+    return reads(*(["train"] if prompt and prompt.examples else []), "valid", "test")(wildcards)
 
 
 rule predict:
     input:
+        unpack(predict_reads),
         model=model_of,
-        split="<results>/data/split.json",
     output:
         predictions="<results>/predictions/{candidate}.parquet",
         cost="<results>/predictions/{candidate}.cost.json",
@@ -24,28 +27,29 @@ rule predict:
         candidate=other_than(TABLES),
     resources:
         gpu=gpu,
-        gpu_mb=by_attempt(lambda wildcards: needs.predict_gpu_mb(shape_of(wildcards.candidate), gpus_of(wildcards))),
-        mem_mb=by_attempt(lambda wildcards: needs.predict_mb(shape_of(wildcards.candidate))),
-        runtime=by_attempt(lambda wildcards: needs.predict_minutes(shape_of(wildcards.candidate), rows() // 4)),
+        gpu_mb=by_attempt(lambda wildcards: needs.predict_gpu_mb(shape_of(wildcards), gpus_of(wildcards))),
+        mem_mb=by_attempt(lambda wildcards: needs.predict_mb(shape_of(wildcards))),
+        runtime=by_attempt(lambda wildcards: needs.predict_minutes(shape_of(wildcards), rows() // 4)),
     params:
-        code=lambda wildcards: code_digest("predict", family_code(start_of(wildcards.candidate))),
+        code=lambda wildcards: code_digest("predict", family_code(candidate_of(wildcards).start)),
         task=task_of,
+        names=worded,
         gpus=gpus_of,
-        dtype=lambda wildcards: EXPERIMENT.model(GRID.starts[start_of(wildcards.candidate)]).dtype,
+        dtype=lambda wildcards: candidate_of(wildcards).start.model.dtype,
         seed=EXPERIMENT.seed,
         shards=f"{RESULTS}/checkpoints/{{candidate}}.predictions",
         tokens=f"{RESULTS}/data/tokens",
     shell:
-        "python workflow/scripts/predict.py --model {input.model} --data $(dirname {input.split}) --task {params.task}"
-        " --gpus {params.gpus} --dtype {params.dtype} --seed {params.seed} --shards {params.shards} --tokens {params.tokens}"
+        "python workflow/scripts/predict.py --model {input.model} --data $(dirname {input.test}) --task {params.task}"
+        " {params.names} --gpus {params.gpus} --dtype {params.dtype} --seed {params.seed} --shards {params.shards} --tokens {params.tokens}"
         " --output {output.predictions} --cost {output.cost} --log {log}"
 
 
 rule blend:
     input:
+        unpack(reads("valid", "test")),
         predictions=lambda wildcards: members_of(wildcards, "parquet"),
         costs=lambda wildcards: members_of(wildcards, "cost.json"),
-        split="<results>/data/split.json",
     output:
         predictions="<results>/predictions/{candidate}.parquet",
         cost="<results>/predictions/{candidate}.cost.json",
@@ -58,18 +62,18 @@ rule blend:
     localrule: True
     params:
         code=code_digest("blend"),
-        method=lambda wildcards: GRID.candidates[wildcards.candidate].method,
+        method=lambda wildcards: candidate_of(wildcards).method,
         task=task_of,
         seed=EXPERIMENT.seed,
     shell:
         "python workflow/scripts/blend.py --method {params.method} --predictions {input.predictions} --costs {input.costs}"
-        " --data $(dirname {input.split}) --task {params.task} --seed {params.seed}"
+        " --data $(dirname {input.test}) --task {params.task} --seed {params.seed}"
         " --output {output.predictions} --cost {output.cost} --log {log}"
 
 
 rule fit_baseline:
     input:
-        split="<results>/data/split.json",
+        unpack(reads("train", "valid", "test")),
     output:
         predictions="<results>/predictions/{candidate}.parquet",
         cost="<results>/predictions/{candidate}.cost.json",
@@ -84,9 +88,9 @@ rule fit_baseline:
         runtime=by_attempt(60),
     params:
         code=code_digest("fit_baseline"),
-        kind=lambda wildcards: GRID.candidates[wildcards.candidate].method,
+        kind=lambda wildcards: candidate_of(wildcards).method,
         task=task_of,
         seed=EXPERIMENT.seed,
     shell:
-        "python workflow/scripts/fit_baseline.py --kind {params.kind} --data $(dirname {input.split})"
+        "python workflow/scripts/fit_baseline.py --kind {params.kind} --data $(dirname {input.test})"
         " --task {params.task} --seed {params.seed} --output {output.predictions} --cost {output.cost} --log {log}"

@@ -16,7 +16,7 @@ def main(arguments: argparse.Namespace) -> None:
     import numpy as np
     import polars as pl
 
-    from mllm.data import labels
+    from mllm.data import labelled, labels
     from mllm.evaluation import agreement, comparison, leaderboard, shared_draws, verdict
     from mllm.experiment import grid, read
 
@@ -26,10 +26,9 @@ def main(arguments: argparse.Namespace) -> None:
     frame = pl.read_parquet(results / "leaderboard.parquet")
     tasks = frame["task"].unique(maintain_order=True).to_list()
     side_by_side = {task: shared_draws.Pairs(results / "scores", task) for task in tasks}
-    test = pl.read_parquet(results / "data/test.parquet")
     truth = {}
     for task in tasks:
-        rows = test.filter(pl.col(labels.label_column(task)).is_not_null())
+        rows = labelled.with_labels(results / "data", "test", task, ["review_id", "group"]).drop_nulls()
         truth[task] = rows[labels.label_column(task)].to_numpy(), rows["group"].to_numpy()
     compared = comparison.compare(frame, side_by_side, truth, metric, margin)
     chosen = comparison.selection(frame, side_by_side, metric)
@@ -45,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
     counts = {s["task"]: s["counts"] for s in scores.values()}
     facts = read_json(results / "data/split.json")
     leak = leaderboard.leak_line(facts)
-    classes = {task: [str(n) for n in facts["tasks"][task]["names"]] for task in tasks}
+    classes = {task: labelled.worded_names(results / "data", experiment.task(task).model_dump()) for task in tasks}
     never = {
         name: [classes[s["task"]][k] for k in np.flatnonzero(np.sum(s["confusion"]["test"], axis=0) == 0)]
         for name, s in scores.items()

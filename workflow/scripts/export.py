@@ -37,6 +37,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def export(row: dict[str, Any], rivals: list[dict[str, Any]], folder: Path, arguments: argparse.Namespace) -> None:
     """Make one winner's folder; refuse it if its weights or its predictions are not the recorded ones."""
+    from mllm.data import labelled
+    from mllm.models import checkpoint_files
     from mllm.reporting import model_card
 
     results, name, base = arguments.results, row["candidate"], arguments.bases[row["task"]]
@@ -67,10 +69,11 @@ def export(row: dict[str, Any], rivals: list[dict[str, Any]], folder: Path, argu
     shutil.rmtree(made)
     members = {m: read_json(results / "models" / m / "model.json") for m in recorded["recipe"]["members"]}
     split = read_json(results / "data/split.json")
-    labels = [str(n) for n in split["tasks"][row["task"]]["names"]]
+    labels = labelled.worded_names(results / "data", arguments.experiment["tasks"][row["task"]])
+    checkpoint_files.name_labels(final, labels)
     facts = {
         "experiment": arguments.experiment, "task": row["task"], "labels": labels, "row": row, "rivals": rivals,
-        "merge": recorded, "recipe": (final / "mergekit_config.yml").read_text(), "members": members, "split": split,
+        "merge": recorded, "recipe": (final / "mergekit_config.yml").read_text(), "members": members, "split": split, "counts": labelled.task_facts(results / "data", row["task"])["counts"],
         "base": read_json(results / "models" / base / "model.json"), "check": check(final, row, arguments),
     }  # fmt: skip
     if script == "mix_experts":  # its routers' texts are reviews
@@ -93,8 +96,11 @@ def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> s
     recorded = pl.read_parquet(arguments.results / f"predictions/{row['candidate']}.parquet")
     expected = rows.join(recorded, on=["review_id", "split"], how="inner", maintain_order="left")
     card = checkpoint_files.asked_as(folder)
+    names = labelled.worded_names(arguments.results / "data", arguments.experiment["tasks"][row["task"]])
     model, tokenizer = loading.load_model(folder, card["family"])
-    scorer, _ = asking.scorer_of(card, model, tokenizer, arguments.results / "data", arguments.experiment["seed"])
+    scorer, _ = asking.scorer_of(
+        card, model, tokenizer, names, arguments.results / "data", arguments.experiment["seed"]
+    )
     found = np.exp(run_model.log_probabilities(scorer, tokens.encode(scorer, rows["review"].to_list())))
     difference = float(
         np.abs(found - np.exp(expected.select(prediction_tables.logp_columns(expected)).to_numpy())).max()

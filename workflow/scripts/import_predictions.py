@@ -15,7 +15,7 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
     from mllm.data import labelled
-    from mllm.data.labels import is_ordered, label_column, label_map
+    from mllm.data.labels import label_map, neutral_names
     from mllm.experiment import foreign_tables, read
     from mllm.prediction import foreign_predictions, prediction_tables
 
@@ -55,17 +55,18 @@ def main(arguments: argparse.Namespace) -> None:
         write_json(arguments.results / f"predictions/{name}.cost.json", cost)
     digests = {}
     for split, part in parts.items():
-        table = part.rename({"label": label_column(task.name)}).drop("split", *prediction_tables.logp_columns(part))
+        table = part.drop("split", "label", *prediction_tables.logp_columns(part))
         with whole(arguments.results / f"data/{split}.parquet") as partial:
             table.write_parquet(partial)
         digests[split] = labelled.digest(table)
     facts = {
-        "names": names, "ordered": is_ordered(task.model_dump()), "label": task.label or task.column, "imported": True,
-        "counts": {s: {names[k]: n for k, n in sorted(p["label"].value_counts().rows())} for s, p in parts.items()},
+        "names": neutral_names(task.model_dump(), names), "label": task.label or task.column, "imported": True,
+        "counts": {s: np.bincount(p["label"].to_numpy(), minlength=len(names)).tolist() for s, p in parts.items()},
     }  # fmt: skip
+    data, heights = arguments.results / "data", {split: part.height for split, part in parts.items()}
+    labelled.write_task(data, task.name, facts, reviews.select("review_id", "label"))
     write_json(
-        arguments.results / "data/split.json",
-        {"mode": "random", "test_rows": parts["test"].height, "tasks": {task.name: facts}, "sha256": digests},
+        data / "split.json", {"mode": "random", "test_rows": heights["test"], "rows": heights, "sha256": digests}
     )
 
 

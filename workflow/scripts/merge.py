@@ -45,6 +45,6 @@ if __name__ == "__main__":
         "--recipe", type=json.loads, required=True, help="method, members, parameters and base, as JSON"
     )
     parser.add_argument("--models", type=Path, required=True, help="folder with the model folders <base> and <member>")
-    parser.add_argument("--base", default="base", help="name of the members' base")
+    parser.add_argument("--base", required=True, help="name of the members' base")
     parser.add_argument("--output", type=Path, required=True, help="folder for mergekit.yaml, merge.json and model/")
     script.run(main, parser.parse_args())

@@ -11,9 +11,7 @@ from mllm.core.files import read_json, whole, write_json
 def main(arguments: argparse.Namespace) -> None:
     script.offline()
     threads.fix(1)
-    import polars as pl
-
-    from mllm.data import splitting
+    from mllm.data import labelled, splitting
     from mllm.merging import mixture
     from mllm.models import checkpoint_files
 
@@ -22,7 +20,8 @@ def main(arguments: argparse.Namespace) -> None:
     folders = {name: node_cache.near(arguments.models / name) for name in (arguments.base, *members)}
     prompts = {}
     if parameters["gate_mode"] not in mixture.RANDOM:
-        train = pl.read_parquet(arguments.data / "train.parquet").sort("review_id")
+        task = read_json(folders[arguments.base] / checkpoint_files.CARD)["task"]
+        train = labelled.with_labels(arguments.data, "train", task).sort("review_id")
         for name in members:
             card = read_json(folders[name] / checkpoint_files.CARD)
             own = splitting.select_part(train, card.get("part", {}), card["task"])
@@ -46,7 +45,7 @@ if __name__ == "__main__":
     parser = script.parser(__doc__)
     parser.add_argument("--recipe", type=json.loads, required=True, help="method, members and parameters, as JSON")
     parser.add_argument("--models", type=Path, required=True, help="folder with the model folders <base> and <member>")
-    parser.add_argument("--base", default="base", help="name of the members' base")
+    parser.add_argument("--base", required=True, help="name of the members' base")
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
     parser.add_argument("--output", type=Path, required=True, help="folder for mergekit.yaml, merge.json and model/")
     script.run(main, parser.parse_args())

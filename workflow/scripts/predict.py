@@ -22,7 +22,7 @@ def main(arguments: argparse.Namespace) -> None:
     from mllm.models import checkpoint_files, families, loading, tokens
     from mllm.prediction import asking, prediction_tables, run_model, shards, speed
 
-    names = [str(n) for n in labelled.task_facts(arguments.data, arguments.task)["names"]]
+    names = arguments.names or labelled.task_facts(arguments.data, arguments.task)["names"]
     card: dict[str, Any] = {**read_json(arguments.model / checkpoint_files.CARD), "task": arguments.task}
     family, code = families.load(card["family"]), code_digest("predict", families.module(card["family"]))
     if card["family"] == families.HEADED:
@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
     with timing.timed(cost, "load_seconds"):
         model, tokenizer = loading.load_model(arguments.model, card["family"], spread=arguments.gpus > 1, dtype=dtype)
     parameters = model.num_parameters()
-    scorer, examples = asking.scorer_of(card, model, tokenizer, arguments.data, arguments.seed)
+    scorer, examples = asking.scorer_of(card, model, tokenizer, names, arguments.data, arguments.seed)
     files = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(arguments.model.iterdir())]
     identity = [code, files, card, examples, dtype, labelled.digest(rows), run_model.TOKENS_PER_BATCH]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -83,6 +83,9 @@ if __name__ == "__main__":
     parser.add_argument("--model", type=Path, required=True, help="model folder")
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
     parser.add_argument("--task", required=True)
+    parser.add_argument(
+        "--names", type=json.loads, help="the classes in a prompt's words, as JSON (default: the task's)"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=1, help="GPUs over which the model's layers are spread")
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])

@@ -23,7 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
     with whole(arguments.output) as folder:
         folder.mkdir()
         for task in dict.fromkeys(c.task for c in candidates):
-            bench = scores.Bench(arguments.results / "data", task, experiment.seed)
+            bench = scores.Bench(arguments.results / "data", experiment.task(task).model_dump(), experiment.seed)
             mine = [c for c in candidates if c.task == task]
             files = [arguments.results / f"predictions/{c.name}.parquet" for c in mine]
             with ThreadPoolExecutor(arguments.threads) as pool:

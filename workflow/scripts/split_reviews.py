@@ -1,8 +1,7 @@
-"""Cut the cleaned reviews into train, validation and test, and give them the tasks' labels."""
+"""Cut the cleaned reviews into train, validation and test; no task and no expert has a say in it."""
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
 from mllm.core import script
@@ -17,11 +16,10 @@ def main(arguments: argparse.Namespace) -> None:
     from mllm.experiment.review_columns import STATISTICS
 
     reviews = pl.read_parquet(arguments.reviews)
-    splitting.check_values(reviews, arguments.tasks, arguments.wheres)
-    first = arguments.tasks[0]
     stratum = None
-    if arguments.split["mode"] == "random":
-        stratum = labels.label_expression(first, labels.label_map(reviews, first), reviews.schema)
+    if task := arguments.stratum:
+        splitting.check_values(reviews, task)
+        stratum = labels.label_expression(task, labels.label_map(reviews, task), reviews.schema)
     parts, facts = splitting.split(reviews, arguments.split, arguments.seed, stratum)
     if facts["mode"] != "random":
         leak = (
@@ -31,25 +29,6 @@ def main(arguments: argparse.Namespace) -> None:
             log.warning("WARNING: %s and are KEPT (split.mode: official); scores on them are too good", leak)
         else:
             log.info("%s; left out of test", leak)
-    tasks = {}
-    for task in arguments.tasks:
-        name = task["name"]
-        names = labels.label_map(parts["train"], task)
-        column = labels.label_expression(task, names, reviews.schema).alias(labels.label_column(name))
-        parts = {split: frame.with_columns(column) for split, frame in parts.items()}
-        counts = splitting.check_classes(parts, name, names)
-        none = {split: int(frame[labels.label_column(name)].null_count()) for split, frame in parts.items()}
-        if any(none.values()):
-            log.info("task %s: %s of the reviews have no label, and are left out", name, f"{sum(none.values()):,}")
-        label = task.get("label") or task["column"]
-        tasks[name] = {
-            "label": label,
-            "names": names,
-            "ordered": labels.is_ordered(task),
-            "counts": counts,
-            "unlabelled": none,
-        }
-    shutil.rmtree(arguments.output / "tokens", ignore_errors=True)  # of other reviews
     digests = {}
     for split, frame in parts.items():
         log.info("%s: %s reviews", split, f"{frame.height:,}")
@@ -57,7 +36,8 @@ def main(arguments: argparse.Namespace) -> None:
             frame.write_parquet(partial, compression="lz4")
         # Trainings and predictions do not depend on the statistics, which only slices are made of.
         digests[split] = labelled.digest(frame.select(pl.exclude(STATISTICS)))
-    write_json(arguments.output / "split.json", {**facts, "tasks": tasks, "sha256": digests})
+    rows = {split: frame.height for split, frame in parts.items()}
+    write_json(arguments.output / "split.json", {**facts, "rows": rows, "sha256": digests})
 
 
 if __name__ == "__main__":
@@ -68,13 +48,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument(
-        "--tasks",
-        type=json.loads,
-        required=True,
-        help="JSON list of {name, label, top} or {name, column, classes, ordered}",
-    )
-    parser.add_argument(
-        "--wheres", type=json.loads, default={}, help="expert -> {column: values}, to be checked; as JSON"
+        "--stratum", type=json.loads, help="mode random: the task whose classes all splits get alike, as JSON"
     )
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for {train,valid,test}.parquet and split.json"

@@ -18,10 +18,10 @@ def main(arguments: argparse.Namespace) -> None:
 
     base = node_cache.near(arguments.base)
     asked = checkpoint_files.asked_as(base)
-    names = [str(n) for n in labelled.task_facts(arguments.data, arguments.task)["names"]]
+    neutral = labelled.task_facts(arguments.data, arguments.task)["names"]
     checkpoint_files.check_whole(arguments.checkpoint)
     if asked["family"] == families.HEADED:
-        checkpoint_files.check_labels(arguments.checkpoint, names)
+        checkpoint_files.check_labels(arguments.checkpoint, arguments.names or neutral)
     compatibility.check_tokenizer(arguments.checkpoint, base)
     try:
         model, _ = loading.load_model(arguments.checkpoint, asked["family"])
@@ -32,6 +32,9 @@ def main(arguments: argparse.Namespace) -> None:
     loading.check_loaded(model, arguments.checkpoint, [])
     _, tokenizer = loading.load_model(base, asked["family"])
     model.config.pad_token_id = tokenizer.pad_token_id
+    if asked["family"] == families.HEADED:
+        model.config.id2label = dict(enumerate(neutral))
+        model.config.label2id = {name: i for i, name in enumerate(neutral)}
     card = {
         **asked, "kind": "published", "task": arguments.task, "source": arguments.model,
         "license": licences.license_of(arguments.checkpoint), "parents": {"base": checkpoint_files.digest(base)},
@@ -48,5 +51,6 @@ if __name__ == "__main__":
     parser.add_argument("--base", type=Path, required=True, help="prepared base that it is to be merged with")
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
     parser.add_argument("--task", required=True)
+    parser.add_argument("--names", type=json.loads, help="the classes that it must have, as JSON (default: the task's)")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
     script.run(main, parser.parse_args())

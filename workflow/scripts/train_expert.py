@@ -19,7 +19,6 @@ def main(arguments: argparse.Namespace) -> None:
     script.offline()
     threads.fix(arguments.threads)
     script.usable_gpu()
-    import polars as pl
     from transformers import set_seed
 
     from mllm.core import timing
@@ -27,15 +26,17 @@ def main(arguments: argparse.Namespace) -> None:
     from mllm.models import checkpoint_files, families, loading, training
 
     start = time.perf_counter()
-    names = [str(n) for n in labelled.task_facts(arguments.data, arguments.task)["names"]]
+    names = arguments.names or labelled.task_facts(arguments.data, arguments.task)["names"]
     base = node_cache.near(arguments.base)
     asked = checkpoint_files.asked_as(base)
     if asked["family"] == families.HEADED:
         checkpoint_files.check_labels(base, names)
-    rows = splitting.select_part(pl.read_parquet(arguments.data / "train.parquet"), arguments.part, arguments.task)
+    rows = splitting.select_part(
+        labelled.with_labels(arguments.data, "train", arguments.task), arguments.part, arguments.task
+    )
     where = {k: v for k, v in arguments.part.items() if k == "where"}
     valid = splitting.select_part(
-        pl.read_parquet(arguments.data / "valid.parquet"), where, arguments.task, strict=False
+        labelled.with_labels(arguments.data, "valid", arguments.task), where, arguments.task, strict=False
     )
     parent = checkpoint_files.digest(base)
     # Whoever trains something else must not go on from this training's checkpoints.
@@ -69,6 +70,9 @@ if __name__ == "__main__":
     parser.add_argument("--base", type=Path, required=True, help="model folder to start from")
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
     parser.add_argument("--task", required=True)
+    parser.add_argument(
+        "--names", type=json.loads, help="the classes in a prompt's words, as JSON (default: the task's)"
+    )
     parser.add_argument(
         "--part", type=json.loads, required=True, help="which reviews, as JSON: {}, {shard, of, seed} or {where}"
     )

@@ -1,4 +1,4 @@
-"""Labelled reviews: what split_reviews wrote, with a task's classes."""
+"""Labelled reviews: the split's tables with the labels that label_reviews wrote for a task."""
 
 import hashlib
 import io
@@ -7,19 +7,47 @@ from typing import Any
 
 import polars as pl
 
-from mllm.core.files import read_json
-from mllm.data.labels import label_column
+from mllm.core.files import read_json, whole, write_json
+from mllm.data.labels import class_names, label_column
+
+
+def folder_of(data: Path, task: str) -> Path:
+    """Where a task's labels are: ``labels.parquet`` and ``task.json``."""
+    return data / "tasks" / task
 
 
 def task_facts(data: Path, task: str) -> dict[str, Any]:
-    """Of data/split.json: a task's ``names`` of classes in order, and whether they are ``ordered``."""
-    return read_json(data / "split.json")["tasks"][task]
+    """A task's ``names`` of classes in order, ``label``, ``counts`` (split -> reviews of each class), ``unlabelled``.
+
+    Classes of a column of one's own are called 0, 1, …: how they are worded changes no label.
+    """
+    return read_json(folder_of(data, task) / "task.json")
+
+
+def worded_names(data: Path, task: dict[str, Any]) -> list[str]:
+    """What people call a task's classes, in order; ``task`` is its entry in the experiment."""
+    return class_names(task, task_facts(data, task["name"])["names"])
+
+
+def write_task(data: Path, task: str, facts: dict[str, Any], labels: pl.DataFrame) -> None:
+    """Write a task's labels (review_id, label) and its facts, which hold the labels' digest."""
+    folder = folder_of(data, task)
+    with whole(folder / "labels.parquet") as partial:
+        labels.write_parquet(partial, compression="lz4")
+    write_json(folder / "task.json", {**facts, "sha256": digest(labels)})
+
+
+def with_labels(data: Path, split: str, task: str, columns: list[str] | None = None) -> pl.DataFrame:
+    """Reviews of a split, in its order, with the column :func:`label_column`; null where a review has no label."""
+    rows = pl.read_parquet(data / f"{split}.parquet", columns=columns)
+    labels = pl.read_parquet(folder_of(data, task) / "labels.parquet").rename({"label": label_column(task)})
+    return rows.join(labels, on="review_id", how="left", maintain_order="left")
 
 
 def labelled(data: Path, splits: tuple[str, ...], task: str) -> pl.DataFrame:
     """Reviews of some splits that have a label in a task: review_id, group, review, split, label."""
     frames = [
-        pl.read_parquet(data / f"{split}.parquet").select(
+        with_labels(data, split, task, ["review_id", "group", "review"]).select(
             "review_id", "group", "review", split=pl.lit(split), label=label_column(task)
         )
         for split in splits

@@ -31,6 +31,16 @@ def label_map(train: pl.DataFrame, task: dict[str, Any]) -> list[Any]:
     return sorted(names[:top])
 
 
+def neutral_names(task: dict[str, Any], names: list[Any]) -> list[str]:
+    """What a task's classes are called wherever their wording must not matter: 0, 1, … where it is the user's own."""
+    return [str(i) for i in range(len(names))] if task.get("classes") else [str(n) for n in names]
+
+
+def class_names(task: dict[str, Any], neutral: list[str]) -> list[str]:
+    """What people and prompts call a task's classes: the experiment's words where it has any."""
+    return [str(n) for n in task.get("classes") or neutral]
+
+
 def label_expression(task: dict[str, Any], names: list[Any], schema: pl.Schema) -> pl.Expr:
     """Class index of each review, from the columns of data/reviews.parquet."""
     if task.get("classes"):

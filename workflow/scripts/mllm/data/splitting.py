@@ -1,4 +1,4 @@
-"""Train, validation and test, with no review text in two of them, and the labels of the tasks."""
+"""Train, validation and test, with no review text in two of them, and the part of train that an expert learns from."""
 
 from collections import Counter
 from typing import Any
@@ -79,26 +79,27 @@ def most_frequent(column: pl.Series) -> str:
     return ", ".join(map(repr, column.drop_nulls().value_counts(sort=True, name="#").to_series().head(8)))
 
 
-def check_values(reviews: pl.DataFrame, tasks: list[dict[str, Any]], wheres: dict[str, dict[str, list[Any]]]) -> None:
-    """Refuse values of tasks and of experts' slices that no review has, before anything is trained.
+def check_values(
+    reviews: pl.DataFrame, task: dict[str, Any], wheres: dict[str, dict[str, list[Any]]] | None = None
+) -> None:
+    """Refuse values of a task's classes and of its experts' slices that no review has, before anything is trained.
 
     Raises:
         Failure: with all that is wrong: misspelt values, values of two classes that are one number.
     """
     problems = []
-    for task in tasks:
-        classes = task.get("classes") or {}
-        for name, values in classes.items():
-            absent = absent_values(reviews[task["column"]], values)
-            if absent:
-                problems.append(
-                    f"tasks: {task['name']}: class {name!r}: no review has {', '.join(map(repr, absent))} in"
-                    f" {task['column']}; the most frequent are {most_frequent(reviews[task['column']])}"
-                )
-        kind = reviews.schema[task["column"]] if classes else pl.String()
-        same = Counter(v for values in classes.values() for v in in_kind(kind, values))
-        problems += [f"tasks: {task['name']}: {v!r} stands {n} times in classes" for v, n in same.items() if n > 1]
-    for expert, where in wheres.items():
+    classes = task.get("classes") or {}
+    for name, values in classes.items():
+        absent = absent_values(reviews[task["column"]], values)
+        if absent:
+            problems.append(
+                f"tasks: {task['name']}: class {name!r}: no review has {', '.join(map(repr, absent))} in"
+                f" {task['column']}; the most frequent are {most_frequent(reviews[task['column']])}"
+            )
+    kind = reviews.schema[task["column"]] if classes else pl.String()
+    same = Counter(v for values in classes.values() for v in in_kind(kind, values))
+    problems += [f"tasks: {task['name']}: {v!r} stands {n} times in classes" for v, n in same.items() if n > 1]
+    for expert, where in (wheres or {}).items():
         for column, values in where.items():
             absent = absent_values(reviews[column], values)
             if absent:
@@ -110,21 +111,26 @@ def check_values(reviews: pl.DataFrame, tasks: list[dict[str, Any]], wheres: dic
         raise Failure("\n".join(problems))
 
 
-def check_classes(parts: dict[str, pl.DataFrame], task: str, names: list[Any]) -> dict[str, dict[str, int]]:
-    """Count the classes in each split.
+def count_classes(parts: dict[str, pl.DataFrame], task: str, names: list[Any]) -> dict[str, list[int]]:
+    """Reviews of each class, in the classes' order, in each split.
+
+    Args:
+        parts: split -> table with the column ``label``.
+        task: its name, for the message.
+        names: of the classes.
 
     Raises:
         Failure: a class is absent from a split, so that it could be neither learnt nor judged.
     """
     counts = {}
-    for name, part in parts.items():
-        found = dict(part[label_column(task)].drop_nulls().value_counts().iter_rows())
-        counts[name] = {str(label): int(found.get(i, 0)) for i, label in enumerate(names)}
-        absent = [label for label, count in counts[name].items() if not count]
+    for split, part in parts.items():
+        found = dict(part["label"].drop_nulls().value_counts().iter_rows())
+        counts[split] = [int(found.get(i, 0)) for i in range(len(names))]
+        absent = [str(name) for name, count in zip(names, counts[split], strict=True) if not count]
         if absent:
             raise Failure(
-                f"data/{name}.parquet: task {task!r} has no review of class {', '.join(absent)} among {part.height}; "
-                f"give more data, {'' if name == 'train' else f'a larger split.{name}, '}or a task with fewer classes"
+                f"data/{split}.parquet: task {task!r} has no review of class {', '.join(absent)} among {part.height}; "
+                f"give more data, {'' if split == 'train' else f'a larger split.{split}, '}or a task with fewer classes"
             )
     return counts
 

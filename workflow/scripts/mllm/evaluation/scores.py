@@ -9,6 +9,7 @@ import polars as pl
 
 from mllm.core.arrays import Array
 from mllm.core.files import write_json
+from mllm.data.labels import class_names, is_ordered
 from mllm.evaluation import calibration, slices
 from mllm.evaluation.bootstrap import Evaluation, Sample
 from mllm.evaluation.shared_draws import KINDS
@@ -31,13 +32,13 @@ class Bench(Reviews):
 
     Args:
         data: folder that split_reviews or import_predictions wrote.
-        task: one of data/split.json.
+        task: its entry in the experiment, which says what its classes are called and whether they have an order.
         seed: of the resamples, and of the folds in which validation is calibrated.
     """
 
-    def __init__(self, data: Path, task: str, seed: int) -> None:
-        super().__init__(data, task)
-        self.seed = seed
+    def __init__(self, data: Path, task: dict[str, Any], seed: int) -> None:
+        super().__init__(data, task["name"])
+        self.seed, self.names, self.ordered = seed, class_names(task, self.names), is_ordered(task)
         self.samples = {s: self._sample(rows) for s, rows in self.rows.items()}
         # Tables made elsewhere may have been cut into validation and test here: then all of them is worth a score.
         self.whole = self._sample(pl.concat(self.rows.values())) if self.facts.get("imported") else None
@@ -48,7 +49,7 @@ class Bench(Reviews):
 
     def _sample(self, rows: pl.DataFrame) -> Sample:
         truth, groups = rows[self.column].to_numpy(), rows["group"].to_numpy()
-        return Sample(truth, groups, len(self.names), self.facts["ordered"], self.seed)
+        return Sample(truth, groups, len(self.names), self.ordered, self.seed)
 
     @property
     def metrics(self) -> list[str]:

@@ -56,8 +56,7 @@ def shape_of(folders: list[Path], entry: Any = None) -> Shape:
 def review_rows(data: Any, split_json: Path) -> int:
     """Number of reviews: counted if they are split already, else what the source has."""
     if split_json.exists():
-        tasks = json.loads(split_json.read_text())["tasks"].values()
-        return max(sum(sum(labels.values()) for labels in task["counts"].values()) for task in tasks)
+        return sum(json.loads(split_json.read_text())["rows"].values())
     return int(getattr(data, "rows", None) or ALL_REVIEWS)
 
 

@@ -46,7 +46,7 @@ class Recipe:
         }
 
 
-def expand(entry: MergeEntry, members: list[str], default_seed: int, base: str = "base") -> list[Recipe]:
+def expand(entry: MergeEntry, members: list[str], default_seed: int, base: str) -> list[Recipe]:
     """All points of one merge entry's grid.
 
     Members are put into canonical (sorted) order, since the order changes random masks under one

@@ -245,5 +245,8 @@ class Experiment(Strict):
         """The task of an entry; the only one where it names none."""
         return entry.task or self.tasks[0].name
 
+    def task(self, name: str) -> Task:
+        return next(t for t in self.tasks if t.name == name)
+
     def model(self, name: str) -> HubModel | LocalModel | ScratchModel:
         return next(m for m in self.models if m.name == name)

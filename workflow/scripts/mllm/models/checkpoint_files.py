@@ -84,6 +84,15 @@ def label_names(folder: Path) -> list[str]:
     return [str(mapping[key]) for key in sorted(mapping, key=int)]
 
 
+def name_labels(folder: Path, names: list[str]) -> None:
+    """Put the class names into a classifier's configuration, in the order of its outputs; others have none."""
+    config = read_json(folder / "config.json")
+    if label_names(folder) not in ([], names) and len(label_names(folder)) == len(names):
+        config["id2label"] = {str(i): name for i, name in enumerate(names)}
+        config["label2id"] = {name: i for i, name in enumerate(names)}
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
 def check_labels(folder: Path, expected: list[str]) -> None:
     """Refuse a classifier whose outputs mean other classes, or the same ones in another order."""
     found = label_names(folder)

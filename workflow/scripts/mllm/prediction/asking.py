@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def scorer_of(
-    card: dict[str, Any], model: Any, tokenizer: Any, data: Path, seed: int
+    card: dict[str, Any], model: Any, tokenizer: Any, names: list[str], data: Path, seed: int
 ) -> "tuple[Scorer, list[tuple[str, int]]]":
     """What predicts with a loaded model, and the (review, class) examples that it is shown.
 
@@ -19,11 +19,11 @@ def scorer_of(
         card: its model.json: family, what the experiment says of the model, task.
         model: as loaded.
         tokenizer: its tokenizer.
+        names: of the classes, as a prompt words them.
         data: folder that split_reviews wrote.
         seed: of the draw of examples.
     """
     task = card["task"]
-    names = [str(n) for n in labelled.task_facts(data, task)["names"]]
 
     def train() -> tuple[list[str], Any]:
         rows = labelled.labelled(data, ("train",), task)

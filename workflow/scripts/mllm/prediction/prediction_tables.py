@@ -8,7 +8,7 @@ import polars as pl
 
 from mllm.core.errors import Failure
 from mllm.core.files import whole
-from mllm.data.labelled import task_facts
+from mllm.data.labelled import task_facts, with_labels
 from mllm.data.labels import label_column
 
 SPLITS = ("valid", "test")
@@ -84,17 +84,15 @@ class Reviews:
 
     Args:
         data: folder that split_reviews or import_predictions wrote.
-        task: one of data/split.json.
+        task: whose labels label_reviews wrote there.
     """
 
     def __init__(self, data: Path, task: str) -> None:
         self.task, self.facts = task, task_facts(data, task)
-        self.names = [str(n) for n in self.facts["names"]]
+        self.names: list[str] = self.facts["names"]
         self.column = label_column(task)
         self.rows = {
-            s: pl.read_parquet(data / f"{s}.parquet")
-            .select(pl.exclude("review"))
-            .filter(pl.col(self.column).is_not_null())
+            s: with_labels(data, s, task).select(pl.exclude("review")).filter(pl.col(self.column).is_not_null())
             for s in SPLITS
         }
 

@@ -13,7 +13,7 @@ def text(facts: dict[str, Any]) -> str:
 
     Args:
         facts: experiment, task, labels, row (of the leaderboard), rivals (rows of the comparisons), merge (merge.json),
-            recipe (the text of mergekit.yaml), base and members (their model.json), split (data/split.json), check (what
+            recipe (the text of mergekit.yaml), base and members (their model.json), split (data/split.json), counts (of each class by split), check (what
             the exported folder's predictions were compared with).
     """
     row, base = facts["row"], facts["base"]
@@ -125,11 +125,10 @@ def _source(model: dict[str, Any]) -> str:
 
 
 def _data(facts: dict[str, Any]) -> list[str]:
-    counts = facts["split"]["tasks"][facts["task"]]["counts"]
+    counts = facts["counts"]
     lines = ["| split | " + " | ".join(facts["labels"]) + " |", "| --- |" + " ---: |" * len(facts["labels"])]
     for split in ("train", "valid", "test"):
-        own = {str(k): v for k, v in counts[split].items()}
-        lines.append(f"| {split} | " + " | ".join(f"{own.get(label, 0):,}" for label in facts["labels"]) + " |")
+        lines.append(f"| {split} | " + " | ".join(f"{count:,}" for count in counts[split]) + " |")
     return [*lines, "", f"Split: {facts['split']['mode']}, seed {facts['experiment']['seed']}."]
 
 

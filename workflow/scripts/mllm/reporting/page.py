@@ -39,7 +39,7 @@ class Report:
         self.conditions = pl.read_parquet(results / "conditions.parquet")
         self.facts = read_json(results / "data/split.json")
         built = grid.build(experiment)  # what is left of earlier grids is not of this one
-        models = {*built.training, *built.taken, *built.starts}
+        models = {*built.made_by("train_expert", "take_expert"), *built.starts}
         files = sorted((results / "models").glob("*/model.json"))
         self.cards = {f.parent.name: read_json(f) for f in files if f.parent.name in models}
         self.charts: dict[str, Any] = {}
@@ -82,7 +82,7 @@ class Report:
         cost = leaderboard.price(board)
         shown = self._shown(board)
         scores = {c: read_json(self.results / f"scores/{c}.json") for c in shown}
-        names = [str(n) for n in self.facts["tasks"][task]["names"]]
+        names = labelled.worded_names(self.results / "data", self.experiment.task(task).model_dump())
         label = METRICS[self.metric].label
         sections = [
             {"id": f"leaderboard-{number}", "title": f"Leaderboard{of}", "text": f"Chosen and sorted by {label} on validation;"

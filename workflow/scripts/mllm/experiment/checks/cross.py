@@ -8,8 +8,6 @@ from mllm.experiment.checks.families import family_problems
 from mllm.experiment.checks.merges import member_problems, merge_problems, moe_problems
 from mllm.experiment.names import dicts, expert_names, match, names_in, repeated
 
-RESERVED = ("base",)  # the base's own name
-
 
 def cross_problems(raw: dict[str, Any]) -> list[str]:
     """One line for each name that points nowhere, stands twice, or does not fit with another key.
@@ -26,12 +24,12 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     problems += family_problems(raw)
     tasks = names_in(raw.get("tasks"))
     problems += [f"tasks: name {name!r} stands {count} times" for name, count in repeated(tasks)]
-    bases = [*RESERVED, *(f"base-{task}" for task in tasks)]
+    bases = [f"base-{task}" for task in tasks]
 
     candidates = [*bases, *(name for name, _ in experts), *names_in(raw.get("references"))]
     candidates += [b["name"] for b in dicts(raw.get("blends")) if isinstance(b.get("name"), str)]
     for name, count in repeated(candidates):
-        hint = " (base is the base's own name)" if name in bases else ""
+        hint = " (the base of a task bears that name)" if name in bases else ""
         problems.append(f"{name!r} names {count} candidates{hint}; experts, references and blends need different names")
 
     problems += [
@@ -63,7 +61,7 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
         problems += [f"references[{i}].{p}" for p in task_entry_problems(entry, tasks)]
     problems += _batch_problems(raw)
     for i, entry in enumerate(dicts(raw.get("blends"))):
-        allowed = [*names, *names_in(raw.get("references")), *(bases[1:] if len(tasks) > 1 else RESERVED)]
+        allowed = [*names, *names_in(raw.get("references")), *bases]
         problems += _mixed_tasks(f"blends[{i}]", entry, task_of, "they predict different labels")
         problems += [f"blends[{i}].{p}" for p in _blend_members(entry, allowed if names else [], raw)]
     return problems

@@ -104,7 +104,7 @@ def task_entry_problems(entry: dict[str, Any], tasks: list[str]) -> list[str]:
 def tasks_of(raw: dict[str, Any], experts: list[tuple[str, dict[str, Any]]], tasks: list[str]) -> dict[str, Any]:
     """Name -> task of everything that has predictions before merges and blends."""
     only = tasks[0] if len(tasks) == 1 else None
-    found: dict[str, Any] = {f"base-{task}": task for task in tasks} if len(tasks) > 1 else {"base": only}
+    found: dict[str, Any] = {f"base-{task}": task for task in tasks}
     found |= {name: entry.get("task") or only for name, entry in experts}
     return found | {
         r["name"]: r.get("task") or only for r in dicts(raw.get("references")) if isinstance(r.get("name"), str)
