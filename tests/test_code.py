@@ -44,8 +44,14 @@ EXPERIMENT = {
 """A job of every rule with a model, of every family, of each way to make a base."""
 
 EVERY_MERGE = {"merge", "mix_experts", "export"}
-PROMPTED = {"prepare_base:asker.base", "prepare_base:t5.base", "predict:asked", "predict:taught", "train_expert:taught"}
-CAUSAL = {"prepare_base:asker.base", "predict:asked"}
+PROMPTED = {
+    "prepare_base:asker-sentiment.base",
+    "prepare_base:t5-sentiment.base",
+    "predict:asked",
+    "predict:taught",
+    "train_expert:taught",
+}
+CAUSAL = {"prepare_base:asker-sentiment.base", "predict:asked"}
 JUDGED = {"score", "leaderboard", "compare", "write_report"}
 MODELS = {"prepare_base", "take_expert", "train_expert"}
 
@@ -61,13 +67,13 @@ EDITS = {
     "adapters": ("models/lora.py", '"all-linear"', '"all"', {"train_expert"}),
     "models made from scratch": (
         "models/scratch.py", "4 * width", "2 * width",
-        {"prepare_base:base", "prepare_base:asker.base", "prepare_base:t5.base"},
+        {"prepare_base:base-sentiment", "prepare_base:asker-sentiment.base", "prepare_base:t5-sentiment.base"},
     ),
-    "models from the hub": ("models/pretrained.py", '"right"', '"left"', {"prepare_base:bert.base"}),
+    "models from the hub": ("models/pretrained.py", '"right"', '"left"', {"prepare_base:bert-sentiment.base"}),
     "the merge": ("merging/merge.py", "own = {", "own = set() | {", EVERY_MERGE),
     "mixtures of experts": ("merging/mixture.py", "SHARED_SCALE = 0.1", "SHARED_SCALE = 0.2", {"mix_experts", "export"}),
     "what may be merged": ("merging/compatibility.py", '"spiece.model", ', "", EVERY_MERGE | {"take_expert", "diagnose_members"}),
-    "the split": ("data/splitting.py", "import polars as pl", "import polars as pl\nEDITED = 1", {"split_reviews", "train_expert", "mix_experts", "export"}),
+    "the split": ("data/splitting.py", "import polars as pl", "import polars as pl\nEDITED = 1", {"split_reviews", "label_reviews", "train_expert", "mix_experts", "export"}),
     "blends": ("prediction/blending.py", "import numpy as np", "import numpy as np\nEDITED = 1", {"blend"}),
     "a metric": ("evaluation/metrics.py", "import numpy as np", "import numpy as np\nEDITED = 1", JUDGED | {"export"}),
     "intervals": ("evaluation/bootstrap.py", "0.025, 0.975", "0.05, 0.95", {"score"}),
@@ -75,7 +81,7 @@ EDITS = {
     "a chart": ("reporting/charts.py", "import polars as pl", "import polars as pl\nEDITED = 1", {"write_report"}),
     "the model card": ("reporting/model_card.py", "from typing import", "EDITED = 1\nfrom typing import", {"export"}),
     "the experiment's schema": ("experiment/schema.py", "BASELINES = (", "BASELINES = (*", JUDGED | {"import_predictions"}),
-    "a check of the experiment": ("experiment/checks/cross.py", 'RESERVED = ("base",)', 'RESERVED = ("basis",)', set()),
+    "a check of the experiment": ("experiment/checks/cross.py", 'f"base-{task}"', 'f"basis-{task}"', set()),
     "a check's message": ("experiment/checks/merges.py", "expected", "wanted", set()),
     "loading with checks": ("experiment/load.py", "problems = []", "problems = [*[]]", set()),
     "an error text of prediction": ("prediction/prediction_tables.py", "run predict again", "predict again", set()),

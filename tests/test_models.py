@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import MixtralConfig, MixtralForSequenceClassification
 
 from conftest import SCRIPTS, run_script, write_split
+from mllm.data import labelled
 from mllm.models import checkpoint_files, loading, scratch, tokens, training
 from mllm.models.families.classifier import ClassifierScorer
 from mllm.prediction import run_model, speed
@@ -60,7 +61,7 @@ def train_arguments(data, base, folder, **hyper):
 
 
 def fine_tune(model, tokenizer, data, hyper, folder):
-    parts = {split: pl.read_parquet(data / f"{split}.parquet") for split in ("train", "valid")}
+    parts = {split: labelled.with_labels(data, split, "t") for split in ("train", "valid")}
     card = {"family": "classifier", "task": "t"}
     return training.fine_tune(model, tokenizer, parts, ["bad", "good"], card, hyper, folder, 300)
 
