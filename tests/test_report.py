@@ -147,7 +147,7 @@ def test_the_page_says_what_the_tables_say(opened, demo):
     text = driver.execute_script("return document.body.textContent")
     results = demo.folder / "results/demo"
     best = pl.read_parquet(results / "leaderboard.parquet").filter(pl.col("kind") == "merge")["candidate"][0]
-    assert f"{best}, a merge of" in text and "what stands after Holm" in text
+    assert f"{best}, a merge of" in text and "claims of this task after Holm correction" in text
     assert "test reviews" in text and "are left out of test" in text
     recipe = (results / f"merges/{best}/mergekit.yaml").read_text()
     assert recipe in text

@@ -17,7 +17,7 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
     from mllm.data import labelled, labels
-    from mllm.evaluation import agreement, comparison, leaderboard, shared_draws, verdict
+    from mllm.evaluation import agreement, comparison, leaderboard, selection, shared_draws, verdict
     from mllm.experiment import grid, read
 
     experiment = read.read(*arguments.experiment, override=arguments.override)
@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
         rows = labelled.with_labels(results / "data", "test", task, ["review_id", "group"]).drop_nulls()
         truth[task] = rows[labels.label_column(task)].to_numpy(), rows["group"].to_numpy()
     compared = comparison.compare(frame, side_by_side, truth, metric, margin)
-    chosen = comparison.selection(frame, side_by_side, metric)
+    chosen = selection.selection(frame, side_by_side, metric)
 
     members = {
         task: [c.name for c in candidates.values() if c.task == task and c.kind in ("base", "expert")] for task in tasks
@@ -42,12 +42,15 @@ def main(arguments: argparse.Namespace) -> None:
         e.name: [str(v) for v in e.where["condition"]] for e in experiment.experts if e.where and "condition" in e.where
     }
     counts = {s["task"]: s["counts"] for s in scores.values()}
+    if experiment.candidates and not experiment.candidates.group:  # nobody said which reviews are copies of one text
+        counts = {task: {**counts[task], "told_apart": side_by_side[task].told_apart} for task in tasks}
     facts = read_json(results / "data/split.json")
     leak = leaderboard.leak_line(facts)
     classes = {task: labelled.worded_names(results / "data", experiment.task(task).model_dump()) for task in tasks}
+    confusion = {name: np.array(s["confusion"]["test"]) for name, s in scores.items()}
     never = {
-        name: [classes[s["task"]][k] for k in np.flatnonzero(np.sum(s["confusion"]["test"], axis=0) == 0)]
-        for name, s in scores.items()
+        name: [classes[scores[name]["task"]][k] for k in np.flatnonzero((of.sum(1) > 0) & (of.sum(0) == 0))]
+        for name, of in confusion.items()
     }
 
     _write(compared, results / "comparisons")

@@ -64,7 +64,9 @@ def differences(files: dict[str, dict[str, Any]]) -> list[str]:
 def _drawn(part: "pl.DataFrame", metric: str) -> str:
     import polars as pl
 
-    shown = part.sort(f"valid_{metric}", descending=metric not in ("mae", "nll", "brier", "ece"), nulls_last=True).select(
+    from mllm.evaluation import metrics
+
+    shown = part.sort(f"valid_{metric}", descending=metrics.sign(metric) > 0, nulls_last=True).select(
         "experiment", "candidate", "kind",
         *(pl.col(f"{split}_{metric}").round(3).alias(f"{split} {metric}") for split in ("valid", "test")),
         pl.format("{} – {}", pl.col(f"test_{metric}_low").round(3), pl.col(f"test_{metric}_high").round(3)).alias("95 % interval"),

@@ -6,13 +6,14 @@ ones for every candidate, so that the draws of two candidates can be subtracted:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from mllm.core.arrays import Array, text_weights
 from mllm.evaluation import metrics
+from mllm.evaluation.intervals import Z, calibration_error, reach, widened, wilson
 
 RESAMPLES = 2000
 SLICE_RESAMPLES = 500  # slices are many, and nothing is chosen or claimed by them
@@ -35,25 +36,37 @@ class Evaluation:
     """(true, predicted), sums of weights."""
     reliability: Array
     """(bins, 3): weight, mean confidence and accuracy of bins of equal weight; empty where it was not asked for."""
+    ece: tuple[float, float] | None = None
+    """Ends of the calibration error's interval, which resampling does not give."""
 
     def intervals(self) -> dict[str, dict[str, float]]:
         """metric -> {value, low, high}, the ends of its 95 % interval."""
         return {name: {"value": self.values[name], **interval(name, self)} for name in self.values}
 
     def recalls(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
-        """Class -> {value, low, high} of its recall; classes that do not occur are left out."""
+        """Class -> {value, low, high} of its recall, by Wilson's interval; classes that do not occur are left out."""
         present = [k for k in range(len(names)) if np.isfinite(self.recall[k])]
-        ends = {k: np.nanquantile(self.recall_draws[:, k], [0.025, 0.975]) for k in present}
-        return {
-            names[k]: {"value": float(self.recall[k]), "low": float(ends[k][0]), "high": float(ends[k][1])}
-            for k in present
-        }
+        ends = {k: wilson(float(self.recall[k]), float(self.confusion[k].sum())) for k in present}
+        return {names[k]: {"value": float(self.recall[k]), "low": ends[k][0], "high": ends[k][1]} for k in present}
 
 
 def interval(metric: str, found: Evaluation) -> dict[str, float]:
-    """The 2.5 % and 97.5 % quantiles of the resamples, as {low, high}."""
-    low, high = np.quantile(found.draws[metric], [0.025, 0.975])
-    return {"low": max(0.0, float(low)) if metric == "ece" else float(low), "high": float(high)}
+    """A 95 % interval that has width and holds its estimate, as {low, high}.
+
+    Accuracy: Wilson's. Others: the 2.5 % and 97.5 % quantiles of the resamples, centred on the estimate (resamples lose rare
+    classes, which moves macro averages), and of metrics of decisions with the reach of what no text shows.
+    """
+    if metric == "ece" and found.ece:
+        return dict(zip(("low", "high"), found.ece, strict=True))
+    value, draws = found.values[metric], found.draws[metric]
+    if metric == "accuracy":
+        low, high = wilson(value, float(found.confusion.sum()))
+        return {"low": low, "high": high}
+    ends = np.quantile(draws - draws.mean() + value, [0.025, 0.975])
+    function = metrics.OF_CONFUSION.get(metric)
+    extra = Z**2 * reach(function, found.confusion) if function else 0.0
+    low, high = widened(value, ends, extra, *metrics.METRICS[metric].ends)
+    return {"low": low, "high": high}
 
 
 class Sample:
@@ -108,7 +121,12 @@ class Sample:
         )
         used = weight > 0
         reliability = np.stack([weight[used], confidence[used] / weight[used], correct[used] / weight[used]], axis=1)
-        return self._evaluation(sums, draws, reliability)
+        sum_of = np.bincount(self.text * metrics.BINS + bins, self.weights * (p - right), len(dense[0]) * metrics.BINS)
+        of_text = sum_of.reshape(-1, metrics.BINS)
+        spread = of_text.std(axis=0) * np.sqrt(len(of_text))
+        value, *ends = calibration_error(of_text.sum(axis=0), spread, float(self.weights.sum()))
+        found = self._evaluation(sums, draws, reliability)
+        return replace(found, values=found.values | {"ece": value}, ece=(ends[0], ends[1]))
 
     def evaluate_parts(self, logp: Array, parts: list[Array]) -> list[Evaluation]:
         """All metrics but the calibration error, on parts of the reviews.

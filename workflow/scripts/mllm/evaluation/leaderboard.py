@@ -23,7 +23,7 @@ def table(scores: list[dict[str, Any]], metric: str) -> pl.DataFrame:
         metric: chooses each method's winner (on validation alone) and sorts.
 
     Returns:
-        candidate, kind, method, task, members, one column per parameter, winner, then
+        candidate, kind, method, task, members, one column per parameter, recipe (all parameters as JSON), winner, then
         ``valid_<metric>``, ``valid_<metric>_low``, ``valid_<metric>_high``, the same for test, both once more as
         ``<split>_calibrated_<metric>``, and the cost; where some candidate is asked by a prompt, ``<split>_contextual_<metric>``
         and ``<split>_batch_<metric>``. ``all_<metric>`` where the predictions were made elsewhere.
@@ -37,7 +37,7 @@ def table(scores: list[dict[str, Any]], metric: str) -> pl.DataFrame:
         row: dict[str, Any] = {k: s[k] for k in ("candidate", "kind", "method", "task")}
         row["members"] = " ".join(s["members"])
         row |= {name: _cell(s["parameters"].get(name)) for name in names}
-        row["winner"] = False
+        row |= {"recipe": json.dumps(s["parameters"], sort_keys=True), "winner": False}
         without = [(f"{name}_", s["priors"].get(name) or {"valid": {}, "test": {}}) for name in priors]
         for kind, parts in (("", s["scores"]), ("calibrated_", s["calibrated"]), *without):
             for split, m in (
@@ -76,50 +76,58 @@ def train_seconds(name: str, members: dict[str, list[str]], own: dict[str, float
 
 
 def ranked(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str) -> pl.DataFrame:
-    """Add rank, rank_low, rank_high (95 % interval) by test, relative_gain with its interval, and pareto, within each task."""
+    """Add rank, rank_low, rank_high (a set that holds the true rank), relative_gain, pareto and pareto_share, within each task."""
     parts = []
     for (task,), part in frame.group_by("task", maintain_order=True):
         names = part["candidate"].to_list()
         draws, values = pairs[str(task)].draws(names, metric), part[f"test_{metric}"].to_numpy()
-        rank, low, high = significance.rank_intervals(values, draws, not metrics.METRICS[metric].smaller_is_better)
+        rank, low, high = significance.rank_sets(values, draws, not metrics.METRICS[metric].smaller_is_better)
         added = [pl.Series(n, v, dtype=pl.Int64) for n, v in (("rank", rank), ("rank_low", low), ("rank_high", high))]
-        added += [pl.Series(n, v, dtype=pl.Float64) for n, v in relative_gain(part, draws, values, metric).items()]
-        parts.append(part.with_columns(*added, pareto=pareto(part, metric)))
+        gain = relative_gain(part, draws, values, pairs[str(task)].constant(metric), metric)
+        added += [pl.Series(n, v, dtype=pl.Float64) for n, v in gain.items()]
+        parts.append(
+            part.with_columns(*added, pareto=pareto(part, metric), pareto_share=pareto_share(part, draws, metric))
+        )
     whole = pl.concat(parts)
     first = frame.columns[: frame.columns.index("winner") + 1]
-    new = ["rank", "rank_low", "rank_high", "relative_gain", "relative_gain_low", "relative_gain_high", "pareto"]
+    new = ["rank", "rank_low", "rank_high", *(f"relative_gain{end}" for end, _ in ENDS), "pareto", "pareto_share"]
     return whole.select(*first, *new, *frame.columns[len(first) :])
 
 
 def relative_gain(
-    part: pl.DataFrame, draws: np.ndarray, values: np.ndarray, metric: str
+    part: pl.DataFrame, draws: np.ndarray, values: np.ndarray, constant: np.ndarray, metric: str
 ) -> dict[str, list[float | None]]:
-    """(merge − base) / (best expert − base) on test, of merges; the best expert is validation's.
+    """(merge − constant) / (best expert − constant) on test, of merges; the best expert is validation's.
 
-    None where there is no base or no expert, or where the expert's lead is not sure: the ratio says nothing then.
+    The constant answer (validation's shares of the classes) is what needs no model: an untrained head may be far below it.
+    None where there is no expert, or where the expert's lead is not sure: the ratio says nothing then.
 
     Args:
         part: a task's rows of the leaderboard, best validation score first.
         draws: (candidates, resamples) of the metric.
         values: (candidates,)
+        constant: (1 + resamples,) the constant answer's value and draws.
         metric: which.
     """
     kinds = part["kind"].to_list()
-    empty: list[float | None] = [None] * len(kinds)
-    found = {f"relative_gain{end}": list(empty) for end, _ in ENDS}
-    if "base" not in kinds or "expert" not in kinds:
+    found: dict[str, list[float | None]] = {f"relative_gain{end}": [None] * len(kinds) for end, _ in ENDS}
+    if "expert" not in kinds:
         return found
-    base, expert = kinds.index("base"), kinds.index("expert")
-    lead = draws[expert] - draws[base]
+    expert, floor, floor_draws = kinds.index("expert"), constant[0], constant[1:]
+    lead = draws[expert] - floor_draws
     if np.quantile(metrics.sign(metric) * lead, 0.025) <= 0:
         return found
     for i in (i for i, kind in enumerate(kinds) if kind == "merge"):
-        ratio = (draws[i] - draws[base]) / lead
-        low, high = np.quantile(ratio, [0.025, 0.975])
-        one = (values[i] - values[base]) / (values[expert] - values[base])
+        low, high = np.quantile((draws[i] - floor_draws) / lead, [0.025, 0.975])
+        one = (values[i] - floor) / (values[expert] - floor)
         for (end, _), value in zip(ENDS, (one, low, high), strict=True):
             found[f"relative_gain{end}"][i] = float(value)
     return found
+
+
+def parameters(frame: pl.DataFrame) -> list[str]:
+    """Names of the recipes' parameters, each a column of the leaderboard."""
+    return list(dict.fromkeys(name for recipe in frame["recipe"] for name in json.loads(recipe)))
 
 
 def price(part: pl.DataFrame) -> str | None:
@@ -137,6 +145,14 @@ def pareto(part: pl.DataFrame, metric: str) -> pl.Series:
     as_good = (quality[None, :] >= quality[:, None]) & (costs[None, :] <= costs[:, None])
     better = (quality[None, :] > quality[:, None]) | (costs[None, :] < costs[:, None])
     return pl.Series("pareto", ~(as_good & better).any(axis=1))
+
+
+def pareto_share(part: pl.DataFrame, draws: np.ndarray, metric: str) -> pl.Series:
+    """In which share of the resamples a row is on that front. None without costs."""
+    cost = price(part)
+    if cost is None:
+        return pl.Series("pareto_share", [None] * part.height, dtype=pl.Float64)
+    return pl.Series("pareto_share", significance.front_shares(metrics.sign(metric) * draws, part[cost].to_numpy()))
 
 
 # ── For people ──

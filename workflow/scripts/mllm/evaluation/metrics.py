@@ -23,20 +23,22 @@ class Metric:
     smaller_is_better: bool = False
     ordered: bool = False
     """Only where the classes have an order."""
+    ends: tuple[float, float] = (-float("inf"), float("inf"))
+    """Smallest and largest possible value."""
 
 
 METRICS = {
-    "accuracy": Metric("accuracy"),
-    "balanced_accuracy": Metric("balanced accuracy"),
-    "macro_f1": Metric("macro-F1"),
-    "mcc": Metric("Matthews correlation"),
-    "kappa": Metric("Cohen's kappa"),
-    "kappa_quadratic": Metric("quadratic kappa", ordered=True),
-    "mae": Metric("mean absolute error, in classes", smaller_is_better=True, ordered=True),
-    "spearman": Metric("Spearman correlation", ordered=True),
-    "nll": Metric("negative log-likelihood", smaller_is_better=True),
-    "brier": Metric("Brier score", smaller_is_better=True),
-    "ece": Metric("expected calibration error", smaller_is_better=True),
+    "accuracy": Metric("accuracy", ends=(0.0, 1.0)),
+    "balanced_accuracy": Metric("balanced accuracy", ends=(0.0, 1.0)),
+    "macro_f1": Metric("macro-F1", ends=(0.0, 1.0)),
+    "mcc": Metric("Matthews correlation", ends=(-1.0, 1.0)),
+    "kappa": Metric("Cohen's kappa", ends=(-1.0, 1.0)),
+    "kappa_quadratic": Metric("quadratic kappa", ordered=True, ends=(-1.0, 1.0)),
+    "mae": Metric("mean absolute error, in classes", smaller_is_better=True, ordered=True, ends=(0.0, float("inf"))),
+    "spearman": Metric("Spearman correlation", ordered=True, ends=(-1.0, 1.0)),
+    "nll": Metric("negative log-likelihood", smaller_is_better=True, ends=(0.0, float("inf"))),
+    "brier": Metric("Brier score", smaller_is_better=True, ends=(0.0, 2.0)),
+    "ece": Metric("expected calibration error", smaller_is_better=True, ends=(0.0, 1.0)),
 }
 
 

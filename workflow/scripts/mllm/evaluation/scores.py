@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mllm.core.arrays import Array
+from mllm.core.arrays import Array, text_weights
 from mllm.core.files import write_json
 from mllm.data.labels import class_names, is_ordered
 from mllm.evaluation import calibration, slices
@@ -25,6 +25,8 @@ class Scored:
     """split -> (raw and calibrated, metrics, resamples)"""
     labels: Array
     """(test reviews,) predicted classes."""
+    marks: dict[str, Array]
+    """split -> (reviews,) a digest of each review's probabilities: equal for copies of a text."""
 
 
 class Bench(Reviews):
@@ -46,6 +48,7 @@ class Bench(Reviews):
         self.slices = slices.slices(self.rows["test"], self.facts["label"])
         self._draws: dict[str, list[Array]] = {s: [] for s in SPLITS}
         self._labels: list[Array] = []
+        self._marks = {s: np.zeros(rows.height, dtype=np.uint64) for s, rows in self.rows.items()}
 
     def _sample(self, rows: pl.DataFrame) -> Sample:
         truth, groups = rows[self.column].to_numpy(), rows["group"].to_numpy()
@@ -79,7 +82,8 @@ class Bench(Reviews):
             "slices": self._slices(logp["test"]),
         }  # fmt: skip
         draws = {s: np.stack([_stacked(found[s, kind]) for kind in KINDS]) for s in self.samples}
-        return Scored(scores, draws, logp["test"].argmax(1).astype(np.uint16))
+        marks = {s: _digest(logp[s]) for s in self.samples}
+        return Scored(scores, draws, logp["test"].argmax(1).astype(np.uint16), marks)
 
     def _without(self, logp: dict[str, Array]) -> dict[str, Any]:
         return {s: self.samples[s].evaluate(logp[s]).intervals() for s in self.samples}
@@ -106,13 +110,36 @@ class Bench(Reviews):
         for split, draws in one.draws.items():
             self._draws[split].append(draws)
         self._labels.append(one.labels)
+        for split, marks in one.marks.items():
+            self._marks[split] = self._marks[split] * np.uint64(6364136223846793005) + marks
 
     def write(self, folder: Path, candidates: list[str]) -> None:
         """Write what candidates are compared by in pairs, in the order in which they were kept; see :class:`Pairs`."""
         for split, draws in self._draws.items():
             np.save(folder / f"resamples-{self.task}-{split}.npy", np.stack(draws))
         np.save(folder / f"labels-{self.task}.npy", np.stack(self._labels))
-        write_json(folder / f"resamples-{self.task}.json", {"candidates": candidates, "metrics": self.metrics})
+        np.save(folder / f"resamples-{self.task}-constant.npy", self._constant())
+        marks = {s: np.unique(m) for s, m in self._marks.items()}
+        alike = {"test": len(marks["test"]), "also_in_valid": len(np.intersect1d(marks["test"], marks["valid"]))}
+        write_json(
+            folder / f"resamples-{self.task}.json",
+            {"candidates": candidates, "metrics": self.metrics, "told_apart": alike},
+        )
+
+    def _constant(self) -> Array:
+        """(metrics, 1 + resamples): value and draws on test of always giving validation's shares of the classes."""
+        rows = self.rows["valid"]
+        counts = np.bincount(rows[self.column].to_numpy(), text_weights(rows["group"].to_numpy()), len(self.names))
+        logp = np.log(np.maximum(counts / counts.sum(), 1e-12))
+        found = self.samples["test"].evaluate(np.tile(logp, (self.rows["test"].height, 1)))
+        return np.insert(_stacked(found), 0, list(found.values.values()), axis=1)
+
+
+def _digest(logp: Array) -> Array:
+    """(reviews,) a number per row, which equal rows share."""
+    bits = np.ascontiguousarray(logp, dtype=np.float32).view(np.uint32).astype(np.uint64)
+    odd = np.random.default_rng(0).integers(1, 2**63, bits.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    return np.asarray((bits * odd).sum(axis=1, dtype=np.uint64))
 
 
 def _stacked(found: Evaluation) -> Array:

@@ -25,6 +25,8 @@ class Pairs:
         index = read_json(folder / f"resamples-{task}.json")
         self.candidates = {name: i for i, name in enumerate(index["candidates"])}
         self.metrics = {name: i for i, name in enumerate(index["metrics"])}
+        self.told_apart: dict[str, int] = index["told_apart"]
+        """Test reviews that some candidate tells apart, and how many of these validation has too."""
         self._draws = {s: np.load(folder / f"resamples-{task}-{s}.npy", mmap_mode="r") for s in SPLITS}
 
     def draws(self, candidates: Sequence[str], metric: str, split: str = "test", kind: str = "raw") -> Array:
@@ -36,4 +38,10 @@ class Pairs:
         """(candidates, test reviews): predicted classes."""
         return np.asarray(
             np.load(self.folder / f"labels-{self.task}.npy", mmap_mode="r")[[self.candidates[c] for c in candidates]]
+        )
+
+    def constant(self, metric: str) -> Array:
+        """(1 + resamples,): value and draws on test of the constant answer, validation's shares of the classes."""
+        return np.asarray(
+            np.load(self.folder / f"resamples-{self.task}-constant.npy")[self.metrics[metric]], dtype=float
         )

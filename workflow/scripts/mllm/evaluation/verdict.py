@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from mllm.evaluation import leaderboard, metrics
+from mllm.evaluation import comparison, leaderboard, metrics
 
 UNITS = {"flops_per_review": "floating-point operations per review", "n_parameters": "parameters"}
 
@@ -28,11 +28,11 @@ def text(
         frame: the leaderboard.
         comparisons: as from comparison.compare.
         selection: as from comparison.selection.
-        counts: task -> split -> reviews and texts.
+        counts: task -> split -> reviews and texts; ``told_apart`` where it is not known which reviews are copies of one text.
         margin: how much worse still counts as not worse.
         leak: a line about test reviews that stand in train too.
         classes: task -> names of its classes.
-        never: candidate -> classes that it predicts for no test review.
+        never: candidate -> classes of the test set that it never predicts.
     """
     lines = [f"# {name}: can the merge do it?", ""]
     for (task,), part in frame.group_by("task", maintain_order=True):
@@ -45,12 +45,12 @@ def text(
             margin,
             (classes or {}).get(str(task), []),
             never or {},
-            comparisons.filter("claim").height,
         )
         lines += [*found, ""]
     lines += [
-        "Differences are on the same test reviews, positive where the merge is better; intervals are 95 %, from a bootstrap over",
-        "review texts, each counting once. All choices were made on validation. All comparisons: comparisons.csv.",
+        "Differences are on the same test reviews, positive where the merge is better; intervals are 95 %. Winners and rivals were",
+        "chosen on validation. Intervals cover the choice of reviews, not that of training seeds: claims are about these trained",
+        "experts, and other seeds may change any of them. All comparisons: comparisons.csv.",
     ]
     return "\n".join([*lines, *([leak] if leak else [])]) + "\n"
 
@@ -63,10 +63,8 @@ def _task(
     margin: float,
     classes: list[str],
     never: dict[str, list[str]],
-    claimed: int,
 ) -> list[str]:
     winners = frame.filter(pl.col("winner"))
-    size = f"{counts['test']['texts']:,} different test texts"
     if not winners.height:
         return [f"Task {frame['task'][0]}: no merges. {_best(frame)}"]
     best = winners.row(0, named=True)
@@ -84,7 +82,7 @@ def _task(
     )
     lines = [
         f"Task {best['task']}{among}: **{best['candidate']}**{made}{_chosen(merges)}: {label}"
-        f" {_interval(best, f'test_{metric}')} on {size}.",
+        f" {_interval(best, f'test_{metric}')} on {_size(counts)}.",
         "",
     ]
     every = comparisons.filter("claim")
@@ -93,15 +91,32 @@ def _task(
     larger = ((pl.col("kind") == "reference") & (pl.col("cost_ratio") < 1)).fill_null(False)
     claims = claims.sort(larger, descending=True, maintain_order=True)
     if claims.height:
+        rest = every.filter(pl.col("family") == "secondary").height
         lines += [
-            f"**In short**, counting what stands after Holm's correction over all {claimed} claims: {_short(claims)}.",
+            f"**In short**, the primary claim tested alone, the {rest} other claims of this task after Holm correction: {_short(claims)}.",
             "",
         ]
-    lines += [_sentence(row, frame, margin) for row in claims.iter_rows(named=True)]
+    lines += [_sentence(row, frame, margin, every) for row in claims.iter_rows(named=True)]
     lines += _others(every, claims)
     if missing := never.get(best["candidate"]):
-        lines += [f"- For no test review it predicts {' or '.join(map(plain, missing))}."]
-    return lines + _honesty(selection, best, metric) + _front(frame, best)
+        lines += [f"- It never predicts {' or '.join(map(plain, missing))} on the test set."]
+    if claims.height and (support := claims["support"][0]) < comparison.FEWEST:
+        lines += [
+            f"- The rarest class has {support} test texts. Below {comparison.FEWEST}, tests of macro averages find too many differences."
+        ]
+    return lines + _honesty(selection, best) + _front(frame, best)
+
+
+def _size(counts: dict[str, Any]) -> str:
+    """How many test texts there are, or what is not known of it."""
+    apart = counts.get("told_apart")
+    if apart is None:
+        return f"{counts['test']['texts']:,} different test texts"
+    line = f"{counts['test']['reviews']:,} test reviews"
+    if apart["test"] == counts["test"]["reviews"]:
+        return f"{line} (which of them are copies of one text is not known)"
+    both = f", {apart['also_in_valid']:,} of them also in validation" if apart["also_in_valid"] else ""
+    return f"{line}, at most {apart['test']:,} different texts{both} (copies are not known, so each review counts as one text)"
 
 
 def plain(name: str) -> str:
@@ -109,15 +124,13 @@ def plain(name: str) -> str:
     return re.sub(r"([\\`*\[\]<>#|~&])", r"\\\1", name)
 
 
+SAID = {"better": "better than", "no worse": "no worse than", "worse": "worse than", "behind": "behind", "undecided": "inconclusive against"}  # fmt: skip
+
+
 def _short(claims: pl.DataFrame) -> str:
-    """The claims by what is left of them."""
-    said = {"better": "better than", "no worse": "no worse than", "worse": "worse than"}
-    parts = []
-    for verdict, words in said.items():
-        names = claims.filter(pl.col("stands").fill_null(False) & (pl.col("verdict") == verdict))["against"].to_list()
-        parts += [f"{words} {listed(names)}"] if names else []
-    rest = claims.filter(~pl.col("stands").fill_null(False))["against"].to_list()
-    return "; ".join([*parts, *([f"not settled against {listed(rest)}"] if rest else [])])
+    """The claims by what holds after correction."""
+    names = {verdict: claims.filter(pl.col("holds") == verdict)["against"].to_list() for verdict in SAID}
+    return "; ".join(f"{words} {listed(names[verdict])}" for verdict, words in SAID.items() if names[verdict])
 
 
 def listed(names: list[str]) -> str:
@@ -126,17 +139,13 @@ def listed(names: list[str]) -> str:
 
 
 def _others(every: pl.DataFrame, claims: pl.DataFrame) -> list[str]:
-    """What stands of other methods' winners, against rivals where it does not of the chosen one; not chosen, so only said."""
-    settled = claims.filter(pl.col("stands").fill_null(False) & pl.col("verdict").is_in(["better", "no worse"]))[
-        "against"
-    ]
-    rest = every.join(claims, on=["candidate", "against"], how="anti").filter(
-        pl.col("stands").fill_null(False) & pl.col("verdict").is_in(["better", "no worse"])
-        & ~pl.col("against").is_in(settled.to_list())
-    )  # fmt: skip
+    """Claims of other methods' winners that hold, against rivals where the chosen one's does not; not chosen, so only said."""
+    good = pl.col("holds").is_in(["better", "no worse"])
+    settled = claims.filter(good)["against"].to_list()
+    rest = every.join(claims, on=["candidate", "against"], how="anti").filter(good & ~pl.col("against").is_in(settled))
     return [
-        f"- Another method's winner, {row['candidate']}, behind on validation and so not chosen, is {row['verdict']} than {row['against']}:"
-        f" {_difference(row)}, which stands."
+        f"- {row['candidate']} is {row['holds']} than {row['against']} ({_difference(row)}, after correction),"
+        " but lost on validation, so it is not selected."
         for row in rest.sort("difference", descending=True).head(3).iter_rows(named=True)
     ]
 
@@ -150,49 +159,71 @@ def _best(frame: pl.DataFrame) -> str:
     return f"The best candidate on validation is {row['candidate']} ({row['kind']})."
 
 
-def _sentence(row: dict[str, Any], frame: pl.DataFrame, margin: float) -> str:
-    """One claim: verdict, difference, what is left of it after correction, cost, and what a non-answer could have found."""
+def _sentence(row: dict[str, Any], frame: pl.DataFrame, margin: float, every: pl.DataFrame) -> str:
+    """One claim: the strongest statement that holds, its difference and p-value, what was possible to show, cost."""
     other = frame.filter(pl.col("candidate") == row["against"]).row(0, named=True)
-    name, behind, verdict = _named(other), row["high"] < 0, row["verdict"]
-    within = verdict == "no worse"
-    if within:
-        said = (
-            f"Behind {name}, but by less than the margin of {margin:g}"
-            if behind
-            else f"No worse than {name}, within the margin of {margin:g}"
-        )
-    else:
-        said = f"Undecided against {name}" if verdict == "undecided" else f"{verdict.capitalize()} than {name}"
-    line = f"- {said}: {_difference(row)}"
-    if verdict == "undecided" and behind:
-        line += f", behind it, perhaps by no more than the margin of {margin:g}"
-    p = row["p_not_worse_holm"] if within else row["p_holm"]
-    of = "of being worse by the margin or more" if within else "of no difference"
-    if row["stands"] is not None:
-        line += f"; after correction this {'stands' if row['stands'] else 'does not stand'} (p {_p(p)}, {of})"
-    elif behind and p is not None:
-        line += f" (p {_p(p)} after correction, {of})"
-    elif verdict == "undecided" and row["detectable"]:
-        line += f"; a difference of {row['detectable']:.3f} would have been found four times in five"
+    first = "Primary claim: " if row["family"] == "primary" else ""
+    said = _statement(row, _named(other), margin)
+    line = f"- {first}{said if first or said.startswith('**') else said[0].upper() + said[1:]}."
+    family = every.filter(pl.col("family") == row["family"]).height
+    if row["holds"] == "undecided" and row["detectable"]:
+        line += f" Taken alone, a difference of {row['detectable']:.3f} would be found four times in five"
+        more = f"; after correction over {family} claims up to {row['detectable_holm']:.3f} is needed"
+        line += (more if family > 1 else "") + "."
+    line += _calibrated(row)
     ratio = row["cost_ratio"]
     if ratio is not None and not 0.95 < ratio < 1.05:
-        cost = leaderboard.price(frame)
-        line += f". It needs {_times(ratio)} the {UNITS[str(cost)]}"
-    return line + "."
+        line += f" It needs {_times(ratio)} the {UNITS[str(leaderboard.price(frame))]}."
+    return line
+
+
+def _statement(row: dict[str, Any], name: str, margin: float) -> str:
+    difference, within = _difference(row), f"within {margin:g}"
+    p, p_not_worse, p_worse = (_p(row[f"p{of}_holm"]) for of in ("", "_not_worse", "_worse"))
+    if row["holds"] == "better":
+        return f"better than {name}: {difference}; corrected p {p}"
+    if row["holds"] == "no worse":
+        chance = ", but that lead may be chance after correction" if row["verdict"] == "better" else ""
+        behind = (
+            f"behind {name}, but by less than the margin of {margin:g}"
+            if row["high"] < 0
+            else f"at least as good as {name} {within}"
+        )
+        return f"{behind}: {difference}{chance}; corrected p of a larger loss {p_not_worse}"
+    if row["holds"] == "worse":
+        return f"worse than {name} by more than {margin:g}: {difference}; corrected p of a smaller loss {p_worse}"
+    if row["holds"] == "behind":
+        return f"behind {name}: {difference}; corrected p {p}. A loss of more than {margin:g} is neither shown nor ruled out"
+    if row["high"] < 0:
+        return f"behind {name} taken alone: {difference}; not beyond chance after correction (p {p}), nor shown to be {within}"
+    return (
+        f"**not shown** against {name}: {difference}; a loss of more than the margin of {margin:g} is not ruled out"
+        f" (corrected p {p_not_worse}; 0.025 needed)"
+    )
+
+
+def _calibrated(row: dict[str, Any]) -> str:
+    """What fitting a temperature and class offsets on validation makes of the difference, where that says something else."""
+    value, low, high = (row[f"calibrated_{key}"] for key in ("difference", "low", "high"))
+    found = f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+    if row["holds"] == "better" and low <= 0:
+        return f" With temperature and class offsets fitted on validation the lead is not shown, {found}: sharpening or class priors may explain it."
+    sides = ((row["low"] > 0) - (row["high"] < 0), (low > 0) - (high < 0))
+    return f" With both calibrated on validation: {found}." if sides[0] != sides[1] else ""
 
 
 def _difference(row: dict[str, Any]) -> str:
     return f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
 
 
-def _honesty(selection: pl.DataFrame, best: dict[str, Any], metric: str) -> list[str]:
+def _honesty(selection: pl.DataFrame, best: dict[str, Any]) -> list[str]:
     """How the choice flatters: optimism found and expected; seeds."""
     row = selection.filter(pl.col("winner") == best["candidate"]).sort("points", descending=True).row(0, named=True)
     lines = [""]
     if row["points"] > 1:
         lines.append(
             f"- Chosen among {row['points']}: {row['valid']:.3f} on validation, {row['test']:.3f} on test, an optimism of"
-            f" {row['optimism']:+.3f}; of the best of {row['points']} merges that are all equally good, {row['expected_optimism']:+.3f} is to be expected."
+            f" {row['optimism']:+.3f}; the best of {row['points']} equally good merges would look {row['expected_optimism']:.3f} too good on average."
         )
     if row["seed_deviation"] is not None:
         lines.append(
@@ -202,7 +233,7 @@ def _honesty(selection: pl.DataFrame, best: dict[str, Any], metric: str) -> list
     if best.get("relative_gain") is not None:
         low, high = best["relative_gain_low"], best["relative_gain_high"]
         lines.append(
-            f"- Of the way from the base to the best expert it goes {best['relative_gain']:.0%} ({low:.0%} to {high:.0%})."
+            f"- Of the way from the constant answer to the best expert it goes {best['relative_gain']:.0%} ({low:.0%} to {high:.0%})."
         )
     return lines
 
@@ -212,9 +243,14 @@ def _front(frame: pl.DataFrame, best: dict[str, Any]) -> list[str]:
     if cost is None:
         return []
     front = frame.filter(pl.col("pareto")).sort(cost)
-    names = ", ".join(f"{r['candidate']} ({_count(r[cost])})" for r in front.iter_rows(named=True))
-    place = "is one of them" if best["pareto"] else "is not among them"
-    return [f"- Nothing is both better and cheaper, by {UNITS[cost]}, than any of these: {names}; the merge {place}."]
+    names = ", ".join(
+        f"{r['candidate']} ({_count(r[cost])}; {r['pareto_share']:.0%})" for r in front.iter_rows(named=True)
+    )
+    place = f"the merge is {'one of them' if best['pareto'] else 'not'}, and in {best['pareto_share']:.0%} of resamples"
+    return [
+        f"- On these test texts nothing is both better and cheaper, by {UNITS[cost]}, than (in brackets: cost; share of resamples with"
+        f" the same answer) {names}; {place}."
+    ]
 
 
 def _named(row: dict[str, Any]) -> str:

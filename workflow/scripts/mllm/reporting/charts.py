@@ -5,10 +5,11 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from mllm.evaluation import leaderboard
 from mllm.evaluation.metrics import METRICS
 
 KINDS = {"merge": "#b0432c", "expert": "#2a6f97", "base": "#6b7280", "blend": "#6d597a", "reference": "#3f7d58"}
-VERDICTS = {"better": "#3f7d58", "no worse": "#81b29a", "undecided": "#6b7280", "worse": "#b0432c"}
+VERDICTS = {"better": "#3f7d58", "no worse": "#81b29a", "undecided": "#6b7280", "behind": "#d08770", "worse": "#b0432c"}
 WIDE: Any = "container"
 MANY = 40  # rows or columns of one chart at most
 FEW = 8  # columns of cells that have room for a number each, on a phone too
@@ -39,14 +40,18 @@ def pareto(board: pl.DataFrame, metric: str, cost: str) -> Any:
 
 def forest(claims: pl.DataFrame, margin: float) -> Any:
     """Differences of each method's winner (claims with ``method``) to one rival, with intervals, beside 0 and the margin."""
-    columns = ["method", "candidate", "against", "difference", "low", "high", "verdict", "p_holm"]
-    table = claims.head(MANY).select(*columns, stands=pl.col("stands").fill_null(False))
+    columns = ["method", "candidate", "against", "difference", "low", "high", "p_holm"]
+    undecided = (
+        pl.col("holds") == "undecided"
+    )  # the colour says what holds; hollow: only taken alone, before correction
+    verdict = pl.when(undecided).then("verdict").otherwise("holds")
+    table = claims.head(MANY).select(*columns, verdict=verdict, holds=~undecided)
 
     def layer(rows: pl.DataFrame) -> Any:
         return alt.Chart(_data(rows), width=WIDE, height=24 * table.height).encode(
             y=alt.Y("method:N", sort=None, title=None, axis=alt.Axis(labelLimit=150)),
             color=alt.Color("verdict:N", scale=alt.Scale(domain=list(VERDICTS), range=list(VERDICTS.values())), title=None, legend=_legend()),
-            tooltip=["candidate:N", "against:N", _number("difference"), _number("low"), _number("high"), "verdict:N", "stands:N", _number("p_holm")],
+            tooltip=["candidate:N", "against:N", _number("difference"), _number("low"), _number("high"), "verdict:N", "holds:N", _number("p_holm")],
         )  # fmt: skip
 
     lines = [(0.0, "#111827"), (-margin, "#9ca3af")]
@@ -55,7 +60,7 @@ def forest(claims: pl.DataFrame, margin: float) -> Any:
         for at, colour in lines
     ]  # fmt: skip
     x = alt.X("low:Q", title="difference on test")
-    looks = ((table.filter("stands"), {"filled": True}), (table.filter(~pl.col("stands")), {"fill": "white"}))
+    looks = ((table.filter("holds"), {"filled": True}), (table.filter(~pl.col("holds")), {"fill": "white"}))
     points = [
         layer(rows).mark_point(size=60, opacity=1, **look).encode(x="difference:Q")
         for rows, look in looks
@@ -71,7 +76,7 @@ def grids(board: pl.DataFrame, metric: str) -> dict[str, Any]:
     ends: Any = [merges[f"valid_{metric}_low"].min(), merges[f"valid_{metric}_high"].max()]
     alike = alt.Scale(domain=ends, zero=False, nice=True)  # the same for all, or they could not be compared
     for (method,), part in merges.group_by("method", maintain_order=True):
-        names = board.columns[board.columns.index("members") + 1 : board.columns.index("winner")]
+        names = leaderboard.parameters(board)
         count = {n: part[n].n_unique() for n in names if part[n].null_count() == 0}
         varied = sorted((n for n in count if count[n] > 1), key=lambda n: (-count[n], n))
         if not varied or part.height < 2:

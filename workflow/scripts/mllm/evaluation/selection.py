@@ -1,0 +1,65 @@
+"""How honest the choice was: what choosing the best of many adds to its score, and what its seeds do."""
+
+import json
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mllm.evaluation import metrics, significance
+from mllm.evaluation.shared_draws import Pairs
+
+SELECTION = {
+    "task": (pl.String, "task"),
+    "method": (pl.String, "merge method; all: the best of all merges"),
+    "points": (pl.Int64, "recipes that were tried"),
+    "winner": (pl.String, "the best on validation"),
+    "metric": (pl.String, "compare.metric"),
+    "valid": (pl.Float64, "the winner on validation"),
+    "test": (pl.Float64, "the winner on test"),
+    "optimism": (pl.Float64, "validation minus test (the other way round where smaller is better)"),
+    "expected_optimism": (
+        pl.Float64,
+        "what choosing the best of so many equally good, as correlated points would give",
+    ),
+    "expected_optimism_independent": (pl.Float64, "the same, were they independent: an upper bound"),
+    "seeds": (pl.Int64, "random methods: seeds tried of the winner's recipe"),
+    "seed_deviation": (pl.Float64, "standard deviation over those seeds on test"),
+    "sampling_error": (pl.Float64, "the winner's standard error over texts on test"),
+}
+
+
+def selection(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str) -> pl.DataFrame:
+    """One row per task and method, and one for all methods: what was chosen, and how much of its lead is luck."""
+    rows = []
+    merged = frame.filter(pl.col("kind") == "merge")
+    for (task,), part in merged.group_by("task", maintain_order=True):
+        groups = [(str(m), rows_) for (m,), rows_ in part.group_by("method", maintain_order=True)]
+        for method, points in sorted(groups, key=lambda g: g[0]) + ([("all", part)] if len(groups) > 1 else []):
+            names = points["candidate"].to_list()
+            valid = pairs[str(task)].draws(names, metric, "valid")
+            winner = points.row(0, named=True)
+            seeds = _over_seeds(winner, points, metric)
+            expected = significance.expected_optimism(valid, not metrics.METRICS[metric].smaller_is_better)
+            rows.append({
+                "task": task, "method": method, "points": len(names), "winner": names[0], "metric": metric,
+                "valid": winner[f"valid_{metric}"], "test": winner[f"test_{metric}"],
+                "optimism": metrics.sign(metric) * (winner[f"valid_{metric}"] - winner[f"test_{metric}"]),
+                "expected_optimism": expected,
+                "expected_optimism_independent": max(expected, significance.independent_optimism(valid.std(axis=1))),
+                "seeds": len(seeds) or None, "seed_deviation": float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None,
+                "sampling_error": float(pairs[str(task)].draws(names[:1], metric).std()),
+            })  # fmt: skip
+    return pl.DataFrame(rows, schema={name: kind for name, (kind, _) in SELECTION.items()})
+
+
+def _over_seeds(winner: dict[str, Any], points: pl.DataFrame, metric: str) -> list[float]:
+    """Test scores of the points that differ from the winner in their seed at most; none where nothing is random."""
+
+    def recipe(row: dict[str, Any]) -> tuple[str, str, str]:
+        rest = {name: value for name, value in json.loads(row["recipe"]).items() if name != "seed"}
+        return row["method"], row["members"], json.dumps(rest, sort_keys=True)
+
+    if "seed" not in json.loads(winner["recipe"]):
+        return []
+    return [row[f"test_{metric}"] for row in points.to_dicts() if recipe(row) == recipe(winner)]
