@@ -50,6 +50,8 @@ rule predictions:
 
 onstart:
     run_lock.note_owner(Path(".snakemake"))
+    if not workflow.deployment_settings.deployment_method:  # jobs have this Python's libraries
+        warm.use_in_this_run()
 
 
 onsuccess:

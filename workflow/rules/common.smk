@@ -24,6 +24,7 @@ from mllm.execution import (
     run_lock,
     slurm_executor,
     snakemake_patches,
+    warm,
 )
 from mllm.experiment import grid, revision_locks
 from mllm.experiment.load import load as load_experiment

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 
 
 def fix(number: int) -> None:
@@ -14,5 +15,9 @@ def fix(number: int) -> None:
 
 
 def fix_without_torch() -> None:
-    """Give numpy's matrix products one thread; to be called before numpy is imported."""
+    """Give numpy's matrix products one thread."""
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    if "numpy" in sys.modules:  # by a warm start: it has read these variables
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(1)

@@ -1,0 +1,118 @@
+"""Warm starts: one process per run and machine imports the libraries once and forks a child for each job.
+
+    with warm.offered() as environment:     # a private folder with a program `python`, first in PATH
+        subprocess.run(["bash", "-c", "python workflow/scripts/merge.py …"], env=environment)
+
+The first such command starts the warm process (``warm_process``); every ``python workflow/scripts/….py`` below the folder's
+owner is then a thin client (``warm_client``) that waits for its forked child. Everything else that is called ``python``,
+and every script when the warm process is missing, starts cold. MLLM_COLD=1 turns all of it off.
+The standard library alone, since job steps use it before the environment is there.
+"""
+
+import atexit
+import contextlib
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+CLIENT = Path(__file__).with_name("warm_client.py")
+
+
+class Usage(NamedTuple):
+    """What the children of one shell command used, measured by the kernel."""
+
+    cpu_seconds: float
+    peak_mb: float
+
+
+def folder_of(environment: Mapping[str, str]) -> Path | None:
+    """The folder that ``offered`` put first in an environment's PATH; None where jobs start cold."""
+    first = Path(environment.get("PATH", "").partition(os.pathsep)[0])
+    return first if (first / "owner").exists() else None
+
+
+def offer(python: str = sys.executable) -> dict[str, str]:
+    """Return this process's environment with a warm ``python`` first in PATH; the environment itself under MLLM_COLD.
+
+    Args:
+        python: the interpreter of jobs, with the libraries.
+
+    This process is the owner: when it ends, in whatever way, the warm process and all its children are killed.
+    """
+    environment = dict(os.environ)
+    if os.environ.get("MLLM_COLD"):
+        return environment
+    folder = Path(tempfile.mkdtemp(prefix="mllm-warm-"))  # mode 0700: the socket in it is this user's alone
+    if len(str(folder)) > 80:  # a socket's path has 108 bytes at most
+        shutil.rmtree(folder)
+        folder = Path(tempfile.mkdtemp(prefix="mllm-warm-", dir="/tmp"))
+    (folder / "owner").write_text(f"{os.getpid()} {_born(os.getpid())}")
+    words = [python, "-IS", str(CLIENT), str(folder)]
+    program = folder / "python"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    program.chmod(0o700)
+    return {**environment, "PATH": f"{folder}{os.pathsep}{environment.get('PATH', '')}"}
+
+
+@contextlib.contextmanager
+def offered(python: str = sys.executable) -> Iterator[dict[str, str]]:
+    """Yield an environment whose commands start warm; end the warm process afterwards."""
+    environment = offer(python)
+    try:
+        yield environment
+    finally:
+        withdraw(environment)
+
+
+def withdraw(environment: Mapping[str, str]) -> None:
+    """Remove the folder that ``offer`` made; a warm process that finds its folder removed ends."""
+    if folder := folder_of(environment):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def use_in_this_run() -> None:
+    """Let the jobs of this Snakemake process start warm, and let their benchmark files show the children's figures."""
+    from snakemake import benchmark
+
+    os.environ.update(offer())
+    folder = folder_of(os.environ)
+    if folder is None:
+        return
+    atexit.register(withdraw, dict(os.environ))
+    original = benchmark.benchmarked
+
+    @contextlib.contextmanager
+    def benchmarked(pid: Any = None, benchmark_record: Any = None, *rest: Any) -> Iterator[Any]:
+        with original(pid, benchmark_record, *rest) as record:
+            yield record
+        if pid and (used := usage(folder, pid)):
+            record.max_rss, record.cpu_time = used.peak_mb, used.cpu_seconds
+            record.cpu_usage = 100 * used.cpu_seconds
+            record.max_vms = record.max_uss = record.max_pss = record.io_in = record.io_out = "NA"
+            record.data_collected = True
+
+    benchmark.benchmarked = benchmarked
+
+
+def usage(folder: Path, shell: int) -> Usage | None:
+    """What the warm children of a finished shell command used; None where it started none.
+
+    Args:
+        folder: the one in which ``offer`` put ``python``.
+        shell: process number of the shell, or of the client that the shell became.
+    """
+    files = [*folder.glob(f"{shell}.*.usage"), *folder.glob(f"*.{shell}.usage")]
+    found = [tuple(map(float, file.read_text().split())) for file in files]
+    for file in files:
+        file.unlink(missing_ok=True)
+    return Usage(sum(f[0] for f in found), max(f[1] for f in found)) if found else None
+
+
+def _born(pid: int) -> str:
+    """Start of a process in the kernel's ticks: with the number, it names a process for good."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

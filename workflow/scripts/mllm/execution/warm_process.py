@@ -1,0 +1,332 @@
+"""The warm process: it has imported what jobs need, and forks a child for each job that a client asks for.
+
+It imports third-party libraries alone, and learns from each finished job which ones: the project's own modules are
+imported in the child, so that an edit during a run counts. It has one thread, touches no GPU, and ends with its owner.
+Started by ``warm_client`` with the run's private folder and a descriptor on which it says that it listens.
+"""
+
+import array
+import atexit
+import contextlib
+import ctypes
+import gc
+import importlib
+import marshal
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, ModuleType
+
+SCRIPTS = Path(__file__).resolve().parents[2]
+# Packages that start threads when they are imported: each job does so itself.
+THREADED = ("polars", "_polars_runtime_32")
+NETWORK = ("download_",)  # scripts with the hub switched on, which libraries ask once, when they are imported
+
+
+@dataclass
+class Job:
+    """What a client asks for, and where its standard streams lead."""
+
+    arguments: list[str]
+    directory: str
+    umask: int
+    environment: dict[bytes, bytes]
+    streams: list[int]
+    learned: int  # descriptor on which the child leaves the names of the modules that it imported
+
+    @property
+    def script(self) -> Path:
+        return Path(self.directory, self.arguments[0]).resolve()
+
+
+@dataclass
+class Child:
+    """A job at work: the connection to its client, and what is needed to tell how it ended."""
+
+    pid: int
+    connection: socket.socket
+    learned: int
+    client: int
+
+
+class WarmProcess:
+    """Listen, import, fork, and tell clients how their children ended."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        pid, born = map(int, (folder / "owner").read_text().split())
+        self.owner = os.pidfd_open(pid)
+        if int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]) != born:
+            raise ProcessLookupError("the run has ended")
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(str(folder / "socket"))
+        self.listener.listen(128)
+        self.poll = select.poll()
+        self.poll.register(self.owner, select.POLLIN)
+        self.poll.register(self.listener, select.POLLIN)
+        self.children: dict[int, Child] = {}  # by pidfd
+        self.clients: dict[int, int] = {}  # descriptor of a client's connection -> pidfd
+        self.wanted: list[str] = []  # modules that are still to be imported
+
+    def serve(self) -> Job:
+        """Serve until the owner ends; returns in a child alone, with its job."""
+        while True:
+            for descriptor, _ in self.poll.poll(0 if self.wanted else 1000):
+                if descriptor == self.owner:
+                    self.end()
+                elif descriptor == self.listener.fileno():
+                    if job := self.accept():
+                        return job
+                elif descriptor in self.children:
+                    self.tell(descriptor)
+                elif descriptor in self.clients:  # a client died, and its job with it
+                    _kill(self.children[self.clients[descriptor]].pid)
+                    self.forget(descriptor)
+            if not (self.folder / "owner").exists():
+                self.end()
+            self.import_next()
+
+    def accept(self) -> Job | None:
+        """Take one client's job and fork; returns the job in the child, None in the warm process."""
+        connection, _ = self.listener.accept()
+        client, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if user != os.getuid():
+            connection.close()
+            return None
+        connection.settimeout(5)
+        try:
+            job = receive(connection)
+        except (OSError, EOFError, ValueError):
+            connection.close()
+            return None
+        while self.wanted:
+            self.import_next()
+        refusal = refuse(job)
+        if not refusal:
+            try:
+                return self.fork(job, connection, client)
+            except OSError as error:
+                refusal = f"the warm process cannot fork ({error.strerror})"
+        connection.sendall(f"cold {refusal}\n".encode())
+        connection.close()
+        for descriptor in (*job.streams, job.learned):
+            os.close(descriptor)
+        return None
+
+    def fork(self, job: Job, connection: socket.socket, client: int) -> Job | None:
+        """One child for one job; in it, everything of the warm process's own is closed."""
+        warm = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            die_with_parent(warm)
+            os.setsid()
+            connection.close()
+            self.listener.close()
+            for descriptor in (self.owner, *self.children, *(c.learned for c in self.children.values())):
+                os.close(descriptor)
+            for child in self.children.values():
+                child.connection.close()
+            return job
+        for descriptor in job.streams:
+            os.close(descriptor)
+        handle = os.pidfd_open(pid)
+        self.children[handle] = Child(pid, connection, job.learned, client)
+        self.clients[connection.fileno()] = handle
+        self.poll.register(handle, select.POLLIN)
+        self.poll.register(connection, 0)  # its end alone
+        self.say(connection, f"child {pid}")
+        return None
+
+    def tell(self, handle: int) -> None:
+        """Tell a client how its child ended, and keep what the child used for whoever measures."""
+        child = self.children.pop(handle)
+        _, status, used = os.wait4(child.pid, 0)
+        self.poll.unregister(handle)
+        os.close(handle)
+        _kill(child.pid) if os.WIFSIGNALED(status) else None
+        (self.folder / f"{_parent(child.client)}.{child.client}.usage").write_text(
+            f"{used.ru_utime + used.ru_stime:.2f} {used.ru_maxrss / 1024:.2f}"
+        )
+        self.say(child.connection, f"ended {status}")
+        if child.connection.fileno() in self.clients:
+            self.forget(child.connection.fileno())
+        child.connection.close()
+        with os.fdopen(child.learned, "rb") as file:
+            file.seek(0)
+            names = file.read().decode().split()
+        self.wanted += [n for n in names if n not in sys.modules and n not in self.wanted]
+
+    def forget(self, descriptor: int) -> None:
+        self.poll.unregister(descriptor)
+        del self.clients[descriptor]
+
+    def say(self, connection: socket.socket, words: str) -> None:
+        with contextlib.suppress(OSError):  # a dead client is seen by poll
+            connection.sendall(f"{words}\n".encode())
+
+    def import_next(self) -> None:
+        """Import one module that a job needed; what cannot be imported alone is left to the jobs."""
+        if self.wanted:
+            name = self.wanted.pop(0)
+            try:
+                importlib.import_module(name)
+            except Exception as error:
+                print(f"{name}: {error!r}", flush=True)
+            if not self.wanted:
+                gc.collect()
+                gc.freeze()  # children do not copy what they never free
+
+    def end(self) -> None:
+        """The owner ended: nothing of its run stays."""
+        for child in self.children.values():
+            _kill(child.pid)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os._exit(0)
+
+
+def receive(connection: socket.socket) -> Job:
+    """Read a client's request: length, three descriptors, and the job as `marshal` writes it."""
+    streams = array.array("i")
+    header, ancillary, _, _ = connection.recvmsg(8, socket.CMSG_SPACE(3 * streams.itemsize))
+    for _, _, data in ancillary:
+        streams.frombytes(data)
+    length, parts = int.from_bytes(header, "big"), bytearray()
+    while len(parts) < length and (more := connection.recv(length - len(parts))):
+        parts += more
+    arguments, directory, umask, environment = marshal.loads(parts)
+    return Job(arguments, directory, umask, environment, list(streams), os.memfd_create("learned"))
+
+
+def refuse(job: Job) -> str:
+    """Why a job has to start cold; empty where it may start warm."""
+    if job.script.parent != SCRIPTS or job.script.name.startswith(NETWORK):
+        return "quietly"
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads > 1:
+        return f"a library started {threads - 1} threads when it was imported"
+    links = [str(f.readlink()) for f in Path("/proc/self/fd").iterdir() if f.is_symlink()]
+    if any(link.startswith("/dev/nvidia") for link in links):
+        return "a library touched the GPU when it was imported"
+    return ""
+
+
+def run(job: Job) -> int:
+    """Run a job's script in this process as `python script.py …` would; returns its exit status."""
+    for stream, descriptor in enumerate(job.streams):
+        os.dup2(descriptor, stream)
+        os.close(descriptor)
+    os.chdir(job.directory)
+    os.umask(job.umask)
+    os.environb.clear()
+    os.environb.update(job.environment)
+    time.tzset()
+    tempfile.tempdir = None
+    sys.stdout.reconfigure(line_buffering=os.isatty(1) and not sys.stdout.write_through)  # type: ignore[union-attr]
+    ctypes.CDLL(None).prctl(15, job.script.stem.encode()[:15])  # PR_SET_NAME
+    use_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+    before = set(sys.modules)
+    status = execute(job)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status == 0:
+        os.write(job.learned, "\n".join(third_party(before)).encode())
+    return status
+
+
+def execute(job: Job) -> int:
+    """The script as ``__main__``; what it raises becomes what Python itself makes of it."""
+    name = str(Path(job.directory, job.arguments[0]))
+    module = ModuleType("__main__")
+    module.__dict__.update(__file__=name, __builtins__=__builtins__)
+    sys.modules["__main__"] = module
+    sys.argv = list(job.arguments)
+    sys.path.insert(0, str(job.script.parent))
+    try:
+        code: CodeType = compile(Path(name).read_bytes(), name, "exec", dont_inherit=True)
+        exec(code, module.__dict__)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return (end.code or 0) & 0xFF
+        print(end.code, file=sys.stderr)
+        return 1
+    except BaseException as error:
+        own = error.__traceback__  # from here on; the script's begins after it
+        error.__traceback__ = own.tb_next if own else None
+        sys.excepthook(type(error), error, error.__traceback__)
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1
+    return 0
+
+
+def use_threads(number: int) -> None:
+    """What a cold process reads from its environment when it loads its libraries; they are loaded here with one thread."""
+    if number == 1 or "numpy" not in sys.modules:
+        return
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(number)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(number)
+
+
+def third_party(before: set[str]) -> list[str]:
+    """Names of modules that were imported since, in their order, but the project's own."""
+    found = []
+    for name, module in list(sys.modules.items()):
+        origin = getattr(getattr(module, "__spec__", None), "origin", None)
+        if name in before or name.split(".")[0] in THREADED or not origin:
+            continue
+        if Path(str(origin)).is_relative_to(sys.prefix):
+            found.append(name)
+    return found
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the parent dies, in whatever way; at once, where it is dead already."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _kill(group: int) -> None:
+    """Kill a job and what it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def main() -> None:
+    """Serve, and in each child run its job."""
+    sys.path.pop(0)  # this file's folder
+    warm = WarmProcess(Path(sys.argv[1]))
+    ready = int(sys.argv[2])
+    os.write(ready, b"1")
+    os.close(ready)
+    job = warm.serve()
+    del warm
+    os._exit(run(job))
+
+
+if __name__ == "__main__":
+    main()
