@@ -161,7 +161,7 @@ def test_druglib_yelp_and_imdb_are_expressible_without_code(tmp_path):
         "id": [""], "drug": ["urlDrugName"], "rating": ["rating"], "condition": ["condition"],
         "review": ["benefitsReview", "sideEffectsReview", "commentsReview"], "effectiveness": ["effectiveness"],
     }  # fmt: skip
-    kept, _, _ = cleaning.clean(raw_files.read_raw(tmp_path / "druglib.tsv", columns), "train", official=False)
+    kept, _, _ = cleaning.clean(raw_files.read_raw(tmp_path / "druglib.tsv", columns), "train", repairs="none")
     row = kept.row(0, named=True)
     assert row["review"] == "slowed it\n\ncough, dizzy"
     assert (row["review_id"], row["effectiveness"], row["date"]) == (2202, "Highly Effective", None)
@@ -170,20 +170,20 @@ def test_druglib_yelp_and_imdb_are_expressible_without_code(tmp_path):
         'stars,text,date\n5.0,"Great tacos, ""really""",2016-03-09\n1.0,Awful,2018-01-02\n'
     )
     columns = {"review": ["text"], "stars": ["stars"], "date": ["date"]}
-    kept, _, _ = cleaning.clean(raw_files.read_raw(tmp_path / "yelp.csv", columns), "train", 7, official=False)
+    kept, _, _ = cleaning.clean(raw_files.read_raw(tmp_path / "yelp.csv", columns), "train", 7, repairs="none")
     assert cleaning.typed(kept)["stars"].to_list() == [5.0, 1.0] and kept["review_id"].to_list() == [7, 8]
     assert kept["review"][0] == 'Great tacos, "really"' and kept["rating"].to_list() == [None, None]
     assert kept["year"].to_list() == [2016, 2018]
 
     (tmp_path / "twice.csv").write_text("text,stars\nsame words,5\nother words,5\nsame words,5\nsame words,4\n")
     kept, rejected, _ = cleaning.clean(
-        raw_files.read_raw(tmp_path / "twice.csv", {"review": ["text"], "stars": ["stars"]}), "train", official=False
+        raw_files.read_raw(tmp_path / "twice.csv", {"review": ["text"], "stars": ["stars"]}), "train", repairs="none"
     )
     assert kept["line"].to_list() == [2, 3, 5] and rejected.select("line", "reason").rows() == [(4, "row stands twice")]
 
     (tmp_path / "imdb.csv").write_text('review,sentiment\n"One.<br /><br />Two & three",positive\nDull,negative\n')
     columns = {"review": ["review"], "sentiment": ["sentiment"]}
-    kept, _, counts = cleaning.clean(raw_files.read_raw(tmp_path / "imdb.csv", columns), "train", official=False)
+    kept, _, counts = cleaning.clean(raw_files.read_raw(tmp_path / "imdb.csv", columns), "train", repairs="none")
     assert kept["review"][0] == "One.\n\nTwo & three" and counts["reviews_with_tags"] == 1
     task = {"name": "t", "column": "sentiment", "classes": {"bad": ["negative"], "good": ["positive"]}}
     assert kept.select(x=labels.label_expression(task, ["bad", "good"], kept.schema))["x"].to_list() == [1, 0]
@@ -193,7 +193,7 @@ def test_a_row_means_the_same_whatever_its_neighbours(tmp_path):
     """Slices are worked on apart: a line-break tag is a line break with and without another one nearby."""
     texts = ["bad &lt;br /&gt; drug", "One.<br />Two"]
     alone, beside = (
-        cleaning.clean(pl.DataFrame({"line": range(len(t)), "review": t}), "x", official=False)[0]["review"][0]
+        cleaning.clean(pl.DataFrame({"line": range(len(t)), "review": t}), "x", repairs="none")[0]["review"][0]
         for t in (texts[:1], texts)
     )
     assert alone == beside == "bad \n drug"
@@ -201,7 +201,7 @@ def test_a_row_means_the_same_whatever_its_neighbours(tmp_path):
 
 def test_columns_of_one_s_own_have_one_type_over_all_files():
     parts = [
-        cleaning.clean(pl.DataFrame({"line": range(2), "review": ["aa", "bb"], "stars": s}), f, official=False)[0]
+        cleaning.clean(pl.DataFrame({"line": range(2), "review": ["aa", "bb"], "stars": s}), f, repairs="none")[0]
         for f, s in (("train", ["5.0", "4.0"]), ("test", ["5", ""]))
     ]
     assert cleaning.typed(pl.concat(parts))["stars"].to_list() == [5.0, 4.0, 5.0, None]

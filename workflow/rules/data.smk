@@ -11,6 +11,8 @@ RAW = {
 }[DATA.source]()
 
 
+READING = ("repairs", "dates", "quotes")  # keys of data that say how files are read
+
 # Our column -> list of the file's, where the experiment maps them.
 COLUMNS = {
     ours: [theirs] if isinstance(theirs, str) else theirs
@@ -64,8 +66,8 @@ if DATA.source == "synthetic":
 
 rule clean_reviews:
     input:
-        train=RAW[0],
-        test=RAW[1:],
+        train=lambda wildcards: RAW[0],
+        test=lambda wildcards: RAW[1:],
     output:
         reviews="<results>/data/reviews.parquet",
         rejected="<results>/data/rejected.parquet",
@@ -79,10 +81,11 @@ rule clean_reviews:
         runtime=by_attempt(30),
     params:
         code=code_digest("clean_reviews"),
-        columns=f"--columns {shlex.quote(json.dumps(COLUMNS))}" if COLUMNS else "",
+        columns=lambda wildcards: f"--columns {shlex.quote(json.dumps(COLUMNS))}" if COLUMNS else "",
+        reading=" ".join(f"--{key} {getattr(DATA, key)}" for key in READING if getattr(DATA, key, None)),
         test=lambda wildcards, input: f"--test {shlex.quote(str(input.test))}" if input.test else "",
     shell:
-        "python workflow/scripts/clean_reviews.py --train {input.train:q} {params.test} {params.columns}"
+        "python workflow/scripts/clean_reviews.py --train {input.train:q} {params.test} {params.columns} {params.reading}"
         " --reviews {output.reviews} --rejected {output.rejected} --quality {output.quality} --log {log}"
 
 
@@ -105,7 +108,9 @@ rule split_reviews:
         code=code_digest("split_reviews"),
         split=EXPERIMENT.split.model_dump_json(),
         seed=EXPERIMENT.seed,
-        stratum=f"--stratum {shlex.quote(definition(EXPERIMENT.tasks[0]))}" if EXPERIMENT.split.mode == "random" else "",
+        stratum=lambda wildcards: (
+            f"--stratum {shlex.quote(definition(EXPERIMENT.tasks[0]))}" if EXPERIMENT.split.mode == "random" else ""
+        ),
     shell:
         "python workflow/scripts/split_reviews.py --reviews {input} --split {params.split:q}"
         " --seed {params.seed} {params.stratum} --output $(dirname {output.split}) --log {log}"

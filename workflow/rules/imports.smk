@@ -6,7 +6,7 @@ DESCRIPTION = DIAGNOSTICS = []
 
 rule import_predictions:
     input:
-        [str(path) for path in GRID.imported.values()],
+        lambda wildcards: [str(path) for path in GRID.imported.values()],
     output:
         expand("<results>/predictions/{candidate}.{ending}", candidate=GRID.imported, ending=["parquet", "cost.json"]),
         [*tables("valid", "test").values(), *all_labels()],
@@ -18,7 +18,7 @@ rule import_predictions:
     localrule: True
     params:
         code=code_digest("import_predictions"),
-        experiment=json.dumps(
+        experiment=lambda wildcards: json.dumps(
             {
                 "candidates": EXPERIMENT.candidates.model_dump(),
                 "tasks": [t.model_dump() for t in EXPERIMENT.tasks],

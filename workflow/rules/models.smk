@@ -40,7 +40,9 @@ rule prepare_base:
             families.maker(GRID.starts[wildcards.start].model.source),
         ),
         model=lambda wildcards: GRID.starts[wildcards.start].model.model_dump_json(exclude={"gpus", "dtype"}),
-        checkpoint=lambda wildcards, input: f"--checkpoint {input.checkpoint}" if "checkpoint" in input.keys() else "",
+        checkpoint=lambda wildcards, input: (
+            f"--checkpoint {shlex.quote(input.checkpoint)}" if "checkpoint" in input.keys() else ""
+        ),
         task=task_of,
         seed=EXPERIMENT.seed,
         data=f"{RESULTS}/data",
@@ -77,7 +79,7 @@ rule take_expert:
         ),
         data=f"{RESULTS}/data",
     shell:
-        "python workflow/scripts/take_expert.py --model {params.model:q} --checkpoint {input.checkpoint} --base {input.base}"
+        "python workflow/scripts/take_expert.py --model {params.model:q} --checkpoint {input.checkpoint:q} --base {input.base}"
         " --data {params.data} --task {params.task} {params.names} --output {output} --log {log}"
 
 

@@ -66,7 +66,7 @@ rule blend:
         task=task_of,
         seed=EXPERIMENT.seed,
     shell:
-        "python workflow/scripts/blend.py --method {params.method} --predictions {input.predictions} --costs {input.costs}"
+        "python workflow/scripts/blend.py --method {params.method} --predictions {input.predictions:q} --costs {input.costs:q}"
         " --data $(dirname {input.test}) --task {params.task} --seed {params.seed}"
         " --output {output.predictions} --cost {output.cost} --log {log}"
 

@@ -20,10 +20,12 @@ def main(arguments: argparse.Namespace) -> None:
     kept, rejected = [], []
     quality: dict[str, Any] = {}
     rows = 0
+    repairs = arguments.repairs if arguments.columns is not None or arguments.repairs != "auto" else "uci"
     for file, path in (("train", arguments.train), ("test", arguments.test)):
         if path is None:
             continue
-        good, bad, counts = cleaning.clean(read_raw(path, arguments.columns), file, rows, arguments.columns is None)
+        raw = read_raw(path, arguments.columns, arguments.quotes == "csv")
+        good, bad, counts = cleaning.clean(raw, file, rows, repairs, arguments.dates)
         rows += counts["rows"]
         if not good.height:
             raise Failure(
@@ -32,6 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
         log.info(
             "%s: %s rows, %s kept, rejected: %s", path, counts["rows"], counts["kept"], counts["rejected"] or "none"
         )
+        _say(path, counts)
         kept.append(good)
         rejected.append(bad)
         quality[file] = counts
@@ -41,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
         lines = ", ".join(f"{r['file']} line {r['line']}" for r in both.head(2).iter_rows(named=True))
         raise Failure(f"{arguments.test}: id {both['review_id'][0]} stands in both files ({lines}); ids must be unique")
     quality["conditions_mended"] = {"rows": 0, "names": {}, "left": {}}
-    if arguments.columns is None:  # what cut the conditions of the UCI files has not touched other tables
+    if any(quality[file]["condition_names"] == "uci" for file in ("train", "test") if file in quality):
         table, quality["conditions_mended"] = cleaning.mend_conditions(table)
         log.info("%s conditions were cut and are whole again", f"{quality['conditions_mended']['rows']:,}")
     table = cleaning.group_texts(table)
@@ -55,12 +58,28 @@ def main(arguments: argparse.Namespace) -> None:
     write_json(arguments.quality, quality)
 
 
+def _say(path: Path, counts: dict[str, Any]) -> None:
+    """What was done to a file's texts and conditions, and which dates were lost."""
+    if counts["reviews_quoted"]:
+        log.info("%s: quotation marks around %s texts are taken off", path, f"{counts['reviews_quoted']:,}")
+    if counts["condition_names"] == "uci":
+        log.info("%s: conditions are repaired as those of the UCI files (data.repairs: none keeps them)", path)
+    if counts["dates_unreadable"] > 0.05 * counts["rows"]:
+        log.warning("WARNING: %s: %s of %s dates cannot be read and are left empty", path,
+                    f"{counts['dates_unreadable']:,}", f"{counts['rows']:,}")  # fmt: skip
+
+
 if __name__ == "__main__":
     parser = script.parser(__doc__)
     parser.add_argument("--train", type=Path, required=True, help="raw file: TSV or CSV")
     parser.add_argument("--test", type=Path, help="a second raw file")
     parser.add_argument(
         "--columns", type=json.loads, help="our column -> list of the file's, as JSON (default: UCI's or Kaggle's)"
+    )
+    parser.add_argument("--repairs", default="auto", choices=["auto", "uci", "none"], help="of the UCI files' quirks")
+    parser.add_argument("--dates", choices=["month-first", "day-first"], help="what 04/05/2012 is")
+    parser.add_argument(
+        "--quotes", default="csv", choices=["csv", "none"], help="what quotation marks around a field are"
     )
     parser.add_argument("--reviews", type=Path, required=True, help="cleaned table to write (parquet)")
     parser.add_argument("--rejected", type=Path, required=True, help="rejected rows to write (parquet)")

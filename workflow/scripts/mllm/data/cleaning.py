@@ -1,7 +1,7 @@
 """Review tables cleaned: every repair is counted, every row that cannot be repaired is kept apart with its reason."""
 
 import html
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from mllm.core.errors import Failure
 from mllm.data import condition_names
 from mllm.data.raw_files import UCI
 
@@ -21,7 +22,14 @@ COMMON = {
     "&#039;": "'", "&quot;": '"', "&amp;": "&", "&rsquo;": "’", "&mdash;": "—", "&gt;": ">", "&bull;": "•",
     "&rdquo;": "”", "&ldquo;": "“", "&lt;": "<", "&eacute;": "é", "&ndash;": "–", "&nbsp;": "\xa0",
 }  # fmt: skip
-DATES = ("%B %d, %Y", "%d-%b-%y", "%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%m/%d/%Y")
+DATES = (
+    "%B %d, %Y", "%b %d, %Y", "%d-%b-%y", "%d-%b-%Y", "%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y/%m/%d",
+    "%d.%m.%Y",
+)  # fmt: skip
+# Written alike, meant otherwise: one of them holds for a whole column.
+ORDERS = {"month-first": ("%m/%d/%Y", "%m/%d/%y"), "day-first": ("%d/%m/%Y", "%d/%m/%y")}
+QUOTED = 0.9  # share of texts in quotation marks of their own from which on these are a quirk of the file
+WORD = r"\pL[\pM\u200c\u200d]*\pL|[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}]"
 REASONS = (
     "id is no whole number", "rating is not 1 to 10", "review is empty", "review has no word", "row stands twice",
     "id stands twice",
@@ -41,7 +49,7 @@ def unescape(text: str) -> str:
 
 
 def clean(
-    raw: pl.DataFrame, file: str, first_id: int = 0, official: bool = True
+    raw: pl.DataFrame, file: str, first_id: int = 0, repairs: str = "uci", dates: str | None = None
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:
     """Repair and check the rows of one raw file.
 
@@ -49,8 +57,9 @@ def clean(
         raw: as from :func:`mllm.data.raw_files.read_raw`; of our columns only ``review`` is needed, others are kept as they are.
         file: ``train`` or ``test``, kept as a column.
         first_id: where there is no ``id`` column, rows are numbered from here.
-        official: whether the file has the quirks of the UCI files: each text in quotation marks of its own, drug names
-            among the conditions.
+        repairs: uci where the file has the quirks of the UCI files (each text in quotation marks of its own, drug names
+            among the conditions); none; auto finds out by their share in the file.
+        dates: month-first or day-first, for dates such as 04/05/2012; none finds out by the column's other dates.
 
     Returns:
         (kept rows, rejected rows with ``reason`` and ``line``, counts of what was found and done).
@@ -58,12 +67,15 @@ def clean(
         as text: see :func:`typed`.
     """
     known = set(raw.columns)
-    texts, repaired = _texts(raw["review"], official)
-    condition, date = _by_value(raw, "condition", _condition), _by_value(raw, "date", _date)
+    texts, repaired = _texts(raw["review"], repairs)
+    official = repairs == "uci" or (repairs == "auto" and has_quirks(raw, repaired))
+    condition = _by_value(raw, "condition", _condition)
+    date = _by_value(raw, "date", _date_reader(raw, file, dates))
     debris = [c for c in condition.unique() if c and condition_names.is_debris(c)] if official else []
     useful = _whole(raw["useful_count"]) if "useful_count" in known else _nothing(raw.height, pl.Int64)
     counts: dict[str, Any] = {
         **repaired,
+        "condition_names": "uci" if official else "as they are",
         "rows": raw.height,
         "conditions_with_span": _count(raw, "condition", pl.col("condition").str.contains(SPAN, literal=True)),
         "conditions_missing": _count(raw, "condition", pl.col("condition").str.strip_chars() == ""),
@@ -104,7 +116,7 @@ def clean(
         .then(pl.lit(REASONS[1]))
         .when(pl.col("review").str.len_bytes() == 0)
         .then(pl.lit(REASONS[2]))
-        .when(~pl.col("review").str.contains(r"\pL{2}"))
+        .when(~pl.col("review").str.contains(WORD))
         .then(pl.lit(REASONS[3]))
         .when(twice)
         .then(pl.lit(REASONS[4]))
@@ -157,8 +169,27 @@ def _keys(part: pl.DataFrame) -> pl.DataFrame:
     return part.select("review_id", *(text.str.strip_chars().hash(seed).alias(f"k{seed}") for seed in (1, 2)))
 
 
-def _texts(column: pl.Series, quoted: bool) -> tuple[pl.Series, dict[str, int]]:
+def has_quirks(raw: pl.DataFrame, repaired: dict[str, int]) -> bool:
+    """Whether a file's conditions are those of the UCI files, whatever its columns are called.
+
+    Its texts are in quotation marks of their own, or HTML is among its conditions, and no condition begins with F or ends
+    in r or o (see :mod:`mllm.data.condition_names`).
+    """
+    if "condition" not in raw.columns:
+        return False
+    names = raw["condition"].str.strip_chars().unique()
+    span = names.str.contains(SPAN, literal=True)
+    whole = names.filter(~span).str.contains("^F|[ro]$").any()
+    return not whole and bool(span.any() or repaired["reviews_quoted"])
+
+
+def _texts(column: pl.Series, repairs: str) -> tuple[pl.Series, dict[str, int]]:
     """Texts without carriage returns, HTML escapes, line-break tags and the quotation marks around the whole."""
+    quoted = repairs == "uci"
+    if repairs == "auto":
+        text = column.str.strip_chars()
+        share = (text.str.starts_with('"') & text.str.ends_with('"') & (text.str.len_bytes() > 1)).mean() or 0
+        quoted = column.len() >= 20 and float(share) >= QUOTED  # type: ignore[arg-type]
     done = list(in_slices(column.to_frame("review"), partial(_repaired, quoted=quoted)))
     counts = {f"reviews_{name}": sum(int(part[name].sum()) for part in done) for name in REPAIRS}
     return pl.concat([part["review"] for part in done]), counts
@@ -201,7 +232,7 @@ def in_slices(frame: pl.DataFrame, work: Callable[[pl.DataFrame], pl.DataFrame])
 
 def _by_value(raw: pl.DataFrame, column: str, repair: Any) -> pl.Series:
     """A column repaired value by value, each different one once; nothing where there is no such column."""
-    kind = pl.Date if repair is _date else pl.String
+    kind = pl.Date if column == "date" else pl.String
     if column not in raw.columns or not raw.height:
         return _nothing(raw.height, kind)
     values = raw[column].unique()
@@ -216,8 +247,31 @@ def _condition(value: str) -> str | None:
     return None if SPAN in value else _plain(value)
 
 
-def _date(value: str) -> Any:
-    for form in DATES:
+def _date_reader(raw: pl.DataFrame, file: str, order: str | None) -> Callable[[str], Any]:
+    """How to read a column's dates: all by the same rule, decided on the whole column.
+
+    Raises:
+        Failure: 04/05/2012 may be in April or in May, and no other date of the column tells.
+    """
+    if "date" in raw.columns and order is None:
+        values = raw["date"].str.strip_chars().unique().to_list()
+        slashed = [v for v in values if v.count("/") == 2 and _date(v, DATES) is None]
+        fits = {name: {v for v in slashed if _date(v, forms)} for name, forms in ORDERS.items()}
+        month, day = fits["month-first"] - fits["day-first"], fits["day-first"] - fits["month-first"]
+        if slashed and bool(month) == bool(day) and any(fits.values()):
+            shown = [next(iter(sorted(s))) for s in (month, day) if s] or sorted(slashed)[:1]
+            why = "has months first and days first" if month else "may have months or days first"
+            raise Failure(
+                f"data.{file}: column date {why} ({', '.join(shown)}). Fix: say data.dates: month-first or day-first (and"
+                " write the others as 2012-05-20)"
+            )
+        order = "day-first" if day else "month-first"
+    forms = (*DATES, *ORDERS[order or "month-first"])
+    return lambda value: _date(value, forms)
+
+
+def _date(value: str, forms: Iterable[str]) -> Any:
+    for form in forms:
         try:
             return datetime.strptime(value.strip(), form).date()
         except ValueError:
@@ -232,6 +286,8 @@ def typed(reviews: pl.DataFrame) -> pl.DataFrame:
 
 
 def _typed(column: pl.Series) -> pl.Series:
+    if column.str.contains(r"^\s*[+-]?0\d").any():  # 01 beside 1: codes, not numbers
+        return column
     for kind in (pl.Int64, pl.Float64):
         numbers = column.cast(kind, strict=False)
         if numbers.null_count() == column.null_count() < column.len():

@@ -3,11 +3,13 @@
 Listing them must stay cheap (no polars): Snakemake does so in every job.
 """
 
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mllm.core.wording import listed
+from mllm.experiment.value_types import NAME
 from mllm.experiment.yaml_files import ExperimentError
 
 if TYPE_CHECKING:
@@ -15,6 +17,21 @@ if TYPE_CHECKING:
 
 
 ENDINGS = (".parquet", ".csv")
+OTHERS = (
+    ".tsv",
+    ".txt",
+    ".gz",
+    ".zip",
+    ".xlsx",
+    ".json",
+    ".jsonl",
+    ".feather",
+    ".arrow",
+    ".pq",
+    ".npy",
+    ".npz",
+    ".pkl",
+)
 
 
 def tables(candidates: "Candidates") -> dict[str, Path]:
@@ -24,7 +41,22 @@ def tables(candidates: "Candidates") -> dict[str, Path]:
         ExperimentError: no folder, no tables, two of one name.
     """
     folder = Path(candidates.from_)
-    files = sorted(f for f in folder.glob("*") if f.suffix in ENDINGS) if folder.is_dir() else []
+    every = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [f for f in every if f.suffix.lower() in ENDINGS]
+    others = [f.name for f in every if any(f.name.lower().endswith(e) for e in OTHERS)]
+    if others:
+        raise ExperimentError(
+            "experiment",
+            [f"candidates.from: {listed(others)} in {str(folder)!r}: expected tables that end in {' or '.join(ENDINGS)};"
+             " convert these, or move them away"],
+        )  # fmt: skip
+    strange = [f.stem for f in files if not re.fullmatch(NAME, f.stem)]
+    if strange:
+        raise ExperimentError(
+            "experiment",
+            [f"candidates.from: table {s!r}: a candidate's name has letters, digits, '.', '_' and '-', and starts with a letter"
+             " or digit; rename the file" for s in strange],
+        )  # fmt: skip
     if not files:
         what = f"no tables ({' or '.join(ENDINGS)}) in" if folder.is_dir() else "no folder"
         raise ExperimentError("experiment", [f"candidates.from: {what} {str(folder)!r}"])

@@ -6,10 +6,10 @@ from pydantic import Field, field_validator, model_validator
 
 from mllm.core.wording import listed, nearest
 from mllm.experiment import family_names as families
-from mllm.experiment.value_types import Strict
+from mllm.experiment.value_types import NAME, Strict
 
 TEMPLATE = "Drug review: {review}\nQuestion: what is the {task} of this review? Options: {labels}.\nAnswer:"
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Field(pattern=NAME)]
 Positive = Annotated[int, Field(ge=1)]
 
 

@@ -34,6 +34,12 @@ class LocalData(Strict):
     columns: dict[Column, str | Annotated[list[str], Field(min_length=1)]] | None = None
     """Our column -> the file's (several are joined). review is needed; id, drug, condition, rating (1 to 10), date,
     useful_count are known; every other name makes a column for tasks and slices. Default: as UCI or Kaggle name them."""
+    repairs: Literal["auto", "uci", "none"] = "auto"
+    """Of the UCI files' quirks: quotation marks around each text, cut condition names. auto: where the file shows them."""
+    dates: Literal["month-first", "day-first"] | None = None
+    """What 04/05/2012 is; needed where no other date of the column tells."""
+    quotes: Literal["csv", "none"] = "csv"
+    """csv: quotation marks may enclose a field; none: they are characters like others."""
 
 
 class SyntheticData(Strict):

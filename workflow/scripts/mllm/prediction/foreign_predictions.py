@@ -31,7 +31,11 @@ def read(path: Path, task: "Task", names: list[str], how: "Candidates") -> "pl.D
     import polars as pl
 
     try:
-        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
+        frame = (
+            pl.read_parquet(path, glob=False)
+            if path.suffix.lower() == ".parquet"
+            else pl.read_csv(path, infer_schema_length=None, glob=False)
+        )
     except (pl.exceptions.PolarsError, OSError) as error:
         raise Failure(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from None
     columns = how.columns or [f"logp_{k}" for k in range(len(names))]
