@@ -1,5 +1,7 @@
 """Metrics against scikit-learn and scipy, intervals against simulation."""
 
+import tracemalloc
+
 import numpy as np
 import polars as pl
 import pytest
@@ -157,24 +159,38 @@ def test_a_text_counts_once_in_every_metric():
     assert found == pytest.approx({**found, **values}, abs=1e-12)
 
 
-def test_parts_are_scored_as_if_alone(monkeypatch):
-    """The same values as of a part's own reviews, and intervals as wide as theirs; the whole is a part like others."""
-    monkeypatch.setattr(bootstrap, "SLICE_RESAMPLES", 2000)
+def test_parts_are_scored_as_if_alone():
+    """The same values as of a part's own reviews, and intervals as wide as resamples of theirs."""
     rng = np.random.default_rng(2)
     truth, logp = problem(n=600, classes=3)
     groups = rng.integers(0, 500, 600)
     half = rng.random(600) < 0.5  # cuts through texts: each counts once in the part, too
-    sample = bootstrap.Sample(truth, groups, 3, True, 5, 2000)
+    sample = bootstrap.Sample(truth, groups, 3, True, 5, 100)
     whole, part = sample.evaluate_parts(logp, [np.ones(600, dtype=bool), half])
     alone = score(truth[half], logp[half], groups[half], seed=6, resamples=2000)
-    everything = sample.evaluate(logp)
-    assert set(part.values) == set(everything.values) - {"ece"}
-    for name, value in part.values.items():
-        assert value == pytest.approx(alone.values[name], abs=1e-12)
-        mine, theirs = (e.intervals()[name] for e in (part, alone))
-        assert mine["high"] - mine["low"] == pytest.approx(theirs["high"] - theirs["low"], rel=0.15)
-        assert whole.draws[name] == pytest.approx(everything.draws[name], abs=1e-5)
+    everything = score(truth, logp, groups, seed=6, resamples=2000)
+    for mine, theirs in ((part, alone), (whole, everything)):
+        assert set(mine) == set(theirs.values) - {"ece"}
+        for name, ends in mine.items():
+            assert ends["value"] == pytest.approx(theirs.values[name], abs=1e-9)
+            same = theirs.intervals()[name]
+            assert ends["high"] - ends["low"] == pytest.approx(same["high"] - same["low"], rel=0.15)
+            assert ends["low"] == pytest.approx(same["low"], abs=0.2 * (same["high"] - same["low"]))
     assert sample.evaluate_parts(logp, []) == []
+
+
+def test_many_classes_take_another_product_and_little_memory(monkeypatch):
+    """The sparse product gives the dense one's draws; 200 classes took 2 GB for one candidate."""
+    truth, logp = problem(n=500, classes=12)
+    dense = score(truth, logp, np.arange(500) // 2)
+    monkeypatch.setattr(bootstrap, "DENSE", 3)
+    sparse = score(truth, logp, np.arange(500) // 2)
+    for name, draws in dense.draws.items():
+        assert sparse.draws[name] == pytest.approx(draws, abs=2e-5)
+    tracemalloc.start()
+    score(*problem(n=2000, classes=200), ordered=False, resamples=500)
+    assert tracemalloc.get_traced_memory()[1] < 200e6
+    tracemalloc.stop()
 
 
 def test_slices_have_fifty_texts_and_are_never_of_the_answer():

@@ -5,8 +5,8 @@ text, as in scikit-learn's sample_weight. Resampling draws whole texts, since co
 ones for every candidate, so that the draws of two candidates can be subtracted: a paired comparison.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -16,8 +16,9 @@ from mllm.evaluation import metrics
 from mllm.evaluation.intervals import Z, calibration_error, reach, widened, wilson
 
 RESAMPLES = 2000
-SLICE_RESAMPLES = 500  # slices are many, and nothing is chosen or claimed by them
-CHUNK = 64  # resamples at once: a row of the product then stays in the processor's cache
+CHUNK = 256  # resamples in one product
+DENSE = 24  # classes up to which it is a dense one; with more, of which a review has one, a sparse one is quicker
+FEW = 64  # resamples at once where it is sparse, since all their confusion matrices are in memory
 SMALLEST = float(np.log(np.finfo(float).eps))  # of a log-probability: none loses infinitely much, as in scikit-learn
 
 
@@ -30,8 +31,6 @@ class Evaluation:
     """metric -> (resamples,)"""
     recall: Array
     """(classes,), NaN where a class does not occur."""
-    recall_draws: Array
-    """(resamples, classes)"""
     confusion: Array
     """(true, predicted), sums of weights."""
     reliability: Array
@@ -88,14 +87,20 @@ class Sample:
         self.metrics = metrics.of_task(ordered)
         self.weights = text_weights(groups)
         _, self.text = np.unique(groups, return_inverse=True)
-        texts = int(self.text.max()) + 1
+        self.texts = int(self.text.max()) + 1
         rng = np.random.default_rng(seed)
-        drawn = np.empty((resamples, texts), dtype=np.uint8)  # no text is drawn 256 times
+        drawn = np.empty((resamples, self.texts), dtype=np.uint8)  # no text is drawn 256 times
         for row in drawn:
-            row[:] = np.bincount(rng.integers(0, texts, texts), minlength=texts)
-        # (texts, resamples): how often each text was drawn, in parts, as the product wants them.
+            row[:] = np.bincount(rng.integers(0, self.texts, self.texts), minlength=self.texts)
+        # A unit is what a text has of one true class, class by class: within a class, what a candidate says is one dense product.
+        units, self.unit = np.unique(truth.astype(np.int64) * self.texts + self.text, return_inverse=True)
+        self.units, unit_text = len(units), units % self.texts
+        starts = np.searchsorted(units // self.texts, np.arange(classes + 1))
+        self.blocks = [(k, slice(starts[k], starts[k + 1])) for k in range(classes) if starts[k] < starts[k + 1]]
+        # (units, resamples): how often each unit's text was drawn, in parts, as the product wants them.
+        step = CHUNK if classes <= DENSE else FEW
         self._draws = [
-            np.ascontiguousarray(drawn[i : i + CHUNK].T, dtype=np.float32) for i in range(0, resamples, CHUNK)
+            np.ascontiguousarray(drawn[i : i + step, unit_text].T, dtype=np.float32) for i in range(0, resamples, step)
         ]
 
     def evaluate(self, logp: Array) -> Evaluation:
@@ -105,94 +110,119 @@ class Sample:
             logp: (reviews, classes) natural logarithms of the probabilities.
         """
         p = np.exp(logp.max(1).astype(float))
-        bins = metrics.confidence_bins(p, self.weights)
-        right = logp.argmax(1) == self.truth
-        cells = self.classes**2
-        confusions, *losses = self._entries(logp)
-        gaps = (cells + bins, self.text, self.weights * (p - right))
-        sums, draws = self._resampled([confusions, gaps], cells + metrics.BINS, self.resamples)
-        # Every text has a loss, so that these sums are no sparse ones.
-        dense = np.stack([np.bincount(text, value, self._draws[0].shape[0]) for _, text, value in losses])
-        sums = np.insert(sums, cells, dense.sum(axis=1))
-        dense = dense.astype(np.float32)
-        draws = np.insert(draws, cells, np.concatenate([dense @ chunk for chunk in self._draws], axis=1), axis=0)
+        bins, label = metrics.confidence_bins(p, self.weights), logp.argmax(1)
+        right = label == self.truth
+        loss = metrics.losses(np.maximum(logp.astype(float), SMALLEST), self.truth)
+        # (losses and bins, units), after as many rows as there are classes where these are few.
+        others = [np.bincount(self.unit, self.weights * loss[name], self.units) for name in ("nll", "brier")]
+        gaps = self._summed(bins, self.weights * (p - right), metrics.BINS)
+        rest = np.concatenate([np.stack(others), gaps])
+        said = self._summed(label, self.weights, self.classes) if self.classes <= DENSE else self._sparse(label)
+        confusion = np.bincount(self.truth * self.classes + label, self.weights, self.classes**2)
+        one = self._metrics(confusion.reshape(1, self.classes, -1), rest.sum(1)[:, None])
+        many = self._drawn_metrics(said, rest.astype(np.float32))
         weight, confidence, correct = (
             np.bincount(bins, self.weights * x, metrics.BINS) for x in (np.ones(len(p)), p, right.astype(float))
         )
         used = weight > 0
-        reliability = np.stack([weight[used], confidence[used] / weight[used], correct[used] / weight[used]], axis=1)
-        sum_of = np.bincount(self.text * metrics.BINS + bins, self.weights * (p - right), len(dense[0]) * metrics.BINS)
-        of_text = sum_of.reshape(-1, metrics.BINS)
-        spread = of_text.std(axis=0) * np.sqrt(len(of_text))
-        value, *ends = calibration_error(of_text.sum(axis=0), spread, float(self.weights.sum()))
-        found = self._evaluation(sums, draws, reliability)
-        return replace(found, values=found.values | {"ece": value}, ece=(ends[0], ends[1]))
+        of_text = np.zeros((metrics.BINS, self.texts))
+        np.add.at(of_text, (bins, self.text), self.weights * (p - right))
+        value, *ends = calibration_error(of_text.sum(1), of_text.std(1) * np.sqrt(self.texts), float(weight.sum()))
+        names = [n for n in self.metrics if n in one]
+        matrix = confusion.reshape(self.classes, self.classes)
+        return Evaluation(
+            {n: float(one[n][0]) for n in names} | {"ece": value},
+            {n: many[n] for n in names},
+            metrics.recall(matrix),
+            matrix,
+            np.stack([weight[used], confidence[used] / weight[used], correct[used] / weight[used]], axis=1),
+            (ends[0], ends[1]),
+        )
 
-    def evaluate_parts(self, logp: Array, parts: list[Array]) -> list[Evaluation]:
-        """All metrics but the calibration error, on parts of the reviews.
+    def _summed(self, row: Array, value: Array, rows: int) -> Array:
+        """(rows, units) sums of a value per review."""
+        return np.bincount(row * self.units + self.unit, value, rows * self.units).reshape(rows, self.units)
+
+    def _sparse(self, label: Array) -> csr_array:
+        """(classes², units): weights of each cell of the confusion matrix."""
+        cells = self.truth.astype(np.int64) * self.classes + label
+        return csr_array((self.weights, (cells, self.unit)), shape=(self.classes**2, self.units), dtype=np.float32)
+
+    def _drawn_metrics(self, said: Array | csr_array, rest: Array) -> dict[str, Array]:
+        """Each metric on each resample.
+
+        Args:
+            said: (classes, units) weights of predicted classes, or (classes², units) of cells, sparse.
+            rest: (losses and bins, units)
+        """
+        found: dict[str, list[Array]] = {}
+        table = None if isinstance(said, csr_array) else np.concatenate([said.astype(np.float32), rest])
+        for chunk in self._draws:
+            resamples = chunk.shape[1]
+            if table is None:
+                confusion, sums = (said @ chunk).T.astype(float), (rest @ chunk).astype(float)
+            else:
+                confusion, sums = np.zeros((resamples, self.classes, self.classes)), np.zeros((len(rest), resamples))
+                for k, block in self.blocks:
+                    product = table[:, block] @ chunk[block]
+                    confusion[:, k] = product[: self.classes].T
+                    sums += product[self.classes :]
+            for name, values in self._metrics(confusion.reshape(resamples, self.classes, -1), sums).items():
+                found.setdefault(name, []).append(values)
+        return {name: np.concatenate(values) for name, values in found.items()}
+
+    def _metrics(self, confusion: Array, rest: Array) -> dict[str, Array]:
+        """metric -> (resamples,), of (resamples, classes, classes) and (losses and bins, resamples)."""
+        size = confusion.sum((-2, -1))
+        found = {name: function(confusion) for name, function in metrics.OF_CONFUSION.items() if name in self.metrics}
+        found |= {name: rest[i] / size for i, name in enumerate(("nll", "brier"))}
+        return found | {"ece": metrics.calibration_error(rest[2:].T, size)}
+
+    def evaluate_parts(self, logp: Array, parts: list[Array]) -> list[dict[str, dict[str, float]]]:
+        """metric -> {value, low, high} of all metrics but the calibration error, on parts of the reviews.
+
+        Slices are many, and nothing is chosen or claimed by them: their standard errors are those of the metric's linear
+        approximation in what each text adds to it (the delta method), from sums, without resamples.
 
         Args:
             logp: (reviews, classes) natural logarithms of the probabilities.
-            parts: which reviews belong to each part, (reviews,) booleans. A resample draws from all texts, so that a
-                part's size varies as it would in other samples.
+            parts: which reviews belong to each part, (reviews,) booleans.
         """
-        if not parts:
-            return []
-        height, entries = self.classes**2 + 2, []
-        for number, part in enumerate(parts):
+        label, loss = logp.argmax(1), metrics.losses(np.maximum(logp.astype(float), SMALLEST), self.truth)
+        found = []
+        for part in parts:
             rows = np.flatnonzero(part)
-            found = self._entries(logp[rows], rows, text_weights(self.groups[rows]))
-            entries += [(number * height + row, text, value) for row, text, value in found]
-        resamples = min(SLICE_RESAMPLES, self.resamples)
-        sums, draws = self._resampled(entries, len(parts) * height, resamples)
-        of_part = [slice(n * height, (n + 1) * height) for n in range(len(parts))]
-        return [self._evaluation(sums[s], draws[s], np.empty((0, 3))) for s in of_part]
+            weights = text_weights(self.groups[rows])
+            cell = self.truth[rows].astype(np.int64) * self.classes + label[rows]
+            cells, which = np.unique(cell, return_inverse=True)
+            confusion = np.bincount(cell, weights, self.classes**2).reshape(self.classes, self.classes)
+            one: dict[str, dict[str, float]] = {}
+            for name in (n for n in self.metrics if n in metrics.OF_CONFUSION):
+                function = metrics.OF_CONFUSION[name]
+                value, step = float(function(confusion[None])[0]), slope(function, confusion, cells)
+                error = self._error(rows, weights * step[which])
+                ends = wilson(value, float(weights.sum())) if name == "accuracy" else widened(
+                    value, np.array([value - Z * error, value + Z * error]), Z**2 * reach(function, confusion), *metrics.METRICS[name].ends
+                )  # fmt: skip
+                one[name] = {"value": value, "low": ends[0], "high": ends[1]}
+            for name, of in loss.items():
+                value = float(weights @ of[rows] / weights.sum())
+                error = self._error(rows, weights * (of[rows] - value) / weights.sum())
+                one[name] = {"value": value, "low": value - Z * error, "high": value + Z * error}
+            found.append({name: one[name] for name in self.metrics if name in one})
+        return found
 
-    def _entries(
-        self, logp: Array, rows: Array | None = None, weights: Array | None = None
-    ) -> list[tuple[Array, Array, Array]]:
-        """(sum, text, value) of the confusion matrix' cells and of the two losses."""
-        truth, text = (self.truth, self.text) if rows is None else (self.truth[rows], self.text[rows])
-        weights = self.weights if weights is None else weights
-        loss = metrics.losses(np.maximum(logp.astype(float), SMALLEST), truth)
-        first, cells = self.classes**2, truth * self.classes + logp.argmax(1)
-        return [
-            (cells, text, weights),
-            (np.full(len(truth), first), text, weights * loss["nll"]),
-            (np.full(len(truth), first + 1), text, weights * loss["brier"]),
-        ]
+    def _error(self, rows: Array, influence: Array) -> float:
+        """Standard error of a sum over texts, (reviews,) of which each adds its part."""
+        return float(np.sqrt((np.bincount(self.text[rows], influence) ** 2).sum()))
 
-    def _resampled(self, entries: list[tuple[Array, Array, Array]], height: int, resamples: int) -> tuple[Array, Array]:
-        """(sums,) over the reviews, and (sums, resamples): one sparse product."""
-        row, text, value = (np.concatenate(part) for part in zip(*entries, strict=True))
-        table = csr_array((value, (row, text)), shape=(height, self._draws[0].shape[0]))
-        sums, table = table.sum(axis=1), table.astype(np.float32)
-        draws = [table @ chunk for chunk in self._draws[: -(-resamples // CHUNK)]]
-        return sums, np.concatenate(draws, axis=1)[:, :resamples].astype(float)
 
-    def _evaluation(self, sums: Array, draws: Array, reliability: Array) -> Evaluation:
-        one, many = self._metrics(sums[:, None]), self._metrics(draws)
-        if "ece" in many:
-            # Resampling inflates it as sampling did, and most where there is the least of it: moved back by that much.
-            many["ece"] += one["ece"] - many["ece"].mean()
-        names = [n for n in self.metrics if n in one]
-        confusion = self._confusion(sums[:, None])
-        return Evaluation(
-            {n: float(one[n][0]) for n in names},
-            {n: many[n] for n in names},
-            metrics.recall(confusion)[0],
-            metrics.recall(self._confusion(draws)),
-            confusion[0],
-            reliability,
-        )
-
-    def _confusion(self, sums: Array) -> Array:
-        return sums[: self.classes**2].T.reshape(-1, self.classes, self.classes)
-
-    def _metrics(self, sums: Array) -> dict[str, Array]:
-        confusion = self._confusion(sums)
-        size = confusion.sum((-2, -1))
-        found = {name: function(confusion) for name, function in metrics.OF_CONFUSION.items() if name in self.metrics}
-        found |= {name: sums[self.classes**2 + i] / size for i, name in enumerate(("nll", "brier"))}
-        gaps = sums[self.classes**2 + 2 :].T
-        return found | ({"ece": metrics.calibration_error(gaps, size)} if gaps.size else {})
+def slope(function: Callable[[Array], Array], confusion: Array, cells: Array) -> Array:
+    """(cells,): how a metric grows with the weight of some cells of the confusion matrix, numerically."""
+    step, found = 1e-5 * confusion.sum(), []
+    for first in range(0, len(cells), FEW):
+        chosen = cells[first : first + FEW]
+        more = np.repeat(confusion.reshape(1, -1), len(chosen), axis=0)
+        more[np.arange(len(chosen)), chosen] += step
+        found.append((function(more.reshape(len(chosen), *confusion.shape)) - function(confusion[None])) / step)
+    return np.concatenate(found)

@@ -99,14 +99,18 @@ def kappa(confusion: Array, quadratic: bool = False) -> Array:
 
     0 where the chance-expected disagreement is 0, as when everything has one label.
     """
-    classes = confusion.shape[-1]
-    distance = np.subtract.outer(np.arange(classes), np.arange(classes))
-    weights = distance**2.0 if quadratic else (distance != 0).astype(float)
-    n = confusion.sum((-2, -1))
-    expected = confusion.sum(-1)[..., :, None] * confusion.sum(-2)[..., None, :] / n[..., None, None]
-    chance = (weights * expected).sum((-2, -1))
-    seen = (weights * confusion).sum((-2, -1))
-    return np.where(chance > 0, 1 - seen / np.where(chance > 0, chance, 1), 0.0)
+    n, true, predicted = confusion.sum((-2, -1)), confusion.sum(-1), confusion.sum(-2)
+    if quadratic:
+        classes = np.arange(confusion.shape[-1])
+        weights = np.subtract.outer(classes, classes) ** 2.0
+        seen = (weights * confusion).sum((-2, -1))
+        chance = ((true @ weights) * predicted).sum(-1) / n
+    else:
+        seen = n - np.trace(confusion, axis1=-2, axis2=-1)
+        chance = n - (true * predicted).sum(-1) / n
+    # Where all has one label, the sums of 32-bit weights leave a remainder of their own size.
+    some = chance > 1e-6 * n
+    return np.where(some, 1 - seen / np.where(some, chance, 1), 0.0)
 
 
 def mae(confusion: Array) -> Array:

@@ -101,7 +101,7 @@ class Bench(Reviews):
         found = self.samples["test"].evaluate_parts(logp, slices.masks(self.slices))
         return [
             {"column": column, "slice": name, "reviews": int(mask.sum()),
-             "texts": self.rows["test"]["group"].filter(mask).n_unique(), "scores": part.intervals()}
+             "texts": self.rows["test"]["group"].filter(mask).n_unique(), "scores": part}
             for ((column, name), mask), part in zip(self.slices.items(), found, strict=True)
         ]  # fmt: skip
 
