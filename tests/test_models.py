@@ -383,7 +383,9 @@ def test_blends_and_baselines(data, expert, base, tmp_path):
         tuned = json.loads((tmp_path / f"{kind}.json").read_text()).get("cross_validation")
         assert (tuned is None) == (kind == "majority")
         if tuned:
-            assert len(tuned["nll"]) == 5 and tuned["nll"][str(tuned["C"])] == min(tuned["nll"].values())
+            chosen = f"C {tuned['C']:g}, classes {tuned['class_weight'] or 'as they are'}"
+            assert len(tuned["scores"]) == 6 and tuned["scores"][chosen] == max(tuned["scores"].values())
+            assert tuned["scoring"] == "f1_macro"
         table = pl.read_parquet(tmp_path / f"{kind}.parquet")
         assert (table.select(logp).to_numpy().argmax(1) == table["label"].to_numpy()).mean() == accuracy
 
