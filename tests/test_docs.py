@@ -139,7 +139,7 @@ assert low < by_text.mean() < high and chart.to_dict()
 
 
 def drawn(text: str) -> set[tuple[str, str]]:
-    (block,) = re.findall(r"```mermaid\n(.*?)```", text, re.S)
+    block, *_ = re.findall(r"```mermaid\n(.*?)```", text, re.S)  # the workflow's comes first
     arrows = set()
     for line in block.splitlines():
         words = re.findall(r"\w+", re.sub(r"\|.*?\||\[.*?\]", "", line))

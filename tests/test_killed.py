@@ -53,7 +53,7 @@ def torment(folder: Path) -> None:
     from mllm.core.code_digest import code_digest
     from mllm.prediction import prediction_tables, run_model  # noqa: F401
 
-    code_digest("train_expert")  # remembered, as libraries are
+    code_digest("train_expert", "mllm.models.families.classifier")  # remembered, as libraries are
 
     # Nothing is computed in this process: threads that it started would be missing in those forked from it.
     begun = argparse.Namespace(

@@ -1,11 +1,12 @@
 """The rooms of the package: who imports whom, held over syntax trees."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
-from conftest import SCRIPTS
+from conftest import ROOT, SCRIPTS
 
 PACKAGE = SCRIPTS / "mllm"
 FIRST = {
@@ -89,3 +90,17 @@ def test_only_rules_and_the_doctor_import_execution():
     for script in SCRIPTS.glob("*.py"):
         rooms = {room(m) for m, _ in imported(script)}
         assert "execution" not in rooms, f"{script.name}: scripts compute, they do not schedule"
+
+
+def test_the_picture_of_the_rooms_is_the_table():
+    """docs/architecture.md: an arrow leads from a room to one that may import it, or follows from other arrows."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    picture = re.search(r"## The rooms of the package.*?```mermaid\n(.*?)```", text, re.S)[1]
+    arrows = {tuple(re.findall(r"(\w+)(?:\[[^]]*\])?", side)[0] for side in line.split(" --> ")) for line in picture.splitlines() if "-->" in line}  # fmt: skip
+    before = {room: {one for one, other in arrows if other == room} for room in FIRST}
+    for _ in FIRST:
+        before = {room: set().union(rooms, *(before[r] for r in rooms)) for room, rooms in before.items()}
+    assert before == FIRST
+    for one, other in arrows:
+        between = [r for r in FIRST[other] if one in FIRST[r]]
+        assert not between, f"{one} --> {other} follows from the arrows over {between}: leave it out"

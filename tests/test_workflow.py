@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import yaml
 
+import test_code
 from conftest import ROOT
 from mllm.evaluation import metrics
 from mllm.experiment import grid, load, yaml_files
@@ -417,3 +418,18 @@ def test_an_interrupted_run_says_how_to_go_on(changed):
     assert "Nothing finished is lost" in said and "give the same command again" in said
     left = changed.planned(*WITH_DEMO)
     assert 0 < sum(left.values()) <= sum(before.values()) - 3
+
+
+def test_edits_of_code_make_stale_what_the_table_says(demo, tmp_path):
+    """Two rows on finished results, by Snakemake itself: nothing for what people read, no training for a batch size."""
+    project, run = demo.copy(tmp_path / "edited"), ("--profile", "profiles/local", "--configfile", "config/demo.yaml")
+    for what in ("a constant of the causal family", "a check of the experiment", "an error text of prediction"):
+        path, old, new, _ = test_code.EDITS[what]
+        project.edit(f"workflow/scripts/mllm/{path}", old, new)
+    assert not project.planned(*run)
+    path, old, new, _ = test_code.EDITS["a batch size of prediction"]
+    project.edit(f"workflow/scripts/mllm/{path}", old, new)
+    planned = project.planned(*run)
+    # The weights of merges are gone once they are scored, and are made again for a prediction.
+    assert planned["predict"] == planned["merge"] + 4, planned
+    assert planned.keys() == {"predict", "merge", "blend", *test_code.JUDGED}
