@@ -247,8 +247,8 @@ def test_calibration_errors_are_compared_without_what_resampling_adds():
     for seed in range(200):
         again = np.random.default_rng(1000 + seed)
         labels = (again.random(2000) > p).astype(int)
-        fresh.append(score(labels, np.log(np.stack([p, 1 - p], axis=1)), resamples=1).values["ece"])
-    assert good.draws["ece"].std() == pytest.approx(np.std(fresh), rel=0.35)
+        fresh.append(score(labels, np.log(np.stack([sharp, 1 - sharp], axis=1)), resamples=1).values["ece"])
+    assert bad.draws["ece"].std() == pytest.approx(np.std(fresh), rel=0.25)
 
 
 @pytest.mark.parametrize("power", [1.0, 1.35, 2.0])

@@ -113,10 +113,11 @@ class Sample:
         bins, label = metrics.confidence_bins(p, self.weights), logp.argmax(1)
         right = label == self.truth
         loss = metrics.losses(np.maximum(logp.astype(float), SMALLEST), self.truth)
-        # (losses and bins, units), after as many rows as there are classes where these are few.
-        others = [np.bincount(self.unit, self.weights * loss[name], self.units) for name in ("nll", "brier")]
-        gaps = self._summed(bins, self.weights * (p - right), metrics.BINS)
-        rest = np.concatenate([np.stack(others), gaps])
+        gap = self.weights * (p - right)
+        side = np.sign(np.bincount(bins, gap, metrics.BINS))
+        # The calibration error is linear in the bins' gaps as long as none changes its sign: one row instead of one for each bin.
+        of_review = [self.weights * loss["nll"], self.weights * loss["brier"], side[bins] * gap]
+        rest = np.stack([np.bincount(self.unit, value, self.units) for value in of_review])
         said = self._summed(label, self.weights, self.classes) if self.classes <= DENSE else self._sparse(label)
         confusion = np.bincount(self.truth * self.classes + label, self.weights, self.classes**2)
         one = self._metrics(confusion.reshape(1, self.classes, -1), rest.sum(1)[:, None])
@@ -125,8 +126,7 @@ class Sample:
             np.bincount(bins, self.weights * x, metrics.BINS) for x in (np.ones(len(p)), p, right.astype(float))
         )
         used = weight > 0
-        of_text = np.zeros((metrics.BINS, self.texts))
-        np.add.at(of_text, (bins, self.text), self.weights * (p - right))
+        of_text = np.bincount(bins * self.texts + self.text, gap, metrics.BINS * self.texts).reshape(-1, self.texts)
         value, *ends = calibration_error(of_text.sum(1), of_text.std(1) * np.sqrt(self.texts), float(weight.sum()))
         names = [n for n in self.metrics if n in one]
         matrix = confusion.reshape(self.classes, self.classes)
@@ -153,7 +153,7 @@ class Sample:
 
         Args:
             said: (classes, units) weights of predicted classes, or (classes², units) of cells, sparse.
-            rest: (losses and bins, units)
+            rest: (losses, units)
         """
         found: dict[str, list[Array]] = {}
         table = None if isinstance(said, csr_array) else np.concatenate([said.astype(np.float32), rest])
@@ -172,11 +172,10 @@ class Sample:
         return {name: np.concatenate(values) for name, values in found.items()}
 
     def _metrics(self, confusion: Array, rest: Array) -> dict[str, Array]:
-        """metric -> (resamples,), of (resamples, classes, classes) and (losses and bins, resamples)."""
+        """metric -> (resamples,), of (resamples, classes, classes) and (losses, resamples)."""
         size = confusion.sum((-2, -1))
         found = {name: function(confusion) for name, function in metrics.OF_CONFUSION.items() if name in self.metrics}
-        found |= {name: rest[i] / size for i, name in enumerate(("nll", "brier"))}
-        return found | {"ece": metrics.calibration_error(rest[2:].T, size)}
+        return found | {name: rest[i] / size for i, name in enumerate(("nll", "brier", "ece"))}
 
     def evaluate_parts(self, logp: Array, parts: list[Array]) -> list[dict[str, dict[str, float]]]:
         """metric -> {value, low, high} of all metrics but the calibration error, on parts of the reviews.

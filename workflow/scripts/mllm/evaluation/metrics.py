@@ -1,7 +1,7 @@
 """What is measured: metrics of weighted sums over reviews, so that any number of bootstrap resamples is one product.
 
-Names and definitions are scikit-learn's. Three kinds of sums are enough: the confusion matrix, the losses, and, for the
-calibration error, bins of similar confidence.
+Names and definitions are scikit-learn's. Three kinds of sums are enough: the confusion matrix, the losses, and, for the expected
+calibration error (Naeini et al. 2015), gaps in bins of equal mass (Nixon et al. 2019, arXiv 1904.01685).
 """
 
 from collections.abc import Callable
@@ -162,15 +162,3 @@ def confidence_bins(confidence: Array, weights: Array) -> Array:
     result = np.empty(len(confidence), dtype=int)
     result[order] = bins[which]
     return result
-
-
-def calibration_error(gaps: Array, size: Array) -> Array:
-    """Expected calibration error (Naeini et al. 2015), of bins of equal mass (Nixon et al. 2019, arXiv 1904.01685).
-
-    Too large on average by what chance alone makes of a bin's gap.
-
-    Args:
-        gaps: (…, bins) sums of confidence minus correctness.
-        size: (…) sums of weights.
-    """
-    return np.abs(gaps).sum(-1) / size
