@@ -327,6 +327,13 @@ def test_predict_writes_what_the_design_names(data, expert, tmp_path):
     assert cost["mean_tokens"] == pytest.approx(len(read.flat) / 80, abs=0.01)
 
 
+def test_what_candidates_share_is_measured_once(tmp_path):
+    assert speed.once(tmp_path / "x", "peak", ["cpu", 1], lambda: 3.5) == 3.5
+    assert speed.once(tmp_path / "x", "peak", ["cpu", 1], lambda: 4.5) == 3.5
+    assert speed.once(tmp_path / "x", "peak", ["cpu", 2], lambda: 4.5) == 4.5
+    assert speed.once(None, "peak", ["cpu", 1], lambda: 5.5) == 5.5
+
+
 @pytest.mark.parametrize("script", ["predict", "train_expert"])
 def test_permuted_labels_and_half_written_models_are_refused(data, expert, tmp_path, script):
     import shutil

@@ -47,6 +47,8 @@ def main(what):
     elif what == "polars":
         import polars
         print("polars")
+    elif what == "memory":
+        print(len(bytearray(b"x") * 150_000_000))
     elif what == "wait":
         sleeper = subprocess.Popen(["sleep", "100"])
         Path("pids").write_text(f"{os.getpid()} {sleeper.pid}")
@@ -206,7 +208,7 @@ def test_one_that_cannot_start_costs_a_line(house):
 def test_a_library_that_starts_threads_is_noticed(house):
     """Nothing is forked beside a thread: polars starts some, and is left to the jobs."""
     assert [house.run("polars") for _ in range(3)] == [(0, "polars\n", "")] * 3
-    file = house.execution / "warm_process.py"
+    file = house.execution / "warm_child.py"
     text = file.read_text()
     file.write_text(text.replace('("polars", "_polars_runtime_32")', "()"))
     assert file.read_text() != text
@@ -259,3 +261,32 @@ print(s.recv(10))
     folder.chmod(0o755)
     (folder / "socket").chmod(0o777)
     assert subprocess.run(command, capture_output=True, text=True).stdout == "b''\n"
+
+
+def test_snakemakes_benchmarks_are_the_childs(house):
+    """A run of Snakemake: its jobs are warm, their files of figures theirs; afterwards nothing is left."""
+    (house.folder / "Snakefile").write_text(f"""
+import os, sys; sys.path.insert(0, {str(house.execution)!r}); import warm
+rule all:
+    input: expand("{{i}}.txt", i=range(3))
+rule job:
+    output: "{{i}}.txt"
+    benchmark: "{{i}}.tsv"
+    shell: "python workflow/scripts/job.py memory > {{output}}; python workflow/scripts/job.py warm >> {{output}}"
+onstart:
+    warm.use_in_this_run()
+    print("folder", warm.folder_of(os.environ))
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "2"], cwd=house.folder, capture_output=True, text=True
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for i in range(3):
+        lines = (house.folder / f"{i}.txt").read_text().splitlines()
+        assert lines[0] == "150000000" and lines[1].endswith("False True")
+        header, values = ((house.folder / f"{i}.tsv").read_text().splitlines())[:2]
+        figures = dict(zip(header.split("\t"), values.split("\t"), strict=True))
+        assert 143 < float(figures["max_rss"]) < 400 and figures["max_vms"] == "NA"
+        assert 0 < float(figures["cpu_time"]) < 60
+    folder = Path(next(line for line in done.stdout.splitlines() if line.startswith("folder")).split()[1])
+    wait_for(lambda: not folder.exists())

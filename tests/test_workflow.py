@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import test_code
-from conftest import ROOT
+from conftest import ROOT, run_script
 from mllm.evaluation import metrics
 from mllm.experiment import grid, load, yaml_files
 from mllm.models import checkpoint_files, loading
@@ -163,6 +163,20 @@ def test_experts_share_the_head_they_started_from(demo):
     }
     for name in ("pain", "acne", "depression"):
         assert 0 < (head[name] - head["base-sentiment"]).norm() < head["base-sentiment"].norm()
+
+
+def test_a_cold_merge_and_a_cold_prediction_have_the_same_bytes(demo, tmp_path):
+    """The demonstration's jobs started warm; by hand they start cold."""
+    results = demo.folder / "results/demo"
+    merge = next(results.glob("merges/ties-*"))
+    card = json.loads((merge / "merge.json").read_text())
+    recipe = json.dumps(card["recipe"])
+    models = ("--models", results / "models", "--base", "base-sentiment")
+    run_script("merge", "--recipe", recipe, *models, "--output", tmp_path)
+    assert (tmp_path / "merge.json").read_bytes() == (merge / "merge.json").read_bytes()  # digests of weights included
+    asked = ("--data", results / "data", "--task", "sentiment", "--output", tmp_path / "p", "--cost", tmp_path / "c")
+    run_script("predict", "--model", tmp_path / "model", *asked)
+    assert (tmp_path / "p").read_bytes() == (results / f"predictions/{merge.name}.parquet").read_bytes()
 
 
 def test_a_run_ends_with_the_leaderboard(demo):

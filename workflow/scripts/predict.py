@@ -64,8 +64,17 @@ def main(arguments: argparse.Namespace) -> None:
         "tokens_per_second": round(len(read.flat) / cost["predict_seconds"], 1),
         **timing.peak_memory(),
     }
-    flops = speed.flops_per_review(scorer, read)
-    peak = speed.peak_flops(dtype)
+    shape = [
+        code,
+        (arguments.model / "config.json").read_text(),
+        card.get("model"),
+        names,
+        dtype,
+        speed.mean_review(read),
+    ]
+    flops = speed.once(arguments.tokens, "flops", shape, lambda: speed.flops_per_review(scorer, read))
+    machine = [os.uname().nodename, timing.device_name(), dtype, arguments.threads]
+    peak = speed.once(arguments.tokens, "peak", machine, lambda: speed.peak_flops(dtype))
     share = flops * rows.height / cost["predict_seconds"] / peak
     cost |= {"flops_per_review": flops, "mean_tokens": round(float(read.lengths.mean()), 2)}
     cost |= {"device_peak_flops": round(peak), "share_of_peak": round(share, 4)}

@@ -6,7 +6,6 @@ Started by ``warm_client`` with the run's private folder and a descriptor on whi
 """
 
 import array
-import atexit
 import contextlib
 import ctypes
 import gc
@@ -19,33 +18,14 @@ import signal
 import socket
 import struct
 import sys
-import tempfile
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, ModuleType
+
+import warm_child  # type: ignore[import-not-found]
+from warm_child import Job
 
 SCRIPTS = Path(__file__).resolve().parents[2]
-# Packages that start threads when they are imported: each job does so itself.
-THREADED = ("polars", "_polars_runtime_32")
 NETWORK = ("download_",)  # scripts with the hub switched on, which libraries ask once, when they are imported
-
-
-@dataclass
-class Job:
-    """What a client asks for, and where its standard streams lead."""
-
-    arguments: list[str]
-    directory: str
-    umask: int
-    environment: dict[bytes, bytes]
-    streams: list[int]
-    learned: int  # descriptor on which the child leaves the names of the modules that it imported
-
-    @property
-    def script(self) -> Path:
-        return Path(self.directory, self.arguments[0]).resolve()
 
 
 @dataclass
@@ -219,83 +199,6 @@ def refuse(job: Job) -> str:
     return ""
 
 
-def run(job: Job) -> int:
-    """Run a job's script in this process as `python script.py …` would; returns its exit status."""
-    for stream, descriptor in enumerate(job.streams):
-        os.dup2(descriptor, stream)
-        os.close(descriptor)
-    os.chdir(job.directory)
-    os.umask(job.umask)
-    os.environb.clear()
-    os.environb.update(job.environment)
-    time.tzset()
-    tempfile.tempdir = None
-    sys.stdout.reconfigure(line_buffering=os.isatty(1) and not sys.stdout.write_through)  # type: ignore[union-attr]
-    ctypes.CDLL(None).prctl(15, job.script.stem.encode()[:15])  # PR_SET_NAME
-    use_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
-    if "numpy.random" in sys.modules:
-        sys.modules["numpy.random"].seed()
-    before = set(sys.modules)
-    status = execute(job)
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if status == 0:
-        os.write(job.learned, "\n".join(third_party(before)).encode())
-    return status
-
-
-def execute(job: Job) -> int:
-    """The script as ``__main__``; what it raises becomes what Python itself makes of it."""
-    name = str(Path(job.directory, job.arguments[0]))
-    module = ModuleType("__main__")
-    module.__dict__.update(__file__=name, __builtins__=__builtins__)
-    sys.modules["__main__"] = module
-    sys.argv = list(job.arguments)
-    sys.path.insert(0, str(job.script.parent))
-    try:
-        code: CodeType = compile(Path(name).read_bytes(), name, "exec", dont_inherit=True)
-        exec(code, module.__dict__)
-    except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return (end.code or 0) & 0xFF
-        print(end.code, file=sys.stderr)
-        return 1
-    except BaseException as error:
-        own = error.__traceback__  # from here on; the script's begins after it
-        error.__traceback__ = own.tb_next if own else None
-        sys.excepthook(type(error), error, error.__traceback__)
-        if isinstance(error, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
-        return 1
-    return 0
-
-
-def use_threads(number: int) -> None:
-    """What a cold process reads from its environment when it loads its libraries; they are loaded here with one thread."""
-    if number == 1 or "numpy" not in sys.modules:
-        return
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(number)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(number)
-
-
-def third_party(before: set[str]) -> list[str]:
-    """Names of modules that were imported since, in their order, but the project's own."""
-    found = []
-    for name, module in list(sys.modules.items()):
-        origin = getattr(getattr(module, "__spec__", None), "origin", None)
-        if name in before or name.split(".")[0] in THREADED or not origin:
-            continue
-        if Path(str(origin)).is_relative_to(sys.prefix):
-            found.append(name)
-    return found
-
-
 def die_with_parent(parent: int) -> None:
     """Be killed when the parent dies, in whatever way; at once, where it is dead already."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -325,7 +228,7 @@ def main() -> None:
     os.close(ready)
     job = warm.serve()
     del warm
-    os._exit(run(job))
+    os._exit(warm_child.run(job))
 
 
 if __name__ == "__main__":

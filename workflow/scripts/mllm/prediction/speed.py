@@ -1,14 +1,39 @@
 """What a prediction takes of a model and of a device: operations, and how many of them the device can do."""
 
+import hashlib
+import json
 import math
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from mllm.core.files import read_json, write_json
 from mllm.models.scorers import Scorer
 from mllm.models.tokens import Tokens
 from mllm.prediction.run_model import make_ready
+
+
+def once(folder: Path | None, what: str, of: list[Any], measure: Callable[[], float]) -> float:
+    """A number that is the same for many candidates, taken from the file that the first of them left, or measured.
+
+    Args:
+        folder: where such files are, shared by candidates; without one, the number is measured each time.
+        what: beginning of the file's name.
+        of: all that the number depends on, as JSON has it.
+        measure: called by the first.
+    """
+    if folder is None:
+        return measure()
+    key = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
+    file = folder / f"{what}-{key}.json"
+    if not file.exists():
+        write_json(file, measure())
+    number: float = read_json(file)
+    return number
 
 
 def flops_per_review(scorer: Scorer, tokens: Tokens) -> int:
@@ -29,9 +54,7 @@ def flops_per_review(scorer: Scorer, tokens: Tokens) -> int:
 
     model = scorer.model
     make_ready(model)
-    length = max(1, round(float(tokens.lengths.mean())))
-    longer = tokens[int(np.where(tokens.lengths >= length, tokens.lengths, np.inf).argmin())]
-    ids = [*longer[: length - 1], longer[-1]]  # T5 and BERT have a token of their own at the end
+    ids = mean_review(tokens)
     # The counter passes over products that are fused: of experts, and of attention on CPUs.
     fused = model.get_experts_implementation()
     model.set_experts_implementation("eager")
@@ -41,6 +64,13 @@ def flops_per_review(scorer: Scorer, tokens: Tokens) -> int:
     finally:
         model.set_experts_implementation(fused)
     return counter.get_total_flops()
+
+
+def mean_review(tokens: Tokens) -> list[int]:
+    """Tokens of a review, cut to the mean number; T5 and BERT have a token of their own at the end."""
+    length = max(1, round(float(tokens.lengths.mean())))
+    longer = tokens[int(np.where(tokens.lengths >= length, tokens.lengths, np.inf).argmin())]
+    return [*longer[: length - 1], longer[-1]]
 
 
 def peak_flops(dtype: str, seconds: float = 0.3) -> float:
