@@ -54,8 +54,7 @@ def run(job: Job) -> int:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    if status == 0:
-        os.write(job.learned, "\n".join(third_party(before)).encode())
+    os.write(job.learned, "\n".join(third_party(before)).encode())
     return status
 
 

@@ -1,6 +1,6 @@
 """The warm process: it has imported what jobs need, and forks a child for each job that a client asks for.
 
-It imports third-party libraries alone, and learns from each finished job which ones: the project's own modules are
+It imports third-party libraries alone, and learns from each job that ended which ones: the project's own modules are
 imported in the child, so that an edit during a run counts. It has one thread, touches no GPU, and ends with its owner.
 Started by ``warm_client`` with the run's private folder and a descriptor on which it says that it listens.
 """
