@@ -33,7 +33,15 @@ setup: .venv/.ready ## install everything into .venv (done by the others when ne
 
 .PHONY: demo
 demo: .venv/.ready ## run the embedded experiment: no download, no GPU, minutes
-	$(SNAKEMAKE) --profile profiles/local --configfile config/demo.yaml
+	$(SNAKEMAKE) --configfile config/demo.yaml
+
+.PHONY: run
+run: .venv/.ready ## run an experiment of your own on this machine: make run CONFIG=config/mine.yaml
+	$(SNAKEMAKE) --configfile $(CONFIG)
+
+.PHONY: prune
+prune: .venv/.ready ## show what earlier forms of an experiment left, or delete it: make prune CONFIG=… DELETE=1
+	$(SNAKEMAKE) prune --configfile $(CONFIG) $(if $(DELETE),--config delete=true)
 
 .PHONY: test
 test: .venv/.ready ## run all tests
@@ -64,7 +72,7 @@ results/downloads/minilm: .venv/.ready
 
 .PHONY: minilm
 minilm: .venv/.ready | results/downloads/minilm ## a real pretrained model on real reviews, half an hour on 2 cores: make minilm DATA=folder
-	$(SNAKEMAKE) --profile profiles/local --configfile config/minilm.yaml \
+	$(SNAKEMAKE) --configfile config/minilm.yaml \
 	  --config data='{train: $(DATA)/drugsComTrain_raw.tsv, test: $(DATA)/drugsComTest_raw.tsv}'
 
 .PHONY: screenshots
@@ -80,6 +88,10 @@ bench: .venv/.ready ## measure (see benchmarks/README.md)
 	.venv/bin/python benchmarks/scoring.py
 	.venv/bin/python benchmarks/dry_run.py
 	.venv/bin/python benchmarks/slurm_overhead.py
+
+.PHONY: interrupts
+interrupts: .venv/.ready ## interrupt the demonstration ten times and compare the bytes at the end
+	.venv/bin/python benchmarks/interrupts.py
 
 .PHONY: envs
 envs: .venv/.ready ## write envs/ and the schema anew, after a change of uv.lock or of the experiment's keys

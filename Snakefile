@@ -49,9 +49,7 @@ rule predictions:
 
 
 onstart:
-    run_lock.note_owner(Path(".snakemake"))
-    if not workflow.deployment_settings.deployment_method:  # jobs have this Python's libraries
-        warm.use_in_this_run()
+    start_run()
 
 
 onsuccess:
@@ -59,4 +57,4 @@ onsuccess:
 
 
 onerror:
-    print("Nothing finished is lost: mend what is wrong above, and give the same command again to go on from there.")
+    print(interrupts.MESSAGE if interrupts.stopped() else FAILED)

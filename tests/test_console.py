@@ -4,13 +4,14 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from importlib import metadata
 
 import pytest
 import yaml
 
 from conftest import ROOT, SCRIPTS
-from mllm.execution import log_format
+from mllm.execution import estimate, log_format, retraining
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,32 @@ from mllm.execution import log_format
 )
 def test_reasons(reason, short):
     assert log_format.why(reason) == short
+
+
+def test_a_first_run_has_no_reasons():
+    assert log_format.why("Missing output files: a; Input files updated by another job: c", known=False) == ""
+    assert log_format.why("Updated input files: x", known=False) == "input changed"
+
+
+def test_the_time_that_is_left(tmp_path):
+    (tmp_path / "predict").mkdir()
+    for name, seconds in (("a", "10.0"), ("b", "20.0")):
+        (tmp_path / f"predict/{name}.tsv").write_text(f"s\th:m:s\n{seconds}\t0:00:10\n")
+    assert estimate.usual_seconds(tmp_path, {"predict", "merge"}) == {"predict": 15.0}
+    planned = estimate.Estimate(Counter(predict=4, merge=2), {"predict": 15.0}, reserved=3600)
+    assert str(planned) == (
+        "Estimate: 6 jobs; 4 of them about 60 s by earlier runs, one after another; 2 that never ran here at most 60 min;"
+        " disk about 0 MB"
+    )
+    for job in range(3):
+        left = planned.left("predict", job, 15.0)
+    assert left > 0
+
+
+def test_what_changed_in_an_experiment():
+    before = {"split": {"seed": 1, "valid": 0.1}, "experts": [{"name": "a", "steps": 1}, {"name": "b", "steps": 1}]}
+    now = {"split": {"seed": 2, "valid": 0.1}, "experts": [{"name": "b", "steps": 2}, {"name": "a", "steps": 1}]}
+    assert retraining.changed(before, now) == ["split.seed", "experts.b.steps"]
 
 
 def test_the_end_of_a_log(tmp_path):

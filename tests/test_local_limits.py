@@ -41,7 +41,7 @@ def stubs(tmp_path_factory):
 
 
 def run(project, *arguments, cores=2, **environment):
-    """How many stubs ran at once, at most; and the cards that they were given."""
+    """How many stubs ran at once, at most."""
     for file in (project.folder / "stubs").glob("*"):
         file.unlink()
     trace = project.folder / "trace"
@@ -79,8 +79,14 @@ def test_what_the_command_line_says_counts(stubs, arguments):
 
 
 @needs_two
-def test_one_card_has_one_job(stubs):
-    assert run(stubs, STUBS_WANT_GPUS="1", MLLM_GPUS="1") == 1
+@pytest.mark.parametrize("cards", [1, 2])
+def test_one_card_has_one_job(stubs, cards):
+    assert run(stubs, STUBS_WANT_GPUS="1", MLLM_GPUS=str(cards)) == cards
+    at_work = set()
+    for event, *card in (line.split() for line in (stubs.folder / "trace").read_text().splitlines()):
+        if cards > 1:
+            assert card and (card[0] in at_work) == (event == "end")
+            (at_work.add if event == "begin" else at_work.remove)(card[0])
 
 
 def test_gpus_are_those_that_cuda_shows(monkeypatch):

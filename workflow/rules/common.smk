@@ -10,49 +10,56 @@ import sys
 import time
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 SCRIPTS = Path(workflow.basedir, "workflow/scripts")
 sys.path.insert(0, str(SCRIPTS))
 from mllm.core import compute
 from mllm.core.code_digest import code_digest
-from mllm.execution import (
-    environment,
-    local_limits,
-    log_format,
-    resources as needs,
-    run_lock,
-    slurm_executor,
-    snakemake_patches,
-    warm,
-)
+from mllm.core.errors import Failure
+from mllm.execution import data_notes, environment, estimate, interrupts, local_limits, log_format
+from mllm.execution import resources as needs, retraining, run_lock, slurm_executor, snakemake_patches, warm
 from mllm.experiment import grid, revision_locks
 from mllm.experiment.load import load as load_experiment
 from mllm.experiment.schema import BASELINES
 from mllm.models import families
 from mllm.models.hub import commit_of
-from mllm.experiment.yaml_files import ExperimentError
 
 environment.use_this_python()
 environment.use_scratch()
-snakemake_patches.install()
+interrupts.before_jobs()
+snakemake_patches.keep_function_parameters()
+snakemake_patches.collect_less_garbage()
 
 local_limits.install(workflow)
 
 # Read here, not by Snakemake: it would keep the last of two equal keys, and mix the default file into another one.
 CONFIG_FILES = [os.path.relpath(f) for f in workflow.config_settings.configfiles] or ["config/config.yaml"]
 OVERRIDE = dict(workflow.config_settings.config)
+DELETE = bool(OVERRIDE.pop("delete", False))  # what `snakemake prune` shows
+
+
+def look_at_headers(data):
+    """Find a wrong column of one's own files before any job, where they are there to be read."""
+    from mllm.data.raw_files import read_header
+
+    columns = {ours: [names] if isinstance(names, str) else names for ours, names in (data.columns or {}).items()}
+    for file in filter(None, [data.train, data.test]):
+        if os.path.isfile(file) and os.path.getsize(file):
+            read_header(Path(file), columns or None, data.quotes == "csv")
+
+
 try:
     EXPERIMENT = load_experiment(*CONFIG_FILES, override=OVERRIDE)
     EXPERIMENT = revision_locks.pin(EXPERIMENT, CONFIG_FILES[0], commit_of)
     GRID = grid.build(EXPERIMENT)
-except ExperimentError as error:
-    raise WorkflowError(str(error)) from None
+    if EXPERIMENT.data.source == "local":
+        look_at_headers(EXPERIMENT.data)
+except Failure as error:
+    sys.exit(f"error: {error}")  # an exception would end in Snakemake's own frame and line numbers
 STARTED = time.time()
+RUNS = Path(".snakemake")  # where Snakemake keeps what it knows of earlier runs
 RESULTS = f"results/{EXPERIMENT.name}"
 PARTS = (["imports"] if EXPERIMENT.candidates else ["data", "models", "merge"]) + ["predict", "compare"]
-log_format.install(workflow, GRID)
-run_lock.look_at_lock(Path(".snakemake"))
+run_lock.look_at_lock(RUNS)
 
 
 # For `--sdm apptainer`, built from envs/mllm.def; else the Python that runs Snakemake has all that is needed.
@@ -236,12 +243,42 @@ def disk_mb():
     return needs.disk_mb(trained, shape(), len(GRID.merges), EXPERIMENT.keep == "all")
 
 
+FAILED = "Finished results are kept. Fix the error above and rerun the same command."
+
+
+def start_run():
+    """What a run does before its first job; it holds the lock by then."""
+    run_lock.note_owner(RUNS, workflow.local_exec)
+    interrupts.while_jobs_run(workflow)
+    if not workflow.deployment_settings.deployment_method:  # jobs have this Python's libraries
+        warm.use_in_this_run()
+    print(announcement(), file=sys.stderr)
+
+
+def announcement():
+    """What a run is told before its first job: finished models that it trains again, what it takes."""
+    return "\n".join(filter(None, [retrained(), str(planned())]))
+
+
+def retrained():
+    finished = Path(RESULTS, "experiment.yaml")
+    return retraining.warning(workflow.dag, EXPERIMENT, finished, planned())
+
+
+def planned():
+    """What the planned jobs take; worked out once."""
+    if "planned" not in KNOWN:
+        KNOWN["planned"] = estimate.plan(workflow.dag, Path(RESULTS, "benchmarks"), disk_mb())
+    return KNOWN["planned"]
+
+
 def farewell():
     """What a run ends with: leaderboard and verdict, exported models, where this run made them."""
     board, verdict, models = (Path(RESULTS, name) for name in ("leaderboard.txt", "verdict.md", "export"))
     lines = []
     if made_now(verdict):
         lines += ["", board.read_text(), verdict.read_text()]
+        lines += data_notes.data_notes(Path(RESULTS))
         lines.append(f"All of it, to look at: {RESULTS}/report/index.html; as tables: {RESULTS}/*.csv")
     if made_now(models):
         lines += ["", "Complete and checked models, each ready to be published:"]
@@ -254,4 +291,5 @@ def made_now(path):
     return path.exists() and path.stat().st_mtime >= STARTED
 
 
+log_format.install(GRID, planned, announcement, RUNS)
 slurm_executor.install(RESULTS, disk_mb)

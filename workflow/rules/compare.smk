@@ -109,6 +109,17 @@ rule grid:
         "python workflow/scripts/grid.py --experiment {params.files:q} --override {params.override:q}"
 
 
+rule prune:
+    log:
+        "<logs>/prune.log",
+    localrule: True
+    params:
+        **EXPERIMENT_FILE,
+        delete="--delete" if DELETE else "",
+    shell:
+        "python workflow/scripts/prune.py --experiment {params.files:q} --override {params.override:q} {params.delete}"
+
+
 rule write_report:
     input:
         scores="<results>/scores",

@@ -55,17 +55,7 @@ def read_raw(path: Path, columns: Columns | None = None, quotes: bool = True) ->
         Failure: the file is missing, not UTF-8, without a needed column, cut in the middle of a row, or a
             stray quotation mark swallows rows.
     """
-    try:
-        with path.open("rb") as stream:
-            first = stream.readline()
-    except FileNotFoundError:
-        raise Failure(f"{path}: no such file; see data in the experiment file") from None
-    except IsADirectoryError:
-        raise Failure(f"{path}: a folder; expected a file (see data in the experiment file)") from None
-    for magic, what in KINDS.items():
-        if first.startswith(magic):
-            raise Failure(f"{path}: {what}")
-    delimiter, header, chosen = _header(path, first, columns, quotes)
+    delimiter, header, chosen = read_header(path, columns, quotes)
     try:
         frame = pl.read_csv(
             path,
@@ -98,6 +88,25 @@ def read_raw(path: Path, columns: Columns | None = None, quotes: bool = True) ->
     if quotes:
         _check_swallowed(path, delimiter, frame, starts, breaks)
     return frame.select(starts.cast(pl.Int64).alias("line"), *(_joined(names).alias(c) for c, names in chosen.items()))
+
+
+def read_header(path: Path, columns: Columns | None, quotes: bool = True) -> tuple[str, list[str], Columns]:
+    """Delimiter, all column names, and which of them make ours, from a table's first line.
+
+    Raises:
+        Failure: the file is missing, no table in UTF-8, or has not all needed columns once.
+    """
+    try:
+        with path.open("rb") as stream:
+            first = stream.readline()
+    except FileNotFoundError:
+        raise Failure(f"{path}: no such file; see data in the experiment file") from None
+    except IsADirectoryError:
+        raise Failure(f"{path}: a folder; expected a file (see data in the experiment file)") from None
+    for magic, what in KINDS.items():
+        if first.startswith(magic):
+            raise Failure(f"{path}: {what}")
+    return _header(path, first, columns, quotes)
 
 
 def _header(path: Path, first: bytes, columns: Columns | None, quotes: bool) -> tuple[str, list[str], Columns]:

@@ -1,8 +1,13 @@
 """What this machine can run at once: cores, GPUs, memory, as limits that Snakemake's scheduler keeps."""
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from mllm.execution import snakemake_patches
 
 GPUS = "MLLM_GPUS"  # number of GPUs to use instead of those that are found
 
@@ -14,13 +19,31 @@ def install(workflow: Any) -> None:
     """
     if workflow.resource_settings.nodes is not None or not workflow.is_main_process:
         return
-    # Snakemake has copied its settings by now: what its scheduler keeps to are the registered resources.
-    said = {name for name, resource in workflow.global_resources.items() if resource.value is not None}
-    limits = {"_cores": cores(), "gpu": min(1, len(gpus())), "mem_mb": memory_mb()}
-    for name in limits.keys() - said:
-        workflow.register_resource(name, limits[name])
-    if workflow.resource_settings.cores is None:
-        workflow.resource_settings.cores = limits["_cores"]  # threads of the local executor
+    cards = gpus()
+    handed_out = len(cards) > 1 and snakemake_patches.hand_out_gpus(Cards(cards).claim)
+    number = len(cards) if handed_out else min(1, len(cards))
+    snakemake_patches.limit(workflow, {"_cores": cores(), "gpu": number, "mem_mb": memory_mb()})
+
+
+class Cards:
+    """GPUs that are handed to jobs, and taken back."""
+
+    def __init__(self, names: list[str]):
+        self.free = list(names)
+        self.changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def claim(self, number: int) -> Iterator[str]:
+        """Reserve ``number`` cards for a block; gives the shell command that shows a job these alone."""
+        with self.changed:
+            self.changed.wait_for(lambda: len(self.free) >= number)
+            taken, self.free = self.free[:number], self.free[number:]
+        try:
+            yield f"export CUDA_VISIBLE_DEVICES={','.join(taken)}; " if taken else ""
+        finally:
+            with self.changed:
+                self.free += taken
+                self.changed.notify_all()
 
 
 def cores() -> int:

@@ -1,53 +1,93 @@
-"""What a run looks like: one readable line per job, the end of the log where one fails."""
+"""What a run looks like: one readable line per job, how far the run is, the end of the log where a job fails."""
 
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mllm.execution import interrupts, run_lock, snakemake_patches
+from mllm.execution.estimate import Estimate, in_time
 from mllm.experiment.grid import Grid
 
 # What Snakemake says at every step, whatever happens.
 NOISE = (
     "Would remove temporary output", "Select jobs to execute", "Execute ", "Removing temporary output",
     "No SLURM account given", "No account was given", "Unable to guess SLURM account", "Cleaning up SLURM log",
+    "Assuming unrestricted shared filesystem", "Using shell: ", "Rules claiming more threads", "Building DAG of jobs",
+    "Some jobs were triggered by provenance information", "Terminating processes on user request", "Reasons:\n",
 )  # fmt: skip
 CLUSTER_HINT = "For further error details see the cluster/cloud log and the log files of the involved rule(s)."
 TAIL = 20  # lines of a failing job's log
 
 
-def install(workflow: Any, grid: Grid) -> None:
-    """Let Snakemake's own handlers print with our formatter.
+def install(grid: Grid, estimate: Callable[[], Estimate], announcement: Callable[[], str], owners: Path) -> None:
+    """Let Snakemake print with our formatter.
 
-    Snakemake offers no lighter hook: a logger plugin would have to be a package of its own.
+    Args:
+        grid: the experiment's candidates, to name jobs by.
+        estimate: what the planned jobs take; called when there is a plan.
+        announcement: what a dry run ends with.
+        owners: Snakemake's folder, with the notes of living runs.
     """
-    from snakemake.logging import DefaultFormatter, logger
 
-    described: dict[int, str] = {}  # a failing job's message lacks its wildcards
+    def keep(record: Any) -> bool:
+        text = str(record.msg)
+        if "Directory cannot be locked" in text:
+            record.msg = run_lock.who_works_here(owners)
+        return not interrupts.stopped() and not text.startswith(NOISE)
 
-    class Formatter(DefaultFormatter):
+    snakemake_patches.replace_formatter(lambda base: formatter(base, grid, estimate, announcement), keep)
+
+
+def formatter(base: type, grid: Grid, estimate: Callable[[], Estimate], announcement: Callable[[], str]) -> type:
+    """A subclass of Snakemake's formatter; made when it is wanted, since its base is Snakemake's own."""
+    described: dict[int, str] = {}  # messages about a job's end lack its wildcards
+    begun: dict[int, float] = {}
+    ended: list[int] = []
+    said: list[str] = []  # the table of jobs, which a dry run gives twice
+
+    class Formatter(base):
         """One line per job; the rest is Snakemake's."""
 
+        def format(self, record: Any) -> str:
+            if str(record.msg).startswith("This was a dry-run"):
+                return f"{announcement()}\nThis was a dry run: nothing was done."
+            return str(super().format(record))
+
+        def format_run_info(self, msg: dict[str, Any]) -> str:
+            before, said[:] = said[:], [str(msg["msg"])]
+            return "" if before == said else said[0]
+
         def format_job_info(self, msg: dict[str, Any]) -> str:
-            what = describe(grid, msg["rule_name"], msg["wildcards"])
-            described[msg["jobid"]] = what
-            return f"{msg['rule_name']:<16} {what}  ← {why(str(msg['reason']))}"
+            name, what = msg["rule_name"], describe(grid, msg["rule_name"], msg["wildcards"])
+            described[msg["jobid"]] = f"{name} {what.partition(':')[0]}".rstrip()
+            begun[msg["jobid"]] = time.monotonic()
+            reason = why(str(msg["reason"]), known=any(Path(str(f)).exists() for f in msg["log"] or []))
+            return f"{name:<16} {what}" + (f"  ← {reason}" if reason else "")
 
         def format_job_finished(self, msg: dict[str, Any]) -> str:
+            ended.append(msg["job_id"])
             return ""
 
+        def format_progress(self, msg: dict[str, Any]) -> str:
+            if not ended:
+                return ""
+            job = ended[-1]
+            seconds = time.monotonic() - begun.get(job, time.monotonic())
+            left = estimate().left(described.get(job, "").partition(" ")[0], job, seconds)
+            line = f"[{msg['done']}/{msg['total']}] {described.get(job, 'job')}, {in_time(seconds)}"
+            return line + (f", about {in_time(left)} left" if left and msg["done"] < msg["total"] else "")
+
         def _format_job_error(self, msg: dict[str, Any]) -> list[str]:
-            lines = [f"FAILED: {msg['rule_name']} {described.get(msg['jobid'], '')}".rstrip()]
+            lines = [f"FAILED: {described.get(msg['jobid'], msg['rule_name'])}"]
             if msg.get("rule_msg"):
                 lines.append("  " + str(msg["rule_msg"]).removesuffix(CLUSTER_HINT))
             for path in msg["log"] or []:
                 lines += [f"  the end of {path}:", *(f"    {line}" for line in tail(Path(path)))]
             return lines
 
-    for handler in logger.handlers:
-        handler.addFilter(lambda record: not str(record.msg).startswith(NOISE))
-        if isinstance(handler.formatter, DefaultFormatter):
-            old = handler.formatter
-            handler.setFormatter(Formatter(old.quiet, old.show_failed_logs))
+    return Formatter
 
 
 def describe(grid: Grid, rule: str, wildcards: Any) -> str:
@@ -60,8 +100,14 @@ def describe(grid: Grid, rule: str, wildcards: Any) -> str:
     return name
 
 
-def why(reason: str) -> str:
-    """Snakemake's reason in a few words; what changed in the parameters is shown."""
+def why(reason: str, known: bool = True) -> str:
+    """Snakemake's reason in a few words; what changed in the parameters is shown.
+
+    Args:
+        known: the job ran before. Of one that did not, its missing output is no news.
+    """
+    if not known and any(words in reason for words in ("Missing output files", "Input files updated by another job")):
+        return ""
     words = {
         "Missing output files": "missing",
         "Updated input files": "input changed",

@@ -1,22 +1,145 @@
-"""Dry runs of large grids: what Snakemake works out for every job, though it is always the same, is kept."""
+"""What is changed inside Snakemake: one function for each change, with its reason and what happens without it.
+
+Written for Snakemake 9.27.1, which pyproject.toml pins. A change that does not find what it needs switches itself off
+and says so in one line; tests/test_snakemake_patches.py names it when a release renames something.
+"""
 
 import atexit
 import functools
 import gc
+import inspect
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from mllm.core.compute import version
 
 
-def install() -> None:
-    """Keep what does not change while the jobs of a grid are worked out.
+def optional(without: str) -> Callable[[Callable[..., None]], Callable[..., bool]]:
+    """Let a change switch itself off where Snakemake is another: it returns whether it is on.
 
-    Measured with 1,000 merges under the Slurm profile (benchmarks/dry_run.py): 7.1 s without, 5.4 s with the functions'
-    parameters kept; garbage collection was a sixth before.
+    Args:
+        without: what the user notices without it.
+    """
+
+    def decorate(change: Callable[..., None]) -> Callable[..., bool]:
+        @functools.wraps(change)
+        def guarded(*arguments: Any) -> bool:
+            try:
+                change(*arguments)
+            except (ImportError, AttributeError) as error:
+                found = f"Snakemake {version('snakemake')}: {change.__name__} is off ({error})"
+                print(f"{found}; {without}. Fix: execution/snakemake_patches.py", file=sys.stderr)
+                return False
+            return True
+
+        return guarded
+
+    return decorate
+
+
+@optional(without="dry runs of large grids take longer")
+def keep_function_parameters() -> None:
+    """Look up the parameter names of a rule's functions once: Snakemake does so by reflection at each call.
+
+    Measured with 1,000 merges under the Slurm profile (benchmarks/dry_run.py): 7.1 s without, 5.4 s with it.
     """
     from snakemake import common, rules
 
-    # Thousands of merges make millions of small objects that all stay: looking for garbage among them is vain.
-    gc.set_threshold(1_000_000, 20, 100)
-    # … and taking them apart one by one before the process ends, too: a second of six.
-    atexit.register(gc.freeze)
-    # The parameter names of a rule's functions, which Snakemake looks up by reflection at each call of each of them.
+    if common.get_function_params is not rules.get_function_params:
+        raise AttributeError("snakemake.rules has another get_function_params than snakemake.common")
     if not hasattr(common.get_function_params, "cache_info"):
         common.get_function_params = rules.get_function_params = functools.cache(common.get_function_params)
+
+
+def collect_less_garbage() -> None:
+    """Thousands of merges make millions of small objects that all stay: looking for garbage among them is vain.
+
+    A sixth of a large grid's dry run; taking them apart one by one before the process ends is another second of six.
+    """
+    gc.set_threshold(1_000_000, 20, 100)
+    atexit.register(gc.freeze)
+
+
+@optional(without="name the limits yourself: --cores 2 --resources gpu=1")
+def limit(workflow: Any, limits: dict[str, int]) -> None:
+    """Limit what the scheduler runs at once, where command line and profile say nothing.
+
+    Snakemake has copied its settings before it reads the workflow: a setting that changes there comes too late, and a
+    start without ``--cores`` would run all jobs at once.
+    """
+    register, resources = workflow.register_resource, workflow.global_resources
+    said = {name for name, resource in resources.items() if resource.value is not None}
+    for name in limits.keys() - said:
+        register(name, limits[name])
+    if workflow.resource_settings.cores is None:
+        workflow.resource_settings.cores = limits["_cores"]  # threads of the local executor
+
+
+@optional(without="one job at a time uses a GPU")
+def hand_out_gpus(claim: Callable[[int], AbstractContextManager[str]]) -> None:
+    """Give each local job its own GPUs: Snakemake counts them, and all jobs would compute on the first.
+
+    Args:
+        claim: reserves a number of GPUs for a block, and gives the command that a job's shell runs first.
+    """
+    from snakemake.executors import local
+    from snakemake.shell import shell
+
+    run, prefix = local.run_wrapper, shell._get_process_prefix
+    if "resources" not in inspect.signature(run).parameters:
+        raise AttributeError("run_wrapper has no parameter resources")
+    place = list(inspect.signature(run).parameters).index("resources")
+    of_thread = threading.local()
+
+    def run_with_gpus(*arguments: Any) -> None:
+        with claim(arguments[place].get("gpu") or 0) as command:
+            of_thread.command = command
+            run(*arguments)
+
+    local.run_wrapper = run_with_gpus
+    shell._get_process_prefix = lambda *given: prefix(*given) + getattr(of_thread, "command", "")
+
+
+@optional(without="an interrupted run reports its jobs as failed")
+def stop_on_signals(workflow: Any, stop: Callable[[Callable[[], None]], None]) -> None:
+    """Let Ctrl-C, SIGTERM and a closed terminal end a local run in order.
+
+    Snakemake registers what ends after a SIGTERM alone, and there waits for its jobs' ends, be it for hours; after
+    Ctrl-C it forgets what its jobs did, and reports each as failed.
+
+    Args:
+        stop: called in a thread of its own with what tells the scheduler to start nothing more.
+    """
+    order = workflow.scheduler.exit_gracefully
+
+    def handle(*_: Any) -> None:
+        threading.Thread(target=stop, args=(order,), daemon=True).start()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, handle)
+
+
+@optional(without="its messages have Snakemake's own form")
+def replace_formatter(make: Callable[[type], type], keep: Callable[[Any], bool]) -> None:
+    """Let Snakemake's own handlers print with another formatter; a logger plugin would have to be a package of its own.
+
+    Args:
+        make: gives a subclass of Snakemake's formatter.
+        keep: says which records are printed at all.
+    """
+    from snakemake.logging import DefaultFormatter, logger
+
+    formatter = make(DefaultFormatter)
+    strange = [n for n in vars(formatter) if n.lstrip("_").startswith("format") and not hasattr(DefaultFormatter, n)]
+    if strange:
+        raise AttributeError(f"DefaultFormatter has no {', '.join(strange)}")
+    for handler in logger.handlers:
+        handler.addFilter(keep)
+        if isinstance(handler.formatter, DefaultFormatter):
+            old = handler.formatter
+            handler.setFormatter(formatter(old.quiet, old.show_failed_logs))

@@ -1,0 +1,142 @@
+"""Interrupt the demonstration again and again, continue it by the same bare command, and compare the bytes.
+
+Signals take turns: Ctrl-C (SIGINT to all processes), SIGTERM and SIGKILL to Snakemake alone, SIGKILL to all processes,
+which is what a power cut is to processes. Prints one line per interrupt, and figures at the end as JSON.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = [sys.executable, "-m", "snakemake", "--configfile", "config/demo.yaml"]
+COMPARED = (
+    "models/*/*.safetensors",
+    "predictions/*.parquet",
+    "merges/*/*",
+    "comparisons.csv",
+    "selection.csv",
+    "agreement.csv",
+)
+FINISHED = re.compile(r"^\[\d+/\d+\] (.*?), [\d.]+ (?:s|min|h)\b", re.M)
+WAYS: list[tuple[str, int, Callable[[int, int], None]]] = [
+    ("Ctrl-C", signal.SIGINT, os.killpg), ("SIGTERM", signal.SIGTERM, os.kill), ("SIGKILL", signal.SIGKILL, os.kill),
+    ("SIGKILL to all", signal.SIGKILL, os.killpg),
+]  # fmt: skip
+
+
+def main(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="mllm-interrupts-") as folder:
+        whole, broken = (copy(Path(folder, name)) for name in ("whole", "broken"))
+        begin = time.monotonic()
+        said, most = run(whole, ["-j", "2"], None)
+        usual = time.monotonic() - begin
+        print(f"undisturbed: {usual:.0f} s, {len(FINISHED.findall(said))} jobs, at most {most} at once", flush=True)
+        rng, ended, peak = random.Random(arguments.seed), Counter(FINISHED.findall("")), 0
+        for number in range(arguments.interrupts):
+            name, sent, how = WAYS[number % len(WAYS)]
+            moment = rng.uniform(0.3, 1.7) * usual / arguments.interrupts + 3
+            said, most = run(broken, [], (moment, sent, how))
+            ended.update(FINISHED.findall(said))
+            peak = max(peak, most)
+            check(said, name, number)
+            print(
+                f"{name} after {moment:.1f} s: {ended.total()} jobs finished in all, at most {most} at once", flush=True
+            )
+        said, most = run(broken, [], None)
+        ended.update(FINISHED.findall(said))
+        differ = [name for name, digest in digests(whole).items() if digests(broken).get(name) != digest]
+        print(json.dumps({
+            "interrupts": arguments.interrupts, "files": len(digests(whole)), "files_that_differ": differ,
+            "jobs_finished": ended.total(), "jobs_finished_twice": [j for j, n in ended.items() if n > 1],
+            "most_jobs_at_once": max(peak, most),
+        }, indent=2))  # fmt: skip
+
+
+def copy(target: Path) -> Path:
+    """The project's files without results."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target / name, follow_symlinks=False)
+    return target
+
+
+def run(
+    folder: Path, options: list[str], interrupt: tuple[float, int, Callable[[int, int], None]] | None
+) -> tuple[str, int]:
+    """Run the demonstration, to its end or to an interrupt: what it said, and the most jobs at once."""
+    output = folder / "said.txt"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [*COMMAND, *options], cwd=folder, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    begin, most = time.monotonic(), 0
+    while process.poll() is None:
+        if interrupt and time.monotonic() - begin > interrupt[0]:
+            interrupt[2](process.pid, interrupt[1])
+            process.wait()
+            break
+        most = max(most, jobs_at_work(process.pid))
+        time.sleep(0.05)
+    said = output.read_text()
+    if interrupt is None and process.returncode:
+        sys.exit(f"it failed:\n{said[-4000:]}")
+    return said, most
+
+
+def jobs_at_work(pid: int) -> int:
+    """Scripts of the workflow among a run's processes; what a script starts itself is not counted."""
+    found = 0
+    try:
+        for process in psutil.Process(pid).children(recursive=True):
+            try:
+                found += is_script(process) and not is_script(process.parent())
+            except psutil.Error:
+                continue
+    except psutil.Error:
+        pass
+    return found
+
+
+def is_script(process: psutil.Process | None) -> bool:
+    words = process.cmdline() if process else []
+    return (
+        process is not None
+        and not process.name().endswith("sh")
+        and any("workflow/scripts/" in w and w.endswith(".py") for w in words)
+    )
+
+
+def check(said: str, name: str, number: int) -> None:
+    """An interrupt that Snakemake could see ends in one line, without failures."""
+    bad = [word for word in ("FAILED", "Traceback", "IncompleteFiles", "cannot be locked") if word in said]
+    if bad or ("SIGKILL" not in name and "Interrupted; give the same command" not in said and "verdict" not in said):
+        sys.exit(f"interrupt {number} ({name}): found {bad}, in:\n{said[-4000:]}")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    results = folder / "results/demo"
+    files = sorted(f for pattern in COMPARED for f in results.glob(pattern) if f.is_file())
+    return {f.relative_to(results).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--interrupts", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=5, help="of the moments")
+    main(parser.parse_args())

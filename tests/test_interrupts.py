@@ -1,0 +1,109 @@
+"""A run that is interrupted in any way is continued by the same bare command, and makes nothing finished again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from conftest import fresh
+
+COMMAND = [sys.executable, "-m", "snakemake", "stubs", "--configfile", "config/demo.yaml"]
+RULES = """
+
+rule stub:
+    output:
+        directory("stubs/{number}"),
+    log:
+        "stub-logs/{number}.log",
+    shell:
+        "mkdir -p {output}; echo begin {wildcards.number} >> trace; sleep 0.4; touch {output}/half; echo half >> trace;"
+        " sleep 0.4; touch {output}/whole; echo end {wildcards.number} >> trace"
+
+
+rule stubs:
+    input:
+        expand("stubs/{number}", number=range(5)),
+"""
+
+
+@pytest.fixture(scope="module")
+def workflow(tmp_path_factory):
+    made = fresh(tmp_path_factory.mktemp("interrupts") / "project")
+    with (made.folder / "Snakefile").open("a") as file:
+        file.write(RULES)
+    return made.folder
+
+
+@pytest.fixture
+def stubs(workflow):
+    """The workflow with five jobs, none of them made."""
+    subprocess.run(["rm", "-rf", "stubs", "stub-logs", "trace"], cwd=workflow, check=True)
+    return workflow
+
+
+def start(folder):
+    return subprocess.Popen(
+        COMMAND, cwd=folder, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for(folder, line, times):
+    """Until the jobs have written a line so often."""
+    while (folder / "trace").read_text().count(line) < times if (folder / "trace").exists() else True:
+        time.sleep(0.02)
+
+
+def continued(folder):
+    """The same bare command again: what it says, and how often each job came to its end in all."""
+    again = subprocess.run(COMMAND, cwd=folder, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert all((folder / f"stubs/{number}/whole").exists() for number in range(5))
+    ends = Counter(line.split()[1] for line in (folder / "trace").read_text().splitlines() if line.startswith("end"))
+    return again.stdout + again.stderr, ends
+
+
+@pytest.mark.parametrize(
+    ("number", "to_all"),
+    [(signal.SIGINT, True), (signal.SIGTERM, False)],
+)
+def test_a_signal_ends_a_run_in_one_line(stubs, number, to_all):
+    run = start(stubs)
+    wait_for(stubs, "end", 1)
+    wait_for(stubs, "half", 2)
+    (os.killpg if to_all else os.kill)(run.pid, number)
+    said, _ = run.communicate(timeout=20)
+    assert run.returncode != 0
+    assert said.rstrip().endswith("Interrupted; give the same command to continue. Finished results are kept."), said
+    for word in ("FAILED", "Error", "Traceback", "incomplete"):
+        assert word not in said
+    _, ends = continued(stubs)
+    assert set(ends.values()) == {1}
+
+
+def test_a_killed_run_leaves_no_job_at_work(stubs):
+    run = start(stubs)
+    wait_for(stubs, "end", 1)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    said, ends = continued(stubs)
+    assert "was killed; its lock is removed" in said
+    # A job that ended while nobody was there to register it, if any, is made again.
+    assert sum(ends.values()) <= 5 + len(os.sched_getaffinity(0))
+    # Nothing of the killed run writes beside the second: each made job's half comes once after its last begin.
+    assert (stubs / "trace").read_text().count("half") <= 5 + len(os.sched_getaffinity(0))
+
+
+def test_a_second_run_beside_a_living_one_stops(stubs):
+    run = start(stubs)
+    wait_for(stubs, "begin", 1)
+    second = subprocess.run(COMMAND, cwd=stubs, capture_output=True, text=True)
+    assert second.returncode != 0
+    assert f"(process {run.pid} on " in second.stderr
+    assert "is at work in this folder. Wait for its end." in second.stderr
+    assert "unlock" not in second.stderr
+    run.communicate()
+    assert run.returncode == 0

@@ -1,0 +1,60 @@
+"""Leftovers of earlier grids are shown, and deleted where that is asked for; what is used stays."""
+
+import os
+
+import pytest
+
+from conftest import ROOT, run_script
+from mllm.experiment import grid, load
+
+DEMO = ROOT / "config/demo.yaml"
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """Results of the demonstration, of a merge and an expert that it no longer has, and of a killed run; all empty."""
+    monkeypatch.chdir(tmp_path)
+    built = grid.build(load.load(DEMO))
+    folder = tmp_path / "results/demo"
+    for name in [*built.merges, "ties-old-0123456789"]:
+        for file in (f"merges/{name}/merge.json", f"predictions/{name}.parquet", f"predictions/{name}.cost.json",
+                     f"logs/merge/{name}.log", f"benchmarks/predict/{name}.tsv"):  # fmt: skip
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text("x" * 1000)
+    for file in ("models/pain/model.json", "models/old/model.json", "checkpoints/pain/state", "checkpoints/acne/state",
+                 "export/ties-old-0123456789/model.json", "logs/score.log",
+                 "data/split.json", "data/tokens/a.npz", "data/tokens/b.npz", "data/tasks/sentiment/task.json", "predictions/.x.parquet.partial-12"):  # fmt: skip
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text("x")
+    os.utime(folder / "data/tokens/a.npz", (1, 1))
+    (folder / f"merges/{next(iter(built.merges))}/model").mkdir()
+    return folder
+
+
+def files(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*")}
+
+
+def test_leftovers_are_shown_and_deleted(results):
+    before = files(results)
+    said = run_script("prune", "--experiment", DEMO)
+    assert files(results) == before
+    assert "results/demo/predictions: 3 leftovers, 0.0 MB" in said and "Nothing is deleted" in said
+    assert "Deleted 10 leftovers" in run_script("prune", "--experiment", DEMO, "--delete")
+    gone = before - files(results)
+    assert {g for g in gone if "ties-old" not in g} == {
+        "checkpoints/pain", "checkpoints/pain/state", "data/tokens/a.npz", "predictions/.x.parquet.partial-12",
+        f"merges/{next(iter(grid.build(load.load(DEMO)).merges))}/model",
+    }  # fmt: skip
+    assert not [name for name in files(results) if "ties-old" in name]
+    assert "no leftovers" in run_script("prune", "--experiment", DEMO)
+
+
+def test_what_another_experiment_uses_stays(results):
+    (results.parent.parent / "config").mkdir()
+    (results.parent.parent / "config/other.yaml").write_text(
+        "name: other\ncandidates: {from: results/demo/predictions/ties-old-0123456789.parquet}\n"
+    )
+    run_script("prune", "--experiment", DEMO, "--delete")
+    assert (results / "predictions/ties-old-0123456789.parquet").exists()
+    assert not (results / "predictions/ties-old-0123456789.cost.json").exists()

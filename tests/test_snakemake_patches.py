@@ -1,0 +1,62 @@
+"""What is changed inside Snakemake is still there; where it is not, the change switches itself off in one line."""
+
+import inspect
+import threading
+
+import pytest
+import snakemake.cli  # noqa: F401  first: its modules import each other
+
+from mllm.execution import local_limits, snakemake_patches
+
+FIX = "Snakemake renamed this: see execution/snakemake_patches.py, {}"
+
+
+def test_everything_that_is_changed_is_there():
+    from snakemake import common, rules
+    from snakemake.executors import local
+    from snakemake.logging import DefaultFormatter
+    from snakemake.scheduling.job_scheduler import JobScheduler
+    from snakemake.shell import shell
+    from snakemake.workflow import Workflow
+
+    assert common.get_function_params is rules.get_function_params, FIX.format("keep_function_parameters")
+    assert hasattr(Workflow, "register_resource"), FIX.format("limit")
+    assert "self.global_resources[" in inspect.getsource(Workflow.__post_init__), FIX.format("limit")
+    assert "resources" in inspect.signature(local.run_wrapper).parameters, FIX.format("hand_out_gpus")
+    assert "_get_process_prefix(" in inspect.getsource(shell.__new__), FIX.format("hand_out_gpus")
+    assert "user_kill" in inspect.getsource(JobScheduler.exit_gracefully), FIX.format("stop_on_signals")
+    source = inspect.getsource(DefaultFormatter)
+    for name in ("format_run_info", "format_job_info", "format_job_finished", "format_progress", "_format_job_error"):
+        assert f"self.{name}" in source, FIX.format(f"replace_formatter ({name})")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "change"),
+    [
+        ("snakemake.rules", "get_function_params", lambda: snakemake_patches.keep_function_parameters()),
+        ("snakemake.executors.local", "run_wrapper", lambda: snakemake_patches.hand_out_gpus(lambda number: None)),
+        ("snakemake.logging", "DefaultFormatter", lambda: snakemake_patches.replace_formatter(lambda base: base, bool)),
+        ("snakemake.logging", "logger", lambda: snakemake_patches.limit(object(), {})),
+        ("snakemake.logging", "logger", lambda: snakemake_patches.stop_on_signals(object(), print)),
+    ],
+)
+def test_a_change_without_its_place_is_off_in_one_line(monkeypatch, capsys, module, name, change):
+    monkeypatch.delattr(f"{module}.{name}")
+    assert change() is False
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and " is off (" in said and "Fix: execution/snakemake_patches.py" in said
+
+
+def test_cards_are_handed_out_and_taken_back():
+    cards = local_limits.Cards(["4", "7"])
+    with cards.claim(1) as first, cards.claim(1) as second:
+        assert {first, second} == {"export CUDA_VISIBLE_DEVICES=4; ", "export CUDA_VISIBLE_DEVICES=7; "}
+        both = cards.claim(2)
+        waiting = threading.Thread(target=both.__enter__)
+        waiting.start()
+        waiting.join(0.05)
+        assert waiting.is_alive()
+    waiting.join(5)
+    assert not waiting.is_alive() and cards.free == []
+    with cards.claim(0) as nothing:
+        assert nothing == ""

@@ -1,0 +1,80 @@
+"""Saying before a run which finished models it would train again, and what changed."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mllm.execution.estimate import Estimate, in_time
+from mllm.execution.log_format import why
+
+RULES = ("prepare_base", "train_expert")
+SHOWN = 3
+
+
+def warning(dag: Any, experiment: Any, finished: Path, estimate: Estimate) -> str:
+    """One line, or nothing where no finished model is made again.
+
+    Args:
+        dag: Snakemake's graph of jobs.
+        experiment: the present experiment.
+        finished: the experiment as it was when its leaderboard was written; may be missing.
+        estimate: usual seconds per rule.
+    """
+    planned = dag.needrun_jobs(exclude_finished=False)
+    again = [j for j in planned if j.name in RULES and Path(str(j.output[0])).exists()]
+    if not again:
+        return ""
+    names = sorted(str(job.output[0]).rpartition("/")[2] for job in again)
+    listed = ", ".join(names[:SHOWN]) + (" …" if len(names) > SHOWN else "")
+    seconds = sum(estimate.seconds.get(job.name, 0) for job in again)
+    cost = f" This takes about {in_time(seconds)}, one after another." if seconds else ""
+    many = "s that are" if len(names) > 1 else " that is"
+    return f"Retrains {len(names)} model{many} finished ({listed}), because {cause(dag, again, experiment, finished)}.{cost}"
+
+
+def cause(dag: Any, again: list[Any], experiment: Any, finished: Path) -> str:
+    """Keys of the experiment file that changed; else Snakemake's reasons for the first jobs that are planned again."""
+    if finished.exists():
+        before = yaml.safe_load(finished.read_text())
+        keys = changed(before, experiment.model_dump(mode="json", by_alias=True))
+        keys = [
+            k
+            for k in keys
+            if k.partition(".")[0].partition("[")[0] not in ("compare", "keep", "slices", "name", "merges", "blends")
+        ]
+        if keys:
+            return f"{', '.join(keys[:SHOWN])}{' …' if len(keys) > SHOWN else ''} changed"
+    reasons = dict.fromkeys(why(str(dag.reason(job))) for job in roots(dag, again))
+    return "; ".join(str(r).partition(":")[0] for r in list(reasons)[:SHOWN])
+
+
+def roots(dag: Any, jobs: list[Any]) -> list[Any]:
+    """The planned jobs before ``jobs`` (or among them) that no other planned job precedes."""
+    found: dict[Any, None] = {}
+    seen: set[Any] = set()
+    waiting = list(jobs)
+    while waiting:
+        job = waiting.pop()
+        if job in seen:
+            continue
+        seen.add(job)
+        before = [other for other in dag.dependencies[job] if dag.needrun(other)]
+        waiting += before
+        if not before:
+            found[job] = None
+    return list(found)
+
+
+def changed(before: Any, now: Any, where: str = "") -> list[str]:
+    """Dotted keys whose values differ: ``split.seed``, ``experts.pain.steps``."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [k for key in keys for k in changed(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))]
+    if (
+        isinstance(before, list)
+        and isinstance(now, list)
+        and all(isinstance(i, dict) and "name" in i for i in before + now)
+    ):
+        return changed({i["name"]: i for i in before}, {i["name"]: i for i in now}, where)
+    return [] if before == now else [where]

@@ -1,0 +1,145 @@
+"""Show what earlier forms of an experiment file left in its results, or delete it.
+
+Leftovers are merges, predictions, logs and benchmarks of candidates that the file no longer has, checkpoints of finished
+trainings, outdated tokens, exports that no candidate has, and half-written files. Trained models are never deleted.
+What another experiment file in config/ uses is kept: files of the same name, and paths into these results.
+"""
+
+import argparse
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mllm.core import script
+from mllm.core.messages import log
+from mllm.experiment import grid, load
+from mllm.experiment.schema import Experiment
+from mllm.experiment.yaml_files import ExperimentError, read_yaml
+
+ENDINGS = (".cost.json", ".parquet", ".log", ".tsv", ".predictions")
+CONFIG = Path("config")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    experiment = load.load(*arguments.experiment, override=arguments.override)
+    results = arguments.results / experiment.name
+    used, paths = used_names(experiment), []
+    for file in others(arguments.experiment):
+        if re.search(rf"\b{re.escape(results.as_posix())}/", file.read_text()):
+            paths += re.findall(rf"{re.escape(results.as_posix())}/([\w./*-]+)", file.read_text())
+        try:
+            if read_yaml(file).get("name") == experiment.name:
+                used |= used_names(load.load(file))
+        except ExperimentError as error:
+            log.warning("%s cannot be read; nothing is pruned that it may use", file)
+            raise error
+    found = [
+        p for p in outermost(leftovers(results, used, experiment.keep)) if not wanted(p.relative_to(results), paths)
+    ]
+    total = 0
+    for kind in dict.fromkeys(p.relative_to(results).parts[0] for p in found):
+        of_kind = [p for p in found if p.relative_to(results).parts[0] == kind]
+        sizes = [size(p) for p in of_kind]
+        total += sum(sizes)
+        print(f"{results}/{kind}: {len(of_kind)} leftovers, {in_bytes(sum(sizes))}")
+        for path, bytes_ in zip(of_kind, sizes, strict=True):
+            print(f"  {path.relative_to(results)}  {in_bytes(bytes_)}")
+            if arguments.delete:
+                remove(path)
+    if not found:
+        print(f"{results}: no leftovers")
+    elif arguments.delete:
+        print(f"Deleted {len(found)} leftovers, {in_bytes(total)}.")
+    else:
+        print(
+            f"{len(found)} leftovers, {in_bytes(total)}. Nothing is deleted; `make prune DELETE=1` or --config delete=true deletes."
+        )
+
+
+def others(files: list[Path]) -> list[Path]:
+    """Experiment files in config/ besides the given ones."""
+    given = {file.resolve() for file in files}
+    return [f for f in sorted(CONFIG.glob("*.y*ml")) if f.resolve() not in given]
+
+
+def used_names(experiment: Experiment) -> set[str]:
+    """All names that files of an experiment's candidates, checkpoints and tasks bear."""
+    built = grid.build(experiment)
+    return {*built.candidates, *built.starts, *(task.name for task in experiment.tasks)}
+
+
+def leftovers(results: Path, used: set[str], keep: str) -> Iterator[Path]:
+    """Files and folders that no candidate of the present file has or needs, outermost ones only."""
+    for folder in ("merges", "predictions", "export", "data/tasks"):
+        yield from (p for p in entries(results / folder) if name_of(p) not in used)
+    for folder in ("logs", "benchmarks"):
+        for rule in entries(results / folder):
+            yield from (p for p in entries(rule) if name_of(p) not in used)
+    for path in entries(results / "checkpoints"):
+        name, final = name_of(path), results / "models" / name_of(path)
+        if path.name.endswith(".predictions"):
+            final = results / f"predictions/{name}.parquet"
+        if name not in used or final.exists():
+            yield path
+    split = results / "data/split.json"
+    if split.exists():
+        yield from (p for p in entries(results / "data/tokens") if p.stat().st_mtime < split.stat().st_mtime)
+    if keep != "all":  # a killed run did not come to delete what its merge's prediction no longer needs
+        predicted = [
+            p.name for p in entries(results / "merges") if (results / f"predictions/{p.name}.parquet").exists()
+        ]
+        yield from (
+            results / f"merges/{n}/model" for n in predicted if n in used and (results / f"merges/{n}/model").exists()
+        )
+    yield from (p for p in results.rglob(".*") if re.search(r"\.(partial|old)-\d+$", p.name))
+
+
+def outermost(paths: Iterable[Path]) -> list[Path]:
+    """Each path once, without those inside another."""
+    there = set(paths)
+    return sorted(p for p in there if not there & set(p.parents))
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, hidden files aside; nothing where there is none."""
+    return sorted(p for p in folder.glob("*") if not p.name.startswith(".")) if folder.is_dir() else []
+
+
+def name_of(path: Path) -> str:
+    """A candidate's name, from a file or folder of it."""
+    ending = next((e for e in ENDINGS if path.name.endswith(e)), "")
+    return path.name.removesuffix(ending)
+
+
+def wanted(path: Path, others: list[str]) -> bool:
+    """Whether another experiment names this path, one inside it or one around it; names may have wildcards."""
+    return any(
+        path.match(o) or path.is_relative_to(o) or Path(o).is_relative_to(path) for o in (o.rstrip("/") for o in others)
+    )
+
+
+def size(path: Path) -> int:
+    files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
+    return sum(f.lstat().st_size for f in files)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def in_bytes(number: float) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
+
+
+if __name__ == "__main__":
+    parser = script.parser(__doc__)
+    parser.add_argument("--experiment", type=Path, nargs="+", required=True, help="experiment file")
+    parser.add_argument("--override", type=json.loads, default={}, help="values that replace the file's, as JSON")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with all results")
+    parser.add_argument("--delete", action="store_true", help="delete what is shown")
+    script.run(main, parser.parse_args())
