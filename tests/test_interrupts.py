@@ -20,7 +20,7 @@ rule stub:
     log:
         "stub-logs/{number}.log",
     shell:
-        "mkdir -p {output}; echo begin {wildcards.number} >> trace; sleep 0.4; touch {output}/half; echo half >> trace;"
+        "mkdir -p {output}; echo begin {wildcards.number} >> trace; sleep 0.4; while [ -e hold ]; do sleep 0.1; done; touch {output}/half; echo half >> trace;"
         " sleep 0.4; touch {output}/whole; echo end {wildcards.number} >> trace"
 
 
@@ -41,7 +41,7 @@ def workflow(tmp_path_factory):
 @pytest.fixture
 def stubs(workflow):
     """The workflow with five jobs, none of them made."""
-    subprocess.run(["rm", "-rf", "stubs", "stub-logs", "trace"], cwd=workflow, check=True)
+    subprocess.run(["rm", "-rf", "stubs", "stub-logs", "trace", "hold"], cwd=workflow, check=True)
     return workflow
 
 
@@ -98,6 +98,7 @@ def test_a_killed_run_leaves_no_job_at_work(stubs):
 
 
 def test_a_second_run_beside_a_living_one_stops(stubs):
+    (stubs / "hold").touch()
     run = start(stubs)
     wait_for(stubs, "begin", 1)
     second = subprocess.run(COMMAND, cwd=stubs, capture_output=True, text=True)
@@ -105,5 +106,6 @@ def test_a_second_run_beside_a_living_one_stops(stubs):
     assert f"(process {run.pid} on " in second.stderr
     assert "is at work in this folder. Wait for its end." in second.stderr
     assert "unlock" not in second.stderr
+    (stubs / "hold").unlink()
     run.communicate()
     assert run.returncode == 0
