@@ -93,6 +93,10 @@ bench: .venv/.ready ## measure (see benchmarks/README.md)
 interrupts: .venv/.ready ## interrupt the demonstration ten times and compare the bytes at the end
 	.venv/bin/python benchmarks/interrupts.py
 
+.PHONY: simulate
+simulate: .venv/.ready ## simulate the coverage of intervals and the errors of claims (the table of docs/scores.md)
+	.venv/bin/python benchmarks/simulation.py
+
 .PHONY: envs
 envs: .venv/.ready ## write envs/ and the schema anew, after a change of uv.lock or of the experiment's keys
 	.venv/bin/python envs/generate.py
