@@ -87,6 +87,7 @@ bench: .venv/.ready ## measure (see benchmarks/README.md)
 	.venv/bin/python benchmarks/training.py
 	.venv/bin/python benchmarks/scoring.py
 	.venv/bin/python benchmarks/dry_run.py
+	.venv/bin/python benchmarks/warm.py
 	.venv/bin/python benchmarks/slurm_overhead.py
 
 .PHONY: interrupts

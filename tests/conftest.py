@@ -16,7 +16,9 @@ SCRIPTS = ROOT / "workflow/scripts"
 REAL = ROOT.parent / "shared/data"
 
 # pytest's own process must not reach the network either.
-os.environ.update(HF_HUB_OFFLINE="1", MLLM_ALLOW_CPU="1")  # the tests' Slurm has GPUs in name only
+os.environ.update(
+    HF_HUB_OFFLINE="1", OMP_WAIT_POLICY="passive", MLLM_ALLOW_CPU="1"
+)  # the tests' Slurm has GPUs in name only
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

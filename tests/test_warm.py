@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from conftest import SCRIPTS
+from mllm.execution import environment
 
 JOB = """
 import os, signal, subprocess, sys, time
@@ -261,6 +262,16 @@ print(s.recv(10))
     folder.chmod(0o755)
     (folder / "socket").chmod(0o777)
     assert subprocess.run(command, capture_output=True, text=True).stdout == "b''\n"
+
+
+def test_a_job_gets_the_policy_that_lets_waiting_threads_sleep(monkeypatch):
+    """Unless the user has said otherwise; common.smk calls it before any job."""
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    environment.let_waiting_threads_sleep()
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    environment.let_waiting_threads_sleep()
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
 
 
 def test_snakemakes_benchmarks_are_the_childs(house):

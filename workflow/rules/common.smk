@@ -24,6 +24,7 @@ from mllm.models import families
 from mllm.models.hub import commit_of
 
 environment.use_this_python()
+environment.let_waiting_threads_sleep()
 environment.use_scratch()
 interrupts.before_jobs()
 snakemake_patches.keep_function_parameters()

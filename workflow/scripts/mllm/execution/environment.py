@@ -10,6 +10,15 @@ def use_this_python() -> None:
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
+def let_waiting_threads_sleep() -> None:
+    """Let compute threads of jobs sleep while they wait for each other, instead of keeping a core busy.
+
+    Results are the same. Measured on 2 cores shared with other runs: small training steps of 2 threads took 7 ms of
+    processor time asleep, 69 to 143 ms with libgomp's default, and 20 to 34 times as many were done in 4 seconds.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def use_scratch() -> None:
     """With MLLM_SCRATCH, results and caches live there: homes on clusters have small quotas."""
     scratch = os.environ.get("MLLM_SCRATCH")
