@@ -164,7 +164,7 @@ def _sentence(row: dict[str, Any], frame: pl.DataFrame, margin: float, every: pl
     other = frame.filter(pl.col("candidate") == row["against"]).row(0, named=True)
     first = "Primary claim: " if row["family"] == "primary" else ""
     said = _statement(row, _named(other), margin)
-    line = f"- {first}{said if first or said.startswith('**') else said[0].upper() + said[1:]}."
+    line = f"- {first}{said if first else said.replace('**not', '**Not', 1) if said.startswith('**') else said[0].upper() + said[1:]}."
     family = every.filter(pl.col("family") == row["family"]).height
     if row["holds"] == "undecided" and row["detectable"]:
         line += f" Taken alone, a difference of {row['detectable']:.3f} would be found four times in five"
