@@ -17,7 +17,7 @@ from mllm.core.code_digest import code_digest
 from mllm.core.errors import Failure
 from mllm.execution import data_notes, environment, estimate, interrupts, local_limits, log_format
 from mllm.execution import resources as needs, retraining, run_lock, slurm_executor, snakemake_patches, warm
-from mllm.experiment import grid, revision_locks
+from mllm.experiment import grid, revision_locks, yaml_files
 from mllm.experiment.load import load as load_experiment
 from mllm.experiment.schema import BASELINES
 from mllm.models import families
@@ -34,7 +34,7 @@ local_limits.install(workflow)
 
 # Read here, not by Snakemake: it would keep the last of two equal keys, and mix the default file into another one.
 CONFIG_FILES = [os.path.relpath(f) for f in workflow.config_settings.configfiles] or ["config/config.yaml"]
-OVERRIDE = dict(workflow.config_settings.config)
+OVERRIDE = yaml_files.typed(dict(workflow.config_settings.config))
 DELETE = bool(OVERRIDE.pop("delete", False))  # what `snakemake prune` shows
 
 

@@ -28,8 +28,10 @@ def main(arguments: argparse.Namespace) -> None:
         good, bad, counts = cleaning.clean(raw, file, rows, repairs, arguments.dates)
         rows += counts["rows"]
         if not good.height:
+            texts = counts["rejected"].get(cleaning.REASONS[0], 0)
+            hint = " (ids that are text: leave id out of data.columns, and rows are numbered)" if texts else ""
             raise Failure(
-                f"{path}: none of {counts['rows']} rows is usable: {counts['rejected'] or 'the file is empty'}"
+                f"{path}: none of {counts['rows']} rows is usable: {counts['rejected'] or 'the file is empty'}{hint}"
             )
         log.info(
             "%s: %s rows, %s kept, rejected: %s", path, counts["rows"], counts["kept"], counts["rejected"] or "none"

@@ -72,12 +72,12 @@ def main(arguments: argparse.Namespace) -> None:
         dtype,
         speed.mean_review(read),
     ]
-    flops = speed.once(arguments.tokens, "flops", shape, lambda: speed.flops_per_review(scorer, read))
+    flops = speed.once(arguments.tokens, "flops", shape, lambda: speed.counted_flops(scorer, read))
     machine = [os.uname().nodename, timing.device_name(), dtype, arguments.threads]
     peak = speed.once(arguments.tokens, "peak", machine, lambda: speed.peak_flops(dtype))
-    share = flops * rows.height / cost["predict_seconds"] / peak
+    share = None if flops is None else round(flops * rows.height / cost["predict_seconds"] / peak, 4)
     cost |= {"flops_per_review": flops, "mean_tokens": round(float(read.lengths.mean()), 2)}
-    cost |= {"device_peak_flops": round(peak), "share_of_peak": round(share, 4)}
+    cost |= {"device_peak_flops": round(peak), "share_of_peak": share}
     valid = (rows["split"] == "valid").to_numpy()
     more = family.priors(logp, beside, valid)
     begin = time.perf_counter()

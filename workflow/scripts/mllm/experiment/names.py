@@ -19,9 +19,14 @@ def repeated(names: list[str]) -> list[tuple[str, int]]:
     return [(n, c) for n, c in Counter(names).items() if c > 1]
 
 
+def is_pattern(text: str) -> bool:
+    """Whether a name stands for others: ``*``, ``?`` or ``[…]``, as fnmatch has them."""
+    return any(c in text for c in "*?[")
+
+
 def match(patterns: Iterable[str], names: list[str]) -> list[str]:
     """Names that the patterns stand for, in the order of the patterns, then of the names; each once."""
-    found = [n for p in patterns for n in (names if "*" in p else [p]) if fnmatchcase(n, p) and n in names]
+    found = [n for p in patterns for n in (names if is_pattern(p) else [p]) if fnmatchcase(n, p) and n in names]
     return list(dict.fromkeys(found))
 
 

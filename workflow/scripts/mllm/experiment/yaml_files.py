@@ -29,6 +29,8 @@ class _Loader(_SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *other, whose keys may be written again
+                continue
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if key in seen:
@@ -60,6 +62,26 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ExperimentError(str(path), [f"found {_kind(raw)}, expected a map with keys such as name, data, models"])
     return raw
+
+
+def typed(values: Any) -> Any:
+    """Values of ``--config`` as a file would have them: Snakemake gives those inside of maps and lists as text."""
+    if isinstance(values, dict):
+        return {key: _inner(value) for key, value in values.items()}
+    return values
+
+
+def _inner(value: Any, inside: bool = False) -> Any:
+    if isinstance(value, dict):
+        return {k: _inner(v, True) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_inner(v, True) for v in value]
+    if inside and isinstance(value, str):
+        try:
+            return yaml.load(value, _Loader)  # a SafeLoader
+        except yaml.YAMLError:
+            return value
+    return value
 
 
 def combine(paths: Sequence[str | Path], override: dict[str, Any]) -> dict[str, Any]:

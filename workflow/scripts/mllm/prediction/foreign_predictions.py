@@ -38,6 +38,10 @@ def read(path: Path, task: "Task", names: list[str], how: "Candidates") -> "pl.D
         )
     except (pl.exceptions.PolarsError, OSError) as error:
         raise Failure(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from None
+    # A number is the same number in 32 and in 64 bits.
+    frame = frame.with_columns(
+        pl.col(c).cast(pl.Int64) for c in frame.columns if frame[c].dtype.is_integer() and frame[c].dtype != pl.UInt64
+    )
     columns = how.columns or [f"logp_{k}" for k in range(len(names))]
     missing = [c for c in (how.label, *columns, *([how.group] if how.group else [])) if c not in frame.columns]
     if missing:

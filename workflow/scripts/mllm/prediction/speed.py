@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from mllm.core.files import read_json, write_json
+from mllm.core.messages import log
 from mllm.models.scorers import Scorer
 from mllm.models.tokens import Tokens
 from mllm.prediction.run_model import make_ready
 
 
-def once(folder: Path | None, what: str, of: list[Any], measure: Callable[[], float]) -> float:
+def once(folder: Path | None, what: str, of: list[Any], measure: Callable[[], float | None]) -> Any:
     """A number that is the same for many candidates, taken from the file that the first of them left, or measured.
 
     Args:
@@ -32,8 +33,17 @@ def once(folder: Path | None, what: str, of: list[Any], measure: Callable[[], fl
     file = folder / f"{what}-{key}.json"
     if not file.exists():
         write_json(file, measure())
-    number: float = read_json(file)
-    return number
+    return read_json(file)
+
+
+def counted_flops(scorer: Scorer, tokens: Tokens) -> int | None:
+    """Operations of one review, or none where the counter fails on an architecture: a cost never fails a prediction."""
+    try:
+        return flops_per_review(scorer, tokens)
+    except Exception as error:  # of torch's counter, on whatever a model does
+        log.warning("operations could not be counted, and stay empty: %s: %s", type(error).__name__,
+                    (str(error).splitlines() or [""])[0])  # fmt: skip
+        return None
 
 
 def flops_per_review(scorer: Scorer, tokens: Tokens) -> int:
@@ -54,6 +64,7 @@ def flops_per_review(scorer: Scorer, tokens: Tokens) -> int:
 
     model = scorer.model
     make_ready(model)
+    model.requires_grad_(False)  # the counter's hooks fail where a module is given a Parameter, as in DeBERTa
     ids = mean_review(tokens)
     # The counter passes over products that are fused: of experts, and of attention on CPUs.
     fused = model.get_experts_implementation()

@@ -1,12 +1,13 @@
 """What is wrong with an experiment file, in words: key, what was found, what is allowed, the nearest spelling."""
 
+import re
 from typing import Any
 
 from mllm.core.wording import listed, nearest
 from mllm.experiment.checks.data import columns_of, data_problems, metric_problems, task_entry_problems, tasks_of
 from mllm.experiment.checks.families import family_problems
 from mllm.experiment.checks.merges import member_problems, merge_problems, moe_problems
-from mllm.experiment.names import dicts, expert_names, match, names_in, repeated
+from mllm.experiment.names import dicts, expert_names, is_pattern, match, names_in, repeated
 
 
 def cross_problems(raw: dict[str, Any]) -> list[str]:
@@ -75,8 +76,8 @@ def _blend_members(entry: dict[str, Any], allowed: list[str], raw: dict[str, Any
         return []
 
     def may_be_merge(pattern: str) -> bool:
-        start, star, _ = pattern.partition("*")
-        return any(pattern.startswith(m) or (star and m.startswith(start)) for m in methods)
+        start = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+        return any(pattern.startswith(m) or (is_pattern(pattern) and m.startswith(start)) for m in methods)
 
     return member_problems([p for p in patterns if not may_be_merge(p)], allowed)[1]
 

@@ -13,6 +13,7 @@ def shape_problems(error: ValidationError, raw: Any, model: type[BaseModel]) -> 
     problems: dict[str, str] = {}
     for item in error.errors(include_url=False):
         path, value = _locate(item["loc"], raw)
+        path = path.replace("[key]", str(item["input"])) if item["loc"][-1:] == ("[key]",) else path
         problems.setdefault(path, f"{path}: {_explain(item, value, item['loc'], model)}")
     return list(problems.values())
 
@@ -34,6 +35,11 @@ def _locate(loc: tuple[int | str, ...], raw: Any) -> tuple[str, Any]:
 
 def _explain(item: Any, value: Any, loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
     kind, context, found = item["type"], item.get("ctx", {}), f"found {show(value)}"
+    if loc[-1:] == ("[key]",) and not isinstance(item["input"], str):
+        what, name = "no text for YAML", item["input"]
+        if isinstance(name, bool):
+            what, name = "true or false for YAML", "yes" if name else "no"
+        return f"the name {name} is {what}. Fix: write it in quotes, '{name}'"
     match kind:
         case "extra_forbidden":
             keys = _keys(model, loc[:-1])
@@ -77,6 +83,7 @@ def _pattern(pattern: str) -> str:
     return {
         r"^[\w.][\w./-]*$": "a commit (40 hexadecimal digits), a branch or a tag",
         r"^[\w.-]+/[\w.-]+$": "a repository as owner/name",
+        r"^[a-z][a-z0-9_]*$": "small letters, digits and '_', starting with a letter (the file's own name stands on the right)",
     }.get(pattern, "letters, digits, '.', '_' and '-', starting with a letter or digit")
 
 
