@@ -47,6 +47,10 @@ prune: .venv/.ready ## show what earlier forms of an experiment left, or delete 
 test: .venv/.ready ## run all tests
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 
+.PHONY: net
+net: .venv/.ready ## try thousands of tables and experiment files, valid and nearly valid
+	MLLM_NET=50 .venv/bin/python -m pytest -q tests/test_wider_net.py
+
 .PHONY: check
 check: .venv/.ready ## lint, formats, types, and that generated files are up to date
 	.venv/bin/ruff check .

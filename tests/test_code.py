@@ -110,6 +110,7 @@ def jobs(tmp_path_factory):
     """(rule, what the job makes, the names that a digest of its code is of) of all jobs, by the real rules."""
     folder = tmp_path_factory.mktemp("jobs")
     (folder / "tuned").mkdir()
+    (folder / "workflow").symlink_to(ROOT / "workflow")
     (folder / "codes.yaml").write_text(yaml.safe_dump(EXPERIMENT))
     done = subprocess.run(
         [sys.executable, ROOT / "tests/job_codes.py", ROOT, folder / "codes.yaml"],

@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 
 SCRIPTS = Path(workflow.basedir, "workflow/scripts")
+# Rules name their scripts, and experiments their files, from the project's root.
+if Path("workflow/scripts").resolve() != SCRIPTS.resolve():
+    sys.exit(f"error: the working directory is {Path.cwd()}, expected the project's root. Fix: cd {workflow.basedir}")
 sys.path.insert(0, str(SCRIPTS))
 from mllm.core import compute
 from mllm.core.code_digest import code_digest

@@ -106,6 +106,10 @@ def read_header(path: Path, columns: Columns | None, quotes: bool = True) -> tup
     for magic, what in KINDS.items():
         if first.startswith(magic):
             raise Failure(f"{path}: {what}")
+    if b"\0" in first:
+        raise Failure(
+            f"{path}: holds zero bytes: a text in UTF-16 or UTF-32, or no text. Fix: iconv -f UTF-16LE (or BE) -t UTF-8"
+        )
     return _header(path, first, columns, quotes)
 
 

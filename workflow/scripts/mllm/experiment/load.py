@@ -24,7 +24,11 @@ def parse(raw: dict[str, Any], source: str = "experiment") -> Experiment:
         experiment = Experiment.model_validate(raw)
     except ValidationError as error:
         problems = shape.shape_problems(error, raw, Experiment)
-    problems += [p for p in cross.cross_problems(raw) if p not in problems]
+    try:
+        problems += [p for p in cross.cross_problems(raw) if p not in problems]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        if not problems:  # else a value of a type that no other check can look at, which is told
+            raise
     if problems or experiment is None:
         raise ExperimentError(source, problems)
     return experiment
