@@ -14,7 +14,7 @@ from mllm.experiment.grid import Grid
 NOISE = (
     "Would remove temporary output", "Select jobs to execute", "Execute ", "Removing temporary output",
     "No SLURM account given", "No account was given", "Unable to guess SLURM account", "Cleaning up SLURM log",
-    "Assuming unrestricted shared filesystem", "Using shell: ", "Rules claiming more threads", "Building DAG of jobs",
+    "Assuming unrestricted shared filesystem", "Using shell: ", "Provided resources: ", "Singularity containers: ", "Rules claiming more threads", "Building DAG of jobs",
     "Some jobs were triggered by provenance information", "Terminating processes on user request", "Reasons:\n",
 )  # fmt: skip
 CLUSTER_HINT = "For further error details see the cluster/cloud log and the log files of the involved rule(s)."
