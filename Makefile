@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: .venv/.ready ## install everything into .venv (done by the others when needed)
@@ -98,9 +98,14 @@ bench: .venv/.ready ## measure (see benchmarks/README.md)
 interrupts: .venv/.ready ## interrupt the demonstration ten times and compare the bytes at the end
 	.venv/bin/python benchmarks/interrupts.py
 
-.PHONY: simulate
-simulate: .venv/.ready ## simulate the coverage of intervals and the errors of claims (the table of docs/scores.md)
-	.venv/bin/python benchmarks/simulation.py
+.PHONY: gpu
+gpu: .venv/.ready ## on a machine with a GPU: the tests marked gpu, then benchmarks/gpu.py; results/gpu.jsonl has each part as it ends
+	.venv/bin/python -m pytest -q -m gpu tests/test_on_gpu.py
+	.venv/bin/python benchmarks/gpu.py
+
+.PHONY: gpu-bundle
+gpu-bundle: .venv/.ready ## the same for a GPU machine without a package index: one file, and the command to run there
+	.venv/bin/python benchmarks/gpu_bundle.py --pip $(PYTHON)
 
 .PHONY: envs
 envs: .venv/.ready ## write envs/ and the schema anew, after a change of uv.lock or of the experiment's keys

@@ -76,7 +76,7 @@ def beside_lm_eval(name: str, model: Any, words: list[str], reviews: list[str], 
     from lm_eval.models.huggingface import HFLM
     from scipy.special import log_softmax
 
-    from mllm.models import prompts
+    from mllm.models import prompts, tokens
     from mllm.models.families import causal, text2text
 
     spec = {"template": TEMPLATE, "words": {}, "chat": False}
@@ -97,7 +97,7 @@ def beside_lm_eval(name: str, model: Any, words: list[str], reviews: list[str], 
     )
     expected = np.array([value for value, _ in found]).reshape(len(reviews), len(words))
     with torch.inference_mode():
-        raw = np.stack([scorer.score([ids])[0].numpy() for ids in scorer.encode(reviews[:16])[0]])
+        raw = np.stack([scorer.score(tokens.Batch.of([ids]))[0].numpy() for ids in scorer.encode(reviews[:16])[0]])
     print(
         f"{name}, {len(words)} labels of {min(map(len, labels))} to {max(map(len, labels))} tokens:"
         f" {len(reviews) / seconds:.1f} reviews/s, lm-eval {len(reviews) / slower:.1f}: {slower / seconds:.2f} times;"

@@ -29,12 +29,13 @@ def bert(tokenizer: Any) -> Any:
 
 def ours(rows: Any, tokenizer: Any, hyper: dict[str, Any], scratch: Path) -> float:
     """Seconds of what train_expert does."""
-    from mllm.models import training
+    from mllm.models import training, training_rows
 
     parts = {"train": rows, "valid": rows[:0]}
     card = {"family": "classifier", "task": "t"}
     begin = time.perf_counter()
-    training.fine_tune(bert(tokenizer), tokenizer, parts, NAMES, card, hyper, scratch, 300)
+    reviews = training_rows.prepare(parts, NAMES, tokenizer, card, hyper)
+    training.fine_tune(bert(tokenizer), tokenizer, reviews, "classifier", hyper, training.Checkpoints(scratch, 300))
     return time.perf_counter() - begin
 
 

@@ -122,11 +122,14 @@ def of_profile(profile: dict) -> dict[str, set[str]]:
 def gpu() -> Line:
     """Whether torch has code for this machine's GPU."""
     if not compute.has_gpu():
-        return Line("GPU", "none here; jobs on this machine compute on its CPUs")
+        return Line(
+            "GPU",
+            "none here; jobs on this machine compute on its CPUs (make gpu-bundle: a proof for one that has a GPU)",
+        )
     import torch
 
     if torch.cuda.is_available():
-        return Line("GPU", torch.cuda.get_device_name(), compute.gpu_problem())
+        return Line("GPU", f"{torch.cuda.get_device_name()} (make gpu tests and measures it)", compute.gpu_problem())
     if torch.version.cuda is None:
         return Line("GPU", f"torch {torch.__version__} is built without CUDA", "rm .venv/.ready; make setup")
     return Line(

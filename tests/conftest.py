@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +20,17 @@ REAL = ROOT.parent / "shared/data"
 os.environ.update(
     HF_HUB_OFFLINE="1", OMP_WAIT_POLICY="passive", MLLM_ALLOW_CPU="1"
 )  # the tests' Slurm has GPUs in name only
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the GPU from all tests but those marked ``gpu``, which run alone: ``pytest -m gpu``."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

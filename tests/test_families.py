@@ -25,7 +25,16 @@ from transformers import (
 )
 
 from mllm.core.errors import Failure
-from mllm.models import checkpoint_files, families, loading, pretrained, scratch, training, training_callbacks
+from mllm.models import (
+    checkpoint_files,
+    families,
+    loading,
+    pretrained,
+    scratch,
+    training,
+    training_callbacks,
+    training_rows,
+)
 from tiny_models import predicted
 
 NAMES = ["bad", "good"]
@@ -101,7 +110,10 @@ PARTS = {
 
 
 def trained(model, tokenizer, card, folder, parts=PARTS, **hyper):
-    return training.fine_tune(model, tokenizer, parts, NAMES, card, {**HYPER, **hyper}, folder / "checkpoints", 300)
+    hyper = {**HYPER, **hyper}
+    reviews = training_rows.prepare(parts, NAMES, tokenizer, card, hyper)
+    checkpoints = training.Checkpoints(folder / "checkpoints", 300)
+    return training.fine_tune(model, tokenizer, reviews, card["family"], hyper, checkpoints)
 
 
 def asked(model, tokenizer, card, texts=ODD):
@@ -190,12 +202,12 @@ def test_weights_that_are_not_the_files_are_refused(tmp_path):
 
 def test_class_weights_are_scikit_learns():
     labels = np.array([0] * 30 + [1] * 10 + [3] * 2)
-    found = training.class_weights(labels, 4, True)
+    found = training_rows.class_weights(labels, 4, True)
     np.testing.assert_allclose(
         found[[0, 1, 3]], compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels)
     )
     assert found[labels].mean() == pytest.approx(1)
-    assert training.class_weights(labels, 4, False).tolist() == [1, 1, 1, 1]
+    assert training_rows.class_weights(labels, 4, False).tolist() == [1, 1, 1, 1]
 
 
 def test_rare_classes_count_more_where_that_is_wanted(tmp_path):
@@ -266,7 +278,7 @@ def test_a_training_taken_up_at_any_step_ends_the_same(step, tmp_path, monkeypat
 
 def test_batches_hold_reviews_of_similar_length_once_each():
     lengths = np.random.default_rng(1).integers(1, 400, 1003).tolist()
-    order = training.ByLength(lengths, 16, 5)
+    order = training_rows.ByLength(lengths, 16, 5)
     first = list(order)
     assert sorted(first) == list(range(1003)) and list(order) == first
     spread = [np.ptp([lengths[i] for i in first[k : k + 16]]) for k in range(0, 992, 16)]

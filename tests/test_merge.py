@@ -104,7 +104,7 @@ DAMAGES = {
 
 
 def run_merge(recipe, models, output):
-    merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", output=output))
+    merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", gpus=0, output=output))
 
 
 def files_in(folder):
@@ -214,7 +214,7 @@ from mllm.core import node_cache
 from mllm.merging import merge as merging, recipe_file  # what the children need is imported once
 from pathlib import Path
 recipe, models, output = json.loads({recipe!r}), Path({models!r}), Path({output!r})
-merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", output=output / "whole"))
+merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", gpus=0, output=output / "whole"))
 left = 0
 def dies(event, arguments):
     global left
@@ -227,7 +227,7 @@ for n in range(1, 10_000):
     if child == 0:
         left = n
         sys.addaudithook(dies)
-        merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", output=output / str(n)))
+        merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", gpus=0, output=output / str(n)))
         os._exit(0)
     if os.waitpid(child, 0)[1] == 0:
         print(n)

@@ -18,7 +18,7 @@ from transformers import MixtralConfig, MixtralForSequenceClassification
 
 from conftest import SCRIPTS, run_script, write_split
 from mllm.data import labelled
-from mllm.models import checkpoint_files, loading, scratch, tokens, training
+from mllm.models import checkpoint_files, loading, scratch, tokens, training, training_rows
 from mllm.models.families.classifier import ClassifierScorer
 from mllm.prediction import run_model, speed
 from tiny_models import predicted, tiny_bert, tiny_gpt2
@@ -63,7 +63,8 @@ def train_arguments(data, base, folder, **hyper):
 def fine_tune(model, tokenizer, data, hyper, folder):
     parts = {split: labelled.with_labels(data, split, "t") for split in ("train", "valid")}
     card = {"family": "classifier", "task": "t"}
-    return training.fine_tune(model, tokenizer, parts, ["bad", "good"], card, hyper, folder, 300)
+    reviews = training_rows.prepare(parts, ["bad", "good"], tokenizer, card, hyper)
+    return training.fine_tune(model, tokenizer, reviews, "classifier", hyper, training.Checkpoints(folder, 300))
 
 
 def weights(folder: Path) -> bytes:

@@ -221,7 +221,7 @@ def test_a_gpu_that_was_given_and_is_not_there(monkeypatch):
 
 def test_a_gpu_that_is_too_small_or_too_old(monkeypatch):
     for name, value in {
-        "is_available": True, "get_device_capability": (9, 0), "get_device_name": "Some GPU", "device_count": 2,
+        "is_available": True, "current_device": 0, "get_device_capability": (9, 0), "get_device_name": "Some GPU", "device_count": 2,
         "get_arch_list": ["sm_75", "sm_80", "sm_90"], "mem_get_info": (2**30, 2**31),
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)

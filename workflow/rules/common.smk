@@ -137,6 +137,11 @@ def checkpoint_of(wildcards):
     return {"checkpoint": folder} if folder else tables("train")
 
 
+def pretrained_here(wildcards):
+    """Whether making a base is a training: only language modelling of a model from scratch computes anything."""
+    return bool(getattr(GRID.starts[wildcards.start].model, "pretrain", None))
+
+
 def taken_from(wildcards):
     return made_from(candidate_of(wildcards).taken)
 

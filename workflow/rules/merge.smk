@@ -33,6 +33,9 @@ rule merge:
         merge=other_than(MIXTURES),
     threads: 1
     resources:
+        # Merges read and write more than they compute. `--set-resources merge:gpu=1` asks for a GPU all the same.
+        gpu=0,
+        gpu_mb=by_attempt(lambda wildcards: needs.merge_gpu_mb(shape(), len(GRID.merges[wildcards.merge].members))),
         mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), len(GRID.merges[wildcards.merge].members))),
         runtime=by_attempt(lambda wildcards: needs.merge_minutes(shape(), len(GRID.merges[wildcards.merge].members))),
     params:
@@ -41,7 +44,7 @@ rule merge:
         recipe=lambda wildcards: json.dumps(GRID.merges[wildcards.merge].canonical()),
     shell:
         "python workflow/scripts/merge.py --recipe {params.recipe:q} --models $(dirname {input.base})"
-        " --base $(basename {input.base}) --output $(dirname {output.card}) --log {log}"
+        " --base $(basename {input.base}) --gpus {resources.gpu} --output $(dirname {output.card}) --log {log}"
 
 
 rule mix_experts:

@@ -29,8 +29,12 @@ rule prepare_base:
         start=one_of(GRID.starts),
     threads: 2
     resources:
-        gpu=gpu,
-        gpu_mb=by_attempt(lambda wildcards: needs.train_gpu_mb(shape(GRID.starts[wildcards.start]), 32, 128)),
+        gpu=lambda wildcards: gpu(wildcards) if pretrained_here(wildcards) else 0,
+        gpu_mb=by_attempt(
+            lambda wildcards: (
+                needs.train_gpu_mb(shape(GRID.starts[wildcards.start]), 32, 128) if pretrained_here(wildcards) else 0
+            )
+        ),
         mem_mb=by_attempt(lambda wildcards: needs.train_mb(shape(GRID.starts[wildcards.start]), rows())),
         runtime=by_attempt(30),
     params:

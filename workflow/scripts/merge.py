@@ -13,6 +13,8 @@ def main(arguments: argparse.Namespace) -> None:
     script.offline()
     compute.keep_freed_memory()
     threads.fix(1)
+    if arguments.gpus:
+        script.usable_gpu()
     import torch
 
     from mllm.merging.merge import Merge, write_model
@@ -23,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
     folders = {name: arguments.models / name for name in (arguments.base, *recipe["members"])}
     read = {name: node_cache.near(folder) for name, folder in folders.items()}
     donor = read[arguments.base]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if arguments.gpus and torch.cuda.is_available() else "cpu"
     with ThreadPoolExecutor(1) as beside, whole(arguments.output / "model") as folder:
         merge = Merge(recipe, read, donor, device)
         digests = {name: beside.submit(checkpoint_files.digest, parent) for name, parent in read.items()}
@@ -46,5 +48,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("--models", type=Path, required=True, help="folder with the model folders <base> and <member>")
     parser.add_argument("--base", required=True, help="name of the members' base")
+    parser.add_argument("--gpus", type=int, default=0, choices=[0, 1], help="1: compute on a GPU, where there is one")
     parser.add_argument("--output", type=Path, required=True, help="folder for mergekit.yaml, merge.json and model/")
     script.run(main, parser.parse_args())

@@ -38,14 +38,14 @@ def main(arguments: argparse.Namespace) -> None:
     parameters = model.num_parameters()
     scorer, examples = asking.scorer_of(card, model, tokenizer, names, arguments.data, arguments.seed)
     files = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(arguments.model.iterdir())]
-    identity = [code, files, card, examples, dtype, labelled.digest(rows), run_model.TOKENS_PER_BATCH]
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    key = shards_key(code, files, card, examples, dtype, labelled.digest(rows))
     kept = shards.Shards(arguments.shards, key, arguments.checkpoint_seconds) if arguments.shards else None
     texts = [*reviews, *family.BESIDE]
     with timing.timed(cost, "tokenise_seconds"):
         read = (
             tokens.shared(scorer, texts, arguments.tokens, code) if arguments.tokens else tokens.encode(scorer, texts)
         )
+    run_model.warm_up(scorer, read)
     cost["start_seconds"] = compute.seconds_since_start()
     with timing.timed(cost, "predict_seconds"):
         found = run_model.log_probabilities(scorer, read, kept)
@@ -85,6 +85,16 @@ def main(arguments: argparse.Namespace) -> None:
     write_json(arguments.cost, cost | {"write_seconds": round(time.perf_counter() - begin, 6)})
     if kept:
         kept.remove()
+
+
+def shards_key(*what: Any) -> str:
+    """Digest of all that unfinished predictions depend on; a GPU's batches are not a CPU's."""
+    from mllm.core import gpu
+    from mllm.prediction import run_model
+
+    device = gpu.device()
+    identity = [*what, device, run_model.TOKENS_PER_BATCH[device], run_model.OUTPUTS_PER_BATCH]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -9,11 +9,14 @@ from typing import Any
 
 from mllm.core import script, threads
 from mllm.core.files import whole
+from mllm.models import processes
 
 
 def main(arguments: argparse.Namespace) -> None:
     script.offline()
     threads.fix(arguments.threads)
+    if arguments.model.get("pretrain"):
+        script.usable_gpu()
     from mllm.data import labelled
     from mllm.models import checkpoint_files, families, licences
 
@@ -46,4 +49,5 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
-    script.run(main, parser.parse_args())
+    # On one GPU: the Trainer would split batches over all that it sees.
+    script.run(lambda given: processes.spread(main, given, 1), parser.parse_args())

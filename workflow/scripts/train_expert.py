@@ -23,7 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     from mllm.core import timing
     from mllm.data import labelled, splitting
-    from mllm.models import checkpoint_files, families, loading, training
+    from mllm.models import checkpoint_files, families, loading, training, training_rows
 
     start = time.perf_counter()
     names = arguments.names or labelled.task_facts(arguments.data, arguments.task)["names"]
@@ -47,10 +47,10 @@ def main(arguments: argparse.Namespace) -> None:
     unfinished = arguments.checkpoints / key
     set_seed(arguments.hyper["seed"])
     model, tokenizer = loading.load_model(base, asked["family"])
-    model, facts = training.fine_tune(
-        model, tokenizer, {"train": rows, "valid": valid}, names, {**asked, "task": arguments.task}, arguments.hyper,
-        unfinished, arguments.checkpoint_seconds,
-    )  # fmt: skip
+    asked_here = {**asked, "task": arguments.task}
+    reviews = training_rows.prepare({"train": rows, "valid": valid}, names, tokenizer, asked_here, arguments.hyper)
+    checkpoints = training.Checkpoints(unfinished, arguments.checkpoint_seconds)
+    model, facts = training.fine_tune(model, tokenizer, reviews, asked["family"], arguments.hyper, checkpoints)
     card = {
         **asked, "kind": "fine_tuned", "task": arguments.task, "part": arguments.part, "hyper_parameters": arguments.hyper,
         "parents": {"base": parent}, "data": labelled.digest(rows), **facts, "device": timing.device_name(), "processes": processes.count(),

@@ -56,7 +56,9 @@ def gpu_problem(needed_mb: float = 0, gpus: int = 1) -> str:
             f"{name} (sm_{major}{minor}) is too old or too new for torch {torch.__version__}, which has code for"
             f" {', '.join(torch.cuda.get_arch_list())}: name other GPU types in the profile"
         )
-    free = sum(torch.cuda.mem_get_info(i)[0] for i in range(min(gpus, torch.cuda.device_count()))) / 2**20
+    # Asking a GPU makes a context on it: of several processes, each asks its own.
+    asked = range(min(gpus, torch.cuda.device_count())) if gpus > 1 else [torch.cuda.current_device()]
+    free = sum(torch.cuda.mem_get_info(i)[0] for i in asked) / 2**20
     if free < needed_mb:
         return (
             f"{name}: {free:,.0f} MB are free, the model takes {needed_mb:,.0f} at least: larger GPUs first in the"

@@ -125,6 +125,11 @@ def merge_mb(shape: Shape, members: int) -> int:
     return PROCESS_MB + math.ceil((members + 3) * shape.mb)
 
 
+def merge_gpu_mb(shape: Shape, members: int) -> int:
+    """One tensor of each model at a time, and as much again for sorting: at most a quarter of a model is in one."""
+    return 2000 + math.ceil((2 * members + 3) * shape.mb / 4)
+
+
 def merge_minutes(shape: Shape, members: int) -> int:
     """Reading and writing at a slow network disk's 20 MB/s."""
     return 15 + math.ceil((members + 2) * shape.mb / 20 / 60)

@@ -81,7 +81,7 @@ def largest(delta: torch.Tensor, values: Mapping[str, Any]) -> torch.Tensor:
     """TIES: the largest entries of the tensor."""
     density, number = values["density"], delta.numel()
     keep = max(1, int(density * number))
-    if density < 1 and delta.device.type == "cpu" and number:
+    if density < 1 and number:
         mask = _between(delta, number - keep, number)
         if mask is not None:
             return sparsify.rescaled_masked_tensor(delta, mask, _norm(values))
@@ -93,7 +93,7 @@ def middling(delta: torch.Tensor, values: Mapping[str, Any]) -> torch.Tensor:
     density, gamma, number = values["density"], values["gamma"], delta.numel()
     keep, top = int(density * number), int(gamma * number)
     bottom = max(0, number - keep - top)
-    if density < 1 and delta.device.type == "cpu" and keep:
+    if density < 1 and keep:
         mask = _between(delta, bottom, bottom + keep)
         if mask is not None:
             return sparsify.rescaled_masked_tensor(delta, mask, _norm(values))
@@ -119,10 +119,13 @@ def _between(delta: torch.Tensor, first: int, last: int) -> torch.Tensor | None:
     None where equal magnitudes stand on both sides of a border: which of them mergekit's sorting takes is its own affair.
     """
     size = delta.abs().reshape(-1)
-    ranked = size.numpy().copy()
-    inside = [r for r in (first, last - 1) if 0 <= r < len(ranked)]
-    ranked.partition(sorted(set(inside)))
-    low, high = float(ranked[first]), float(ranked[last - 1])
+    if size.is_cuda:
+        low, high = (float(size.kthvalue(rank + 1).values) for rank in (first, last - 1))
+    else:
+        ranked = size.numpy().copy()
+        inside = [r for r in (first, last - 1) if 0 <= r < len(ranked)]
+        ranked.partition(sorted(set(inside)))
+        low, high = float(ranked[first]), float(ranked[last - 1])
     mask = (size >= low) & (size <= high)
     return mask.to(delta.dtype).view_as(delta) if int(mask.sum()) == last - first else None
 

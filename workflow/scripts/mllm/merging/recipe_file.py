@@ -38,6 +38,8 @@ def mergekit_yaml(merge: Merge, folders: dict[str, Path]) -> str:
         f" --random-seed {merge.seed}" if merge.seed is not None else ""
     )
     note = f"{command}   (from the project's root, with this file's path)"
+    if merge.device == "cuda":
+        note = f"{command} --cuda   (from the project's root; another device's sums differ in their last digits)"
     if merge.name in paper_methods.OURS:
         note = f"not for the mergekit-yaml command, which has no {merge.name}; see docs/merging.md"
     return f"# {note}\n" + yaml.safe_dump(document, sort_keys=False)

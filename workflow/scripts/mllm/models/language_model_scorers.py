@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
 from mllm.core.arrays import Array
 from mllm.core.errors import Failure
 from mllm.models import prompts
 from mllm.models.label_tree import label_tree
-from mllm.models.tokens import Tokens, reading
+from mllm.models.tokens import Batch, Tokens, reading
 
 TOLERANCE = {
     torch.float32: 1e-3,
@@ -40,12 +41,25 @@ class LanguageModelScorer:
                     " words, or score: likelihood"
                 )
         self.labels, self.first, self.tree = labels, first, label_tree(labels)
-        self._path = torch.zeros(len(labels), max(map(len, labels)), 2, dtype=torch.long)
-        self._counts = torch.zeros(len(labels), self._path.shape[1])
-        for k, path in enumerate(self.tree.paths):
-            self._path[k, : len(path)] = torch.tensor(path)
-            self._counts[k, : len(path)] = 1
+        path = torch.zeros(len(labels), max(map(len, labels)), 2, dtype=torch.long)
+        counts = torch.zeros(len(labels), path.shape[1])
+        for k, steps in enumerate(self.tree.paths):
+            path[k, : len(steps)] = torch.tensor(steps)
+            counts[k, : len(steps)] = 1
+        self._constants = {"node": path[..., 0], "token": path[..., 1], "first": path[:, 0, 1], "counts": counts}
+        self._copies: dict[tuple[str, torch.device], torch.Tensor] = {}
         self._narrow = False
+
+    def _constant(self, name: str, device: torch.device) -> torch.Tensor:
+        """What all batches have in common, on their device: copied there once, since each copy waits for the GPU."""
+        if (name, device) not in self._copies:
+            self._copies[name, device] = self._constants[name].to(device)
+        return self._copies[name, device]
+
+    @property
+    def outputs(self) -> int:
+        vocabulary = self.classes if self.first else self.model.config.get_text_config().vocab_size
+        return len(self.tree.depths) * int(vocabulary)
 
     @property
     def longest(self) -> int:
@@ -60,16 +74,16 @@ class LanguageModelScorer:
     def _likelihoods(self, logits: torch.Tensor) -> torch.Tensor:
         """(reviews, labels) of (reviews, nodes, vocabulary)."""
         if self.first:
-            return logits[:, 0, ... if self._narrow else self._path[:, 0, 1].to(logits.device)].float()
-        node, token = self._path.to(logits.device).unbind(-1)
+            return logits[:, 0, ... if self._narrow else self._constant("first", logits.device)].float()
+        node, token, counts = (self._constant(name, logits.device) for name in ("node", "token", "counts"))
         picked = logits.float().log_softmax(-1)[:, node, token]
-        return (picked * self._counts.to(logits.device)).sum(-1)
+        return (picked * counts).sum(-1)
 
     def plain(self, ids: list[int], labels: list[list[int]]) -> torch.Tensor:
         """(labels,) log-likelihoods of one review, each label by itself: a pass for each, what ``score`` must agree with."""
         raise NotImplementedError
 
-    def score(self, batch: list[list[int]]) -> torch.Tensor:
+    def score(self, batch: Batch) -> torch.Tensor:
         raise NotImplementedError
 
     def prepare(self, tokens: Tokens) -> None:
@@ -81,11 +95,13 @@ class LanguageModelScorer:
         Raises:
             Failure: they differ, or the model cannot be asked this way.
         """
+        if self.model.dtype != torch.float32:
+            self._answer_in_float32()
         every = list(range(len(self.labels)))
         checks = [(int(tokens.lengths.argmin()), every), (int(tokens.lengths.argmax()), sorted({0, every[-1]}))]
         what = type(self.model).__name__
         try:
-            together = self.score([tokens[i] for i, _ in checks]).cpu()
+            together = self.score(tokens.batch([i for i, _ in checks])).cpu()
             alone = [self.plain(tokens[i], [self.labels[k] for k in which]).cpu() for i, which in checks]
         except torch.OutOfMemoryError:
             raise
@@ -106,16 +122,30 @@ class LanguageModelScorer:
                 " supported, or not for so long reviews (a smaller max_length; please report it)"
             )
         if self.first and not self._narrow:
-            self._keep_needed_rows()
+            self._answer_in_float32(self._constants["first"])
+            self._narrow = True
 
-    def _keep_needed_rows(self) -> None:
-        """Among the first tokens alone, no other row of the output head is needed."""
-        head, rows = self.model.get_output_embeddings(), self._path[:, 0, 1]
-        narrow = torch.nn.Linear(1, 1, bias=head.bias is not None)
+    def _answer_in_float32(self, rows: torch.Tensor | None = None) -> None:
+        """Replace the output head: bfloat16's steps are 0.25 and more where logits are large, as GPT-2's are.
+
+        Args:
+            rows: of the head that are needed, where not all are: among the first tokens alone, only theirs.
+        """
+        head = self.model.get_output_embeddings()
+        narrow = _Head(1, 1, bias=head.bias is not None)
         for name, values in head.named_parameters():
-            setattr(narrow, name, torch.nn.Parameter(values[rows.to(values.device)], requires_grad=False))
+            picked = values if rows is None else values[rows.to(values.device)]
+            setattr(narrow, name, torch.nn.Parameter(picked.detach().float(), requires_grad=False))
+        if hasattr(head, "_hf_hook"):  # of several GPUs, the last layer may be on another one than the head
+            add_hook_to_module(narrow, AlignDevicesHook(execution_device=narrow.weight.device))
         self.model.set_output_embeddings(narrow)
-        self._narrow = True
+
+
+class _Head(torch.nn.Linear):
+    """An output head in float32 behind layers in any number format."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return super().forward(states.float())
 
 
 def log_likelihood(logits: torch.Tensor, label: list[int]) -> torch.Tensor:

@@ -76,6 +76,10 @@ def _process(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(number), LOCAL_WORLD_SIZE=str(number),
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
     )  # fmt: skip
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank)  # before anything else asks: each would make a context on the first GPU
     start_logging(f"[{rank}] ")
     try:
         main(arguments)

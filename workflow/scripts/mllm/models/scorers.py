@@ -9,9 +9,13 @@ positions otherwise.
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
-from mllm.models.tokens import Tokens
+from mllm.models.tokens import Batch, Tokens
+
+PLAIN = ("bert", "roberta", "distilbert", "t5", "mt5")
+"""Architectures all of whose encoder layers see all tokens that are no padding."""
 
 
 class Scorer(Protocol):
@@ -19,6 +23,11 @@ class Scorer(Protocol):
 
     model: Any
     classes: int
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the model makes for one review's answer: label nodes times vocabulary, or classes."""
+        ...
 
     def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """Tokens of the reviews, none longer than the model reads; how many were cut for that."""
@@ -28,7 +37,7 @@ class Scorer(Protocol):
         """Equal for scorers with equal ``encode``; None where that cannot be told."""
         ...
 
-    def score(self, batch: list[list[int]]) -> torch.Tensor:
+    def score(self, batch: Batch) -> torch.Tensor:
         """(reviews, classes) float32, natural logarithms up to a constant per review."""
         ...
 
@@ -41,15 +50,51 @@ class Scorer(Protocol):
         ...
 
 
-def padded(batch: list[list[int]], pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """(reviews, longest) tokens, padded on the right, and which of them are no padding."""
-    longest = max(map(len, batch))
-    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in batch])
-    lengths = torch.tensor([len(row) for row in batch])
-    mask = torch.arange(longest)[None, :] < lengths[:, None]
-    return ids.to(device, non_blocking=True), mask.to(device, non_blocking=True)
+def padded(
+    batch: Batch | Sequence[Sequence[int]], pad: int, device: Any, left: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(reviews, longest) tokens, padded on the right unless said, and which of them are no padding.
+
+    One copy brings them to a GPU, without waiting for it.
+    """
+    batch = Batch.of(batch)
+    number, longest = len(batch), int(batch.lengths.max())
+    packed = np.full(number * longest + number, pad, dtype=np.int64)
+    place, own = np.arange(longest), batch.lengths[:, None]
+    packed[: number * longest].reshape(number, longest)[place >= longest - own if left else place < own] = batch.flat
+    packed[number * longest :] = batch.lengths
+    both = sent(torch.from_numpy(packed), device)
+    ids, lengths = both[: number * longest].view(number, longest), both[number * longest :, None]
+    places = torch.arange(longest, device=both.device)
+    return ids, places >= longest - lengths if left else places < lengths
 
 
-def needed(mask: torch.Tensor, batch: list[list[int]]) -> torch.Tensor | None:
+def sent(tensor: torch.Tensor, device: Any) -> torch.Tensor:
+    """A tensor of the host on another device, which nobody waits for: a GPU takes it from memory that stays in place."""
+    if torch.device(device).type == "cuda" and torch.cuda.is_available():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def needed(mask: torch.Tensor, batch: Batch | Sequence[Sequence[int]]) -> torch.Tensor | None:
     """No mask at all where nothing is padded: attention has a faster way then."""
-    return mask.long() if len(set(map(len, batch))) > 1 else None
+    return mask.long() if Batch.of(batch).ragged else None
+
+
+def seen_by_all(model: Any, mask: torch.Tensor | None, queries: int) -> torch.Tensor | None:
+    """A mask of bidirectional attention as the model would make it; where it is made here, it looks at no value of it.
+
+    transformers asks a mask whether it hides anything, and so waits for the GPU. Models with windows make masks of their own.
+
+    Args:
+        model: of any architecture.
+        mask: (reviews, tokens) 1 where there is no padding, or none.
+        queries: tokens that look at these.
+
+    Returns:
+        (reviews, 1, queries, tokens), or the mask as given.
+    """
+    config = model.config
+    if mask is None or config.model_type not in PLAIN or config._attn_implementation != "sdpa":
+        return mask
+    return mask.bool()[:, None, None].expand(-1, -1, queries, -1)

@@ -1,5 +1,6 @@
 """Texts as tokens, made once for all candidates that read them alike."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -14,6 +15,55 @@ from mllm.core.files import whole
 from mllm.core.messages import log, progress
 
 AT_ONCE = 200  # texts: tokenizers keep far more of each than its tokens until they are done
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some reviews' tokens, one after the other.
+
+    Args:
+        flat: (tokens,) whole numbers.
+        lengths: (reviews,) tokens of each.
+    """
+
+    flat: Array
+    lengths: Array
+
+    @classmethod
+    def of(cls, rows: "Batch | Sequence[Sequence[int]]") -> "Batch":
+        """Of lists of tokens; a batch as it is."""
+        if isinstance(rows, Batch):
+            return rows
+        return cls(np.fromiter((i for row in rows for i in row), np.int64), np.array([len(row) for row in rows]))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether some are longer than others."""
+        return bool((self.lengths != self.lengths[0]).any())
+
+    @property
+    def places(self) -> Array:
+        """(tokens,) of each token in its review, from 0 on."""
+        return np.arange(len(self.flat)) - np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
+
+    def part(self, first: int, last: int) -> "Batch":
+        """The reviews from first to before last."""
+        ends = np.concatenate([[0], np.cumsum(self.lengths)])
+        return Batch(self.flat[ends[first] : ends[last]], self.lengths[first:last])
+
+    def begin_with(self, prefix: list[int]) -> bool:
+        """Whether all begin with these tokens, and have more."""
+        if not (self.lengths > len(prefix)).all():
+            return False
+        begins = np.cumsum(self.lengths) - self.lengths
+        return bool((self.flat[begins[:, None] + np.arange(len(prefix))] == prefix).all())
+
+    def without_first(self, number: int) -> "Batch":
+        """Without so many tokens at each one's beginning."""
+        return Batch(self.flat[self.places >= number], self.lengths - number) if number else self
 
 
 @dataclass(frozen=True)
@@ -37,7 +87,15 @@ class Tokens:
         found: list[int] = self.flat[self.ends[i - 1] if i else 0 : self.ends[i]].tolist()
         return found
 
-    @property
+    def batch(self, chosen: Sequence[int]) -> Batch:
+        """Some of the texts, in this order."""
+        ends = self.ends[chosen]
+        lengths = self.lengths[chosen]
+        # Where each token is: its text's begin, plus its place in the text.
+        behind = np.repeat(ends - np.cumsum(lengths), lengths)
+        return Batch(self.flat[behind + np.arange(len(behind))], lengths)
+
+    @functools.cached_property
     def lengths(self) -> Array:
         """(texts,) number of tokens."""
         return np.diff(self.ends, prepend=0)

@@ -15,6 +15,7 @@ from mllm.core.messages import log
 from mllm.models import processes
 
 WHOLE = "whole"  # stands in a training checkpoint once all its other files do
+TOGETHER = 8  # steps after which several processes ask the first one whether to save: each time, all wait for all
 BEST = "best.safetensors"  # beside them: the weights that were best on validation
 
 
@@ -48,6 +49,8 @@ class TimedCheckpoints(TrainerCallback):
             self._save_if_due(state, control)
 
     def _save_if_due(self, state: Any, control: Any) -> None:
+        if processes.count() > 1 and state.global_step % TOGETHER:
+            return
         self.told, due = processes.together((self.told, time.monotonic() - self.saved >= self.seconds))
         control.should_save = control.should_save or ((self.told or due) and state.global_step < state.max_steps)
 

@@ -1,17 +1,22 @@
 """Class log-probabilities of reviews, by models of any family."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from mllm.core import gpu
+from mllm.core.errors import Failure
 from mllm.core.messages import log, progress
 from mllm.models.scorers import Scorer
-from mllm.models.tokens import Tokens
+from mllm.models.tokens import Batch, Tokens
 from mllm.prediction.shards import Shards
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}  # on CPUs more fill the caches with intermediate values
+OUTPUTS_PER_BATCH = 2**29  # 2 GiB of float32, and as much again while they become probabilities
+RMS_NORMS = ("T5LayerNorm", "LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 PADDING = 1 / 16  # of a batch's tokens at most
 
 
@@ -28,14 +33,15 @@ def log_probabilities(scorer: Scorer, tokens: Tokens, shards: Shards | None = No
     """
     device = make_ready(scorer.model)
     result = np.empty((len(tokens), scorer.classes), dtype=np.float32)
-    batches = list(_batches(tokens.lengths.tolist(), TOKENS_PER_BATCH[device]))
+    most = max(1, OUTPUTS_PER_BATCH // scorer.outputs)
+    batches = list(_batches(tokens.lengths.tolist(), TOKENS_PER_BATCH[device], most))
     done = shards.resume() if shards else []
     for batch, rows in zip(batches, done, strict=False):
         result[batch] = rows
     with torch.inference_mode():
         if batches:
             scorer.prepare(tokens)
-        scored = _scored_in_turn(scorer, tokens, batches[len(done) :], device)
+        scored = _scored_in_turn(scorer, tokens, batches[len(done) :])
         for batch, rows in progress(scored, "predicting", len(batches) - len(done), unit="batch"):
             result[batch] = rows
             if shards:
@@ -43,30 +49,65 @@ def log_probabilities(scorer: Scorer, tokens: Tokens, shards: Shards | None = No
     return result
 
 
-def _scored_in_turn(
-    scorer: Scorer, tokens: Tokens, batches: list[list[int]], device: str
-) -> Iterator[tuple[list[int], np.ndarray]]:
+def _scored_in_turn(scorer: Scorer, tokens: Tokens, batches: list[list[int]]) -> Iterator[tuple[list[int], np.ndarray]]:
     """Each batch with its log-probabilities; a GPU computes one while the last is fetched and the next made."""
-    waiting: tuple[list[int], torch.Tensor] | None = None
+    room, waiting = _Room(), None
     for batch in batches:
-        launched = _scored(scorer, [tokens[i] for i in batch], device)
+        launched = batch, _Fetched(_scored(scorer, tokens.batch(batch), room))
         if waiting:
-            yield waiting[0], waiting[1].cpu().numpy()
-        waiting = batch, launched
+            yield waiting[0], waiting[1].rows()
+        waiting = launched
     if waiting:
-        yield waiting[0], waiting[1].cpu().numpy()
+        yield waiting[0], waiting[1].rows()
+
+
+class _Fetched:
+    """A batch's results on their way from the GPU, begun at once: later they would wait for the next batch's kernels too."""
+
+    def __init__(self, found: torch.Tensor) -> None:
+        self._there: torch.cuda.Event | None = None
+        self._host = found
+        if found.is_cuda:
+            self._host = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+            with torch.cuda.device(found.device):
+                self._host.copy_(found, non_blocking=True)
+                self._there = torch.cuda.Event()
+                self._there.record()
+
+    def rows(self) -> np.ndarray:
+        if self._there:
+            self._there.synchronize()
+        return self._host.numpy()
 
 
 def dtype_of(wanted: str) -> str:
-    """The number format to predict in: bfloat16 on GPUs that have it, else float32, unless another is wanted."""
+    """The number format to predict in: bfloat16 on GPUs that have it, else float32, unless another is wanted.
+
+    Raises:
+        Failure: bfloat16 is wanted on a GPU that only emulates it.
+    """
+    if wanted == "bfloat16" and torch.cuda.is_available() and not gpu.has_bfloat16():
+        found = "sm_{}{}".format(*torch.cuda.get_device_capability())
+        raise Failure(
+            f"{torch.cuda.get_device_name()}: cannot compute in bfloat16 (found {found}, expected sm_80 or later)."
+            " Fix: dtype: float32 of the model, or newer GPU types in the profile."
+        )
     if wanted != "auto":
         return wanted
-    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if gpu.has_bfloat16() else "float32"
+
+
+def warm_up(scorer: Scorer, tokens: Tokens) -> None:
+    """Put the model where it computes; on a GPU, score one review, so that its libraries are loaded before any clock runs."""
+    if make_ready(scorer.model) == "cuda" and len(tokens):
+        with torch.inference_mode():
+            scorer.score(tokens.batch([int(tokens.lengths.argmin())])).cpu()
 
 
 def make_ready(model: Any) -> str:
     """Put a model where it computes best, for predictions alone; returns the device of its inputs."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = gpu.device()
+    gpu.settle_attention()
     if not hasattr(model, "hf_device_map"):  # its layers already stand where they belong
         model.to(device)
     model.eval()
@@ -77,31 +118,49 @@ def make_ready(model: Any) -> str:
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation):
                 setattr(module, name, torch.nn.GELU(approximate="tanh"))
+            elif device == "cuda" and type(child).__name__ in RMS_NORMS and not hasattr(child, "_hf_hook"):
+                setattr(module, name, fused_norm(child))
     return device
 
 
-def _scored(scorer: Scorer, batch: list[list[int]], device: str) -> torch.Tensor:
+def fused_norm(norm: Any) -> torch.nn.RMSNorm:
+    """T5's and LLaMA's norm as one kernel instead of six; in float32 the same but for rounding."""
+    fused = torch.nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon, device="meta")
+    fused.weight = norm.weight
+    return fused
+
+
+@dataclass
+class _Room:
+    """Tokens that the GPU's memory holds at once, as far as it is known: what did not fit once is not tried again."""
+
+    tokens: float = float("inf")
+
+
+def _scored(scorer: Scorer, batch: Batch, room: _Room) -> torch.Tensor:
     """Log-probabilities of one batch; of its halves, where the GPU's memory is too small for it."""
-    try:
-        return scorer.score(batch).log_softmax(-1)
-    except torch.OutOfMemoryError:
-        if len(batch) == 1:
-            raise
-    # Outside of the handler, which would keep the failed batch's memory alive.
-    log.info("GPU memory is too small for %d reviews at once: halved", len(batch))
-    if device == "cuda":
-        torch.cuda.empty_cache()
-    half = len(batch) // 2
-    return torch.cat([_scored(scorer, part, device) for part in (batch[:half], batch[half:])])
+    size, half = len(batch) * int(batch.lengths.max()), len(batch) // 2
+    if size <= room.tokens or not half:
+        try:
+            return scorer.score(batch).log_softmax(-1)
+        except torch.OutOfMemoryError:
+            if not half:
+                raise
+        # Outside of the handler, which would keep the failed batch's memory alive.
+        room.tokens = size // 2
+        log.info("GPU memory is too small for %d reviews at once: halved from now on", len(batch))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return torch.cat([_scored(scorer, part, room) for part in (batch.part(0, half), batch.part(half, len(batch)))])
 
 
-def _batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
-    """Indices of similar lengths, longest first (so that memory runs out at once or never)."""
+def _batches(lengths: list[int], budget: int, most: int | None = None) -> Iterator[list[int]]:
+    """Indices of similar lengths, longest first (so that memory runs out at once or never), at most so many at once."""
     batch: list[int] = []
     longest = read = 0
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         whole = longest * (len(batch) + 1)
-        if batch and (whole > budget or whole - read - lengths[i] > PADDING * whole):
+        if batch and (len(batch) == most or whole > budget or whole - read - lengths[i] > PADDING * whole):
             yield batch
             batch = []
         if not batch:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from mllm.core import gpu
 from mllm.core.files import read_json, write_json
 from mllm.core.messages import log
 from mllm.models.scorers import Scorer
-from mllm.models.tokens import Tokens
+from mllm.models.tokens import Batch, Tokens
 from mllm.prediction.run_model import make_ready
 
 
@@ -71,7 +72,7 @@ def flops_per_review(scorer: Scorer, tokens: Tokens) -> int:
     model.set_experts_implementation("eager")
     try:
         with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            scorer.score([ids])
+            scorer.score(Batch.of([ids]))
     finally:
         model.set_experts_implementation(fused)
     return counter.get_total_flops()
@@ -85,15 +86,19 @@ def mean_review(tokens: Tokens) -> list[int]:
 
 
 def peak_flops(dtype: str, seconds: float = 0.3) -> float:
-    """Operations per second of a large square matrix product, measured: the best of as many as fit into ``seconds``."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = 8192 if device == "cuda" else 1024
-    matrix = torch.ones(size, size, dtype=getattr(torch, dtype), device=device)
+    """Operations per second of a large square matrix product, measured: the best of as many as fit into ``seconds``.
+
+    Its values are random: GPUs multiply constants faster, since fewer bits change.
+    """
+    where = gpu.device()
+    size = 8192 if where == "cuda" else 1024
+    random = torch.Generator(where).manual_seed(0)
+    matrix = torch.randn(size, size, generator=random, device=where).to(getattr(torch, dtype))
     best, end = math.inf, time.perf_counter() + seconds
     while best == math.inf or time.perf_counter() < end:
         begin = time.perf_counter()
         product = matrix @ matrix
-        if device == "cuda":
+        if where == "cuda":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - begin)
     del product

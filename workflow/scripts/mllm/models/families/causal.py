@@ -13,7 +13,7 @@ from mllm.models.language_model_scorers import examples as examples
 from mllm.models.prompt_priors import CONTENT_FREE
 from mllm.models.prompt_priors import priors as priors
 from mllm.models.scorers import Scorer, padded
-from mllm.models.tokens import Tokens
+from mllm.models.tokens import Batch, Tokens
 
 AUTO = "AutoModelForCausalLM"
 WHAT = "a causal language model"
@@ -34,9 +34,9 @@ class CausalScorer(LanguageModelScorer):
         self._prefix: list[int] = []
         self._prefix_cache: Any = None
         # The tree's first node is a prompt's last token: its next token is the first question.
-        self._tokens = torch.tensor(self.tree.tokens, dtype=torch.long)
-        self._depths = torch.tensor(self.tree.depths)[1:]
-        self._sees = torch.tensor(self.tree.sees)[1:, 1:]
+        self._constants["tokens"] = torch.tensor(self.tree.tokens, dtype=torch.long)
+        self._constants["depths"] = torch.tensor(self.tree.depths)[1:]
+        self._constants["sees"] = torch.tensor(self.tree.sees)[1:, 1:]
 
     @property
     def longest(self) -> int:
@@ -56,13 +56,13 @@ class CausalScorer(LanguageModelScorer):
         self._prefix, self._prefix_cache = (shared if len(shared) >= WORTH_KEEPING else []), None
         super().prepare(tokens)
 
-    def _known(self, batch: list[list[int]]) -> tuple[int, Any]:
+    def _known(self, batch: Batch) -> tuple[int, Any]:
         """Number of tokens that are computed already, and their keys and values, once for each of the batch.
 
         Instructions and examples that all prompts begin with are computed once for all reviews.
         """
         size = len(self._prefix)
-        if not size or any(row[:size] != self._prefix or len(row) <= size for row in batch):
+        if not size or not batch.begin_with(self._prefix):
             return 0, None
         if self._prefix_cache is None:
             ids = torch.tensor([self._prefix], device=self.model.device)
@@ -71,19 +71,18 @@ class CausalScorer(LanguageModelScorer):
         cache.batch_repeat_interleave(len(batch))
         return size, cache
 
-    def score(self, batch: list[list[int]]) -> torch.Tensor:
+    def score(self, batch: Batch) -> torch.Tensor:
+        batch = Batch.of(batch)
         known, cache = self._known(batch)
-        ids, mask = padded(
-            [row[: known - 1 if known else None : -1] for row in batch], self.tokenizer.pad_token_id or 0, "cpu"
-        )
         device = self.model.device
-        ids, mask = ids.flip(1).to(device, non_blocking=True), mask.flip(1).to(device, non_blocking=True)
-        size, length, labels = len(batch), ids.shape[1], len(self._tokens)
+        ids, mask = padded(batch.without_first(known), self.tokenizer.pad_token_id or 0, device, left=True)
+        tokens, depths, own = (self._constant(name, device) for name in ("tokens", "depths", "sees"))
+        size, length, labels = len(batch), ids.shape[1], len(tokens)
         lengths = known + mask.sum(1, keepdim=True)
-        positions = torch.cat([known + (mask.cumsum(1) - 1).clamp(min=0), lengths - 1 + self._depths.to(device)], dim=1)
+        positions = torch.cat([known + (mask.cumsum(1) - 1).clamp(min=0), lengths - 1 + depths], dim=1)
         # Rows see columns: what is known, the prompt up to themselves, and of the labels their own.
         sees = torch.ones(length + labels, known + length + labels, dtype=torch.bool, device=device).tril(known)
-        sees[length:, known + length :] = self._sees.to(device)
+        sees[length:, known + length :] = own
         there = torch.cat([mask.new_ones(size, known), mask, mask.new_ones(size, labels)], dim=1)
         # Padding sees itself, or attention divides by 0.
         alone = torch.eye(*sees.shape, dtype=torch.bool, device=device).roll(known, 1)
@@ -91,7 +90,7 @@ class CausalScorer(LanguageModelScorer):
         hidden = ~(sees & there[:, None] | alone)
         bias = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, torch.finfo(dtype).min)
         output = self.model(
-            input_ids=torch.cat([ids, self._tokens.to(device).expand(size, -1)], dim=1),
+            input_ids=torch.cat([ids, tokens.expand(size, -1)], dim=1),
             position_ids=positions, attention_mask=bias[:, None],
             past_key_values=cache, use_cache=cache is not None, logits_to_keep=labels + 1,
         )  # fmt: skip

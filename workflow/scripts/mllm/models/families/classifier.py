@@ -7,8 +7,8 @@ import torch
 
 from mllm.core.arrays import Array
 from mllm.models.families import Row
-from mllm.models.scorers import Scorer, needed, padded
-from mllm.models.tokens import Tokens, reading
+from mllm.models.scorers import Scorer, needed, padded, seen_by_all
+from mllm.models.tokens import Batch, Tokens, reading
 
 AUTO = "AutoModelForSequenceClassification"
 WHAT = "a sequence classifier"
@@ -24,6 +24,7 @@ class ClassifierScorer:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer, self.classes = model, tokenizer, model.config.num_labels
+        self.outputs = self.classes
         self._causal = {m.is_causal for m in model.modules() if hasattr(m, "is_causal")} == {True}
         model.config.use_cache = False  # keys and values, which nothing comes back for
 
@@ -33,9 +34,10 @@ class ClassifierScorer:
     def reads_as(self) -> str | None:
         return reading(self.tokenizer)
 
-    def score(self, batch: list[list[int]]) -> torch.Tensor:
+    def score(self, batch: Batch) -> torch.Tensor:
         ids, mask = padded(batch, self.model.config.pad_token_id or 0, self.model.device)
-        return self.model(input_ids=ids, attention_mask=None if self._causal else needed(mask, batch)).logits.float()
+        seen = None if self._causal else seen_by_all(self.model, needed(mask, batch), ids.shape[1])
+        return self.model(input_ids=ids, attention_mask=seen).logits.float()
 
     def prepare(self, tokens: Tokens) -> None:
         """Nothing to prepare or prove: this is the model's own pass."""

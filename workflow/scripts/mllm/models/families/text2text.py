@@ -13,7 +13,8 @@ from mllm.models.language_model_scorers import LanguageModelScorer, asked, log_l
 from mllm.models.language_model_scorers import examples as examples
 from mllm.models.prompt_priors import CONTENT_FREE
 from mllm.models.prompt_priors import priors as priors
-from mllm.models.scorers import Scorer, needed, padded
+from mllm.models.scorers import Scorer, needed, padded, seen_by_all
+from mllm.models.tokens import Batch
 
 AUTO = "AutoModelForSeq2SeqLM"
 WHAT = "a text-to-text model"
@@ -33,20 +34,21 @@ class Text2TextScorer(LanguageModelScorer):
         super().__init__(model, tokenizer, prompt, labels, first)
         if model.config.model_type not in ("t5", "mt5"):
             raise Failure(f"family text2text: found a model of type {model.config.model_type}, expected t5 or mt5")
-        self._nodes = torch.tensor([[model.config.decoder_start_token_id, *self.tree.tokens]])
-        self._mask = _tree_bias(model, self.tree)
+        self._constants["nodes"] = torch.tensor([[model.config.decoder_start_token_id, *self.tree.tokens]])
+        self._constants["mask"] = _tree_bias(model, self.tree)
 
     @property
     def longest(self) -> int:
         return self.tokenizer.model_max_length
 
-    def score(self, batch: list[list[int]]) -> torch.Tensor:
+    def score(self, batch: Batch) -> torch.Tensor:
         ids, whole = padded(batch, self.tokenizer.pad_token_id, self.model.device)
-        mask = needed(whole, batch)
-        states = self.model.encoder(input_ids=ids, attention_mask=mask)
+        mask, nodes = needed(whole, batch), self._constant("nodes", ids.device)
+        states = self.model.encoder(input_ids=ids, attention_mask=seen_by_all(self.model, mask, ids.shape[1]))
         output = self.model(
-            encoder_outputs=states, attention_mask=mask, decoder_input_ids=self._nodes.expand(len(batch), -1).to(self.model.device),
-            decoder_attention_mask=self._mask.to(self.model.device), use_cache=False,
+            encoder_outputs=states, attention_mask=seen_by_all(self.model, mask, nodes.shape[1]),
+            decoder_input_ids=nodes.expand(len(batch), -1), decoder_attention_mask=self._constant("mask", ids.device),
+            use_cache=False,
         )  # fmt: skip
         return self._likelihoods(output.logits)
 

@@ -1,0 +1,340 @@
+"""What a GPU does with this project: correct, then how fast. `make gpu` runs it after the tests marked `gpu`.
+
+Each part is printed, and added to the output file, as it ends: a run that is cut off keeps what it has measured. Weights
+and tokens are random, of real shapes and lengths; no network is needed. Without a GPU, `--rehearse` runs every part on
+tiny models on the CPU: it shows that the program works, and measures nothing.
+"""
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "workflow/scripts"), str(ROOT / "benchmarks")]
+NAMES = ["negative", "neutral", "positive"]
+Measured = dict[str, Any]
+
+
+@contextlib.contextmanager
+def on_cpu() -> Iterator[None]:
+    """Compute on the CPU for a while, though there is a GPU."""
+    from mllm.core import gpu
+
+    there = gpu.device
+    gpu.device = lambda: "cpu"
+    try:
+        yield
+    finally:
+        gpu.device = there
+
+
+def synchronised(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of some work, until the GPU has done all of it; what it gave."""
+    import torch
+
+    def wait() -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    wait()
+    begin = time.perf_counter()
+    found = work()
+    wait()
+    return time.perf_counter() - begin, found
+
+
+# ── Models of real shapes, with random weights ──
+
+
+def tokenizer(longest: int = 512) -> Any:
+    from mllm.models.scratch import train_tokenizer
+
+    return train_tokenizer(
+        ["some words to make a vocabulary of: negative neutral positive"] * 3, 300, longest, ended=True
+    )
+
+
+def model(kind: str, small: bool) -> tuple[str, Any]:
+    """(family, model): GPT-2, BERT-base, FLAN-T5-base, LLaMA of 135M parameters; small ones have heads of the same size."""
+    import torch
+    import transformers as t
+
+    from mllm.models.heads import label_config
+
+    torch.manual_seed(0)
+    width, layers, heads, words = (128, 2, 2, 300) if small else (768, 12, 12, 32_000)
+    labels = label_config(NAMES)
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+    if kind == "gpt2":
+        return "classifier", t.GPT2ForSequenceClassification(
+            t.GPT2Config(n_embd=width, n_layer=layers, n_head=heads, vocab_size=300 if small else 50_257, n_positions=512,
+                         **ends, **labels))  # fmt: skip
+    if kind == "bert":
+        return "classifier", t.BertForSequenceClassification(
+            t.BertConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, vocab_size=words,
+                         intermediate_size=4 * width, pad_token_id=1, **labels))  # fmt: skip
+    if kind == "t5":
+        return "text2text", t.T5ForConditionalGeneration(
+            t.T5Config(d_model=width, d_kv=64, d_ff=width * 8 // 3, num_layers=layers, num_heads=heads, vocab_size=words,
+                       feed_forward_proj="gated-gelu", decoder_start_token_id=1, eos_token_id=0, pad_token_id=1,
+                       tie_word_embeddings=False))  # fmt: skip
+    width, layers, heads, words = (128, 2, 2, 300) if small else (576, 30, 9, 49_152)
+    return "causal", t.LlamaForCausalLM(
+        t.LlamaConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, vocab_size=words,
+                      num_key_value_heads=1 if small else 3, intermediate_size=width * 8 // 3, tie_word_embeddings=True,
+                      max_position_embeddings=512, **ends))  # fmt: skip
+
+
+KINDS = ("gpt2", "bert", "t5", "llama")
+
+
+def scorer(kind: str, small: bool, dtype: str = "float32", score: str = "likelihood") -> Any:
+    import torch
+
+    from mllm.models import families
+
+    prompt = {"template": "R: {review}\nIs it {labels}?", "words": {}, "chat": False, "score": score, "examples": 0}
+    family, made = model(kind, small)
+    card = {"family": family, "task": "t", "model": {"prompt": prompt}}
+    return families.load(family).scorer(card, made.to(getattr(torch, dtype)), tokenizer(), NAMES)
+
+
+def reviews(number: int, words: int) -> Any:
+    """Random tokens in texts of the reviews' lengths."""
+    import host_time
+    import numpy as np
+
+    from mllm.models.tokens import Tokens
+
+    tokens = host_time.reviews()
+    ends = tokens.ends[:number]
+    return Tokens(np.minimum(tokens.flat[: ends[-1]] % words + 2, words - 1).astype(np.int32), ends, 0)
+
+
+# ── The parts ──
+
+
+def machine(small: bool) -> Measured:
+    """Versions, and the peak on random data."""
+    import torch
+    import transformers
+
+    from mllm.core import timing
+    from mllm.prediction import speed
+
+    found: Measured = {"device": timing.device_name(), "torch": torch.__version__, "transformers": transformers.__version__,
+                       "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # fmt: skip
+    if torch.cuda.is_available():
+        found["sm"] = "{}{}".format(*torch.cuda.get_device_capability())
+    for dtype in ("float32", "bfloat16"):
+        found[f"peak_tflops_{dtype}"] = round(speed.peak_flops(dtype) / 1e12, 2)
+    return found
+
+
+def predictions(small: bool) -> Measured:
+    """Each family on 200 reviews: on the GPU beside the CPU, in both formats, in batches of another size, with cuDNN."""
+    import numpy as np
+    import torch
+
+    from mllm.core import gpu
+    from mllm.prediction import run_model
+
+    found: Measured = {}
+    tokens = reviews(40 if small else 200, 300)
+    settle = gpu.settle_attention
+    for kind in KINDS:
+        with on_cpu():
+            plain = np.exp(run_model.log_probabilities(scorer(kind, True), tokens))
+        budget = run_model.TOKENS_PER_BATCH[gpu.device()]
+        ways = {"float32": ("float32", budget, settle), "bfloat16": ("bfloat16", budget, settle),
+                "bfloat16, batches of 2,048": ("bfloat16", 2048, settle),
+                "bfloat16, cuDNN": ("bfloat16", budget, lambda: torch.backends.cuda.enable_cudnn_sdp(True))}  # fmt: skip
+        for name, (dtype, size, attention) in ways.items():
+            run_model.TOKENS_PER_BATCH[gpu.device()], gpu.settle_attention = size, attention
+            try:
+                p = np.exp(run_model.log_probabilities(scorer(kind, True, dtype), tokens))
+            finally:
+                run_model.TOKENS_PER_BATCH[gpu.device()], gpu.settle_attention = budget, settle
+            found[f"{kind}, {name}"] = {
+                "largest_difference": float(np.abs(p - plain).max()),
+                "flipped": float((p.argmax(1) != plain.argmax(1)).mean()),
+            }
+    return found
+
+
+def throughput(small: bool) -> Measured:
+    """Reviews a second in bfloat16, and the share of the peak that was measured here."""
+    from mllm.prediction import run_model
+    from mllm.prediction import speed as flops
+
+    found: Measured = {}
+    peak = flops.peak_flops("bfloat16")
+    for kind in KINDS:
+        number = 60 if small else 69_766 if kind == "gpt2" else 16_000
+        one = scorer(kind, small, "bfloat16")
+        tokens = reviews(number, one.model.config.vocab_size)
+        run_model.warm_up(one, tokens)
+        first, _ = synchronised(partial(one.score, tokens.batch([0])))
+        seconds, _ = synchronised(partial(run_model.log_probabilities, one, tokens))
+        operations = flops.flops_per_review(one, tokens) * number
+        found[kind] = {"reviews_per_second": round(number / seconds, 1), "share_of_peak": round(operations / seconds / peak, 4),
+                       "warm_review_seconds": round(first, 4)}  # fmt: skip
+    return found
+
+
+def training(small: bool) -> Measured:
+    """Reviews a second of fine-tuning GPT-2, with batches of 16 and 64."""
+    import polars as pl
+
+    from mllm.models import training as ours
+    from mllm.models import training_rows
+
+    found: Measured = {}
+    words = tokenizer()
+    for batch in (16, 64):
+        number = batch * (4 if small else 60)
+        texts = [f"a pill number {i} " + "some word " * (20 + i % 40) for i in range(number)]
+        frame = pl.DataFrame({"review": texts, "label_t": [i % 3 for i in range(number)]})
+        hyper = {
+            "epochs": 1.0,
+            "learning_rate": 1e-4,
+            "batch_size": batch,
+            "weight_decay": 0.0,
+            "warmup": 0.0,
+            "seed": 1,
+        }
+        card = {"family": "classifier", "task": "t"}
+        rows = training_rows.prepare({"train": frame, "valid": frame[:0]}, NAMES, words, card, hyper)
+        with tempfile.TemporaryDirectory() as folder:
+            where = ours.Checkpoints(Path(folder), 1e9)
+            train = partial(ours.fine_tune, model("gpt2", small)[1], words, rows, "classifier", hyper, where)
+            seconds, (_, facts) = synchronised(train)
+        found[f"batches of {batch}"] = {
+            "reviews_per_second": round(number / seconds, 1),
+            "last_loss": facts["loss"][-1]["loss"],
+        }
+    return found
+
+
+def _made(merge: Any) -> dict[str, Any]:
+    return dict(merge.tensors())
+
+
+def merging(small: bool) -> Measured:
+    """Seconds of a whole merge of three models of GPT-2's size, on the CPU and on the GPU; entries that differ."""
+    import torch
+
+    from mllm.core import gpu
+    from mllm.experiment import merge_entries, recipes
+    from mllm.merging.merge import Merge
+    from mllm.models import checkpoint_files
+
+    found: Measured = {}
+    with tempfile.TemporaryDirectory() as folder:
+        names = ["base", "a", "b", "c"]
+        made = model("gpt2", small)[1]
+        for name in names:
+            checkpoint_files.save(made, tokenizer(), Path(folder, name), {"kind": name})
+            with torch.no_grad():
+                for p in made.parameters():
+                    p.add_(torch.randn_like(p), alpha=0.002)
+        more: dict[str, dict[str, float]] = {"linear": {}, "ties": {"density": 0.5}, "breadcrumbs": {"density": 0.6}}
+        for name, values in more.items():
+            entry = merge_entries.METHODS[name].model_validate({"method": name, "members": names[1:], **values})
+            (recipe,) = recipes.expand(entry, entry.members, 17, "base")
+            paths = {n: Path(folder, n) for n in names}
+            here: dict[str, Any] = {}
+            for device in dict.fromkeys(("cpu", gpu.device())):
+                merge = Merge(recipe.canonical(), paths, paths["base"], device)
+                seconds, here[device] = synchronised(partial(_made, merge))
+                found[f"{name}, {device}, seconds"] = round(seconds, 3)
+            one, other = here["cpu"], here[gpu.device()]
+            found[f"{name}, entries that differ"] = sum(int((one[n] != other[n]).sum()) for n in one)
+    return found
+
+
+def jobs(small: bool) -> Measured:
+    """Two whole predict jobs, the second with the first one's tokens: seconds, and the share that is prediction."""
+    import polars as pl
+
+    from mllm.data import labelled
+    from mllm.models import checkpoint_files
+
+    found: Measured = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        number = 60 if small else 16_000
+        texts = [f"a pill number {i} " + "some word " * (10 + i % 40) for i in range(number)]
+        frame = pl.DataFrame({"review_id": range(number), "group": range(number), "review": texts,
+                              "label_t": [i % 3 for i in range(number)]})  # fmt: skip
+        for split, rows in (("valid", frame[: number // 4]), ("test", frame[number // 4 :])):
+            rows.drop("label_t").write_parquet(folder / f"{split}.parquet")
+        labels = frame.select("review_id", label="label_t")
+        labelled.write_task(folder, "t", {"names": NAMES, "label": "sentiment"}, labels)
+        card = {"family": "classifier", "task": "t", "kind": "base"}
+        checkpoint_files.save(model("gpt2", small)[1], tokenizer(), folder / "model", card)
+        for job in ("first", "second"):
+            out = folder / job
+            begin = time.perf_counter()
+            subprocess.run(
+                [sys.executable, ROOT / "workflow/scripts/predict.py", "--model", folder / "model", "--data", folder, "--task",
+                 "t", "--tokens", folder / "tokens", "--output", out / "p.parquet", "--cost", out / "cost.json"],
+                check=True, stderr=subprocess.DEVNULL)  # fmt: skip
+            seconds = time.perf_counter() - begin
+            cost = json.loads((out / "cost.json").read_text())
+            kept = {
+                k: cost[k]
+                for k in ("start_seconds", "load_seconds", "tokenise_seconds", "predict_seconds", "share_of_peak")
+            }
+            found[job] = kept | {
+                "seconds": round(seconds, 2),
+                "share_predicting": round(cost["predict_seconds"] / seconds, 3),
+            }
+    return found
+
+
+PARTS = (machine, predictions, throughput, jobs, training, merging)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    import torch
+
+    if not torch.cuda.is_available() and not arguments.rehearse:
+        sys.exit(
+            "no GPU: torch sees none here (nvidia-smi shows the driver; --rehearse runs on the CPU and measures nothing)"
+        )
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    with arguments.output.open("a") as file:
+        for part in PARTS:
+            begin = time.perf_counter()
+            try:
+                found = part(arguments.rehearse)
+            except Exception as error:  # the other parts are worth having all the same
+                found = {"error": f"{type(error).__name__}: {error}"}
+            line = {
+                "part": part.__name__,
+                "rehearsal": arguments.rehearse,
+                "seconds": round(time.perf_counter() - begin, 1),
+            }
+            file.write(json.dumps(line | {"found": found}) + "\n")
+            file.flush()
+            print(json.dumps(line | {"found": found}, indent=1), flush=True)
+            if "error" in found and arguments.rehearse:
+                sys.exit(1)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "results/gpu.jsonl", help="file to add each part's line to"
+    )
+    parser.add_argument("--rehearse", action="store_true", help="tiny models, on the CPU too: nothing is measured")
+    main(parser.parse_args())

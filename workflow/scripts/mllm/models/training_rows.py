@@ -1,0 +1,102 @@
+"""What a training reads: rows of tokens with their answers and weights, and the order of their batches."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from mllm.core.errors import Failure
+from mllm.data.labels import label_column
+from mllm.models import families
+from mllm.models.families import Row
+
+VALIDATION = 1000  # reviews at most: what a training is watched by need not be all that candidates are judged by
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """What a training reads.
+
+    Args:
+        train: rows to learn from.
+        valid: rows that it is watched by, sorted by length.
+        cut: number of train reviews that were too long.
+    """
+
+    train: list[Row]
+    valid: list[Row]
+    cut: int
+
+
+def prepare(
+    parts: dict[str, pl.DataFrame], names: list[str], tokenizer: Any, card: dict[str, Any], hyper: dict[str, Any]
+) -> Reviews:
+    """Tokens, answer and weight of each labelled review.
+
+    Args:
+        parts: ``train`` and ``valid`` reviews with the task's label column; rows without a label are left out.
+        names: of the task's classes.
+        tokenizer: its ``model_max_length`` cuts longer reviews.
+        card: model.json of the base: family, model, task.
+        hyper: of the training; ``seed`` and ``class_weights`` count here.
+
+    Raises:
+        Failure: no train review has a label.
+    """
+    label = label_column(card["task"])
+    parts = {split: rows.filter(pl.col(label).is_not_null()) for split, rows in parts.items()}
+    if not parts["train"].height:
+        raise Failure(f"task {card['task']!r}: none of the expert's reviews has a label")
+    frames = {
+        "train": parts["train"],
+        "valid": parts["valid"].sample(min(VALIDATION, parts["valid"].height), seed=hyper["seed"], shuffle=True),
+    }
+    by_class = class_weights(frames["train"][label].to_numpy(), len(names), hyper.get("class_weights") == "balanced")
+    read = families.load(card["family"]).rows
+    rows, cut = {}, {}
+    for split, frame in frames.items():
+        labels = frame[label].to_list()
+        rows[split], cut[split] = read(card, tokenizer, names, frame["review"].to_list(), labels)
+        for row, k in zip(rows[split], labels, strict=True):
+            row["weight"] = float(by_class[k])
+    rows["valid"].sort(key=lambda row: len(row["input_ids"]))
+    return Reviews(rows["train"], rows["valid"], cut["train"])
+
+
+def class_weights(labels: np.ndarray, classes: int, balanced: bool) -> np.ndarray:
+    """(classes,) what a review of each class counts; balanced as in scikit-learn: all classes together count the same."""
+    counts = np.bincount(labels, minlength=classes)
+    return counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)) if balanced else np.ones(classes)
+
+
+class ByLength(torch.utils.data.Sampler[int]):
+    """Batches of reviews of similar length, in random order: little padding, and the same order by seed and epoch alone.
+
+    Args:
+        lengths: of the reviews.
+        batch: reviews that make one step, whatever parts they are computed in.
+        seed: of the order.
+    """
+
+    def __init__(self, lengths: list[int], batch: int, seed: int):
+        self.lengths, self.batch, self.seed, self.epoch = np.array(lengths), batch, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.lengths))
+        pool = 50 * self.batch  # among which lengths are sorted: enough for little padding, far from an order by length
+        order = np.concatenate(
+            [p[np.argsort(-self.lengths[p], kind="stable")] for p in np.split(order, range(pool, len(order), pool))]
+        )
+        full = len(order) // self.batch * self.batch
+        batches = order[:full].reshape(-1, self.batch)
+        return iter(np.append(batches[rng.permutation(len(batches))], order[full:]).tolist())
