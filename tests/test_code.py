@@ -63,7 +63,7 @@ EDITS = {
     "priors of prompts": ("models/prompt_priors.py", '("N/A", ', '("n/a", ', PROMPTED),
     "a batch size of prediction": ("prediction/run_model.py", '"cpu": 1024', '"cpu": 2048', {"predict", "export"}),
     "the measured speed": ("prediction/speed.py", "8192", "4096", {"predict"}),
-    "how a training is watched": ("models/training.py", "VALIDATION = 1000", "VALIDATION = 10", {"train_expert"}),
+    "how a training is watched": ("models/training_rows.py", "VALIDATION = 1000", "VALIDATION = 10", {"train_expert"}),
     "adapters": ("models/lora.py", '"all-linear"', '"all"', {"train_expert"}),
     "models made from scratch": (
         "models/scratch.py", "4 * width", "2 * width",
