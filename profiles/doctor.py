@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "workflow/scripts"))
 
 from mllm.core import compute, script  # noqa: E402
 from mllm.core.errors import Failure  # noqa: E402
-from mllm.execution import preflight  # noqa: E402
+from mllm.execution import preflight, slurm_plugin  # noqa: E402
 
 EXECUTORS = ("local", "slurm")
 # Where data and checkpoints come from; HF_ENDPOINT is the hub client's own variable for a mirror.
@@ -92,7 +92,7 @@ def profile_needs(profile: dict) -> Iterator[Line]:
     """What a profile for Slurm needs: the plugin, partitions, GPU types."""
     if profile.get("executor") != "slurm":
         return
-    plugin = preflight.versions()
+    plugin = slurm_plugin.problems()
     have = compute.version("snakemake-executor-plugin-slurm")
     yield Line("Slurm plugin", have, plugin[0] if plugin else "")
     wanted = of_profile(profile)

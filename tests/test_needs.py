@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mllm.execution import preflight, resources, slurm_executor
+from mllm.execution import preflight, resources, slurm_resources
 
 XL = resources.Shape(1_557_611_200, 48, 1600)
 
@@ -47,45 +47,35 @@ def test_needs_grow_with_what_they_depend_on():
     assert resources.data_mb(200_000) > resources.data_mb(2000)
 
 
-class Resources(dict):
-    """As Snakemake's: attributes and get()."""
-
-    __getattr__ = dict.get
-    __setattr__ = dict.__setitem__
-
-
 @pytest.mark.parametrize(
     ("gpu_mb", "model", "partition"),
     [(9000, "A5000", "b"), (30_000, "A100", "a,b"), (70_000, "H200", "c"), (500_000, "H200", "c")],
 )
 def test_a_job_takes_the_first_gpu_that_holds_it(gpu_mb, model, partition):
-    asked = Resources(gpu=1, gpu_mb=gpu_mb, slurm_partition="low", gpus="A5000:24@b A100:40@a,b H200:141@c")
-    slurm_executor.choose_gpu(asked)
+    asked = slurm_resources.choose_gpu(
+        {"gpu": 1, "gpu_mb": gpu_mb, "slurm_partition": "low", "gpus": "A5000:24@b A100:40@a,b H200:141@c"}
+    )
     assert (asked["gpu_model"], asked["slurm_partition"]) == (model, partition)
 
 
 def test_gres_any_type_and_cpu_jobs():
-    asked = Resources(gpu=1, gpu_mb=50_000, gpus="gres/l40s:48@gpu gres/h100:80@large")
-    slurm_executor.choose_gpu(asked)
-    assert (asked["gres"], asked["gpu"], asked["slurm_partition"]) == ("gpu:h100:1", 0, "large")
-    asked = Resources(gpu=1, gpu_mb=1000, gpus="any:40@gpu")
-    slurm_executor.choose_gpu(asked)
+    asked = slurm_resources.choose_gpu({"gpu": 1, "gpu_mb": 50_000, "gpus": "gres/l40s:48@gpu gres/h100:80@large"})
+    assert (asked["gres"], asked["gpu"], asked["slurm_partition"]) == ("gpu:h100:1", 1, "large")
+    asked = slurm_resources.choose_gpu({"gpu": 1, "gpu_mb": 1000, "gpus": "any:40@gpu"})
     assert "gpu_model" not in asked and asked["slurm_partition"] == "gpu"
-    asked = Resources(gpu=0, slurm_partition="low", gpus="any:40@gpu")
-    slurm_executor.choose_gpu(asked)
+    asked = slurm_resources.choose_gpu({"gpu": 0, "slurm_partition": "low", "gpus": "any:40@gpu"})
     assert asked["slurm_partition"] == "low"
 
 
 def test_several_gpus_are_asked_for_on_one_node_and_share_the_batch():
-    asked = Resources(gpu=4, gpu_mb=1000, gpus="A100:40@a")
-    slurm_executor.choose_gpu(asked)
+    asked = slurm_resources.choose_gpu({"gpu": 4, "gpu_mb": 1000, "gpus": "A100:40@a"})
     assert (asked["gpu"], asked["nodes"], asked["gpu_model"]) == (4, 1, "A100")
     assert resources.predict_gpu_mb(XL, 4) < resources.predict_gpu_mb(XL) / 2
 
 
 def test_a_misspelt_gpu_list_says_what_was_expected():
-    with pytest.raises(preflight.WorkflowError, match="found 'A100@gpu', expected TYPE:GB@PARTITION"):
-        preflight.parse_gpus("A100@gpu")
+    with pytest.raises(slurm_resources.WorkflowError, match="found 'A100@gpu', expected TYPE:GB@PARTITION"):
+        slurm_resources.parse_gpus("A100@gpu")
 
 
 def test_the_shipped_profile_s_gpus_are_readable():
@@ -94,7 +84,7 @@ def test_the_shipped_profile_s_gpus_are_readable():
     from conftest import ROOT
 
     profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
-    types = preflight.parse_gpus(profile["default-resources"]["gpus"])
+    types = slurm_resources.parse_gpus(profile["default-resources"]["gpus"])
     assert [t[0] for t in types] == ["A5000", "A100", "H200"]
 
 

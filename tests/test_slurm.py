@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from filelock import FileLock
 
 from conftest import ROOT, Project, fresh
 from mllm.execution.run_lock import born
@@ -127,11 +129,12 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
             f"no Slurm here: {', '.join(missing) or 'not root'} (apt install slurmctld slurmd slurm-client munge)"
         )
     made = Cluster(tmp_path / "slurm")
-    made.start()
-    yield made
-    while Run.started:
-        Run.started.pop().process.kill()
-    made.stop()
+    with FileLock(Path(tempfile.gettempdir(), "mllm-test-slurm.lock")):  # two of them would want the same ports
+        made.start()
+        yield made
+        while Run.started:
+            Run.started.pop().process.kill()
+        made.stop()
 
 
 def on_the_test_site(target: Path) -> Project:
@@ -323,7 +326,7 @@ def test_preempted(prepared: Project, undisturbed: Project) -> None:
     # A prediction, requeued while it is at work: it starts again, and says the same.
     target = "results/faults/predictions/shard-0.parquet"
     second = Run(prepared, target)
-    predicting = lambda: [i for i, c in jobs("%i %k", "RUNNING") if c == "rule_predict_wildcards_shard-0"]  # noqa: E731
+    predicting = lambda: [i for i, c in jobs("%i %k", "RUNNING") if c.endswith("predict_wildcards_shard-0")]  # noqa: E731
     wait_for(lambda: predicting() and processes(predicting()[0]), "the prediction")
     id_ = predicting()[0]
     send(signal.SIGSTOP, id_)
@@ -498,6 +501,126 @@ def test_no_job_is_lost_silently(prepared: Project) -> None:
     text = Run(prepared, target).end()
     assert "what it used could not be written down" in text
     assert (prepared.folder / target).exists()
+
+
+GROUPED = """
+import sys
+sys.path.insert(0, {scripts!r})
+from mllm.execution import slurm_executor
+slurm_executor.install("results/x")
+rule all:
+    input: expand("results/x/predictions/{{i}}", i=range(4))
+rule merge:
+    output: card="results/x/merges/{{i}}/card", model=temp(directory("results/x/merges/{{i}}/model"))
+    resources: mem_mb=100, runtime=5
+    shell: "mkdir -p {{output.model}}; echo {{wildcards.i}} > {{output.model}}/w; touch {{output.card}}; echo m{{wildcards.i}} >> {at}/ran"
+rule predict:
+    input: rules.merge.output.model
+    output: "results/x/predictions/{{i}}"
+    benchmark: "results/x/benchmarks/{{i}}.tsv"
+    resources: mem_mb=200, runtime=5
+    shell: "while [ -e {at}/hold-{{wildcards.i}} ]; do sleep 0.1; done; [ ! -e {at}/fail-{{wildcards.i}} ];"
+        " cat {{input}}/w > {{output}}; echo p{{wildcards.i}} >> {at}/ran"
+"""
+
+
+class Grouped:
+    """Four merges whose weights nobody keeps, and their predictions, in one allocation; no torch, so that it is quick."""
+
+    def __init__(self, at: Path, partition: str = "low"):
+        at.mkdir()
+        (at / "Snakefile").write_text(GROUPED.format(scripts=str(ROOT / "workflow/scripts"), at=at))
+        self.at, self.partition = at, partition
+        self.logs: list[Path] = []
+
+    def start(self) -> subprocess.Popen[bytes]:
+        self.logs.append(self.at / f"run-{len(self.logs)}.log")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "snakemake", "--executor", "slurm", "--jobs", "10", "--groups", "merge=point",
+             "predict=point", "--group-components", "point=4", "--retries", "1", "--slurm-requeue", "--keep-going",
+             "--rerun-incomplete", "--latency-wait", "20", "--default-resources", f"slurm_partition={self.partition}"],
+            cwd=self.at, stdout=self.logs[-1].open("w"), stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        return self.process
+
+    def hold(self, i: int) -> None:
+        (self.at / f"hold-{i}").touch()
+
+    def go_on(self) -> None:
+        for file in self.at.glob("hold-*"):
+            file.unlink()
+
+    @property
+    def ran(self) -> Counter[str]:
+        return Counter((self.at / "ran").read_text().split()) if (self.at / "ran").exists() else Counter()
+
+    @property
+    def text(self) -> str:
+        return "".join(log.read_text() for log in self.logs)
+
+    @property
+    def slurm_ids(self) -> list[str]:
+        return re.findall(r"submitted with SLURM jobid (\d+)", self.text)
+
+    def held(self) -> None:
+        """Two points are done, the third's prediction is at work."""
+        wait_for(lambda: self.ran["m2"] == 1 or self.process.poll() is not None, "the third merge")
+        assert self.ran["m2"] == 1, self.text[-5000:]
+
+    def ended(self, status: int) -> None:
+        assert status == 0, self.text[-5000:]
+        for i in range(4):
+            assert (self.at / f"results/x/predictions/{i}").read_text() == f"{i}\n"
+            assert not (self.at / f"results/x/merges/{i}/model").exists()
+            assert (self.at / f"results/x/merges/{i}/card").exists()
+
+
+def test_groups_with_every_fault(cluster: Cluster, tmp_path: Path) -> None:
+    """A group's allocation is requeued, cancelled, loses its node, its Snakemake, a member: nothing finished runs twice."""
+    faults = {name: Grouped(tmp_path / name) for name in ("requeued", "cancelled", "orphaned", "failing")}
+    faults["node"] = Grouped(tmp_path / "node", "gpu")
+    for run in faults.values():
+        run.hold(2)
+    (faults["failing"].at / "fail-1").touch()
+    running = {name: run.start() for name, run in faults.items()}
+    try:
+        for run in faults.values():
+            run.held()
+        nodes = dict(jobs("%i %N", "RUNNING"))
+        subprocess.run(["scontrol", "requeue", faults["requeued"].slurm_ids[0]], check=True)
+        subprocess.run(["scancel", faults["cancelled"].slurm_ids[0]], check=True)
+        cluster.kill_node(nodes[faults["node"].slurm_ids[0]])
+        running["orphaned"].kill()
+        running["orphaned"].wait()
+        for lock in (faults["orphaned"].at / ".snakemake/locks").glob("*"):
+            lock.unlink()
+        running["orphaned"] = faults["orphaned"].start()
+        orphaned = faults["orphaned"]
+        wait_for(lambda: "is taken over" in orphaned.text, f"the taking over\n{orphaned.text}")
+        (faults["failing"].at / "fail-1").unlink()  # its next attempt succeeds
+        for name in ("requeued", "cancelled", "node"):  # the third merge is made again: its weights went with the node
+            wait_for(
+                lambda run=faults[name]: run.ran["m2"] == 2, f"the second start\n{name} {faults[name].text[-3000:]}"
+            )
+        cluster.start()
+        for name, run in faults.items():
+            run.go_on()
+            run.ended(running[name].wait(timeout=120))
+    finally:
+        for process in running.values():
+            process.kill()
+    once = {f"{kind}{i}": 1 for kind in "mp" for i in range(4)}
+    assert faults["orphaned"].ran == once and len(faults["orphaned"].slurm_ids) == 1
+    assert faults["requeued"].ran == {**once, "m2": 2} and len(faults["requeued"].slurm_ids) == 1
+    assert faults["node"].ran == {**once, "m2": 2} and len(faults["node"].slurm_ids) == 1
+    assert faults["cancelled"].ran == {**once, "m2": 2} and len(faults["cancelled"].slurm_ids) == 2
+    assert faults["failing"].ran == {**once, "m1": 2} and len(faults["failing"].slurm_ids) == 2
+    assert "predict 2 was cancelled" in faults["cancelled"].text
+    assert "predict 1 failed (exit status 1)" in faults["failing"].text
+    assert "7 of the group's 8 jobs finished and are kept" in faults["failing"].text
+    table = (faults["failing"].at / "results/x/efficiency.csv").read_text().splitlines()
+    assert len([line for line in table if line.startswith("predict,3,")]) == 1
+    assert len(list((faults["orphaned"].at / "results/x/benchmarks").iterdir())) == 4
 
 
 # Three of its merges are enough to see that a cluster computes what this machine does.

@@ -19,7 +19,15 @@ from mllm.core import compute
 from mllm.core.code_digest import code_digest
 from mllm.core.errors import Failure
 from mllm.execution import data_notes, environment, estimate, interrupts, local_limits, log_format
-from mllm.execution import resources as needs, retraining, run_lock, slurm_executor, snakemake_patches, warm
+from mllm.execution import (
+    resources as needs,
+    retraining,
+    run_lock,
+    slurm_executor,
+    slurm_resources,
+    snakemake_patches,
+    warm,
+)
 from mllm.experiment import grid, revision_locks, yaml_files
 from mllm.experiment.load import load as load_experiment
 from mllm.experiment.schema import BASELINES
@@ -179,7 +187,7 @@ def members_of(wildcards, ending):
 
 def gpu(wildcards):
     """A submitted job asks for its model's GPUs; a local one does only where this machine has any."""
-    return gpus_of(wildcards) if workflow.non_local_exec or local_limits.gpus() else 0
+    return gpus_of(wildcards) if slurm_resources.submits(workflow) or local_limits.gpus() else 0
 
 
 def gpus_of(wildcards):

@@ -1,20 +1,29 @@
-"""Run one job's command on a compute node and write down how it ended and what it used.
+"""Run a record's commands on a compute node, one after the other, and write down how each ended and what it used.
 
-A submitted job is this file and the standard library alone (``python -I``: this folder has modules named as Python's
-own): Python's start, not a second and third Snakemake, stands between the node and the script (on network file systems
-the difference is many seconds a job).
+A submitted job is this file, its neighbours and the standard library alone (``python -I``: this folder may have modules named
+as Python's own): Python's start, not a second and third Snakemake, stands between the node and the script (on network file systems
+the difference is many seconds a job). A record of one member is a job, a record of several a group in one allocation.
 """
 
+import contextlib
+import importlib
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mllm.core.node_cache import near_environment
+from mllm.execution.workplace import Fields, bring_home, forget_weights, remove, workplace
 
 
 def main(record_path: Path, key: str) -> int:
@@ -22,40 +31,146 @@ def main(record_path: Path, key: str) -> int:
     if record["key"] != key:
         print(f"{record_path}: another job took this one's place; nothing done", file=sys.stderr)
         return 1
-    # As Snakemake itself does: what stands under a final name afterwards was made by this job.
-    for output in map(Path, record["outputs"]):
-        if output.is_dir() and not output.is_symlink():
-            shutil.rmtree(output)
-        else:
-            output.unlink(missing_ok=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
-    start = time.time()
-    environment = {**os.environ, "PATH": f"{nearest_bin()}{os.pathsep}{os.environ.get('PATH', '')}"}
-    process = subprocess.Popen(["bash", "-c", f"set -euo pipefail; {record['command']}"], env=environment)
-    # Slurm signals the whole job; the command ends by itself, and what it used is still written down.
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    status = process.wait()
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = round(time.time() - start, 2)
-    if status == 0 and record.get("benchmark"):
-        write(Path(record["benchmark"]), benchmark(seconds, used))
-    write(usage_path(record_path, os.environ["SLURM_JOB_ID"]), json.dumps({
-        "status": status,
-        "seconds": seconds,
-        "cpu_seconds": round(used.ru_utime + used.ru_stime, 2),
-        "peak_mb": used.ru_maxrss // 1024,
-        "node": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
-        "restarts": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
-    }, indent=2) + "\n")  # fmt: skip
-    return status if status >= 0 else 128 - status
+    return Step(record_path, record).run()
 
 
-def benchmark(seconds: float, used: resource.struct_rusage) -> str:
+class Step:
+    """One allocation's members, run in turn; a failed one stops those that need it and no other."""
+
+    def __init__(self, record_path: Path, record: Fields):
+        self.record_path, self.record, self.members = record_path, record, record["members"]
+        self.folder = record_path.parent.parent
+        self.slurm_id = os.environ["SLURM_JOB_ID"]
+        self.stopped, self.process = False, 0
+        # Slurm signals the whole job; the command ends by itself, and what it used is still written down.
+        signal.signal(signal.SIGTERM, self.stop)
+
+    def stop(self, *_: object) -> None:
+        self.stopped = True
+        if self.process:
+            os.kill(self.process, signal.SIGTERM)
+
+    def run(self) -> int:
+        begin = time.time()
+        todo = still_to_do(self.members, self.folder)
+        ended: dict[int, int] = {}
+        os.environ["PATH"] = f"{nearest_bin()}{os.pathsep}{os.environ.get('PATH', '')}"
+        with contextlib.ExitStack() as stack:
+            environment = stack.enter_context(warm(len(todo)))
+            root = stack.enter_context(workplace([p for i in todo for p in self.members[i]["local"]], self.folder))
+            for i in todo:
+                if self.stopped:
+                    break
+                if not any(ended.get(j) for j in self.members[i]["needs"]):
+                    ended[i] = self.run_member(self.members[i], root, environment)
+                else:
+                    ended[i] = 1
+                forget_weights(self.members, todo, ended, root)
+        status = 143 if self.stopped and len(ended) < len(todo) else next((s for s in ended.values() if s), 0)
+        if len(self.members) > 1:
+            facts = {"status": status, "seconds": round(time.time() - begin, 2), **self.where()}
+            write(usage_path(self.record_path, self.slurm_id), json.dumps(facts, indent=2) + "\n")
+        return status
+
+    def run_member(self, member: Fields, root: Path, environment: dict[str, str]) -> int:
+        """Run a command in the work place; returns its exit status, 128 and the signal's number where one ended it."""
+        # As Snakemake itself does: what stands under a final name afterwards was made by this job.
+        for output in map(Path, member["outputs"]):
+            for path in {output, root / output}:
+                remove(path)
+                path.parent.mkdir(parents=True, exist_ok=True)
+        if len(self.members) > 1:
+            print(f"== {member['rule']} {member['job']}", flush=True)
+            if not member["requested"].get("gpu"):  # the allocation's GPU is another member's
+                environment = {**environment, "CUDA_VISIBLE_DEVICES": ""}
+        start = time.time()
+        command = ["bash", "-c", f"set -euo pipefail; {member['command']}"]
+        process = subprocess.Popen(
+            command, env=environment, cwd=root
+        )  # held until it ends: its finalizer would wait for it
+        self.process = process.pid
+        if self.stopped:
+            process.terminate()
+        _, waited, used = os.wait4(process.pid, 0)
+        status = process.returncode = os.waitstatus_to_exitcode(waited)
+        seconds = round(time.time() - start, 2)
+        cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+        if warm_use := usage_of_warm(environment, self.process):
+            cpu, peak = cpu + warm_use[0], max(peak, warm_use[1])
+        self.process = 0
+        if status == 0:
+            bring_home(member, root)
+            if member["benchmark"]:
+                write(Path(member["benchmark"]), benchmark(seconds, cpu, peak))
+        facts = {
+            "status": status, "key": member["key"], "submitted": self.record["submitted"], "seconds": seconds,
+            "cpu_seconds": round(cpu, 2), "peak_mb": int(peak), **self.where(),
+        }  # fmt: skip
+        write(usage_path(self.folder / f"{member['place']}.json", self.slurm_id), json.dumps(facts, indent=2) + "\n")
+        return status if status >= 0 else 128 - status
+
+    def where(self) -> Fields:
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+        return {"node": os.environ.get("SLURMD_NODENAME", socket.gethostname()), "restarts": restarts}
+
+
+def still_to_do(members: list[Fields], folder: Path) -> list[int]:
+    """Positions of the members that did not finish yet, and of those whose lost weights these need.
+
+    A requeued group starts here again: what it finished before is on the disk, with its usage file beside it.
+    """
+    todo = {i for i, member in enumerate(members) if not finished(member, folder)}
+    for i in reversed(range(len(members))):  # members come in an order in which each follows what it needs
+        if i in todo:
+            todo |= {j for j in members[i]["needs"] if members[j]["local"]}
+    return sorted(todo)
+
+
+def finished(member: Fields, folder: Path) -> bool:
+    """Whether an allocation finished this very member, and what it made is there."""
+    if not all(Path(f).exists() for f in member["outputs"] if f not in member["local"]):
+        return False
+    for path in (folder / f"{member['place']}.json").parent.glob(f"{Path(member['place']).name}.*.usage"):
+        with contextlib.suppress(OSError, ValueError):
+            facts = json.loads(path.read_text())
+            if facts["status"] == 0 and facts.get("key") == member["key"]:
+                return True
+    return False
+
+
+def warm_starts() -> Any:
+    """The module that starts scripts from a warm process; None where there is none, and all start cold."""
+    try:
+        return importlib.import_module("mllm.execution.warm")
+    except ImportError:
+        return None
+
+
+@contextlib.contextmanager
+def warm(number: int) -> Iterator[dict[str, str]]:
+    """Environment in which several members' scripts start from one warm process; this process's own for a single one."""
+    starts = warm_starts() if number > 1 else None
+    if starts is None:
+        yield dict(os.environ)
+        return
+    with starts.offered(shutil.which("python") or sys.executable) as environment:
+        yield environment
+
+
+def usage_of_warm(environment: dict[str, str], shell: int) -> tuple[float, float] | None:
+    """CPU seconds and peak MB of what a shell started warm; its scripts are no children of this process."""
+    starts = warm_starts() if "mllm-warm-" in environment["PATH"] else None
+    if starts is None or (folder := starts.folder_of(environment)) is None:
+        return None
+    used = starts.usage(folder, shell)
+    return (used.cpu_seconds, used.peak_mb) if used else None
+
+
+def benchmark(seconds: float, cpu: float, peak: float) -> str:
     """Snakemake's benchmark file of a job that it did not run itself: time, largest memory in MiB, processor time."""
-    cpu = used.ru_utime + used.ru_stime
     hours, rest = divmod(int(seconds), 3600)
     values = {
-        "s": f"{seconds:.2f}", "h:m:s": f"{hours}:{rest // 60:02}:{rest % 60:02}", "max_rss": f"{used.ru_maxrss / 1024:.2f}",
+        "s": f"{seconds:.2f}", "h:m:s": f"{hours}:{rest // 60:02}:{rest % 60:02}", "max_rss": f"{peak:.2f}",
         "max_vms": "NA", "max_uss": "NA", "max_pss": "NA", "io_in": "NA", "io_out": "NA",
         "mean_load": f"{100 * cpu / max(seconds, 0.01):.2f}", "cpu_time": f"{cpu:.2f}",
     }  # fmt: skip
@@ -65,17 +180,12 @@ def benchmark(seconds: float, used: resource.struct_rusage) -> str:
 def nearest_bin() -> Path:
     """Where this job's Python stands: in its environment, or in a copy of that on this node's own disk."""
     own = Path(sys.prefix)
-    if not os.environ.get("MLLM_NODE_CACHE"):
-        return own / "bin"
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
-    from mllm.core.node_cache import near_environment
-
-    return near_environment(own) / "bin"
+    return (near_environment(own) if os.environ.get("MLLM_NODE_CACHE") else own) / "bin"
 
 
 def usage_path(record_path: Path, slurm_id: str) -> Path:
     """Where a job writes what it used: beside its record."""
-    return record_path.with_name(f"{record_path.stem}.{slurm_id}.usage")
+    return record_path.with_name(f"{record_path.name.removesuffix('.json')}.{slurm_id}.usage")
 
 
 def write(path: Path, text: str) -> None:
@@ -87,4 +197,4 @@ def write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1]).absolute(), sys.argv[2]))

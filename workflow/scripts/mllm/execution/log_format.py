@@ -8,6 +8,7 @@ from typing import Any
 
 from mllm.execution import interrupts, run_lock, snakemake_patches
 from mllm.execution.estimate import Estimate, in_time
+from mllm.execution.slurm_resources import in_turn, shown
 from mllm.experiment.grid import Grid
 
 # What Snakemake says at every step, whatever happens.
@@ -64,7 +65,12 @@ def formatter(base: type, grid: Grid, estimate: Callable[[], Estimate], announce
             described[msg["jobid"]] = f"{name} {what.partition(':')[0]}".rstrip()
             begun[msg["jobid"]] = time.monotonic()
             reason = why(str(msg["reason"]), known=any(Path(str(f)).exists() for f in msg["log"] or []))
-            return f"{name:<16} {what}" + (f"  ← {reason}" if reason else "")
+            where = "" if msg.get("indent") else shown(msg["resources"])
+            return f"{name:<16} {what}" + (f"  ← {reason}" if reason else "") + (f"  {where}" if where else "")
+
+        def format_group_info(self, msg: dict[str, Any]) -> str:
+            asked = in_turn([dict(job.resources.items()) for job in msg["jobs"]])
+            return f"{msg['group_id']:<16} {len(msg['jobs'])} jobs in one allocation  {shown(asked)}".rstrip()
 
         def format_job_finished(self, msg: dict[str, Any]) -> str:
             ended.append(msg["job_id"])

@@ -6,25 +6,23 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from snakemake_interface_common.exceptions import WorkflowError
-
 from mllm.core.compute import version
+from mllm.execution import slurm_plugin, slurm_resources
 
-PLUGIN = "2.8."  # the executor is a subclass of this plugin's
 # Compute capabilities below 7.5: torch 2.13's wheel has code for sm_75 and later.
 TOO_OLD = ("titan", "gtx", "k80", "m40", "p100", "p40", "v100")
 
 
 def problems(workflow: Any, results: Path, disk_mb: int) -> list[str]:
     """One line for each reason why the submitted jobs of a run cannot work on this cluster."""
-    found = versions() + settings(workflow.executor_settings)
+    found = slurm_plugin.problems() + settings(workflow.executor_settings)
     wanted: dict[str, set[str]] = {}  # partition -> GPU types
     seen = set()
     for job in workflow.dag.needrun_jobs():
         if job.name in seen or job.is_local or job.is_norun:
             continue
         seen.add(job.name)
-        gpus = job.resources.get("gpus") if job.resources.get("gpu") else None
+        gpus = job.resources.get(slurm_resources.SITE) if job.resources.get("gpu") else None
         if gpus:
             add_gpus(wanted, gpus)
         else:
@@ -33,20 +31,9 @@ def problems(workflow: Any, results: Path, disk_mb: int) -> list[str]:
     return found + partitions(wanted) + disk(results, disk_mb)
 
 
-def parse_gpus(text: str) -> list[tuple[str, int, str]]:
-    """``"A100:40@a,b H200:141@c"`` -> [(type, GB, partitions)]."""
-    found = []
-    for word in text.split():
-        match = re.fullmatch(r"((?:gres/)?[\w.-]+):(\d+)@([\w,.-]+)", word)
-        if not match:
-            raise WorkflowError(f"profile: gpus: found {word!r}, expected TYPE:GB@PARTITION[,PARTITION…]")
-        found.append((match[1], int(match[2]), match[3]))
-    return found
-
-
 def add_gpus(wanted: dict[str, set[str]], gpus: str) -> None:
     """A type must be in one of its partitions at least: it is asked for in all of them at once."""
-    for name, _, names in parse_gpus(gpus):
+    for name, _, names in slurm_resources.parse_gpus(gpus):
         types = wanted.setdefault(names, set())
         if name != "any":
             types.add(name.removeprefix("gres/").lower())
@@ -81,14 +68,6 @@ def partitions(wanted: dict[str, set[str]]) -> list[str]:
                 listed = ", ".join(sorted(have)) or "no GPU type"
                 found.append(f"no GPU of type {name!r} in {names}; there: {listed}")
     return list(dict.fromkeys(found))
-
-
-def versions() -> list[str]:
-    """Whether the plugin is the one that the executor was written for."""
-    have = version("snakemake-executor-plugin-slurm")
-    if have.startswith(PLUGIN):
-        return []
-    return [f"snakemake-executor-plugin-slurm is {have}, expected {PLUGIN}x: install from uv.lock (make setup)"]
 
 
 def settings(chosen: Any) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 PROCESS_MB = 2500  # Python with torch, transformers and CUDA's libraries, before any weights
 FLOPS = 5e12  # sustained by the slowest GPU that is worth waiting for, in single precision
 TOKENS = 160  # of a review, on average: 85 words
+START_MINUTES = 15  # of every job: a node's first reading of the environment over a slow network
 ALL_REVIEWS = 215_063  # UCI 462, both files
 
 
@@ -132,9 +133,9 @@ def merge_gpu_mb(shape: Shape, members: int) -> int:
 
 def merge_minutes(shape: Shape, members: int) -> int:
     """Reading and writing at a slow network disk's 20 MB/s."""
-    return 15 + math.ceil((members + 2) * shape.mb / 20 / 60)
+    return START_MINUTES + math.ceil((members + 2) * shape.mb / 20 / 60)
 
 
 def _minutes(operations: float) -> int:
     """Twice the time at the assumed speed, and fifteen minutes to start."""
-    return 15 + math.ceil(2 * operations / FLOPS / 60)
+    return START_MINUTES + math.ceil(2 * operations / FLOPS / 60)

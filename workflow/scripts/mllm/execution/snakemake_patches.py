@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from mllm.core.compute import version
+from mllm.execution.slurm_resources import choose_gpu, in_turn, submits
 
 
 def optional(without: str) -> Callable[[Callable[..., None]], Callable[..., bool]]:
@@ -143,3 +144,60 @@ def replace_formatter(make: Callable[[type], type], keep: Callable[[Any], bool])
         if isinstance(handler.formatter, DefaultFormatter):
             old = handler.formatter
             handler.setFormatter(formatter(old.quiet, old.show_failed_logs))
+
+
+@optional(without="jobs on Slurm ask for any GPU in the partition of CPU jobs")
+def choose_gpus_early() -> None:
+    """Choose GPU type and partition when resources are worked out, so that a dry run shows what is submitted."""
+    from snakemake.iocontainers import ResourceList
+    from snakemake.rules import Rule
+
+    original = Rule.expand_resources
+
+    @functools.wraps(original)
+    def expand_resources(self: Any, *arguments: Any, **named: Any) -> Any:
+        asked = original(self, *arguments, **named)
+        return ResourceList(fromdict=choose_gpu(dict(asked.items()))) if asked.get("gpus") else asked
+
+    if not hasattr(original, "__wrapped__"):
+        Rule.expand_resources = expand_resources
+
+
+@optional(without="groups on Slurm ask for too little time, and lose what they finished when a job fails")
+def run_groups_in_turn() -> None:
+    """Let a group ask for its jobs one after the other, keep its finished jobs' outputs, and be the same in each run."""
+    from snakemake import dag
+    from snakemake.io import is_flagged
+    from snakemake.iocontainers import ResourceList
+    from snakemake.jobs import GroupJob
+
+    asked, postprocess, chunks = GroupJob.resources.fget, GroupJob.postprocess, dag.group_into_chunks
+    if hasattr(postprocess, "__wrapped__"):
+        return
+
+    def resources(self: Any) -> Any:
+        if not submits(self.dag.workflow):
+            return asked(self)
+        if not isinstance(self._resources, ResourceList):
+            self._resources = ResourceList(fromdict=in_turn([dict(job.resources.items()) for job in self.jobs]))
+        return self._resources
+
+    @functools.wraps(postprocess)
+    async def keep_finished(self: Any, error: bool = False, **named: Any) -> None:
+        kept: set[Any] = getattr(self, "finished_members", set()) if error else set()
+        if not kept:
+            await postprocess(self, error=error, **named)
+            return
+        for job in self:
+            absent = [f for f in job.output if is_flagged(f, "temp")]
+            more = {} if job not in kept else {"ignore_missing_output": absent, "check_output_mtime": False}
+            await job.postprocess(error=job not in kept, **{**named, **more})
+
+    def alike_together(number: int, components: Any) -> Any:
+        """The same chunks in every run, of components that need the same: one's missing input holds up few others."""
+        named = {c: (sorted(map(str, c.input)), sorted(map(str, c.output))) for c in components}
+        return chunks(number, sorted(components, key=named.__getitem__))
+
+    GroupJob.resources = property(resources)
+    GroupJob.postprocess = keep_finished
+    dag.group_into_chunks = alike_together

@@ -57,8 +57,8 @@ def alive(state: str) -> bool:
     return state not in (*FAILED, "COMPLETED")
 
 
-def find_orphans(folder: Path, rows: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
-    """Record -> Slurm job, for jobs whose end no Snakemake saw.
+def find_orphans(folder: Path, rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Records of allocations whose end no Snakemake saw, each with its Slurm job's number and state.
 
     Looked up by the run's name and the comment, which Slurm keeps from the submission on: the job's number may not
     have been written down when Snakemake was killed.
@@ -66,20 +66,27 @@ def find_orphans(folder: Path, rows: list[dict[str, str]]) -> dict[str, dict[str
     by_name = defaultdict(list)
     for row in rows:
         by_name[row["name"], row["comment"]].append(row)
-    found = {}
+    found = []
     for path in sorted(folder.glob("*/*.json")):
         record = read(path)
-        if not record:
+        if not record or "members" not in record:
             continue
         known = by_name.get((record["run"], record["comment"]))
-        ended = sorted(path.parent.glob(f"{path.stem}.*.usage"), key=lambda p: p.stat().st_mtime)
+        ended = usage_files(path)
         if known:
-            found[str(path)] = {**record, **max(known, key=lambda r: int(r["slurm_id"]))}
+            found.append({**record, "record": str(path), **max(known, key=lambda r: int(r["slurm_id"]))})
         elif ended:  # too long ago for Slurm
-            status = (read(ended[-1]) or {}).get("status")
+            slurm_id, file = ended[0]
+            status = (read(file) or {}).get("status")
             state = "COMPLETED" if status == 0 else "FAILED"
-            found[str(path)] = {**record, "slurm_id": ended[-1].stem.rsplit(".", 1)[1], "state": state}
+            found.append({**record, "record": str(path), "slurm_id": slurm_id, "state": state})
     return found
+
+
+def usage_files(record: Path) -> list[tuple[str, Path]]:
+    """What Slurm jobs wrote beside a record, the newest first: (Slurm's number, file)."""
+    found = {f.name[len(record.stem) + 1 : -len(".usage")]: f for f in record.parent.glob(f"{record.stem}.*.usage")}
+    return [(i, found[i]) for i in sorted(filter(str.isdecimal, found), key=int, reverse=True)]
 
 
 def read(path: Path) -> dict[str, Any] | None:

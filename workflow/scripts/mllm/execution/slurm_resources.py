@@ -1,0 +1,90 @@
+"""What a Slurm job asks for: the GPU type and partitions that the site's list gives it, and what a group needs in turn."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from snakemake_interface_common.exceptions import WorkflowError
+
+from mllm.execution.resources import START_MINUTES
+
+FOLLOW = ("mem", "disk", "tmpdir")  # texts that follow from the numbers, or from the node
+UNKNOWN = "<TBD>"  # Snakemake's word for what depends on files that are not there yet
+SITE = "site_gpus"  # the profile's `gpus`, kept under a name that the plugin does not read as a number
+
+
+def submits(workflow: Any) -> bool:
+    """Whether jobs are submitted to a cluster; in a dry run, whether the profile is one for that."""
+    defaults = workflow.resource_settings.default_resources
+    return bool(workflow.non_local_exec or (workflow.dryrun and defaults and "slurm_partition" in dict(defaults)))
+
+
+def parse_gpus(text: str) -> list[tuple[str, int, str]]:
+    """``"A100:40@a,b H200:141@c"`` -> [(type, GB, partitions)]."""
+    found = []
+    for word in text.split():
+        match = re.fullmatch(r"((?:gres/)?[\w.-]+):(\d+)@([\w,.-]+)", word)
+        if not match:
+            raise WorkflowError(f"profile: gpus: found {word!r}, expected TYPE:GB@PARTITION[,PARTITION…]")
+        found.append((match[1], int(match[2]), match[3]))
+    return found
+
+
+def choose_gpu(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return resources with GPU type and partitions: the site's first type that holds the job; its largest where none does.
+
+    The profile's ``gpus`` resource lists TYPE:GB@PARTITIONS in order of preference; ``gres/TYPE`` asks by --gres,
+    the type ``any`` for none in particular. Without it, a job asks for any GPU in its partition.
+    """
+    chosen = {**asked}
+    site = chosen.pop("gpus", None) or chosen.get(SITE)
+    if not site:
+        return chosen
+    chosen[SITE] = site
+    number = chosen.get("gpu") or 0
+    if not number:
+        return chosen
+    types = parse_gpus(site)
+    fitting = [t for t in types if t[1] * 1024 >= (chosen.get("gpu_mb") or 0)]
+    name, _, chosen["slurm_partition"] = fitting[0] if fitting else max(types, key=lambda t: t[1])
+    chosen["nodes"] = 1  # the processes of a job find each other on one machine
+    chosen.pop("gpu_model", None)
+    if name.startswith("gres/"):
+        # Both together are an error; `gpu` goes at the submission, until then it counts against the profile's limit.
+        chosen["gres"] = f"gpu:{name.removeprefix('gres/')}:{number}"
+    elif name != "any":
+        chosen["gpu_model"] = name
+    return chosen
+
+
+def in_turn(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Resources of jobs that run one after the other: the largest of each, and the sum of their times.
+
+    Raises:
+        WorkflowError: members without GPU want different partitions, accounts or the like.
+    """
+    found: dict[str, Any] = {}
+    with_gpu = [m for m in members if m.get("gpu")]
+    for name in dict.fromkeys(key for member in members for key in member if key not in FOLLOW):
+        values = [m[name] for m in members if name in m and str(m[name]) != UNKNOWN]
+        if not values:
+            continue
+        if all(isinstance(v, int) for v in values):
+            found[name] = max(values)
+        elif len(set(values)) == 1:
+            found[name] = values[0]
+        elif not with_gpu or name not in ("slurm_partition", "gpu_model", "gres"):  # which follow from the largest
+            raise WorkflowError(f"a group's jobs want different {name}: {', '.join(sorted(map(str, set(values))))}")
+    minutes = sorted(m["runtime"] for m in members if m.get("runtime"))
+    if minutes:  # every job's time holds an allowance for the start, which a group needs once
+        found["runtime"] = minutes[-1] + sum(max(1, m - START_MINUTES) for m in minutes[:-1])
+    found["_nodes"] = 1
+    return choose_gpu(found)
+
+
+def shown(asked: Mapping[str, Any]) -> str:
+    """Where a job would be submitted to, in a few words; empty without a partition or a time."""
+    if not asked.get("slurm_partition") or not asked.get("runtime"):
+        return ""
+    gpus = f"{asked.get('gpu')} GPU {asked.get('gpu_model') or asked.get('gres') or ''}".rstrip() + ", "
+    return f"[{asked['slurm_partition']}: {gpus if asked.get('gpu') else ''}{asked.get('mem_mb')} MB, {asked.get('runtime')} min]"
