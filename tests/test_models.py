@@ -149,6 +149,19 @@ def test_training_again_gives_the_same_bytes(data, base, expert, tmp_path):
     assert weights(tmp_path / "expert") == weights(expert)
 
 
+def test_a_renamed_expert_takes_its_training_over(data, base, expert, tmp_path):
+    """Of the same definition alone; another one beside it is trained."""
+    shutil.copytree(expert, tmp_path / "old")
+    renamed = train_arguments(data, base, tmp_path)
+    run_script("train_expert", *renamed, "--log", tmp_path / "log")
+    assert "the same training is finished as old; taken over" in (tmp_path / "log").read_text()
+    names = {p.name for p in expert.iterdir()}
+    assert all((tmp_path / "expert" / n).read_bytes() == (expert / n).read_bytes() for n in names)
+    shutil.rmtree(tmp_path / "expert")
+    run_script("train_expert", *train_arguments(data, base, tmp_path, seed=4, steps=1), "--log", tmp_path / "log2")
+    assert "taken over" not in (tmp_path / "log2").read_text()
+
+
 @pytest.mark.parametrize(("kill", "processes"), [(signal.SIGKILL, 1), (signal.SIGTERM, 2)])
 def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, base, tmp_path, kill, processes):
     steps = {"steps": 500}

@@ -176,7 +176,7 @@ def members_of_merge(wildcards):
 def members_by_task():
     """Task -> {base, members}: the experts that some merge has as a member, where a task has two of them."""
     merged = {member for recipe in GRID.merges.values() for member in recipe.members}
-    experts = [c for c in GRID.of_kind("expert") if c.name in merged]
+    experts = sorted((c for c in GRID.of_kind("expert") if c.name in merged), key=lambda c: c.name)
     found = {task: [c.name for c in experts if c.task == task] for task in GRID.bases}
     return {task: {"base": GRID.bases[task], "members": names} for task, names in found.items() if len(names) > 1}
 

@@ -5,7 +5,11 @@
 #
 # One job scores all candidates: the resamples are drawn once, and comparisons in pairs need the same ones for all. Its
 # scripts find the candidates by the experiment's own list, not by a command line, which thousands of paths would overflow.
-EXPERIMENT_FILE = {"files": CONFIG_FILES, "override": lambda wildcards: json.dumps(OVERRIDE)}
+# Where the experiment is written says nothing: functions of the input are not held against what is finished.
+EXPERIMENT_FILE = {
+    "files": lambda wildcards, input: CONFIG_FILES,
+    "override": lambda wildcards, input: json.dumps(OVERRIDE),
+}
 MEANING = hashlib.sha256(EXPERIMENT.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
 LABELS = json.dumps([c.label() for c in GRID.candidates.values()])
 

@@ -26,8 +26,8 @@ rule import_predictions:
                 "seed": EXPERIMENT.seed,
             }
         ),
-        files=CONFIG_FILES,
-        override=lambda wildcards: json.dumps(OVERRIDE),
+        files=lambda wildcards, input: CONFIG_FILES,
+        override=lambda wildcards, input: json.dumps(OVERRIDE),
     shell:
         "python workflow/scripts/import_predictions.py --experiment {params.files:q} --override {params.override:q}"
         " --results $(dirname $(dirname {output.split})) --log {log}"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mllm.core import node_cache, script, threads
 from mllm.core.code_digest import code_digest
-from mllm.core.files import whole
+from mllm.core.files import read_json, whole
+from mllm.core.messages import log
 from mllm.models import processes
 
 
@@ -42,9 +43,15 @@ def main(arguments: argparse.Namespace) -> None:
     # Whoever trains something else must not go on from this training's checkpoints.
     read = [labelled.digest(rows), labelled.digest(valid)]
     code = code_digest("train_expert", families.module(asked["family"]))
-    identity = [code, arguments.hyper, arguments.task, names, asked, parent, read]
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
-    unfinished = arguments.checkpoints / key
+    identity = [code, arguments.hyper, arguments.task, names, asked, parent, arguments.part, read]
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    if (same := trained_already(arguments.output, key)) is not None:
+        if processes.first():
+            log.info("the same training is finished as %s; taken over", same.name)
+            with whole(arguments.output) as folder:
+                shutil.copytree(same, folder)
+        return
+    unfinished = arguments.checkpoints / key[:10]
     set_seed(arguments.hyper["seed"])
     model, tokenizer = loading.load_model(base, asked["family"])
     asked_here = {**asked, "task": arguments.task}
@@ -53,7 +60,7 @@ def main(arguments: argparse.Namespace) -> None:
     model, facts = training.fine_tune(model, tokenizer, reviews, asked["family"], arguments.hyper, checkpoints)
     card = {
         **asked, "kind": "fine_tuned", "task": arguments.task, "part": arguments.part, "hyper_parameters": arguments.hyper,
-        "parents": {"base": parent}, "data": labelled.digest(rows), **facts, "device": timing.device_name(), "processes": processes.count(),
+        "identity": key, "parents": {"base": parent}, "data": labelled.digest(rows), **facts, "device": timing.device_name(), "processes": processes.count(),
         "seconds": round(time.perf_counter() - start, 1), **timing.peak_memory(),
     }  # fmt: skip
     if not processes.first():
@@ -63,6 +70,14 @@ def main(arguments: argparse.Namespace) -> None:
     shutil.rmtree(arguments.checkpoints, ignore_errors=True)
     with contextlib.suppress(OSError):  # other experts are still at work there, or it never was
         arguments.checkpoints.parent.rmdir()
+
+
+def trained_already(output: Path, key: str) -> Path | None:
+    """The finished training of the same definition beside ``output``, as where an expert or a reference is renamed."""
+    for card in sorted(output.parent.glob("[!.]*/model.json")):
+        if card.parent != output and read_json(card).get("identity") == key:
+            return card.parent
+    return None
 
 
 if __name__ == "__main__":
