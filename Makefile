@@ -51,6 +51,10 @@ test: .venv/.ready ## run all tests
 net: .venv/.ready ## try thousands of tables and experiment files, valid and nearly valid
 	MLLM_NET=50 .venv/bin/python -m pytest -q tests/test_wider_net.py
 
+.PHONY: test-fast
+test-fast: .venv/.ready ## run the tests that take a minute in all, for a change in progress
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not long"
+
 .PHONY: check
 check: .venv/.ready ## lint, formats, types, and that generated files are up to date
 	.venv/bin/ruff check .

@@ -1,5 +1,7 @@
 """What tests share: the project in a folder of its own, real Snakemake, the demonstration run once."""
 
+import atexit
+import functools
 import os
 import shutil
 import subprocess
@@ -36,7 +38,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file first, so that one worker has it while the other does the rest; the demonstration, which both need, next."""
     first = {"test_slurm.py": 0, "test_workflow.py": 1}
+    for item in items:
+        if WHOLE_RUNS & set(getattr(item, "fixturenames", ())) or item.path.name in LONG_FILES:
+            item.add_marker("long")
     items.sort(key=lambda item: first.get(item.path.name, 2))
+
+
+WHOLE_RUNS = {"demo", "project", "finished", "changed", "cluster", "real_rows"}
+"""Fixtures of tests that run Snakemake or need a finished run: `make test-fast` leaves them out."""
+LONG_FILES = {"test_slurm.py", "test_killed.py", "test_warm.py", "test_families.py", "test_moe.py"}
 
 
 class Project:
@@ -135,11 +145,21 @@ def write_split(folder: Path, names: list[str], **parts: pl.DataFrame) -> None:
     labelled.write_task(folder, "t", {"names": names, "label": "sentiment"}, labels)
 
 
+@functools.cache
+def warm_path() -> str:
+    """PATH in which `python script.py` is forked from one process that has the libraries: what jobs of a run do."""
+    from mllm.execution import warm
+
+    environment = warm.offer()
+    atexit.register(warm.withdraw, environment)
+    return environment["PATH"]
+
+
 def run_script(name: str, *arguments: object, ok: bool = True) -> str:
     """Run a script of the workflow by hand; returns what it printed."""
     done = subprocess.run(
-        [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        ["python", str(SCRIPTS / f"{name}.py"), *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PATH": warm_path()},
     )  # fmt: skip
     assert (done.returncode == 0) == ok, done.stdout
     return done.stdout
