@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from conftest import ROOT, SCRIPTS
 from mllm.core import code_digest
 
 MEANING = code_digest._meaning
+HASH = r"-[0-9a-f]{10}$"  # at the end of merges' names
 SCRATCH = {"source": "scratch", "max_length": 32}
 EXPERIMENT = {
     "name": "codes",
@@ -71,6 +73,7 @@ EDITS = {
     ),
     "models from the hub": ("models/pretrained.py", '"right"', '"left"', {"prepare_base:bert-sentiment.base"}),
     "the merge": ("merging/merge.py", "own = {", "own = set() | {", EVERY_MERGE),
+    "the paper's TIES": ("merging/methods/ties_paper.py", "import torch", "import torch\nEDITED = 1", {"merge:ties_paper-density0.5", "export"}),
     "mixtures of experts": ("merging/mixture.py", "SHARED_SCALE = 0.1", "SHARED_SCALE = 0.2", {"mix_experts", "export"}),
     "what may be merged": ("merging/compatibility.py", '"spiece.model", ', "", EVERY_MERGE | {"take_expert", "diagnose_members"}),
     "the split": ("data/splitting.py", "import polars as pl", "import polars as pl\nEDITED = 1", {"split_reviews", "label_reviews", "train_expert", "mix_experts", "export"}),
@@ -157,7 +160,7 @@ def stale(jobs, scripts):
         after = {names: code_digest.code_digest(*names) for names in before}
         changed = {(rule, of) for rule, of, names in jobs if after[names] != before[names]}
         whole = {rule for rule, _ in changed} - {rule for rule, of, _ in jobs if (rule, of) not in changed}
-        return {rule if rule in whole else f"{rule}:{of}" for rule, of in changed}
+        return {rule if rule in whole else f"{rule}:{re.sub(HASH, '', of)}" for rule, of in changed}
 
     return found
 

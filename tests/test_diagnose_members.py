@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 import diagnose_members
 from conftest import run_script
 from mllm.core.errors import Failure
-from mllm.merging import diagnosis, paper_methods
+from mllm.merging import diagnosis
+from mllm.merging.methods import ties
 from tiny_models import FAMILIES, MEMBERS, make_models, tiny_bert, tiny_gpt2
 
 LAYERS = {
@@ -132,10 +133,10 @@ def test_entries_are_kept_as_mergekit_keeps_them():
     torch.manual_seed(2)
     delta = torch.randn(50, 30)
     for density in (0.2, 0.5, 0.0001):
-        mergekit = paper_methods.largest(delta, {"density": density}).sign().to(torch.int8)
+        mergekit = ties.largest(delta, {"density": density}).sign().to(torch.int8)
         assert torch.equal(diagnosis.kept_signs(delta, density), mergekit.flatten())
         rounded = (4 * delta).round() / 4
-        mergekit = paper_methods.largest(rounded, {"density": density})
+        mergekit = ties.largest(rounded, {"density": density})
         ours = diagnosis.kept_signs(rounded, density)
         assert int(ours.count_nonzero()) == int(mergekit.count_nonzero())
         sizes = [rounded.flatten()[mask.flatten() != 0].abs().sort().values for mask in (mergekit, ours)]

@@ -110,7 +110,9 @@ def test_every_merge_method_computes_where_it_is_told_to(models, device, monkeyp
             for module in ("merge", "tensor_files"):
                 patch.setattr(f"mllm.merging.{module}.check_finite", lambda *_: None)  # values, which are none
             # Found on the CPU, of whole task vectors.
-            patch.setattr("mllm.merging.paper_methods.thresholds", lambda _, members, *__: dict.fromkeys(members, 0.1))
+            patch.setattr(
+                "mllm.merging.methods.ties_paper.thresholds", lambda _, members, *__: dict.fromkeys(members, 0.1)
+            )
             method = merge.method
 
             class Watched:

@@ -31,6 +31,7 @@ from mllm.execution import (
 from mllm.experiment import grid, revision_locks, yaml_files
 from mllm.experiment.load import load as load_experiment
 from mllm.experiment.schema import BASELINES
+from mllm.merging import methods
 from mllm.models import families
 from mllm.models.hub import commit_of
 
@@ -231,6 +232,11 @@ def tokens(candidate):
     hyper = candidate.hyper
     reviews = hyper["steps"] * hyper["batch_size"] if "steps" in hyper else hyper["epochs"] * rows()
     return reviews * needs.TOKENS
+
+
+def merge_code(method):
+    """The digest of what makes a merge: of mergekit's methods none has code here, of ours each its own."""
+    return code_digest("mix_experts") if method == "moe" else code_digest("merge", *methods.modules(method))
 
 
 def family_code(start):

@@ -39,7 +39,7 @@ rule merge:
         mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), len(GRID.merges[wildcards.merge].members))),
         runtime=by_attempt(lambda wildcards: needs.merge_minutes(shape(), len(GRID.merges[wildcards.merge].members))),
     params:
-        code=code_digest("merge"),
+        code=lambda wildcards: merge_code(GRID.merges[wildcards.merge].method),
         mergekit=compute.version("mergekit"),
         recipe=lambda wildcards: json.dumps(GRID.merges[wildcards.merge].canonical()),
     shell:
@@ -125,7 +125,7 @@ rule export:
         runtime=by_attempt(60),
     params:
         code=code_digest("export", *sorted({family_code(GRID.starts[base]) for base in GRID.bases.values()})),
-        merge=[code_digest("merge"), code_digest("mix_experts")],
+        merge=sorted({merge_code(recipe.method) for recipe in GRID.merges.values()}),
         experiment=json.dumps(
             {
                 "name": EXPERIMENT.name,

@@ -7,19 +7,20 @@ them: the same bits (a test holds it to that) without the command's start-up tim
 import json
 import shutil
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mergekit.merge_methods.base import ParameterScope, TensorGroup
 
 from mllm.core.errors import Failure
 from mllm.core.files import read_json
 from mllm.core.messages import log, progress
-from mllm.merging import paper_methods
+from mllm.merging import floor, methods
 from mllm.merging.compatibility import open_alike
 from mllm.merging.depth import Depth, _of, _varies
+from mllm.merging.mergekit_private import ParameterScope, TensorGroup
 from mllm.merging.tensor_files import check_finite, write
 from mllm.models.checkpoint_files import WEIGHTS
 
@@ -45,7 +46,7 @@ class Merge:
         self.parameters.pop("use_base", None)
         self.device = device if self.seed is None else "cpu"
         self.inputs = [*([self.base] if self.base and self.base not in self.members else []), *self.members]
-        self.method = paper_methods.method(self.name)
+        self.method = methods.method(self.name)
         self.parents, self.names = open_alike({name: folders[name] for name in self.inputs}, donor)
         self.first = self.parents[self.inputs[0]]
         self.depth = Depth(self.names, read_json(donor / "config.json"))
@@ -64,7 +65,7 @@ class Merge:
         Raises:
             Failure: a parent's tensor or the outcome is not finite; a tensor that the method cannot merge rightly.
         """
-        if self.name == "ties_paper":
+        if "threshold" in {p.name for p in self.method.spec.parameters}:
             self._look_at_whole_task_vectors()
         if self.seed is not None:
             torch.manual_seed(self.seed)
@@ -120,26 +121,28 @@ class Merge:
             raise Failure(
                 f"{name}: has shape {shape}; {self.name} ranks the entries of a row, and cannot where there is one"
             )
-        if self.name == "model_stock" and paper_methods.below_floor(group, self.parameters["filter_wise"]):
+        if self.name == "model_stock" and floor.below_floor(group, self.parameters["filter_wise"]):
             raise Failure(
-                f"{name}: the product of two members' task vectors' norms is below {paper_methods.FLOOR:g}, which mergekit "
+                f"{name}: the product of two members' task vectors' norms is below {floor.FLOOR:g}, which mergekit "
                 f"takes in its place and so shrinks the update; set convention: paper, which has no such floor"
             )
 
     def _look_at_whole_task_vectors(self) -> None:
         """The paper's TIES: each member's threshold, and the sign that most of the model's entries elect."""
 
+        by_paper = import_module(*methods.modules(self.name))
+
         def deltas(member: str) -> Iterator[np.ndarray]:
             for name in filter(self._floats, self.names):
                 yield self._delta(member, name).numpy()
 
         density = {m: float(_of(self.parameters["density"], m)) for m in self.members}
-        self.parameters["threshold"] = paper_methods.thresholds(deltas, self.members, density)
+        self.parameters["threshold"] = by_paper.thresholds(deltas, self.members, density)
         balance = 0.0
         for name in filter(self._floats, self.names):
             weight = self._values(name)["weight"]
             kept = [
-                weight[m] * paper_methods.above(self._delta(m, name), {**self.parameters, "threshold": threshold})
+                weight[m] * by_paper.above(self._delta(m, name), {**self.parameters, "threshold": threshold})
                 for m, threshold in self.parameters["threshold"].items()
             ]
             balance += float(torch.stack(kept).sum(dim=0).sign().double().sum())

@@ -142,9 +142,9 @@ def _write_average(members: dict[str, Path], base: Path, folder: Path) -> "dict[
     """Write the members' average as mergekit-moe wants its base model; returns the classification head, left out of it."""
     import torch
     from mergekit.architecture import arch_info_for_config
-    from mergekit.merge_methods import merge_state_dicts
 
     from mllm.merging.compatibility import open_alike
+    from mllm.merging.mergekit_private import merge_state_dicts
     from mllm.merging.tensor_files import write
 
     opened, names = open_alike(members, base)

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 import yaml
-from mergekit.merge_methods.base import ParameterScope
 
-from mllm.merging import paper_methods
+from mllm.merging import methods
 from mllm.merging.depth import _of
 from mllm.merging.merge import Merge
+from mllm.merging.mergekit_private import ParameterScope
 
 
 def mergekit_yaml(merge: Merge, folders: dict[str, Path]) -> str:
@@ -40,6 +40,6 @@ def mergekit_yaml(merge: Merge, folders: dict[str, Path]) -> str:
     note = f"{command}   (from the project's root, with this file's path)"
     if merge.device == "cuda":
         note = f"{command} --cuda   (from the project's root; another device's sums differ in their last digits)"
-    if merge.name in paper_methods.OURS:
+    if not methods.in_mergekit(merge.name):
         note = f"not for the mergekit-yaml command, which has no {merge.name}; see docs/merging.md"
     return f"# {note}\n" + yaml.safe_dump(document, sort_keys=False)

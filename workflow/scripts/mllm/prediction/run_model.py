@@ -12,6 +12,7 @@ from mllm.core.errors import Failure
 from mllm.core.messages import log, progress
 from mllm.models.scorers import Scorer
 from mllm.models.tokens import Batch, Tokens
+from mllm.models.transformers_private import fuse_gelu
 from mllm.prediction.shards import Shards
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}  # on CPUs more fill the caches with intermediate values
@@ -111,14 +112,10 @@ def make_ready(model: Any) -> str:
     if not hasattr(model, "hf_device_map"):  # its layers already stand where they belong
         model.to(device)
     model.eval()
-    # The same function in one pass over memory instead of eight.
-    from transformers.activations import NewGELUActivation
-
+    fuse_gelu(model)
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, torch.nn.GELU(approximate="tanh"))
-            elif device == "cuda" and type(child).__name__ in RMS_NORMS and not hasattr(child, "_hf_hook"):
+            if device == "cuda" and type(child).__name__ in RMS_NORMS and not hasattr(child, "_hf_hook"):
                 setattr(module, name, fused_norm(child))
     return device
 
