@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mllm.core import script, threads
-from mllm.core.files import read_json, write_json
 
 SUMMED = ("n_parameters", "weights_bytes", "flops_per_review", "load_seconds", "predict_seconds")
 
@@ -17,6 +16,7 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
     from mllm.prediction import blending, prediction_tables
+    from mllm.prediction import costs as records
 
     reviews = prediction_tables.Reviews(arguments.data, arguments.task)
     members = [path.stem for path in arguments.predictions]
@@ -33,18 +33,18 @@ def main(arguments: argparse.Namespace) -> None:
         (rows["split"] == "valid").to_numpy(), arguments.seed,
     )  # fmt: skip
     prediction_tables.write_predictions(arguments.output, rows, blend.logp)
-    costs = [read_json(p) for p in arguments.costs]
+    costs = [records.read(p) for p in arguments.costs]
     # All members must be run, one after the other; memory is that of the largest. What one does not know, none knows.
     cost: dict[str, Any] = {name: _over(sum, name, costs) for name in SUMMED}
     cost |= {name: _over(max, name, costs) for name in ("peak_memory_bytes", "peak_gpu_memory_bytes")}
     seconds = cost["predict_seconds"]
-    cost |= {"device": costs[0]["device"], "reviews": rows.height, "train_seconds": 0.0, "blend": blend.facts}
+    cost |= {"device": costs[0].device, "reviews": rows.height, "train_seconds": 0.0, "blend": blend.facts}
     cost["reviews_per_second"] = round(rows.height / seconds, 1) if seconds else None
-    write_json(arguments.cost, cost)
+    records.Cost(**cost).write(arguments.cost)
 
 
-def _over(combine: Callable[[list[float]], float], name: str, costs: list[dict[str, Any]]) -> float | None:
-    values = [c.get(name) for c in costs]
+def _over(combine: Callable[[list[float]], float], name: str, costs: list[Any]) -> float | None:
+    values = [getattr(c, name) for c in costs]
     return None if None in values else combine([v for v in values if v is not None])
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from mllm.core import script, threads
-from mllm.core.files import write_json
 from mllm.core.messages import log
 
 STRENGTHS = (0.5, 4.0, 32.0)  # C of the logistic regression
@@ -44,7 +43,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     from mllm.core import timing
     from mllm.data import labelled
-    from mllm.prediction import prediction_tables
+    from mllm.prediction import costs, prediction_tables
 
     classes = len(labelled.task_facts(arguments.data, arguments.task)["names"])
     train = labelled.labelled(arguments.data, ("train",), arguments.task)
@@ -95,7 +94,7 @@ def main(arguments: argparse.Namespace) -> None:
         "reviews": rows.height, "reviews_per_second": round(rows.height / cost["predict_seconds"], 1),
         **timing.peak_memory(),
     }  # fmt: skip
-    write_json(arguments.cost, cost)
+    costs.Cost(**cost).write(arguments.cost)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def main(arguments: argparse.Namespace) -> None:
     from mllm.data import labelled
     from mllm.data.labels import label_map, neutral_names
     from mllm.experiment import foreign_tables, read
-    from mllm.prediction import foreign_predictions, prediction_tables
+    from mllm.prediction import costs, foreign_predictions, prediction_tables
 
     experiment = read.read(*arguments.experiment, override=arguments.override)
     how, task = experiment.candidates, experiment.tasks[0]
@@ -50,9 +50,8 @@ def main(arguments: argparse.Namespace) -> None:
         rows = frame.drop("split", strict=False).join(splits, on="review_id", maintain_order="left")
         logp = rows.select(prediction_tables.logp_columns(rows)).to_numpy()
         prediction_tables.write_predictions(arguments.results / f"predictions/{name}.parquet", rows, logp)
-        unknown = dict.fromkeys(prediction_tables.COST)
-        cost = {**unknown, "n_parameters": foreign_tables.parameters(how, name), "reviews": rows.height}
-        write_json(arguments.results / f"predictions/{name}.cost.json", cost)
+        cost = costs.Cost(n_parameters=foreign_tables.parameters(how, name), reviews=rows.height)
+        cost.write(arguments.results / f"predictions/{name}.cost.json")
     digests = {}
     for split, part in parts.items():
         table = part.drop("split", "label", *prediction_tables.logp_columns(part))

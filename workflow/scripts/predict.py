@@ -10,7 +10,7 @@ from typing import Any
 
 from mllm.core import compute, script, threads
 from mllm.core.code_digest import code_digest
-from mllm.core.files import read_json, write_json
+from mllm.core.files import read_json
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -20,7 +20,7 @@ def main(arguments: argparse.Namespace) -> None:
     from mllm.core import timing
     from mllm.data import labelled
     from mllm.models import checkpoint_files, families, loading, tokens
-    from mllm.prediction import asking, prediction_tables, run_model, shards, speed
+    from mllm.prediction import asking, costs, prediction_tables, run_model, shards, speed
 
     names = arguments.names or labelled.task_facts(arguments.data, arguments.task)["names"]
     card: dict[str, Any] = {**read_json(arguments.model / checkpoint_files.CARD), "task": arguments.task}
@@ -82,7 +82,8 @@ def main(arguments: argparse.Namespace) -> None:
     more = family.priors(logp, beside, valid)
     begin = time.perf_counter()
     prediction_tables.write_predictions(arguments.output, rows, logp, **more)
-    write_json(arguments.cost, cost | {"write_seconds": round(time.perf_counter() - begin, 6)})
+    seconds = round(time.perf_counter() - begin, 6)
+    costs.Cost(**cost, write_seconds=seconds).write(arguments.cost)
     if kept:
         kept.remove()
 

@@ -1,6 +1,7 @@
 """The leaderboard: one row per candidate, and the same as a plain text table."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import polars as pl
 
 from mllm.evaluation import metrics, significance
 from mllm.evaluation.shared_draws import Pairs
+from mllm.prediction import costs
 from mllm.prediction.prediction_tables import COST
 
 ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
@@ -219,10 +221,10 @@ def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:
     ]
 
 
-def read_scores(scores: Path, costs: Path, candidates: list[str]) -> list[dict[str, Any]]:
+def read_scores(scores: Path, predictions: Path, candidates: list[str]) -> list[dict[str, Any]]:
     """Each candidate's score file, with its cost."""
     return [
-        {**json.loads((scores / f"{c}.json").read_text()), "cost": json.loads((costs / f"{c}.cost.json").read_text())}
+        {**json.loads((scores / f"{c}.json").read_text()), "cost": asdict(costs.read(predictions / f"{c}.cost.json"))}
         for c in candidates
     ]
 
