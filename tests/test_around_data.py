@@ -20,7 +20,7 @@ def test_the_end_counts_rejected_unlabelled_and_cut(tmp_path):
     })  # fmt: skip
     write_json(
         tmp_path / "data/tasks/mood/task.json",
-        {"counts": {"train": {"bad": 30, "good": 40}}, "unlabelled": {"train": 20}},
+        {"counts": {"train": [30, 40]}, "unlabelled": {"train": 20}},
     )
     for name, number in (("a", 5), ("b", 5), ("c", 0)):
         write_json(tmp_path / f"predictions/{name}.cost.json", {"cut_reviews": number, "reviews": 50})

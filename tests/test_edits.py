@@ -58,12 +58,12 @@ with contextlib.redirect_stdout(io.StringIO()), SnakemakeApi(OutputSettings()) a
 for file in files:
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.mkdir() if file.is_directory else path.write_text(json.dumps({"rows": {"train": 10}}))
+    path.mkdir() if file.is_directory else path.write_text(json.dumps({"rows": {"train": 10}, "unlabelled": {}, "counts": {}}))
 """
 
 
 def snakemake(folder, *arguments):
-    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "--configfile", "two.yaml", *arguments]
+    command = [sys.executable, "-m", "snakemake", "--configfile", "two.yaml", *arguments]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
@@ -75,12 +75,12 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("edits")
     for file in ("reviews.csv", "more.csv"):
         (folder / file).write_text("text,stars,kind\n")
+    for link in ("Snakefile", "workflow", "profiles", "config"):  # rules look from the project's root
+        (folder / link).symlink_to(ROOT / link)
     for model in ("tiny", "asked"):
         (folder / model).mkdir()
     (folder / "two.yaml").write_text(yaml.safe_dump(EXPERIMENT, sort_keys=False))
-    done = subprocess.run(
-        [sys.executable, "-c", FABRICATE, ROOT / "Snakefile"], cwd=folder, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", FABRICATE, "Snakefile"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     snakemake(folder, "--touch", "--forceall", "--cores", "1")
     return folder

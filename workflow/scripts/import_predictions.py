@@ -60,6 +60,7 @@ def main(arguments: argparse.Namespace) -> None:
         digests[split] = labelled.digest(table)
     facts = {
         "names": neutral_names(task.model_dump(), names), "label": task.label or task.column, "imported": True,
+        "unlabelled": dict.fromkeys(parts, 0),
         "counts": {s: np.bincount(p["label"].to_numpy(), minlength=len(names)).tolist() for s, p in parts.items()},
     }  # fmt: skip
     data, heights = arguments.results / "data", {split: part.height for split, part in parts.items()}

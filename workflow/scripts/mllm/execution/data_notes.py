@@ -31,7 +31,7 @@ def unlabelled(results: Path) -> list[str]:
     for path in sorted((results / "data/tasks").glob("*/task.json")):
         task = read_json(path)
         without = sum(task["unlabelled"].values())
-        labelled = sum(sum(part.values()) for part in task["counts"].values())
+        labelled = sum(map(sum, task["counts"].values()))
         if without:
             name = path.parent.name
             lines.append(
