@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 from mllm.core import node_cache, script, threads
-from mllm.core.errors import Failure
 from mllm.core.files import whole
 
 
@@ -15,22 +14,18 @@ def main(arguments: argparse.Namespace) -> None:
     from mllm.data import labelled
     from mllm.merging import compatibility
     from mllm.models import checkpoint_files, families, licences, loading
+    from mllm.models.tokenizers import load_tokenizer
 
     base = node_cache.near(arguments.base)
     asked = checkpoint_files.asked_as(base)
     neutral = labelled.task_facts(arguments.data, arguments.task)["names"]
+    checkpoint_files.check_usable(arguments.checkpoint)
     checkpoint_files.check_whole(arguments.checkpoint)
     if asked["family"] == families.HEADED:
         checkpoint_files.check_labels(arguments.checkpoint, arguments.names or neutral)
     compatibility.check_tokenizer(arguments.checkpoint, base)
-    try:
-        model, _ = loading.load_model(arguments.checkpoint, asked["family"])
-    except (RuntimeError, ValueError) as error:
-        raise Failure(
-            f"{arguments.checkpoint}: cannot be loaded as {families.load(asked['family']).WHAT}: {str(error).splitlines()[0]}"
-        ) from None
-    loading.check_loaded(model, arguments.checkpoint, [])
-    _, tokenizer = loading.load_model(base, asked["family"])
+    model = loading.load_weights(arguments.checkpoint, asked["family"], headless=False)
+    tokenizer = load_tokenizer(base)
     model.config.pad_token_id = tokenizer.pad_token_id
     if asked["family"] == families.HEADED:
         model.config.id2label = dict(enumerate(neutral))

@@ -56,4 +56,5 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise Failure(f"{path}: no such file; what makes it did not run, or did not end") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise Failure(f"{path}: not valid JSON ({error}); delete it and run again") from None
+        fix = "delete it and rerun" if "results" in path.parts else "copy or download it again"
+        raise Failure(f"{path}: not valid JSON ({error}). Fix: {fix}") from None

@@ -16,6 +16,37 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CARD = "model.json"
+POINTER = b"version https://git-lfs"
+
+
+def again(folder: Path) -> str:
+    """What to do about a damaged checkpoint: one that was made here can be made again, one's own must not be deleted."""
+    return f"delete {folder} and rerun" if "results" in folder.parts else "copy or download it again, whole"
+
+
+def check_usable(folder: Path) -> None:
+    """Refuse what is no checkpoint of transformers that can be merged, and say what it is.
+
+    Raises:
+        Failure: it is a file, an adapter, or numbers in 8 or 4 bits.
+    """
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "nothing"
+        raise Failure(f"{folder}: found {what}, expected a folder with config.json and model.safetensors")
+    if (folder / "adapter_config.json").exists():
+        raise Failure(
+            f"{folder}: a LoRA adapter (adapter_config.json), no whole model. Fix: fold it into its base first"
+            " (peft: model.merge_and_unload().save_pretrained(…))"
+        )
+    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    if not isinstance(config, dict):
+        raise Failure(f"{folder / 'config.json'}: found no map, expected a configuration of transformers")
+    if config.get("quantization_config"):
+        how = config["quantization_config"].get("quant_method", "few bits")
+        raise Failure(
+            f"{folder}: its weights are quantised ({how}), and cannot be merged or compared. Fix: take the original weights,"
+            " or dequantise it (model.dequantize().save_pretrained(…))"
+        )
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -46,9 +77,7 @@ def check_whole(folder: Path) -> list[tuple[Path, dict[str, Any], int]]:
         Failure: a file is missing, or shorter or longer than its header says.
     """
     if not (folder / "config.json").exists():
-        raise Failure(
-            f"{folder}: config.json is missing; the checkpoint is not whole (delete the folder and run again)"
-        )
+        raise Failure(f"{folder}: config.json is missing; the checkpoint is not whole. Fix: {again(folder)}")
     found = []
     for file in weight_files(folder):
         size = file.stat().st_size
@@ -59,17 +88,22 @@ def check_whole(folder: Path) -> list[tuple[Path, dict[str, Any], int]]:
                     raise ValueError
                 header = json.loads(stream.read(length))
             except ValueError:
-                raise Failure(
-                    f"{file}: no safetensors file, or only its beginning; delete {folder} and run again"
-                ) from None
+                raise Failure(f"{file}: {_no_weights(file)}") from None
         end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
         if size != 8 + length + end:
             raise Failure(
                 f"{file}: has {size:,} bytes, its header announces {8 + length + end:,}; "
-                f"it was cut while being written or copied (delete {folder} and run again)"
+                f"it was cut while being written or copied. Fix: {again(folder)}"
             )
         found.append((file, header, 8 + length))
     return found
+
+
+def _no_weights(file: Path) -> str:
+    with file.open("rb") as stream:
+        if stream.read(len(POINTER)) == POINTER:
+            return "a pointer of Git LFS, not the weights. Fix: git lfs pull"
+    return f"no safetensors file, or only its beginning. Fix: {again(file.parent)}"
 
 
 def parameters(folder: Path) -> int:

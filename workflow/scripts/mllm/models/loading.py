@@ -1,15 +1,21 @@
-"""Loading checkpoints, and checking that what was loaded is what the files hold."""
+"""Loading checkpoints: the one place that compares what was loaded with what the files hold, in both directions."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mllm.core.errors import Failure
+from mllm.core.messages import log
 from mllm.models import families
-from mllm.models.checkpoint_files import check_whole, weight_files
+from mllm.models.checkpoint_files import check_usable, check_whole, weight_files
+from mllm.models.heads import head_modules
+from mllm.models.tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+HEADLESS = ("pooler",)  # of a body: some architectures' classifiers have it, most pretrained checkpoints do not need it
 
 
 def read_state(folder: Path) -> "dict[str, torch.Tensor]":
@@ -26,43 +32,154 @@ def read_state(folder: Path) -> "dict[str, torch.Tensor]":
 def load_model(
     folder: Path, family: str = "classifier", spread: bool = False, **how: Any
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """A model in float32, unless said, and its tokenizer, whose ``model_max_length`` is the longest input.
+    """A complete model in float32, unless said, and its tokenizer, whose ``model_max_length`` is the longest input.
 
     ``spread`` puts its layers on all GPUs in turn, by accelerate; ``how`` goes to ``from_pretrained``.
+
+    Raises:
+        Failure: a weight is missing, unused, misshapen or changed by loading; no tokenizer.
     """
     import torch
-    import transformers
-    from transformers import AutoTokenizer, logging
 
-    logging.disable_progress_bar()
-    check_whole(folder)
     if spread and torch.cuda.device_count() > 1:
         how["device_map"] = "balanced"
+    return load_weights(folder, family, headless=False, **how), load_tokenizer(folder)
+
+
+def load_weights(folder: Path, family: str, headless: bool, **how: Any) -> "PreTrainedModel":
+    """A model by its family's class, every weight as its files hold it.
+
+    Args:
+        folder: a checkpoint in safetensors format.
+        family: whose class of transformers loads it.
+        headless: whether a classifier's head may be missing or of another shape; it must be drawn anew then.
+        how: for ``from_pretrained``.
+
+    Raises:
+        Failure: it cannot be loaded; a weight is missing, unused, misshapen or changed by loading.
+    """
+    import transformers
+    from transformers import logging
+
+    kind = families.load(family)
+    check_usable(folder)
+    check_whole(folder)
+    logging.disable_progress_bar()
+    said = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of loading is checked here
     how.setdefault("dtype", "float32")
-    model = getattr(transformers, families.load(family).AUTO).from_pretrained(folder, use_safetensors=True, **how)
-    return model, AutoTokenizer.from_pretrained(folder)
+    try:
+        model, report = getattr(transformers, kind.AUTO).from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True,
+            output_loading_info=True, **how,
+        )  # fmt: skip
+    except Exception as error:  # of several libraries, and of configurations that an architecture cannot be built from
+        if "out of memory" in str(error).lower():
+            raise
+        first = (str(error).splitlines() or [""])[0]
+        raise Failure(f"{folder}: cannot be loaded as {kind.WHAT}: {type(error).__name__}: {first}") from error
+    finally:
+        logging.set_verbosity(said)
+    head = head_modules(model) if family == families.HEADED and headless else []
+    _check_names(model, folder, report, head, kind.WHAT)
+    check_values(model, folder, head)
+    return model
 
 
-def check_loaded(model: "PreTrainedModel", folder: Path, anew: list[str]) -> None:
+def _check_names(model: Any, folder: Path, report: dict[str, Any], head: list[str], what: str) -> None:
+    """Refuse weights of the model that the files lack, and tensors of the files that fit none of its modules.
+
+    Args:
+        model: as loaded.
+        folder: what it was loaded from.
+        report: of ``from_pretrained``: missing, unexpected and mismatched names.
+        head: modules whose weights will be drawn anew.
+        what: the model's kind, in words.
+    """
+    body = f"{model.base_model_prefix}."
+    unused = sorted(report["unexpected_keys"])
+    strange = [name for name in unused if _belongs_to_body(model, name)]
+    lost = sorted(n for n in report["missing_keys"] if not _may_be_missing(n, body, head))
+    if strange:
+        raise Failure(
+            f"{folder}: {len(strange)} of its tensors fit no module of {what} of type {model.config.model_type} (the first:"
+            f" {strange[0]}). Fix: rename them, or correct config.json, so that transformers uses each"
+        )
+    if lost:
+        raise Failure(
+            f"{folder}: {len(lost)} weights of {what} of type {model.config.model_type} are missing (the first: {lost[0]}),"
+            f" and would be random{_seen(unused)}. Fix: take a checkpoint that has them"
+        )
+    for name, found, expected in sorted(report["mismatched_keys"]):
+        if name.split(".")[0] not in head:
+            raise Failure(
+                f"{folder}: {name} has shape {tuple(found)}, its config.json announces {tuple(expected)}. Fix: save the"
+                " checkpoint again with transformers, so that both agree"
+            )
+    drawn = sorted(n for n in report["missing_keys"] if n.split(".")[0] not in head)
+    if drawn and head:
+        log.info("%s: %s are not in the file; they are drawn from the seed, like the head", folder, ", ".join(drawn))
+    if unused:
+        log.info("%s: not used, heads for something else: %s", folder, ", ".join(unused))
+
+
+def _seen(unused: list[str]) -> str:
+    return f"; instead the file has {unused[0]}" if unused else ""
+
+
+def _may_be_missing(name: str, body: str, head: list[str]) -> bool:
+    first = name.removeprefix(body).split(".")[0]
+    return bool(head) and (name.split(".")[0] in head or (name.startswith(body) and first in HEADLESS))
+
+
+def _belongs_to_body(model: Any, name: str) -> bool:
+    """Whether a tensor that fits no module is part of a model, and not another task's head.
+
+    It is where it names a part of the body, or where a part of the body is its name less a prefix (``module.…``).
+    """
+    body = getattr(model, model.base_model_prefix, model)
+    parts = {part for part, _ in body.named_children()} - set(HEADLESS)
+    steps = name.split(".")
+    if steps[0] == model.base_model_prefix:
+        steps = steps[1:]
+    if steps[0] in HEADLESS:
+        return False
+    own = model.state_dict().keys()
+    shorter = [".".join(steps[i:]) for i in range(len(steps) - 1)]
+    return steps[0] in parts or any(
+        s in own or f"{model.base_model_prefix}.{s}" in own for s in shorter if s.count(".") > 1
+    )
+
+
+def check_values(model: Any, folder: Path, anew: Iterable[str] = ()) -> None:
     """Refuse a model whose weights are not its files'.
 
     transformers ties what a configuration calls tied whatever the file holds: T5's output head was once written over its
     embeddings without a word.
 
     Args:
-        model: as loaded.
+        model: as loaded; weights that stand on the disk (offloaded) are passed over.
         folder: what it was loaded from.
-        anew: modules whose weights were drawn anew.
+        anew: modules whose weights are drawn anew.
+
+    Raises:
+        Failure: a tensor differs from the file's, or holds NaN.
     """
     import torch
 
     own, prefix = model.state_dict(), f"{model.base_model_prefix}."
     for name, value in read_state(folder).items():
         mine = next((own[n] for n in (name, prefix + name, name.removeprefix(prefix)) if n in own), None)
-        if mine is None or name.split(".")[0] in anew:  # a head for something else
+        # None: read under another name (of an older library, several in one), or a head for something else.
+        if mine is None or mine.is_meta or name.split(".")[0] in anew:
             continue
-        if mine.shape != value.shape or not torch.equal(mine.cpu(), value.to(mine.dtype)):
+        if mine.shape == value.shape and torch.equal(mine.cpu(), value.to(mine.dtype)):
+            continue
+        if value.is_floating_point() and value.isnan().any():
             raise Failure(
-                f"{folder}: {name} is not what the file holds once {type(model).__name__} has loaded it: the configuration"
-                " ties or shapes it in another way (tie_word_embeddings?)"
+                f"{folder}: {name} holds NaN values. Fix: take a checkpoint from before its training diverged"
             )
+        raise Failure(
+            f"{folder}: {name} is not what the file holds once {type(model).__name__} has loaded it: the configuration"
+            " ties or shapes it in another way (tie_word_embeddings?)"
+        )

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from mllm.core.errors import Failure
 from mllm.models import families
-from mllm.models.checkpoint_files import check_whole
 from mllm.models.heads import head_modules, label_config
-from mllm.models.loading import check_loaded
+from mllm.models.loading import load_weights
+from mllm.models.tokenizers import check_embedded, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,23 +19,15 @@ def from_checkpoint(
     """A pretrained checkpoint; a classifier with a new head, drawn from ``seed`` alone, others as they are.
 
     Raises:
-        Failure: no safetensors, no tokenizer, code of its own, or more tokens than positions.
+        Failure: a weight that the files lack or that fits nothing, no tokenizer, code of its own; more tokens than
+            positions or embeddings, no token to pad with.
     """
-    import transformers
-    from transformers import AutoTokenizer, set_seed
+    from transformers import set_seed
 
-    kind, classifier = families.load(family), family == families.HEADED
-    head = {"ignore_mismatched_sizes": True, **label_config(names)} if classifier else {}
-
-    check_whole(folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        set_seed(seed)
-        model = getattr(transformers, kind.AUTO).from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, dtype="float32", **head
-        )
-    except (OSError, ValueError) as error:
-        raise Failure(f"{folder}: cannot be loaded as {kind.WHAT}: {str(error).splitlines()[0]}") from None
+    classifier = family == families.HEADED
+    set_seed(seed)
+    model = load_weights(folder, family, headless=classifier, **(label_config(names) if classifier else {}))
+    tokenizer: Any = load_tokenizer(folder)
     # A checkpoint's own head, if it has one of the right size, was loaded: draw it anew all the same.
     head_names = head_modules(model) if classifier else []
     for name in head_names:
@@ -44,12 +36,12 @@ def from_checkpoint(
             tensor._is_hf_initialized = False  # transformers initialises nothing twice
         set_seed(seed)
         module.apply(model._init_weights)
-    check_loaded(model, folder, head_names)
     positions = _positions(model)
     if positions and max_length > positions:
         raise Failure(f"models: max_length is {max_length}, but {folder} has {positions} positions")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    check_embedded(tokenizer, model, folder)
     model.config.pad_token_id = tokenizer.pad_token_id
     tokenizer.padding_side = "right"
     tokenizer.model_max_length = max_length

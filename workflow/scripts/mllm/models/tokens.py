@@ -13,6 +13,7 @@ import numpy as np
 from mllm.core.arrays import Array
 from mllm.core.files import whole
 from mllm.core.messages import log, progress
+from mllm.models.tokenizers import check_distinct
 
 AT_ONCE = 200  # texts: tokenizers keep far more of each than its tokens until they are done
 
@@ -108,6 +109,8 @@ def encode(scorer: Any, texts: Sequence[str]) -> Tokens:
     cut = 0
     for first in progress(range(0, len(texts), AT_ONCE), "tokens", unit="batch"):
         ids, too_long = scorer.encode(texts[first : first + AT_ONCE])
+        if not first:
+            check_distinct(ids, texts[: len(ids)])
         rows.append(np.fromiter((i for row in ids for i in row), np.int32))
         lengths += map(len, ids)
         cut += too_long

@@ -12,6 +12,7 @@ from mllm.core.errors import Failure
 from mllm.data.labels import label_column
 from mllm.models import families
 from mllm.models.families import Row
+from mllm.models.tokenizers import check_distinct
 
 VALIDATION = 1000  # reviews at most: what a training is watched by need not be all that candidates are judged by
 
@@ -62,6 +63,7 @@ def prepare(
         rows[split], cut[split] = read(card, tokenizer, names, frame["review"].to_list(), labels)
         for row, k in zip(rows[split], labels, strict=True):
             row["weight"] = float(by_class[k])
+    check_distinct([row["input_ids"] for row in rows["train"]], frames["train"]["review"].to_list())
     rows["valid"].sort(key=lambda row: len(row["input_ids"]))
     return Reviews(rows["train"], rows["valid"], cut["train"])
 

@@ -1,0 +1,109 @@
+"""Tokenizers of checkpoints: there, readable, whole, and telling texts apart. Libraries invent one where there is none."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mllm.core.errors import Failure
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FILES = (
+    "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "spm.model",
+    "bpe.codes",
+)  # fmt: skip
+TOGETHER = {"vocab.json": "merges.txt", "bpe.codes": "vocab.txt"}  # neither says anything without the other
+SHOWN = 200  # texts whose tokens are compared
+SAMPLES = (
+    "The pain went away after 2 days.", "It made me sick!", "Ça va mieux.", "Боль прошла", "疼痛消失了", "ठीक है", "الألم",
+    "通증이 사라졌다", "efeitos",
+)  # fmt: skip
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """A checkpoint's tokenizer.
+
+    Raises:
+        Failure: there is none, a part of it is missing, it cannot be read, or it gives all texts the same tokens.
+    """
+    from transformers import AutoTokenizer
+
+    present = [name for name in FILES if (folder / name).exists()]
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # the libraries raise nothing more special
+        if not present:
+            raise _absent(folder) from None
+        lacks = [TOGETHER[n] for n in present if n in TOGETHER and not (folder / TOGETHER[n]).exists()]
+        if lacks and "tokenizer.json" not in present:
+            raise Failure(
+                f"{folder}: a part of its tokenizer is missing: {lacks[0]}. Fix: copy it there, or a tokenizer.json"
+            ) from None
+        import tokenizers
+        import transformers
+
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Failure(
+            f"{folder}: its tokenizer ({present[0]}) cannot be read by tokenizers {tokenizers.__version__} and transformers"
+            f" {transformers.__version__}: {first}. Fix: save it again with these versions or older ones"
+        ) from None
+    if not present and (tokenizer.vocab_files_names or not (folder / "tokenizer_config.json").exists()):
+        raise _absent(folder)
+    read = [tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) for text in SAMPLES]
+    known = {ids for ids in read if set(ids) - {tokenizer.unk_token_id}}
+    if len(known) < 2:
+        raise Failure(
+            f"{folder}: its tokenizer ({', '.join(present) or 'of bytes'}) gives {len(SAMPLES)} sample texts the same tokens,"
+            " or unknown ones. Fix: take the tokenizer that the model was trained with"
+        )
+    return tokenizer
+
+
+def _absent(folder: Path) -> Failure:
+    return Failure(
+        f"{folder}: no tokenizer ({', '.join(FILES[:6])}, …). Fix: save the model's tokenizer there too"
+        " (tokenizer.save_pretrained)"
+    )
+
+
+def check_embedded(tokenizer: Any, model: Any, folder: Path) -> None:
+    """Refuse tokens without a row of embeddings, and a tokenizer that has nothing to pad with.
+
+    Args:
+        tokenizer: of the checkpoint, its padding chosen.
+        model: as loaded.
+        folder: the checkpoint.
+    """
+    if tokenizer.pad_token is None:
+        raise Failure(
+            f"{folder}: its tokenizer has no padding token and no end token, so that batches cannot be made. Fix: set one that it"
+            " knows as pad_token, and save the tokenizer again"
+        )
+    embeddings = model.get_input_embeddings()
+    rows = getattr(embeddings, "num_embeddings", None)
+    last = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if rows is not None and last[1] >= rows:
+        raise Failure(
+            f"{folder}: its tokenizer numbers tokens up to {last[1]} ({last[0]!r}), its embeddings have {rows} rows. Fix:"
+            " model.resize_token_embeddings(len(tokenizer)) before training, or the tokenizer that belongs to the model"
+        )
+
+
+def check_distinct(rows: Sequence[Sequence[int]], texts: Sequence[str]) -> None:
+    """Refuse tokens that are the same for most of many different texts: predictions would not depend on the text.
+
+    Args:
+        rows: tokens of each text.
+        texts: the texts.
+    """
+    different = dict(zip(texts[:SHOWN], map(tuple, rows[:SHOWN]), strict=True))
+    if len(different) < 20:
+        return
+    row, times = Counter(different.values()).most_common(1)[0]
+    if times > len(different) / 2:
+        raise Failure(
+            f"tokenizer: {times:,} of {len(different):,} different reviews get the same {len(row)} tokens. Fix: take the"
+            " tokenizer that the model was trained with, or a larger max_length"
+        )
