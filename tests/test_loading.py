@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from mllm.core.errors import Failure
+from mllm.merging import compatibility
 from mllm.models import loading, pretrained, scratch, tokenizers
 from tiny_models import LABELS, t5_config, tiny_bert, tiny_gpt2, tiny_llama
 
@@ -251,3 +252,59 @@ def test_what_people_bring_is_named_and_never_to_be_deleted(tmp_path):
     shutil.copytree(tmp_path / "cut", made)
     with pytest.raises(Failure, match=r"delete .*results/x/models/base and rerun"):
         loading.load_model(made)
+
+
+# ── The same by meaning ──
+
+
+def test_the_same_tokenizer_in_other_files_is_the_same(tmp_path):
+    """As published fine-tunes have it: raw or saved again, with other padding, as two files of words and merges."""
+    from transformers import GPT2Tokenizer
+
+    whole = scratch.train_tokenizer(TEXTS, 300, 16)
+    for name in ("base", "padded", "raw", "other"):
+        whole.save_pretrained(tmp_path / name)
+    written = json.loads((tmp_path / "base/tokenizer.json").read_text())
+    padded = written | {"padding": {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 1,
+                                    "pad_type_id": 0, "pad_token": "<|pad|>"}}  # fmt: skip
+    (tmp_path / "padded/tokenizer.json").write_text(json.dumps(padded))
+    (tmp_path / "raw/tokenizer.json").write_text(json.dumps(written, separators=(",", ":")))
+    pair = tmp_path / "pair"
+    pair.mkdir()
+    (pair / "vocab.json").write_text(json.dumps(whole.get_vocab()))
+    merges = [m if isinstance(m, str) else " ".join(m) for m in written["model"]["merges"]]
+    (pair / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    words = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "eos_token": "<|endoftext|>",
+        "bos_token": "<|endoftext|>",
+        "unk_token": None,
+    }
+    (pair / "tokenizer_config.json").write_text(json.dumps(words | {"pad_token": "<|pad|>"}))
+    assert isinstance(tokenizers.load_tokenizer(pair), GPT2Tokenizer)
+    for name in ("padded", "raw", "pair"):
+        compatibility.check_tokenizer(tmp_path / name, tmp_path / "base")
+    for key, value in (("normalizer", {"type": "Lowercase"}), ("post_processor", None)):
+        changed = dict(written) | {key: value}
+        if key == "post_processor":
+            vocabulary = written["model"]["vocab"]
+            first, second = (next(k for k, i in vocabulary.items() if i == n) for n in (50, 51))
+            changed["model"] = {**written["model"], "vocab": vocabulary | {first: 51, second: 50}}
+        (tmp_path / "other/tokenizer.json").write_text(json.dumps(changed))
+        with pytest.raises(Failure, match=r"other: another tokenizer than .*: .* here and .* there"):
+            compatibility.check_tokenizer(tmp_path / "other", tmp_path / "base")
+
+
+def test_keys_that_shape_nothing_may_differ(tmp_path):
+    for name in ("base", "tool", "other"):
+        checkpoint(tmp_path / name, tiny_gpt2())
+
+    def write(name, **keys):
+        file = tmp_path / name / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+
+    write("tool", unsloth_version="2024.9", unsloth_fixed=True, trained_with="x", attn_pdrop=0.0)
+    compatibility.check_config(tmp_path / "tool", tmp_path / "base")
+    write("other", activation_function="relu")
+    with pytest.raises(Failure, match=r"mine/config.json: activation_function is \"relu\", in .*base it is"):
+        compatibility.check_config(tmp_path / "other", tmp_path / "base", Path("mine"))

@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
     }  # fmt: skip
     with whole(arguments.output) as folder:
         checkpoint_files.save(model, tokenizer, folder, card)
-        compatibility.check_config(folder, base)
+        compatibility.check_config(folder, base, arguments.checkpoint)
 
 
 if __name__ == "__main__":

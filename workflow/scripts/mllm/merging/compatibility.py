@@ -13,6 +13,7 @@ from mllm.core.errors import Failure
 from mllm.core.files import read_json
 from mllm.merging.tensor_files import Weights
 from mllm.models.checkpoint_files import check_labels, label_names
+from mllm.models.tokenizers import FILES, SAMPLES, load_tokenizer
 
 BLEND = (
     "only weights of one architecture can be merged; for others, blend their predictions (blends: in the experiment)"
@@ -23,7 +24,7 @@ SILENT = {
     "_num_labels", "problem_type", "finetuning_task", "task_specific_params", "gradient_checkpointing", "output_past",
     "is_decoder_only", "keys_to_ignore_at_inference", "initializer_range", "initializer_factor",
 }  # fmt: skip
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "tokenizer.model")
+ODD = ("", " two  spaces ", "HELLO Hello hello", "don't 1234567", "a\n\nb\tc", "naïve 😀", "<|endoftext|></s>[SEP]")
 
 
 def open_alike(folders: dict[str, Path], donor: Path) -> tuple[dict[str, Weights], list[str]]:
@@ -47,27 +48,36 @@ def open_alike(folders: dict[str, Path], donor: Path) -> tuple[dict[str, Weights
     return opened, names
 
 
-def check_config(folder: Path, donor: Path) -> None:
-    """Refuse another architecture, or another value of what shapes the function and not the weights."""
+def check_config(folder: Path, donor: Path, called: Path | None = None) -> None:
+    """Refuse another architecture, or another value of what shapes the function and not the weights.
+
+    Args:
+        folder: with a configuration.
+        donor: with the one to agree with.
+        called: what an error calls the folder, where it is a copy.
+    """
     ours, theirs = read_json(donor / "config.json"), read_json(folder / "config.json")
+    shown = (called or folder) / "config.json"
     for key in ("architectures", "model_type"):
         if ours.get(key) != theirs.get(key):
-            raise Failure(
-                f"{folder / 'config.json'}: {key} is {theirs.get(key)}, in {donor} it is {ours.get(key)}; {BLEND}"
-            )
-    if _differences(ours, theirs):
-        # A file may leave out what its transformers had as default: let transformers fill that in before the verdict.
-        from transformers import AutoConfig
+            raise Failure(f"{shown}: {key} is {theirs.get(key)}, in {donor} it is {ours.get(key)}; {BLEND}")
+    if not _differences(ours, theirs):
+        return
+    # A file may leave out what its transformers had as default: let transformers fill that in before the verdict. What
+    # the class does not know (a training tool's own keys) shapes nothing.
+    from transformers import AutoConfig
 
-        try:
-            loaded = [AutoConfig.from_pretrained(f, trust_remote_code=False).to_dict() for f in (donor, folder)]
-        except (OSError, ValueError):
-            loaded = [ours, theirs]
-        for key in _differences(*loaded):
-            raise Failure(
-                f"{folder / 'config.json'}: {key} is {json.dumps(loaded[1].get(key))}, in {donor} it is "
-                f"{json.dumps(loaded[0].get(key))}; weights that are used differently cannot be merged (blend them instead)"
-            )
+    try:
+        read = [AutoConfig.from_pretrained(f, trust_remote_code=False) for f in (donor, folder)]
+        known = type(read[0])().to_dict().keys()
+        ours, theirs = ({k: v for k, v in c.to_dict().items() if k in known} for c in read)
+    except Exception as error:  # a configuration that its class refuses, in many ways
+        raise Failure(f"{shown}: cannot be compared with {donor}'s: {(str(error).splitlines() or [''])[0]}") from None
+    for key in _differences(ours, theirs):
+        raise Failure(
+            f"{shown}: {key} is {json.dumps(theirs.get(key), default=str)}, in {donor} it is"
+            f" {json.dumps(ours.get(key), default=str)}; weights that are used differently cannot be merged (blend them instead)"
+        )
 
 
 def _differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
@@ -77,44 +87,40 @@ def _differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 
 
 def check_tokenizer(folder: Path, donor: Path) -> None:
-    """Refuse a tokenizer that gives other numbers to tokens: its embeddings mean other words."""
-    for name in TOKENIZER_FILES:
-        ours, theirs = donor / name, folder / name
-        if not ours.exists() and not theirs.exists():
-            continue
-        if not ours.exists() or not theirs.exists():
-            if name == "tokenizer.json" or not (
-                (donor / "tokenizer.json").exists() and (folder / "tokenizer.json").exists()
-            ):
-                raise Failure(
-                    f"{folder}: {name} stands in only one of this folder and {donor}; expected the same tokenizer in both"
-                )
-            continue
-        if ours.read_bytes() == theirs.read_bytes():
-            continue
-        what = _tokenizer_difference(_read_today(ours), _read_today(theirs)) if name == "tokenizer.json" else "bytes"
-        if what:
-            raise Failure(
-                f"{theirs}: another tokenizer than {donor}'s (other {what}); the rows of its embeddings stand for other "
-                f"tokens and cannot be merged (blend their predictions instead)"
-            )
+    """Refuse a tokenizer that gives other numbers to tokens, or other tokens to texts: its embeddings mean other words.
+
+    The same files need no look; others are loaded alike and compared, since libraries write the same in other words.
+    """
+    files = [
+        {n: (f / n).read_bytes() for n in (*FILES, "tokenizer_config.json") if (f / n).exists()}
+        for f in (folder, donor)
+    ]
+    if files[0] and files[0] == files[1]:
+        return
+    theirs, ours = (load_tokenizer(f) for f in (folder, donor))
+    vocabularies = theirs.get_vocab(), ours.get_vocab()
+    if vocabularies[0] != vocabularies[1]:
+        apart = set(vocabularies[0].items()) ^ set(vocabularies[1].items())
+        word = min(word for word, _ in apart)
+        numbers = [v.get(word, "none") for v in vocabularies]
+        what = f"{word!r} is {numbers[0]} here and {numbers[1]} there"
+    else:
+        texts = [t for t in (*SAMPLES, *ODD) if _read(theirs, t) != _read(ours, t)]
+        what = (
+            f"{texts[0]!r} becomes {_read(theirs, texts[0])[:8]} here and {_read(ours, texts[0])[:8]} there"
+            if texts
+            else ""
+        )
+    if what:
+        raise Failure(
+            f"{folder}: another tokenizer than {donor}'s: {what}; the rows of its embeddings stand for other tokens. Fix: blend"
+            " their predictions instead of merging"
+        )
 
 
-def _read_today(file: Path) -> dict[str, Any]:
-    """A tokenizer as today's library writes it: older files say the same in other words."""
-    from tokenizers import Tokenizer
-
-    try:
-        found: dict[str, Any] = json.loads(Tokenizer.from_file(str(file)).to_str())
-    except Exception as error:  # the library raises nothing more special
-        raise Failure(f"{file}: not a tokenizer that can be read ({error})") from None
+def _read(tokenizer: Any, text: str) -> list[int]:
+    found: list[int] = tokenizer(text, split_special_tokens=True, verbose=False, truncation=False)["input_ids"]
     return found
-
-
-def _tokenizer_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """The part that makes other tokens of a text; padding and truncation, which training may set, do not."""
-    parts = ("model", "added_tokens", "normalizer", "pre_tokenizer", "post_processor")
-    return next((part for part in parts if ours.get(part) != theirs.get(part)), "")
 
 
 def _without_copies(checkpoints: list[Weights]) -> list[str]:
