@@ -132,8 +132,8 @@ def test_artefacts(demo):
         "agreement.csv",
         "conditions.csv",
         "verdict.md",
-        "predictions/base.cost.json",
-        "scores/base.json",
+        "predictions/base-sentiment.cost.json",
+        "scores/base-sentiment.json",
         "logs/score.log",
     ]:
         assert name in names
@@ -180,7 +180,7 @@ def test_a_cold_merge_and_a_cold_prediction_have_the_same_bytes(demo, tmp_path):
 
 
 def test_a_run_ends_with_the_leaderboard(demo):
-    end = demo.output[-6000:]
+    end = demo.output[-9000:]
     assert "demo: 20 candidates, task sentiment, sorted by macro_f1 on validation" in end
     assert (demo.folder / "results/demo/verdict.md").read_text() in end
     assert "All of it, to look at: results/demo/report/index.html" in end
