@@ -25,7 +25,12 @@ MARKS = ("needs a cluster", "needs the network")
 # What the tests, the demonstration and `.ci/run` themselves are.
 ELSEWHERE = ("make setup", "make demo", "make test", "make check", "make bench")
 STARTS = ("make ", ".venv/bin/", "snakemake ", "git ", "python ")
-WRITTEN = {"config/….yaml": "config/demo.yaml", "results/one": "results/demo", "results/two": "results/other"}
+WRITTEN = {
+    "config/….yaml": "config/demo.yaml",
+    "config/mine.yaml": "config/demo.yaml",
+    "results/one": "results/demo",
+    "results/two": "results/other",
+}
 
 
 def blocks() -> list[tuple[str, str]]:

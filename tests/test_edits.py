@@ -86,11 +86,18 @@ def finished(tmp_path_factory):
     return folder
 
 
+RULES = {
+    rule for file in ROOT.glob("workflow/rules/*.smk") for rule in re.findall(r"^ *rule (\w+):", file.read_text(), re.M)
+}  # fmt: skip
+
+
 def planned(folder):
     """The jobs of a dry run: ``rule``, or ``rule:wildcard``; a merge's hash left out."""
     found = set()
     for line in snakemake(folder, "-n").splitlines():
-        if (job := re.match(r"(\w+) +(\S*).*  ← ", line)) and job[1] != "all":
+        if (
+            (job := re.match(r"(\w+) +(\S*)", line)) and job[1] in RULES and not job[2].isdigit()
+        ):  # a number: the statistics
             name = re.sub(r"-[0-9a-f]{10}$", "", job[2].rstrip(":"))
             found.add(f"{job[1]}:{name}" if name not in ("", "←") else job[1])
     return found

@@ -304,7 +304,7 @@ from snakemake.iocontainers import Wildcards
 
 local_limits.gpus = lambda: 1
 
-for name, values in {"prepare_base": {"start": "base"}, "merge": {"merge": next(iter(GRID.merges))}}.items():
+for name, values in {"prepare_base": {"start": "base-sentiment"}, "merge": {"merge": next(iter(GRID.merges))}}.items():
     print("ASKS", name, workflow.get_rule(name).expand_resources(Wildcards(fromdict=values), [], 1)["gpu"])
 """
 

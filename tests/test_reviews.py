@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from conftest import run_script
 from mllm.core.errors import Failure
-from mllm.data import cleaning, condition_names, labelled, labels, raw_files, splitting, synthetic
+from mllm.data import cleaning, column_values, condition_names, labelled, labels, raw_files, splitting, synthetic
 
 HEADER = "\tdrugName\tcondition\treview\trating\tdate\tusefulCount\r\n"
 GOOD = '1\tLyrica\tPain\t"""It helps."""\t9.0\tMay 20, 2012\t27\r\n'
@@ -171,7 +171,7 @@ def test_druglib_yelp_and_imdb_are_expressible_without_code(tmp_path):
     )
     columns = {"review": ["text"], "stars": ["stars"], "date": ["date"]}
     kept, _, _ = cleaning.clean(raw_files.read_raw(tmp_path / "yelp.csv", columns), "train", 7, repairs="none")
-    assert cleaning.typed(kept)["stars"].to_list() == [5.0, 1.0] and kept["review_id"].to_list() == [7, 8]
+    assert column_values.typed(kept)["stars"].to_list() == [5.0, 1.0] and kept["review_id"].to_list() == [7, 8]
     assert kept["review"][0] == 'Great tacos, "really"' and kept["rating"].to_list() == [None, None]
     assert kept["year"].to_list() == [2016, 2018]
 
@@ -204,9 +204,9 @@ def test_columns_of_one_s_own_have_one_type_over_all_files():
         cleaning.clean(pl.DataFrame({"line": range(2), "review": ["aa", "bb"], "stars": s}), f, repairs="none")[0]
         for f, s in (("train", ["5.0", "4.0"]), ("test", ["5", ""]))
     ]
-    assert cleaning.typed(pl.concat(parts))["stars"].to_list() == [5.0, 4.0, 5.0, None]
+    assert column_values.typed(pl.concat(parts))["stars"].to_list() == [5.0, 4.0, 5.0, None]
     mixed = pl.concat(parts).with_columns(stars=pl.Series(["5.0", "n/a", "5", None]))
-    assert cleaning.typed(mixed)["stars"].to_list() == ["5.0", "n/a", "5", None]
+    assert column_values.typed(mixed)["stars"].to_list() == ["5.0", "n/a", "5", None]
 
 
 def test_whole_numbers_written_otherwise_and_numbers_of_refused_rows(tmp_path):

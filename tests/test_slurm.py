@@ -415,7 +415,7 @@ def test_memory(prepared: Project, undisturbed: Project) -> None:
     with (prepared.folder / "profiles/slurm/config.yaml").open("a") as file:
         file.write('set-resources:\n  predict: {mem_mb: "120 if attempt == 1 else 4000"}\n')
     text = Run(prepared, "results/faults/predictions/base-sentiment.parquet").end()
-    assert "predict base ran out of memory (120 MB asked)" in text
+    assert "predict base-sentiment ran out of memory (120 MB asked)" in text
     path = "results/faults/predictions/base-sentiment.parquet"
     assert (prepared.folder / path).read_bytes() == (undisturbed.folder / path).read_bytes()
 
@@ -484,7 +484,7 @@ def test_failure_in_words(prepared: Project) -> None:
     model.write_text(json.dumps(facts))
     text = Run(prepared, "results/faults/predictions/base-sentiment.parquet", "--retries", "0").end(ok=False)
     assert re.search(r"predict base-sentiment failed \(exit status 1\) on g\d: Slurm job \d+\.", text)
-    assert "the end of results/faults/logs/predict/base.log" in text
+    assert "the end of results/faults/logs/predict/base-sentiment.log" in text
 
 
 def test_no_job_is_lost_silently(prepared: Project) -> None:
@@ -493,7 +493,7 @@ def test_no_job_is_lost_silently(prepared: Project) -> None:
     record.parent.mkdir()
     record.write_text("a file where the folder of the records should be")
     (prepared.folder / "results/faults/efficiency.csv").mkdir()
-    target = "results/faults/predictions/base.parquet"
+    target = "results/faults/predictions/base-sentiment.parquet"
     text = Run(prepared, target, "--retries", "0").end(ok=False, seconds=60)
     assert text.count("predict: not submitted: ") == 1 and "results/faults/slurm/predict" in text
     assert not jobs()

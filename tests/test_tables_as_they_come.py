@@ -10,7 +10,7 @@ import pytest
 
 import clean_reviews
 from mllm.core.errors import Failure
-from mllm.data import cleaning, raw_files
+from mllm.data import cleaning, column_values, raw_files
 
 NAMES = ["", "drugName", "condition", "review", "rating", "date", "usefulCount"]
 HEADERS = {
@@ -175,7 +175,7 @@ def test_what_is_no_table_in_utf8_is_named(tmp_path, content, message):
     ],
 )
 def test_two_spellings_stay_two_values(values, kind):
-    typed = cleaning.typed(pl.DataFrame({"kind": values}))
+    typed = column_values.typed(pl.DataFrame({"kind": values}))
     assert typed["kind"].dtype == kind and typed["kind"].n_unique() == 2
 
 

@@ -89,10 +89,9 @@ rule fit_baseline:
     params:
         code=code_digest("fit_baseline"),
         kind=lambda wildcards: candidate_of(wildcards).method,
-        metric=EXPERIMENT.compare.metric,
         task=task_of,
         seed=EXPERIMENT.seed,
     shell:
         "python workflow/scripts/fit_baseline.py --kind {params.kind} --data $(dirname {input.test})"
-        " --task {params.task} --metric {params.metric} --seed {params.seed}"
+        " --task {params.task} --seed {params.seed}"
         " --output {output.predictions} --cost {output.cost} --log {log}"

@@ -14,7 +14,7 @@ from mllm.core.messages import log
 def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
-    from mllm.data import cleaning, text_statistics
+    from mllm.data import cleaning, column_values, text_statistics
     from mllm.data.raw_files import read_raw
 
     kept, rejected = [], []
@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
         kept.append(good)
         rejected.append(bad)
         quality[file] = counts
-    table = cleaning.typed(pl.concat(kept))
+    table = column_values.typed(pl.concat(kept))
     both = table.filter(pl.col("review_id").is_duplicated())
     if both.height:
         lines = ", ".join(f"{r['file']} line {r['line']}" for r in both.head(2).iter_rows(named=True))

@@ -1,16 +1,15 @@
 """Review tables cleaned: every repair is counted, every row that cannot be repaired is kept apart with its reason."""
 
 import html
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from functools import partial
 from typing import Any
 
 import polars as pl
 
-from mllm.core.errors import Failure
 from mllm.data import condition_names
+from mllm.data.column_values import by_value, date_reader, nothing, whole_numbers
 from mllm.data.raw_files import UCI
 
 # What a reader of HTML pages left in the condition column instead of a condition.
@@ -22,12 +21,6 @@ COMMON = {
     "&#039;": "'", "&quot;": '"', "&amp;": "&", "&rsquo;": "’", "&mdash;": "—", "&gt;": ">", "&bull;": "•",
     "&rdquo;": "”", "&ldquo;": "“", "&lt;": "<", "&eacute;": "é", "&ndash;": "–", "&nbsp;": "\xa0",
 }  # fmt: skip
-DATES = (
-    "%B %d, %Y", "%b %d, %Y", "%d-%b-%y", "%d-%b-%Y", "%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y/%m/%d",
-    "%d.%m.%Y",
-)  # fmt: skip
-# Written alike, meant otherwise: one of them holds for a whole column.
-ORDERS = {"month-first": ("%m/%d/%Y", "%m/%d/%y"), "day-first": ("%d/%m/%Y", "%d/%m/%y")}
 QUOTED = 0.9  # share of texts in quotation marks of their own from which on these are a quirk of the file
 WORD = r"\pL[\pM\u200c\u200d]*\pL|[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}]"
 REASONS = (
@@ -69,10 +62,10 @@ def clean(
     known = set(raw.columns)
     texts, repaired = _texts(raw["review"], repairs)
     official = repairs == "uci" or (repairs == "auto" and has_quirks(raw, repaired))
-    condition = _by_value(raw, "condition", _condition)
-    date = _by_value(raw, "date", _date_reader(raw, file, dates))
+    condition = by_value(raw, "condition", _condition)
+    date = by_value(raw, "date", date_reader(raw, file, dates))
     debris = [c for c in condition.unique() if c and condition_names.is_debris(c)] if official else []
-    useful = _whole(raw["useful_count"]) if "useful_count" in known else _nothing(raw.height, pl.Int64)
+    useful = whole_numbers(raw["useful_count"]) if "useful_count" in known else nothing(raw.height, pl.Int64)
     counts: dict[str, Any] = {
         **repaired,
         "condition_names": "uci" if official else "as they are",
@@ -88,21 +81,21 @@ def clean(
     rating = (
         raw["rating"].str.strip_chars().cast(pl.Float64, strict=False)
         if "rating" in known
-        else _nothing(raw.height, pl.Float64)
+        else nothing(raw.height, pl.Float64)
     )
     numbers = pl.Series(range(first_id, first_id + raw.height), dtype=pl.Int64)
     table = pl.DataFrame({
-        "review_id": _whole(raw["id"]) if "id" in known else numbers,
+        "review_id": whole_numbers(raw["id"]) if "id" in known else numbers,
         "file": pl.Series([file]).new_from_index(0, raw.height),
         "line": raw["line"],
-        "drug": _by_value(raw, "drug", _plain),
+        "drug": by_value(raw, "drug", _plain),
         "condition": condition.set(condition.is_in(debris), None),
         "review": texts,
         "rating": rating,
         "date": date,
         "year": date.dt.year(),
         "useful_count": useful,
-        **{name: _by_value(raw, name, _plain) for name in raw.columns if name not in UCI and name != "line"},
+        **{name: by_value(raw, name, _plain) for name in raw.columns if name not in UCI and name != "line"},
     })  # fmt: skip
     # A long text stands for itself in comparisons by 128 bits of it; numbers that were given here tell nothing.
     hashed = [pl.col("review").hash(seed).alias(f"#{seed}") for seed in (1, 2)]
@@ -230,80 +223,12 @@ def in_slices(frame: pl.DataFrame, work: Callable[[pl.DataFrame], pl.DataFrame])
         yield from pool.map(work, frame.iter_slices(SLICE) if frame.height else [frame])
 
 
-def _by_value(raw: pl.DataFrame, column: str, repair: Any) -> pl.Series:
-    """A column repaired value by value, each different one once; nothing where there is no such column."""
-    kind = pl.Date if column == "date" else pl.String
-    if column not in raw.columns or not raw.height:
-        return _nothing(raw.height, kind)
-    values = raw[column].unique()
-    return raw[column].replace_strict(values, pl.Series([repair(v) for v in values], dtype=kind), return_dtype=kind)
-
-
 def _plain(value: str) -> str | None:
     return unescape(value).strip() or None
 
 
 def _condition(value: str) -> str | None:
     return None if SPAN in value else _plain(value)
-
-
-def _date_reader(raw: pl.DataFrame, file: str, order: str | None) -> Callable[[str], Any]:
-    """How to read a column's dates: all by the same rule, decided on the whole column.
-
-    Raises:
-        Failure: 04/05/2012 may be in April or in May, and no other date of the column tells.
-    """
-    if "date" in raw.columns and order is None:
-        values = raw["date"].str.strip_chars().unique().to_list()
-        slashed = [v for v in values if v.count("/") == 2 and _date(v, DATES) is None]
-        fits = {name: {v for v in slashed if _date(v, forms)} for name, forms in ORDERS.items()}
-        month, day = fits["month-first"] - fits["day-first"], fits["day-first"] - fits["month-first"]
-        if slashed and bool(month) == bool(day) and any(fits.values()):
-            shown = [next(iter(sorted(s))) for s in (month, day) if s] or sorted(slashed)[:1]
-            why = "has months first and days first" if month else "may have months or days first"
-            raise Failure(
-                f"data.{file}: column date {why} ({', '.join(shown)}). Fix: say data.dates: month-first or day-first (and"
-                " write the others as 2012-05-20)"
-            )
-        order = "day-first" if day else "month-first"
-    forms = (*DATES, *ORDERS[order or "month-first"])
-    return lambda value: _date(value, forms)
-
-
-def _date(value: str, forms: Iterable[str]) -> Any:
-    for form in forms:
-        try:
-            return datetime.strptime(value.strip(), form).date()
-        except ValueError:
-            continue
-    return None
-
-
-def typed(reviews: pl.DataFrame) -> pl.DataFrame:
-    """Columns of one's own as numbers, where all values of all files are; else as text."""
-    known = {*UCI, "review_id", "file", "line", "year"}
-    return reviews.with_columns(_typed(reviews[c]) for c in reviews.columns if c not in known)
-
-
-def _typed(column: pl.Series) -> pl.Series:
-    if column.str.contains(r"^\s*[+-]?0\d").any():  # 01 beside 1: codes, not numbers
-        return column
-    for kind in (pl.Int64, pl.Float64):
-        numbers = column.cast(kind, strict=False)
-        if numbers.null_count() == column.null_count() < column.len():
-            return numbers
-    return column
-
-
-def _whole(column: pl.Series) -> pl.Series:
-    """Whole numbers, also written as 27.0; nothing where there is none."""
-    numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
-    exact = column.str.strip_chars().cast(pl.Int64, strict=False)
-    return exact.zip_with(exact.is_not_null() | (numbers != numbers.round()), numbers.cast(pl.Int64, strict=False))
-
-
-def _nothing(height: int, kind: Any) -> pl.Series:
-    return pl.Series([None], dtype=kind).new_from_index(0, height)
 
 
 def _out_of_range(rating: pl.Series) -> pl.Series:
