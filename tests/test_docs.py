@@ -132,7 +132,7 @@ def test_the_notebook_runs_and_agrees_with_the_workflow(ready):
     cells = json.loads((ROOT / "docs/results.ipynb").read_text())["cells"]
     code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
     check = """
-row = pl.read_parquet(results / "comparisons.parquet").filter(candidate=merge, against=expert).to_dicts()[0]
+row = results.comparisons.filter(candidate=merge, against=expert).to_dicts()[0]
 assert abs(by_text.mean() - row["accuracy_difference"]) < 1e-6, (by_text.mean(), row)
 assert low < by_text.mean() < high and chart.to_dict()
 """

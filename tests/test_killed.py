@@ -51,6 +51,9 @@ def torment(folder: Path) -> None:
     import prepare_base
     import train_expert
     from mllm.core.code_digest import code_digest
+    from mllm.data import labelled, splitting  # noqa: F401
+    from mllm.models import checkpoint_files, loading, scratch, training, training_rows  # noqa: F401
+    from mllm.models.families import classifier  # noqa: F401
     from mllm.prediction import prediction_tables, run_model  # noqa: F401
 
     code_digest("train_expert", "mllm.models.families.classifier")  # remembered, as libraries are

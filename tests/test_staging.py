@@ -1,5 +1,6 @@
 """Copies on a node's own disk: used, made once, made again when the original changes, and never in the way."""
 
+import json
 import os
 import subprocess
 import sys
@@ -68,9 +69,11 @@ def test_a_job_runs_in_the_copied_environment(tmp_path):
     (packages,) = (tmp_path / "venv").glob("lib/python3*/site-packages")
     (packages / "near.py").write_text("place = __file__")
     record = tmp_path / "job.json"
-    record.write_text(
-        '{"key": "k", "outputs": [], "command": "python -c \\"import near, sys; print(near.place, sys.prefix)\\""}'
-    )
+    member = {
+        "key": "k", "rule": "r", "job": "j", "place": "r/j", "needs": [], "local": [], "outputs": [], "requested": {},
+        "benchmark": "", "command": 'python -c "import near, sys; print(near.place, sys.prefix)"',
+    }  # fmt: skip
+    record.write_text(json.dumps({"key": "k", "submitted": 0, "members": [member]}))
     done = subprocess.run(
         [tmp_path / "venv/bin/python", "-I", ROOT / "workflow/scripts/mllm/execution/jobstep.py", record, "k"],
         capture_output=True, text=True, env={**os.environ, "SLURM_JOB_ID": "1", node_cache.VARIABLE: str(tmp_path / "node")},

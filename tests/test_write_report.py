@@ -1,5 +1,6 @@
 """What the report's folder holds, without a browser: figures, tables, provenance, many candidates, strange names."""
 
+import json
 import re
 import shutil
 
@@ -48,7 +49,7 @@ def test_a_heat_map_shows_the_best_of_what_it_hides(metric, best):
     """Two seeds at each of the points: the better is the smaller, where smaller is better."""
     points = [(0.1, 0, 0.5), (0.1, 1, 0.6), (0.2, 0, 0.7), (0.2, 1, 0.8)]
     board = pl.DataFrame(
-        {"candidate": f"{d}-{s}-{r}", "kind": "merge", "method": "dare", "members": "a b", "density": d, "rescale": r, "seed": s,
+        {"candidate": f"{d}-{s}-{r}", "kind": "merge", "method": "dare", "members": "a b", "recipe": json.dumps({"density": d, "rescale": r, "seed": s}), "density": d, "rescale": r, "seed": s,
          "winner": False, **{f"valid_{metric}{end}": v for end in ("", "_low", "_high")}}
         for d, s, v in points for r in (0, 1)
     )  # fmt: skip

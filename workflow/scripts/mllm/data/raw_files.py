@@ -154,6 +154,15 @@ def _check_closed(path: Path) -> None:
         )
 
 
+def _is_row(fields: list[str], numeric: list[int]) -> bool:
+    """Whether a line's fields are a row's: numbers where the table has them, some of them before a quotation mark that closes.
+
+    The last line of a text that rightly has several ends in fields of its record, and may have commas before.
+    """
+    closing = next((i for i, field in enumerate(fields) if field.count('"') % 2), None)
+    return all(_is_number(fields[i]) for i in numeric) and (closing is None or any(i < closing for i in numeric))
+
+
 def _check_swallowed(path: Path, delimiter: str, frame: pl.DataFrame, starts: pl.Series, breaks: pl.Series) -> None:
     """Refuse a field of several lines, one of which is a row by itself: a stray quotation mark swallowed the rows between.
 
@@ -179,7 +188,7 @@ def _check_swallowed(path: Path, delimiter: str, frame: pl.DataFrame, starts: pl
     with path.open(encoding="utf-8-sig", newline="") as stream:
         for number, text in enumerate(_lines(stream), start=1):
             fields = text.rstrip("\r\n").split(delimiter) if number in record_of else []
-            if len(fields) == frame.width and all(_is_number(fields[i]) for i in numeric):
+            if len(fields) == frame.width and _is_row(fields, numeric):
                 raise Failure(
                     f"{path}, line {number}: a row of its own, but a quotation mark on line {record_of[number]} makes it a part"
                     f" of that row's field. Fix: close the quotation mark; where such marks are plain characters,{PLAIN}"

@@ -99,7 +99,10 @@ class SlurmExecutor(slurm_plugin.Base):
         except Exception as error:
             # The plugin's own handler breaks at groups; what it was about to tell is the context.
             why = error.__context__ if isinstance(error, AttributeError) and error.__context__ else error
-            said = f"{job.name}: not submitted: {why}. Fix: remove the cause, then rerun the same command."
+            names = dict.fromkeys(one.name for one in (job.jobs if job.is_group() else [job]))
+            said = f"{', '.join(names)}: not submitted: {why}. Fix: remove the cause, then rerun the same command."
+            if job.is_group():  # of a group's error, Snakemake shows no message
+                self.logger.error(said)
             self.tell_not_submitted(job, said)
 
     def submit(self, job: Any) -> None:
