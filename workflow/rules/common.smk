@@ -309,6 +309,24 @@ def farewell():
     return "\n".join(lines)
 
 
+def definition(task):
+    """What a task's labels follow from: neither its name, nor the words for its classes, nor whether they have an order."""
+    values = task.model_dump(exclude_none=True, exclude={"name", "ordered"})
+    values |= {"classes": dict(enumerate(task.classes.values()))} if task.classes else {}
+    return json.dumps(values | {"name": "stratum"})
+
+
+def wheres(task):
+    """Expert -> slice of the reviews, of a task's experts."""
+    return json.dumps({e.name: e.where for e in EXPERIMENT.experts if e.where and EXPERIMENT.task_of(e) == task})
+
+
+def predict_reads(wildcards):
+    """Reviews to predict; the train reviews, too, where the prompt shows examples."""
+    prompt = candidate_of(wildcards).start.model.prompt
+    return reads(*(["train"] if prompt and prompt.examples else []), "valid", "test")(wildcards)
+
+
 def made_now(path):
     """Whether a file or folder is there, and of this run."""
     return path.exists() and path.stat().st_mtime >= STARTED

@@ -20,18 +20,6 @@ COLUMNS = {
 }
 
 
-def definition(task):
-    """What a task's labels follow from: neither its name, nor the words for its classes, nor whether they have an order."""
-    values = task.model_dump(exclude_none=True, exclude={"name", "ordered"})
-    values |= {"classes": dict(enumerate(task.classes.values()))} if task.classes else {}
-    return json.dumps(values | {"name": "stratum"})
-
-
-def wheres(task):
-    """Expert -> slice of the reviews, of a task's experts."""
-    return json.dumps({e.name: e.where for e in EXPERIMENT.experts if e.where and EXPERIMENT.task_of(e) == task})
-
-
 rule download_reviews:
     output:
         DOWNLOADED,

@@ -6,12 +6,6 @@ FITTED = GRID.made_by("fit_baseline")
 TABLES = [*BLENDS, *FITTED, *GRID.imported]  # whose predictions no model makes
 
 
-def predict_reads(wildcards):
-    """Reviews to predict; the train reviews, too, where the prompt shows examples."""
-    prompt = candidate_of(wildcards).start.model.prompt
-    return reads(*(["train"] if prompt and prompt.examples else []), "valid", "test")(wildcards)
-
-
 rule predict:
     input:
         unpack(predict_reads),
