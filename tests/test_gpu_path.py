@@ -302,15 +302,14 @@ ASK = """
 
 from snakemake.iocontainers import Wildcards
 
-local_limits.gpus = lambda: 1
-
 for name, values in {"prepare_base": {"start": "base-sentiment"}, "merge": {"merge": next(iter(GRID.merges))}}.items():
     print("ASKS", name, workflow.get_rule(name).expand_resources(Wildcards(fromdict=values), [], 1)["gpu"])
 """
 
 
-def test_jobs_ask_for_a_gpu_where_they_compute_on_one(project: Project):
+def test_jobs_ask_for_a_gpu_where_they_compute_on_one(project: Project, monkeypatch):
     """Where there are GPUs: making a base only where that is a training; merging only on demand."""
+    monkeypatch.setenv("MLLM_GPUS", "1")
     with (project.folder / "Snakefile").open("a") as file:
         file.write(ASK)
     base = ["-n", "--configfile", "config/demo.yaml", "--cores", "2"]
