@@ -111,6 +111,10 @@ gpu: .venv/.ready ## on a machine with a GPU: the tests marked gpu, then benchma
 gpu-bundle: .venv/.ready ## the same for a GPU machine without a package index: one file, and the command to run there
 	.venv/bin/python benchmarks/gpu_bundle.py --pip $(PYTHON)
 
+.PHONY: simulate
+simulate: .venv/.ready ## simulate the coverage of intervals and the errors of claims (the table of docs/scores.md)
+	.venv/bin/python benchmarks/simulation.py
+
 .PHONY: envs
 envs: .venv/.ready ## write envs/ and the schema anew, after a change of uv.lock or of the experiment's keys
 	.venv/bin/python envs/generate.py

@@ -16,6 +16,7 @@ from mllm.evaluation import (
     intervals,
     leaderboard,
     metrics,
+    replicates,
     selection,
     significance,
     verdict,
@@ -317,6 +318,28 @@ def test_seeds_vary_apart_from_the_sample():
     scores = [pairs.found[n].values["accuracy"] for n in names[:3]]
     assert row["seeds"] == 3 and row["seed_deviation"] == pytest.approx(np.std(scores, ddof=1))
     assert row["sampling_error"] == pytest.approx(pairs.found["s2"].draws["accuracy"].std())
+    assert row["seeds_mean"] == pytest.approx(np.mean(scores))
+    assert row["seeds_low"] < row["seeds_mean"] < row["seeds_high"]
+
+
+@pytest.mark.parametrize("runs", [2, 3, 5])
+@pytest.mark.parametrize("seed_spread", [0.02, 0.1])
+def test_intervals_over_reviews_and_seeds_cover(runs, seed_spread):
+    """1,000 experiments of 400 texts; texts, runs and their interaction are drawn. Intervals over texts alone hold far fewer."""
+    rng, texts, held, alone = np.random.default_rng(runs), 400, 0, 0
+    for _ in range(1000):
+        own = (
+            seed_spread * rng.normal(size=(runs, 1))
+            + 0.5 * rng.normal(size=(runs, texts))
+            + 0.5 * rng.normal(size=texts)
+        )
+        variance = float(own.mean(axis=0).var() / texts)
+        found = replicates.over_seeds(own.mean(axis=1), variance)
+        held += found.low <= 0 <= found.high
+        alone += abs(found.mean) <= 1.96 * np.sqrt(variance)
+    assert 0.93 <= held / 1000 <= 0.995
+    if seed_spread == 0.1:
+        assert alone / 1000 < 0.75
 
 
 # ── Relations and words ──

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mllm.evaluation import metrics, significance
+from mllm.evaluation import metrics, replicates, significance
 from mllm.evaluation.shared_draws import Pairs
 
 SELECTION = {
@@ -25,6 +25,9 @@ SELECTION = {
     "expected_optimism_independent": (pl.Float64, "the same, were they independent: an upper bound"),
     "seeds": (pl.Int64, "random methods: seeds tried of the winner's recipe"),
     "seed_deviation": (pl.Float64, "standard deviation over those seeds on test"),
+    "seeds_mean": (pl.Float64, "the recipe's mean over those seeds on test"),
+    "seeds_low": (pl.Float64, "95 % interval of it, over reviews and seeds"),
+    "seeds_high": (pl.Float64, ""),
     "sampling_error": (pl.Float64, "the winner's standard error over texts on test"),
 }
 
@@ -47,19 +50,33 @@ def selection(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str) -> pl.D
                 "optimism": metrics.sign(metric) * (winner[f"valid_{metric}"] - winner[f"test_{metric}"]),
                 "expected_optimism": expected,
                 "expected_optimism_independent": max(expected, significance.independent_optimism(valid.std(axis=1))),
-                "seeds": len(seeds) or None, "seed_deviation": float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None,
+                "seeds": len(seeds) or None, **_spread(seeds, pairs[str(task)], metric),
                 "sampling_error": float(pairs[str(task)].draws(names[:1], metric).std()),
             })  # fmt: skip
     return pl.DataFrame(rows, schema={name: kind for name, (kind, _) in SELECTION.items()})
 
 
-def _over_seeds(winner: dict[str, Any], points: pl.DataFrame, metric: str) -> list[float]:
-    """Test scores of the points that differ from the winner in their seed at most; none where nothing is random."""
+def _spread(seeds: dict[str, float], pairs: Pairs, metric: str) -> dict[str, float | None]:
+    """The columns that tell of several runs with other seeds; empty with fewer than two."""
+    if len(seeds) < 2:
+        return {}
+    text_variance = float(pairs.draws(list(seeds), metric).mean(axis=0).var())
+    found = replicates.over_seeds(np.array(list(seeds.values())), text_variance)
+    return {
+        "seed_deviation": found.deviation,
+        "seeds_mean": found.mean,
+        "seeds_low": found.low,
+        "seeds_high": found.high,
+    }
+
+
+def _over_seeds(winner: dict[str, Any], points: pl.DataFrame, metric: str) -> dict[str, float]:
+    """Candidate -> test score of the points that differ from the winner in their seed at most; none where nothing is random."""
 
     def recipe(row: dict[str, Any]) -> tuple[str, str, str]:
         rest = {name: value for name, value in json.loads(row["recipe"]).items() if name != "seed"}
         return row["method"], row["members"], json.dumps(rest, sort_keys=True)
 
     if "seed" not in json.loads(winner["recipe"]):
-        return []
-    return [row[f"test_{metric}"] for row in points.to_dicts() if recipe(row) == recipe(winner)]
+        return {}
+    return {row["candidate"]: row[f"test_{metric}"] for row in points.to_dicts() if recipe(row) == recipe(winner)}

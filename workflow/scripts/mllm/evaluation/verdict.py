@@ -227,8 +227,8 @@ def _honesty(selection: pl.DataFrame, best: dict[str, Any]) -> list[str]:
         )
     if row["seed_deviation"] is not None:
         lines.append(
-            f"- Its method is random: over {row['seeds']} seeds the test score varies by {row['seed_deviation']:.3f} (standard"
-            f" deviation), beside a sampling error of {row['sampling_error']:.3f}."
+            f"- Its method is random: over {row['seeds']} seeds of the merge the test score is {row['seeds_mean']:.3f} ({row['seeds_low']:.3f}"
+            f" to {row['seeds_high']:.3f}, over reviews and seeds); standard deviation {row['seed_deviation']:.3f}, sampling error {row['sampling_error']:.3f}."
         )
     if best.get("relative_gain") is not None:
         low, high = best["relative_gain_low"], best["relative_gain_high"]
