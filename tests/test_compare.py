@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -21,7 +22,10 @@ from mllm.evaluation import (
     significance,
     verdict,
 )
+from mllm.evaluation.comparison_table import SCHEMA
+from mllm.evaluation.score_files import Scores
 from mllm.experiment import grid, load, schema
+from mllm.prediction.costs import Cost
 from mllm.prediction.prediction_tables import COST
 from test_config import DEMO
 
@@ -33,11 +37,12 @@ def score_file(name, kind, value, **more):
     cost = {"n_parameters": 1000, "device": "cpu", "train_seconds": more.pop("train_seconds", 0.0)} | more.pop(
         "cost", {}
     )
-    return {
-        "candidate": name, "kind": kind, "method": more.pop("method", ""), "task": more.pop("task", "t"),
-        "members": more.pop("members", []), "parameters": more, "scores": {"valid": flat, "test": flat},
-        "calibrated": {"valid": flat, "test": flat}, "cost": cost, "slices": [], "priors": {},
-    }  # fmt: skip
+    scores = Scores(
+        candidate=name, kind=kind, method=more.pop("method", ""), task=more.pop("task", "t"),
+        members=more.pop("members", []), parameters=more, scores={"valid": flat, "test": flat},
+        calibrated={"valid": flat, "test": flat}, priors={}, recall={}, confusion={}, reliability={}, counts={}, slices=[],
+    )  # fmt: skip
+    return scores, Cost(reviews=1, **cost)
 
 
 class Classifiers:
@@ -66,13 +71,9 @@ class Classifiers:
         return np.append(found.values[metric], found.draws[metric])
 
     def file(self, name, kind, **more):
-        file = score_file(name, kind, 0, **more)
-        values = self.found[name].intervals()
-        return {
-            **file,
-            "scores": dict.fromkeys(("valid", "test"), values),
-            "calibrated": dict.fromkeys(("valid", "test"), values),
-        }
+        scores, cost = score_file(name, kind, 0, **more)
+        values = dict.fromkeys(("valid", "test"), self.found[name].intervals())
+        return replace(scores, scores=values, calibrated=values), cost
 
 
 SKILLS = {
@@ -139,7 +140,7 @@ def test_a_winner_is_chosen_on_validation_alone():
         score_file("a", "merge", 0.9, method="ties"),
         score_file("b", "merge", 0.5, method="ties"),
     )
-    good_on_test["scores"]["valid"] = score_file("", "", 0.1)["scores"]["valid"]
+    good_on_test[0].scores["valid"] = score_file("", "", 0.1)[0].scores["valid"]
     frame = leaderboard.table([good_on_test, good_on_valid], "accuracy")
     assert frame.filter(pl.col("winner"))["candidate"].to_list() == ["b"]
     assert frame["candidate"].to_list() == ["b", "a"]
@@ -188,7 +189,7 @@ def test_nobody_on_the_front_is_beaten_and_everyone_else_is(world):
 
 def test_without_costs_there_is_no_front(world):
     pairs, files, _, _ = world
-    bare = [{**f, "cost": {**f["cost"], "n_parameters": None}} for f in files]
+    bare = [(scores, replace(cost, n_parameters=None)) for scores, cost in files]
     assert leaderboard.ranked(leaderboard.table(bare, "accuracy"), {"t": pairs}, "accuracy")[
         "pareto"
     ].null_count() == len(files)
@@ -237,7 +238,7 @@ def test_claims_are_each_methods_winner_against_the_best_expert_the_best_blend_a
     assert set(claims.select("candidate", "against").rows()) == set(
         itertools.product(["m2", "m3"], ["strong", "vote", "large", "copy"])
     )
-    assert compared.columns == list(comparison.COLUMNS)
+    assert compared.columns == list(SCHEMA)
     assert compared["claim"].to_list() == sorted(compared["claim"].to_list(), reverse=True)
     # The rest is exploration: other points, blends, the base.
     rest = set(compared.filter(~pl.col("claim")).select("candidate", "against").rows())
@@ -359,7 +360,7 @@ def test_conditions_are_normalised_by_their_own_experts():
             {"column": c, "slice": s, "reviews": 60, "scores": {"accuracy": {"value": v, "low": v, "high": v}}}
             for (c, s), v in values.items()
         ]
-        return {**score_file(name, kind, 0, members=list(members)), "slices": slices}
+        return replace(score_file(name, kind, 0, members=list(members))[0], slices=slices)
 
     pain, acne, year = ("condition", "Pain"), ("condition", "Acne"), ("year", "2010")
     files = [
@@ -466,7 +467,7 @@ def test_few_texts_of_a_class_and_unknown_copies_are_said(world):
 def test_each_task_has_families_of_its_own(world):
     """Adding a task cannot undo another's claim."""
     pairs, files, _, compared = world
-    other = [{**f, "task": "u"} for f in files]
+    other = [(replace(scores, task="u"), cost) for scores, cost in files]
     both = leaderboard.ranked(leaderboard.table([*files, *other], "accuracy"), {"t": pairs, "u": pairs}, "accuracy")
     truth = TRUTH, np.arange(len(TRUTH))
     again = comparison.compare(both, {"t": pairs, "u": pairs}, {"t": truth, "u": truth}, "accuracy", 0.01)
@@ -476,7 +477,7 @@ def test_each_task_has_families_of_its_own(world):
 
 def test_without_merges_there_are_no_claims(world):
     pairs, files, _, _ = world
-    some = [f for f in files if f["kind"] in ("base", "expert")]
+    some = [f for f in files if f[0].kind in ("base", "expert")]
     frame = leaderboard.ranked(leaderboard.table(some, "accuracy"), {"t": pairs}, "accuracy")
     compared = comparison.compare(frame, {"t": pairs}, {"t": (TRUTH, np.arange(len(TRUTH)))}, "accuracy", 0.01)
     chosen = selection.selection(frame, {"t": pairs}, "accuracy")
@@ -500,7 +501,7 @@ def test_the_documentation_has_every_column_and_good_examples():
     text = (ROOT / "docs/scores.md").read_text()
     names = set(re.findall(r"`([a-z_0-9]+)`", text))
     plain = {"task", "candidate", "against", "kind", "claim", "metric", "low", "high", "accuracy_difference"}
-    assert {c for c in comparison.COLUMNS if not c.startswith("calibrated_")} - plain <= names
+    assert {c for c in SCHEMA if not c.startswith("calibrated_")} - plain <= names
     assert {*metrics.METRICS, "optimism", "expected_optimism", "seed_deviation", "sampling_error"} <= names
     blends, elsewhere = (yaml.safe_load(b) for b in re.findall(r"```yaml\n(.*?)```", text, re.S))
     built = grid.build(load.parse({**DEMO, **blends}))

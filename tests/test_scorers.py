@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -29,13 +30,13 @@ from transformers import (
 from conftest import run_script, write_split
 from mllm.core import compute
 from mllm.core.errors import Failure
-from mllm.evaluation import leaderboard, scores
+from mllm.evaluation import leaderboard, score_files, scores
 from mllm.experiment import yaml_files
 from mllm.models import families, loading, prompt_priors, prompts, scorers, scratch, tokens
 from mllm.models.families import causal
 from mllm.models.families.classifier import ClassifierScorer
 from mllm.models.label_tree import label_tree, one_begins_another
-from mllm.prediction import run_model  # fmt: skip
+from mllm.prediction import costs, run_model  # fmt: skip
 from mllm.prediction.shards import Shards
 from tiny_models import predicted, t5_config
 
@@ -508,8 +509,11 @@ def test_a_zero_shot_reference_in_the_workflow(project):
         "members": [],
         "parameters": {},
     }
-    both = [{**zero, **score, "cost": {}}, {**zero, "candidate": "other", **score, "priors": {}, "cost": {}}]
-    board = leaderboard.table(both, "macro_f1").sort("candidate", descending=True)
+    one = score_files.Scores(**zero, **score)
+    both = [one, replace(one, candidate="other", priors={})]
+    board = leaderboard.table([(scores, costs.Cost(reviews=1)) for scores in both], "macro_f1").sort(
+        "candidate", descending=True
+    )
     value = score["priors"]["batch"]["valid"]["macro_f1"]["value"]
     assert board["valid_batch_macro_f1"].to_list() == [value, None]
     assert not (project.folder / "results/demo/checkpoints").exists()

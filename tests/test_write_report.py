@@ -9,6 +9,7 @@ import pytest
 
 from conftest import Project
 from mllm.core.chart_style import styled
+from mllm.evaluation import result_tables
 from mllm.experiment import load
 from mllm.reporting import charts, page, paper_files, provenance
 
@@ -118,7 +119,7 @@ def test_thousands_of_candidates_stay_below_8_mb(demo, tmp_path):
     for name in added["candidate"]:
         (results / f"merges/{name}").mkdir()
         (results / f"merges/{name}/mergekit.yaml").write_text(recipe)
-    pl.concat([board, added]).write_parquet(results / "leaderboard.parquet")
+    result_tables.write(pl.concat([board, added]), results, "leaderboard")
     experiment = load.load(project.folder / "config/demo.yaml")
     (tmp_path / "report").mkdir()
     page.write(page.Report(results, experiment), tmp_path / "report")

@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
         (rows["split"] == "valid").to_numpy(), arguments.seed,
     )  # fmt: skip
     prediction_tables.write_predictions(arguments.output, rows, blend.logp)
-    costs = [records.read(p) for p in arguments.costs]
+    costs = [records.Cost.read(p) for p in arguments.costs]
     # All members must be run, one after the other; memory is that of the largest. What one does not know, none knows.
     cost: dict[str, Any] = {name: _over(sum, name, costs) for name in SUMMED}
     cost |= {name: _over(max, name, costs) for name in ("peak_memory_bytes", "peak_gpu_memory_bytes")}

@@ -3,13 +3,10 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from mllm.core import script
 from mllm.core.files import read_json, whole
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -17,13 +14,22 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
     from mllm.data import labelled, labels
-    from mllm.evaluation import agreement, comparison, leaderboard, selection, shared_draws, verdict
+    from mllm.evaluation import (
+        agreement,
+        comparison,
+        leaderboard,
+        result_tables,
+        score_files,
+        selection,
+        shared_draws,
+        verdict,
+    )
     from mllm.experiment import grid, read
 
     experiment = read.read(*arguments.experiment, override=arguments.override)
     candidates = grid.build(experiment).candidates
     results, metric, margin = arguments.results, experiment.compare.metric, experiment.compare.margin
-    frame = pl.read_parquet(results / "leaderboard.parquet")
+    frame = result_tables.read(results, "leaderboard")
     tasks = frame["task"].unique(maintain_order=True).to_list()
     side_by_side = {task: shared_draws.Pairs(results / "scores", task) for task in tasks}
     truth = {}
@@ -37,34 +43,29 @@ def main(arguments: argparse.Namespace) -> None:
         task: [c.name for c in candidates.values() if c.task == task and c.kind in ("base", "expert")] for task in tasks
     }
     shown = frame.filter((pl.col("kind") != "merge") | pl.col("winner"))["candidate"].to_list()
-    scores = {name: read_json(results / f"scores/{name}.json") for name in candidates}
+    scores = {name: score_files.Scores.read(results / f"scores/{name}.json") for name in candidates}
     trained_on = {
         e.name: [str(v) for v in e.where["condition"]] for e in experiment.experts if e.where and "condition" in e.where
     }
-    counts = {s["task"]: s["counts"] for s in scores.values()}
+    counts: dict[str, Any] = {s.task: s.counts for s in scores.values()}
     if experiment.candidates and not experiment.candidates.group:  # nobody said which reviews are copies of one text
         counts = {task: {**counts[task], "told_apart": side_by_side[task].told_apart} for task in tasks}
     facts = read_json(results / "data/split.json")
     leak = leaderboard.leak_line(facts)
     classes = {task: labelled.worded_names(results / "data", experiment.task(task).model_dump()) for task in tasks}
-    confusion = {name: np.array(s["confusion"]["test"]) for name, s in scores.items()}
+    confusion = {name: np.array(s.confusion["test"]) for name, s in scores.items()}
     never = {
-        name: [classes[scores[name]["task"]][k] for k in np.flatnonzero((of.sum(1) > 0) & (of.sum(0) == 0))]
+        name: [classes[scores[name].task][k] for k in np.flatnonzero((of.sum(1) > 0) & (of.sum(0) == 0))]
         for name, of in confusion.items()
     }
 
-    _write(compared, results / "comparisons")
-    _write(chosen, results / "selection")
-    _write(agreement.agreement(members, side_by_side, truth), results / "agreement")
-    _write(agreement.by_condition([*scores.values()], shown, trained_on, metric), results / "conditions")
+    result_tables.write(compared, results, "comparisons")
+    result_tables.write(chosen, results, "selection")
+    result_tables.write(agreement.agreement(members, side_by_side, truth), results, "agreement")
+    conditions = agreement.by_condition([*scores.values()], shown, trained_on, metric)
+    result_tables.write(conditions, results, "conditions")
     with whole(results / "verdict.md") as partial:
         partial.write_text(verdict.text(experiment.name, frame, compared, chosen, counts, margin, leak, classes, never))
-
-
-def _write(table: "pl.DataFrame", path: Path) -> None:
-    for ending, write in ((".csv", "write_csv"), (".parquet", "write_parquet")):
-        with whole(path.with_suffix(ending)) as partial:
-            getattr(table, write)(partial)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
     import yaml
 
+    from mllm.evaluation import result_tables
+
     names = [folder.name for folder in arguments.results]
     if len(set(names)) < len(names):
         raise Failure(
@@ -32,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
         files[folder.name] = yaml.safe_load((folder / "experiment.yaml").read_text())
         tests[folder.name] = facts["sha256"]["test"]
         boards.append(
-            pl.read_parquet(folder / "leaderboard.parquet").select(pl.lit(folder.name).alias("experiment"), pl.all())
+            result_tables.read(folder, "leaderboard").select(pl.lit(folder.name).alias("experiment"), pl.all())
         )
     table = pl.concat(boards, how="diagonal_relaxed")
     metric = arguments.metric or files[arguments.results[0].name]["compare"]["metric"]

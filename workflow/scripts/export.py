@@ -6,12 +6,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mllm.core import script, threads
 from mllm.core.errors import Failure
 from mllm.core.files import read_json, whole
 from mllm.core.messages import progress
+
+if TYPE_CHECKING:
+    from mllm.evaluation.comparison_table import Comparison
 
 REVIEWS = 500  # whose predictions are compared: enough to see any difference, seconds on a CPU
 # Of a probability. A GPU's sums differ from a CPU's, and in bfloat16 those of one batch from another's.
@@ -23,19 +26,21 @@ def main(arguments: argparse.Namespace) -> None:
     threads.fix(arguments.threads)
     import polars as pl
 
+    from mllm.evaluation import comparison_table, result_tables
+
     results = arguments.results
-    board = pl.read_parquet(results / "leaderboard.parquet")
-    comparisons = pl.read_parquet(results / "comparisons.parquet")
+    board = result_tables.read(results, "leaderboard")
+    comparisons = result_tables.read(results, "comparisons", comparison_table.SCHEMA)
     winners = board.filter(pl.col("winner")).to_dicts()
     with whole(arguments.output) as folder:
         folder.mkdir()
         for row in progress(winners, "exporting"):
             name = row["candidate"]
-            rivals = comparisons.filter(pl.col("candidate") == name).to_dicts()
+            rivals = comparison_table.rows(comparisons.filter(pl.col("candidate") == name))
             export(row, rivals, folder, arguments)
 
 
-def export(row: dict[str, Any], rivals: list[dict[str, Any]], folder: Path, arguments: argparse.Namespace) -> None:
+def export(row: dict[str, Any], rivals: list["Comparison"], folder: Path, arguments: argparse.Namespace) -> None:
     """Make one winner's folder; refuse it if its weights or its predictions are not the recorded ones."""
     from mllm.data import labelled
     from mllm.models import checkpoint_files

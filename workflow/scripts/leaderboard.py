@@ -11,7 +11,7 @@ from mllm.core.files import whole
 def main(arguments: argparse.Namespace) -> None:
     import yaml
 
-    from mllm.evaluation import leaderboard, shared_draws
+    from mllm.evaluation import leaderboard, result_tables, shared_draws
     from mllm.experiment import grid, read
 
     experiment = read.read(*arguments.experiment, override=arguments.override)
@@ -23,12 +23,9 @@ def main(arguments: argparse.Namespace) -> None:
         partial.write_text(
             yaml.safe_dump(experiment.model_dump(by_alias=True, exclude_none=True), sort_keys=False, allow_unicode=True)
         )
-    with whole(output / "leaderboard.parquet") as partial:
-        frame.write_parquet(partial)
+    result_tables.write(frame, output, "leaderboard")
     with whole(output / "leaderboard.txt") as partial:
         partial.write_text(leaderboard.text(frame, metric, experiment.name))
-    with whole(output / "leaderboard.csv") as partial:
-        frame.write_csv(partial)
 
 
 if __name__ == "__main__":

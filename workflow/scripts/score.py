@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mllm.core import script, threads
-from mllm.core.files import whole, write_json
+from mllm.core.files import whole
 from mllm.core.messages import progress
 
 
 def main(arguments: argparse.Namespace) -> None:
     threads.fix_without_torch()
-    from mllm.evaluation import scores
+    from mllm.evaluation import score_files, scores
     from mllm.experiment import grid, read
 
     experiment = read.read(*arguments.experiment, override=arguments.override)
@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
             with ThreadPoolExecutor(arguments.threads) as pool:
                 found = pool.map(bench.score, files)
                 for candidate, one in zip(progress(mine, f"scoring {task}"), found, strict=True):
-                    write_json(folder / f"{candidate.name}.json", {**candidate.label(), **one.scores})
+                    score_files.Scores(**candidate.label(), **one.scores).write(folder / f"{candidate.name}.json")
                     bench.keep(one)
             bench.write(folder, [c.name for c in mine])
 

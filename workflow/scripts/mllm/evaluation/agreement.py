@@ -7,6 +7,7 @@ import polars as pl
 
 from mllm.core.arrays import Array, text_weights
 from mllm.evaluation import metrics, significance
+from mllm.evaluation.score_files import Scores
 from mllm.evaluation.shared_draws import Pairs
 
 AGREEMENT = {
@@ -54,9 +55,7 @@ def agreement(
     return pl.DataFrame(rows, schema={name: kind for name, (kind, _) in AGREEMENT.items()})
 
 
-def by_condition(
-    scores: list[dict[str, Any]], shown: list[str], trained_on: dict[str, list[str]], metric: str
-) -> pl.DataFrame:
+def by_condition(scores: list[Scores], shown: list[str], trained_on: dict[str, list[str]], metric: str) -> pl.DataFrame:
     """What each candidate makes of each condition's test reviews; the columns are those of CONDITIONS.
 
     Args:
@@ -65,7 +64,7 @@ def by_condition(
         trained_on: expert -> conditions of its train reviews; experts that were not chosen by condition are left out.
         metric: which; the calibration error, which slices do not have, makes an empty table.
     """
-    members = {s["candidate"]: s["members"] for s in scores}
+    members = {s.candidate: s.members for s in scores}
 
     def learned(name: str) -> set[str] | None:
         """Conditions of all the trainings beneath a candidate; none where one was not chosen by condition."""
@@ -75,13 +74,13 @@ def by_condition(
         return None if None in parts else {c for part in parts for c in part or ()}
 
     rows: list[dict[str, Any]] = []
-    for s in (s for s in scores if s["candidate"] in shown):
-        conditions = learned(s["candidate"])
+    for s in (s for s in scores if s.candidate in shown):
+        conditions = learned(s.candidate)
         known = "all" if conditions is None else ", ".join(sorted(conditions))
         rows += [
-            {"task": s["task"], "candidate": s["candidate"], "kind": s["kind"], "trained_on": known,
+            {"task": s.task, "candidate": s.candidate, "kind": s.kind, "trained_on": known,
              "condition": part["slice"], "reviews": part["reviews"], "metric": metric, **part["scores"][metric]}
-            for part in s["slices"]
+            for part in s.slices
             if part["column"] == "condition" and part["scores"].get(metric)
         ]  # fmt: skip
     base = {(r["task"], r["condition"]): r["value"] for r in rows if r["kind"] == "base"}

@@ -13,52 +13,9 @@ import polars as pl
 
 from mllm.core.arrays import Array, text_weights
 from mllm.evaluation import claims, intervals, leaderboard, metrics, paired, significance
+from mllm.evaluation.comparison_table import SCHEMA
 from mllm.evaluation.shared_draws import Pairs
 
-COLUMNS: dict[str, tuple[Any, str]] = {
-    "task": (pl.String, "task"),
-    "candidate": (pl.String, "a merge or a blend"),
-    "against": (pl.String, "what it is compared with"),
-    "kind": (pl.String, "of what it is compared with"),
-    "claim": (pl.Boolean, "one of the comparisons that the experiment is about"),
-    "family": (
-        pl.String,
-        "claims: primary (the chosen merge against the large reference) or secondary, each tested at 5 %",
-    ),
-    "metric": (pl.String, "compare.metric"),
-    "difference": (pl.Float64, "on test; positive: the candidate is better, also where smaller values are"),
-    "low": (pl.Float64, "95 % interval: Tango's score interval of accuracy, else a paired bootstrap over texts"),
-    "high": (pl.Float64, ""),
-    "verdict": (
-        pl.String,
-        "the strongest statement that holds taken alone: better, no worse, worse (by more than the margin), behind, undecided",
-    ),
-    "holds": (pl.String, "claims: the strongest statement that holds after correction within the task's family"),
-    "p": (pl.Float64, "of no difference, two-sided"),
-    "p_holm": (pl.Float64, "the same, corrected within the family"),
-    "p_bh": (pl.Float64, "the same over the whole table, false discovery rate"),
-    "p_not_worse": (pl.Float64, "of being worse by the margin or more, one-sided"),
-    "p_not_worse_holm": (pl.Float64, "the same, corrected within the family"),
-    "p_worse": (pl.Float64, "of being worse by no more than the margin, one-sided"),
-    "p_worse_holm": (pl.Float64, "the same, corrected within the family"),
-    "detectable": (pl.Float64, "the smallest difference found with a probability of 80 %, tested alone"),
-    "detectable_holm": (pl.Float64, "the same as the first of the family's claims to be found"),
-    "support": (pl.Int64, "test texts of the rarest class; below 20, macro averages and their tests are unreliable"),
-    "calibrated_difference": (pl.Float64, "the difference once both are calibrated on validation"),
-    "calibrated_low": (pl.Float64, "95 % interval"),
-    "calibrated_high": (pl.Float64, ""),
-    "accuracy_difference": (
-        pl.Float64,
-        "shares of texts labelled rightly; of copies with different labels, their mean",
-    ),
-    "only_candidate_right": (pl.Int64, "texts on which the candidate alone is right (of copies: more often right)"),
-    "only_other_right": (pl.Int64, "texts on which the other alone is right"),
-    "p_mcnemar": (pl.Float64, "McNemar's test of accuracy, mid-p"),
-    "p_mcnemar_exact": (pl.Float64, "the same, exact"),
-    "p_mcnemar_holm": (pl.Float64, "the mid-p, corrected within the family"),
-    "cost_ratio": (pl.Float64, "the candidate's cost over the other's: floating-point operations, or else parameters"),
-}
-SCHEMA = {name: kind for name, (kind, _) in COLUMNS.items()}
 FEWEST = 20  # test texts of a class: with 10, a nominal 5 % test of macro-F1 errs in 11 % of samples
 
 
@@ -129,7 +86,7 @@ def compare(
         margin: how much worse still counts as not worse.
 
     Returns:
-        One row per pair, claims first; the columns are those of COLUMNS.
+        One row per pair, claims first; the columns are those of comparison_table.SCHEMA.
     """
     found = sorted(rivals(frame), key=lambda pair: not pair[2])
     costs = {str(task): leaderboard.price(part) for (task,), part in frame.group_by("task")}

@@ -1,7 +1,6 @@
 """The leaderboard: one row per candidate, and the same as a plain text table."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,16 @@ import numpy as np
 import polars as pl
 
 from mllm.evaluation import metrics, significance
+from mllm.evaluation.score_files import Scores
 from mllm.evaluation.shared_draws import Pairs
-from mllm.prediction import costs
+from mllm.prediction.costs import Cost
 from mllm.prediction.prediction_tables import COST
 
 ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
 PRICES = ("flops_per_review", "n_parameters")  # what the quality is held against: the first that all candidates have
 
 
-def table(scores: list[dict[str, Any]], metric: str) -> pl.DataFrame:
+def table(scores: list[tuple[Scores, Cost]], metric: str) -> pl.DataFrame:
     """One row per candidate, task by task, best validation score first.
 
     Args:
@@ -30,25 +30,25 @@ def table(scores: list[dict[str, Any]], metric: str) -> pl.DataFrame:
         ``<split>_calibrated_<metric>``, and the cost; where some candidate is asked by a prompt, ``<split>_contextual_<metric>``
         and ``<split>_batch_<metric>``. ``all_<metric>`` where the predictions were made elsewhere.
     """
-    names = dict.fromkeys(name for s in scores for name in s["parameters"])
-    trained = {s["candidate"]: s["cost"].get("train_seconds") for s in scores}
-    members = {s["candidate"]: s["members"] for s in scores}
-    priors = dict.fromkeys(name for s in scores for name in s["priors"])
+    names = dict.fromkeys(name for s, _ in scores for name in s.parameters)
+    trained = {s.candidate: cost.train_seconds for s, cost in scores}
+    members = {s.candidate: s.members for s, _ in scores}
+    priors = dict.fromkeys(name for s, _ in scores for name in s.priors)
     rows = []
-    for s in scores:
-        row: dict[str, Any] = {k: s[k] for k in ("candidate", "kind", "method", "task")}
-        row["members"] = " ".join(s["members"])
-        row |= {name: _cell(s["parameters"].get(name)) for name in names}
-        row |= {"recipe": json.dumps(s["parameters"], sort_keys=True), "winner": False}
-        without = [(f"{name}_", s["priors"].get(name) or {"valid": {}, "test": {}}) for name in priors]
-        for kind, parts in (("", s["scores"]), ("calibrated_", s["calibrated"]), *without):
+    for s, cost in scores:
+        row: dict[str, Any] = {k: getattr(s, k) for k in ("candidate", "kind", "method", "task")}
+        row["members"] = " ".join(s.members)
+        row |= {name: _cell(s.parameters.get(name)) for name in names}
+        row |= {"recipe": json.dumps(s.parameters, sort_keys=True), "winner": False}
+        without = [(f"{name}_", s.priors.get(name) or {"valid": {}, "test": {}}) for name in priors]
+        for kind, parts in (("", s.scores), ("calibrated_", s.calibrated), *without):
             for split, m in (
                 (split, m) for split in ("valid", "test", "all") if split in parts for m in metrics.METRICS
             ):
                 value = parts[split].get(m, {})
                 row |= {f"{split}_{kind}{m}{end}": value.get(key) for end, key in ENDS}
-        row |= {name: s["cost"].get(name) for name in COST}
-        row["train_seconds"] = train_seconds(s["candidate"], members, trained)
+        row |= {name: getattr(cost, name) for name in COST}
+        row["train_seconds"] = train_seconds(s.candidate, members, trained)
         rows.append(row)
     frame = pl.DataFrame(rows, infer_schema_length=None)
     tasks = {task: i for i, task in enumerate(dict.fromkeys(frame["task"]))}
@@ -221,12 +221,9 @@ def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:
     ]
 
 
-def read_scores(scores: Path, predictions: Path, candidates: list[str]) -> list[dict[str, Any]]:
+def read_scores(scores: Path, predictions: Path, candidates: list[str]) -> list[tuple[Scores, Cost]]:
     """Each candidate's score file, with its cost."""
-    return [
-        {**json.loads((scores / f"{c}.json").read_text()), "cost": asdict(costs.read(predictions / f"{c}.cost.json"))}
-        for c in candidates
-    ]
+    return [(Scores.read(scores / f"{c}.json"), Cost.read(predictions / f"{c}.cost.json")) for c in candidates]
 
 
 def _cell(value: Any) -> Any:

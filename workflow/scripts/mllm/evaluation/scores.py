@@ -18,9 +18,10 @@ from mllm.prediction.prediction_tables import SPLITS, Reviews
 
 @dataclass(frozen=True)
 class Scored:
-    """What a candidate's score file says of it, and its metrics on each resample."""
+    """What a candidate's score file says of its predictions, and its metrics on each resample."""
 
     scores: dict[str, Any]
+    """The fields of :class:`mllm.evaluation.score_files.Scores` that predictions give."""
     draws: dict[str, Array]
     """split -> (raw and calibrated, metrics, resamples)"""
     labels: Array

@@ -5,7 +5,8 @@ from typing import Any
 
 import polars as pl
 
-from mllm.evaluation import comparison, leaderboard, metrics
+from mllm.evaluation import comparison, comparison_table, leaderboard, metrics
+from mllm.evaluation.comparison_table import Comparison
 
 UNITS = {"flops_per_review": "floating-point operations per review", "n_parameters": "parameters"}
 
@@ -96,7 +97,7 @@ def _task(
             f"**In short**, the primary claim tested alone, the {rest} other claims of this task after Holm correction: {_short(claims)}.",
             "",
         ]
-    lines += [_sentence(row, frame, margin, every) for row in claims.iter_rows(named=True)]
+    lines += [_sentence(row, frame, margin, every) for row in comparison_table.rows(claims)]
     lines += _others(every, claims)
     if missing := never.get(best["candidate"]):
         lines += [f"- It never predicts {' or '.join(map(plain, missing))} on the test set."]
@@ -144,9 +145,9 @@ def _others(every: pl.DataFrame, claims: pl.DataFrame) -> list[str]:
     settled = claims.filter(good)["against"].to_list()
     rest = every.join(claims, on=["candidate", "against"], how="anti").filter(good & ~pl.col("against").is_in(settled))
     return [
-        f"- {row['candidate']} is {row['holds']} than {row['against']} ({_difference(row)}, after correction),"
+        f"- {row.candidate} is {row.holds} than {row.against} ({_difference(row)}, after correction),"
         " but lost on validation, so it is not selected."
-        for row in rest.sort("difference", descending=True).head(3).iter_rows(named=True)
+        for row in comparison_table.rows(rest.sort("difference", descending=True).head(3))
     ]
 
 
@@ -159,42 +160,42 @@ def _best(frame: pl.DataFrame) -> str:
     return f"The best candidate on validation is {row['candidate']} ({row['kind']})."
 
 
-def _sentence(row: dict[str, Any], frame: pl.DataFrame, margin: float, every: pl.DataFrame) -> str:
+def _sentence(row: Comparison, frame: pl.DataFrame, margin: float, every: pl.DataFrame) -> str:
     """One claim: the strongest statement that holds, its difference and p-value, what was possible to show, cost."""
-    other = frame.filter(pl.col("candidate") == row["against"]).row(0, named=True)
-    first = "Primary claim: " if row["family"] == "primary" else ""
+    other = frame.filter(pl.col("candidate") == row.against).row(0, named=True)
+    first = "Primary claim: " if row.family == "primary" else ""
     said = _statement(row, _named(other), margin)
     line = f"- {first}{said if first else said.replace('**not', '**Not', 1) if said.startswith('**') else said[0].upper() + said[1:]}."
-    family = every.filter(pl.col("family") == row["family"]).height
-    if row["holds"] == "undecided" and row["detectable"]:
-        line += f" Taken alone, a difference of {row['detectable']:.3f} would be found four times in five"
-        more = f"; after correction over {family} claims up to {row['detectable_holm']:.3f} is needed"
+    family = every.filter(pl.col("family") == row.family).height
+    if row.holds == "undecided" and row.detectable:
+        line += f" Taken alone, a difference of {row.detectable:.3f} would be found four times in five"
+        more = f"; after correction over {family} claims up to {row.detectable_holm:.3f} is needed"
         line += (more if family > 1 else "") + "."
     line += _calibrated(row)
-    ratio = row["cost_ratio"]
+    ratio = row.cost_ratio
     if ratio is not None and not 0.95 < ratio < 1.05:
         line += f" It needs {_times(ratio)} the {UNITS[str(leaderboard.price(frame))]}."
     return line
 
 
-def _statement(row: dict[str, Any], name: str, margin: float) -> str:
+def _statement(row: Comparison, name: str, margin: float) -> str:
     difference, within = _difference(row), f"within {margin:g}"
-    p, p_not_worse, p_worse = (_p(row[f"p{of}_holm"]) for of in ("", "_not_worse", "_worse"))
-    if row["holds"] == "better":
+    p, p_not_worse, p_worse = (_p(found) for found in (row.p_holm, row.p_not_worse_holm, row.p_worse_holm))
+    if row.holds == "better":
         return f"better than {name}: {difference}; corrected p {p}"
-    if row["holds"] == "no worse":
-        chance = ", but that lead may be chance after correction" if row["verdict"] == "better" else ""
+    if row.holds == "no worse":
+        chance = ", but that lead may be chance after correction" if row.verdict == "better" else ""
         behind = (
             f"behind {name}, but by less than the margin of {margin:g}"
-            if row["high"] < 0
+            if row.high < 0
             else f"at least as good as {name} {within}"
         )
         return f"{behind}: {difference}{chance}; corrected p of a larger loss {p_not_worse}"
-    if row["holds"] == "worse":
+    if row.holds == "worse":
         return f"worse than {name} by more than {margin:g}: {difference}; corrected p of a smaller loss {p_worse}"
-    if row["holds"] == "behind":
+    if row.holds == "behind":
         return f"behind {name}: {difference}; corrected p {p}. A loss of more than {margin:g} is neither shown nor ruled out"
-    if row["high"] < 0:
+    if row.high < 0:
         return f"behind {name} taken alone: {difference}; not beyond chance after correction (p {p}), nor shown to be {within}"
     return (
         f"**not shown** against {name}: {difference}; a loss of more than the margin of {margin:g} is not ruled out"
@@ -202,18 +203,18 @@ def _statement(row: dict[str, Any], name: str, margin: float) -> str:
     )
 
 
-def _calibrated(row: dict[str, Any]) -> str:
+def _calibrated(row: Comparison) -> str:
     """What fitting a temperature and class offsets on validation makes of the difference, where that says something else."""
-    value, low, high = (row[f"calibrated_{key}"] for key in ("difference", "low", "high"))
+    value, low, high = row.calibrated_difference, row.calibrated_low, row.calibrated_high
     found = f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
-    if row["holds"] == "better" and low <= 0:
+    if row.holds == "better" and low <= 0:
         return f" With temperature and class offsets fitted on validation the lead is not shown, {found}: sharpening or class priors may explain it."
-    sides = ((row["low"] > 0) - (row["high"] < 0), (low > 0) - (high < 0))
+    sides = ((row.low > 0) - (row.high < 0), (low > 0) - (high < 0))
     return f" With both calibrated on validation: {found}." if sides[0] != sides[1] else ""
 
 
-def _difference(row: dict[str, Any]) -> str:
-    return f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+def _difference(row: Comparison) -> str:
+    return f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
 
 
 def _honesty(selection: pl.DataFrame, best: dict[str, Any]) -> list[str]:
@@ -276,5 +277,7 @@ def _count(value: float) -> str:
     return leaderboard.count(value) or "0"
 
 
-def _p(value: float) -> str:
+def _p(value: float | None) -> str:
+    if value is None:
+        return "unknown"
     return f"{value:.2g}" if value >= 0.001 else "< 0.001"

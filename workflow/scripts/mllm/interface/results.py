@@ -53,11 +53,11 @@ class Results:
         """A table of the experiment's folder by its name: leaderboard, comparisons, selection, agreement, …
 
         Raises:
-            Failure: there is no such table.
+            Failure: there is no such table, or it is damaged or of another version.
         """
-        import polars as pl
+        from mllm.evaluation import result_tables
 
-        return pl.read_parquet(self._file(f"{name}.parquet"))
+        return result_tables.read(self.folder, name)
 
     def predictions(self, candidate: str) -> "pl.DataFrame":
         """A candidate's predictions: review_id, split, label, one logp column per class, and the predicted class index.

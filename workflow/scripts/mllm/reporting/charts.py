@@ -7,6 +7,7 @@ import polars as pl
 
 from mllm.evaluation import leaderboard
 from mllm.evaluation.metrics import METRICS
+from mllm.evaluation.score_files import Scores
 
 KINDS = {"merge": "#b0432c", "expert": "#2a6f97", "base": "#6b7280", "blend": "#6d597a", "reference": "#3f7d58"}
 VERDICTS = {"better": "#3f7d58", "no worse": "#81b29a", "undecided": "#6b7280", "behind": "#d08770", "worse": "#b0432c"}
@@ -113,12 +114,12 @@ def grids(board: pl.DataFrame, metric: str) -> dict[str, Any]:
     return made
 
 
-def reliability(scores: dict[str, Any], names: list[str], how: str) -> Any:
+def reliability(scores: dict[str, Scores], names: list[str], how: str) -> Any:
     """Accuracy at each level of confidence on test; how: raw or calibrated."""
     rows = [
         {"candidate": name, "confidence": confidence, "accuracy": accuracy, "weight": weight}
         for name in names
-        for weight, confidence, accuracy in scores[name]["reliability"][how]
+        for weight, confidence, accuracy in scores[name].reliability[how]
     ]
     table = pl.DataFrame(rows)
     ideal = alt.Chart(_data(pl.DataFrame({"x": [0.0, 1.0]}))).mark_line(color="#9ca3af", strokeDash=[4, 3]).encode(x="x:Q", y="x:Q")  # fmt: skip
@@ -175,12 +176,12 @@ def conditions(table: pl.DataFrame, kinds: pl.DataFrame, metric: str) -> Any:
     return cells + base.mark_text().encode(text=alt.Text("value:Q", format=".2f"), color=ink)
 
 
-def slices(scores: dict[str, Any], names: list[str], metric: str, columns: list[str]) -> Any:
+def slices(scores: dict[str, Scores], names: list[str], metric: str, columns: list[str]) -> Any:
     """The metric on quarters of the test texts, by what is said of the texts."""
     rows = [
         {"candidate": name, "slice": f"{s['column']}: {s['slice']}", **{k: s["scores"][metric][k] for k in ("value", "low", "high")}}
         for name in names
-        for s in scores[name]["slices"]
+        for s in scores[name].slices
         if s["column"] in columns and metric in s["scores"]
     ]  # fmt: skip
     if not rows:

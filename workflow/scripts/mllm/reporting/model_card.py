@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+from mllm.evaluation.comparison_table import Comparison
 from mllm.evaluation.metrics import METRICS
 from mllm.experiment.merge_entries import in_mergekit
 
@@ -90,14 +91,13 @@ def _scores(row: dict[str, Any]) -> list[str]:
     return [*lines, "", "Intervals: bootstrap over review texts, each text counting once."]
 
 
-def _rivals(rows: list[dict[str, Any]]) -> list[str]:
+def _rivals(rows: list[Comparison]) -> list[str]:
     if not rows:
         return []
     table = [
-        f"| {r['against']} ({r['kind']}) | {r['difference']:+.4f} | {r['low']:+.4f} to {r['high']:+.4f} | {r['verdict']} |"
-        for r in rows
+        f"| {r.against} ({r.kind}) | {r.difference:+.4f} | {r.low:+.4f} to {r.high:+.4f} | {r.verdict} |" for r in rows
     ]
-    metric = METRICS[rows[0]["metric"]].label
+    metric = METRICS[rows[0].metric].label
     return [
         f"## Against others, on the same test reviews ({metric}; positive: this merge is better)", "",
         "| against | difference | 95 % interval | verdict |", "| --- | ---: | :---: | --- |", *table, "",

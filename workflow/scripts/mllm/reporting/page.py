@@ -10,8 +10,9 @@ import polars as pl
 from mllm.core.chart_style import styled
 from mllm.core.files import read_json
 from mllm.data import labelled
-from mllm.evaluation import leaderboard
+from mllm.evaluation import comparison_table, leaderboard, result_tables
 from mllm.evaluation.metrics import METRICS
+from mllm.evaluation.score_files import Scores
 from mllm.experiment import grid
 from mllm.prediction import prediction_tables
 from mllm.reporting import charts, paper_files, provenance
@@ -34,9 +35,9 @@ class Report:
     def __init__(self, results: Path, experiment: Any) -> None:
         self.results, self.experiment = results, experiment
         self.metric, self.margin = experiment.compare.metric, experiment.compare.margin
-        self.board = pl.read_parquet(results / "leaderboard.parquet")
-        self.comparisons = pl.read_parquet(results / "comparisons.parquet")
-        self.conditions = pl.read_parquet(results / "conditions.parquet")
+        self.board = result_tables.read(results, "leaderboard")
+        self.comparisons = result_tables.read(results, "comparisons", comparison_table.SCHEMA)
+        self.conditions = result_tables.read(results, "conditions")
         self.facts = read_json(results / "data/split.json")
         built = grid.build(experiment)  # what is left of earlier grids is not of this one
         models = {*built.made_by("train_expert", "take_expert"), *built.starts}
@@ -81,7 +82,7 @@ class Report:
         )
         cost = leaderboard.price(board)
         shown = self._shown(board)
-        scores = {c: read_json(self.results / f"scores/{c}.json") for c in shown}
+        scores = {c: Scores.read(self.results / f"scores/{c}.json") for c in shown}
         names = labelled.worded_names(self.results / "data", self.experiment.task(task).model_dump())
         label = METRICS[self.metric].label
         sections = [
@@ -97,7 +98,7 @@ class Report:
             self._section(f"calibration-{number}", f"Calibration{of}", "How often a prediction of some confidence is right, on test; raw,"
                           " and once temperature and class biases are fitted on validation.", [(how, charts.reliability(scores, shown, how)) for how in ("raw", "calibrated")]),
             self._section(f"confusion-{number}", f"Confusion{of}", "Shares of each true class, on test.",
-                          [(c, charts.confusion(scores[c]["confusion"]["test"], names)) for c in shown[:3]]),
+                          [(c, charts.confusion(scores[c].confusion["test"], names)) for c in shown[:3]]),
             self._section(f"conditions-{number}", f"Conditions{of}", "Winners and all that is no merge on each condition’s test reviews.",
                           [("", charts.conditions(conditions, board.select("candidate", "kind"), label) if conditions.height else None)]),
             self._section(f"slices-{number}", f"Slices{of}", "Quarters of the test texts; nothing was chosen by them.",

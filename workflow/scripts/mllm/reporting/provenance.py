@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from mllm.core.files import read_json
+from mllm.prediction.costs import Cost
 
 ORDER = (
     "clean_reviews", "split_reviews", "prepare_base", "describe_reviews", "train_expert", "take_expert", "diagnose_members",
@@ -67,14 +68,14 @@ def on_the_cluster(results: Path) -> pl.DataFrame | None:
 def software(results: Path, cards: dict[str, Any], candidates: list[str]) -> pl.DataFrame:
     """Commit of this project when the report was made; devices that models ran on, versions that made their weights."""
     files = [results / f"predictions/{name}.cost.json" for name in sorted(candidates)]
-    costs = [read_json(f) for f in files if f.exists()]
+    costs = [Cost.read(f) for f in files if f.exists()]
     merges = [results / f"merges/{name}/merge.json" for name in sorted(candidates)]
     made = [*cards.values(), *(read_json(f) for f in merges if f.exists())]
     versions: dict[str, set[str]] = {}
     for card in made:
         for library, version in sorted(card.get("versions", {}).items()):
             versions.setdefault(library, set()).add(version)
-    devices = sorted({str(c["device"]) for c in [*costs, *cards.values()] if c.get("device")})
+    devices = sorted({str(d) for d in (*(c.device for c in costs), *(c.get("device") for c in cards.values())) if d})
     facts = {"git commit of the report": _commit(), "devices": ", ".join(devices) or "unknown"}
     facts |= {library: ", ".join(sorted(found)) for library, found in versions.items()}
     return pl.DataFrame({"what": list(facts), "value": [str(v) for v in facts.values()]})

@@ -1,0 +1,40 @@
+"""Score files: what ``score`` writes of each candidate, and the leaderboard, the comparisons and the report read."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mllm.core.records import Record
+
+Estimates = dict[str, dict[str, float | None]]
+"""metric (or class) -> {value, low, high}: an estimate with the ends of its 95 % interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores(Record):
+    """One candidate's scores, and what the experiment says of it."""
+
+    VERSION: ClassVar[int] = 1
+    WHOLE: ClassVar[bool] = True
+
+    candidate: str
+    kind: str
+    method: str
+    task: str
+    members: list[str]
+    parameters: dict[str, Any]
+    scores: dict[str, Estimates]
+    """valid, test, and all where the predictions were made elsewhere -> each metric."""
+    calibrated: dict[str, Estimates]
+    """The same once temperature and class offsets are fitted on validation."""
+    priors: dict[str, dict[str, Estimates]]
+    """Models that are asked: contextual, batch -> split -> each metric without that prior."""
+    recall: dict[str, Estimates]
+    """split -> each class."""
+    confusion: dict[str, list[list[float]]]
+    """split -> (classes, classes) sums of the texts' weights, true class first."""
+    reliability: dict[str, list[list[float]]]
+    """raw, calibrated -> (weight, confidence, accuracy) of each level of confidence on test."""
+    counts: dict[str, dict[str, int]]
+    """split -> reviews and texts."""
+    slices: list[dict[str, Any]]
+    """Parts of the test reviews: column, slice, reviews, texts, scores."""
