@@ -18,6 +18,7 @@ from mllm.evaluation import (
     leaderboard,
     metrics,
     replicates,
+    rivals,
     selection,
     significance,
     verdict,
@@ -40,7 +41,7 @@ def score_file(name, kind, value, **more):
     scores = Scores(
         candidate=name, kind=kind, method=more.pop("method", ""), task=more.pop("task", "t"),
         members=more.pop("members", []), parameters=more, scores={"valid": flat, "test": flat},
-        calibrated={"valid": flat, "test": flat}, priors={}, recall={}, confusion={}, reliability={}, counts={}, slices=[],
+        calibrated={"valid": flat, "test": flat}, tuned={"valid": flat, "test": flat}, offsets={}, priors={}, recall={}, confusion={}, reliability={}, counts={}, slices=[],
     )  # fmt: skip
     return scores, Cost(reviews=1, **cost)
 
@@ -65,6 +66,9 @@ class Classifiers:
     def labels(self, candidates):
         return np.stack([self._labels[c] for c in candidates])
 
+    def tuned(self, candidates, metric):
+        return self.labels(candidates)
+
     def constant(self, metric):
         logp = np.log(np.tile([0.4, 0.3, 0.3], (len(TRUTH), 1)))
         found = bootstrap.Sample(TRUTH, np.arange(len(TRUTH)), 3, True, 1, 500).evaluate(logp)
@@ -73,7 +77,7 @@ class Classifiers:
     def file(self, name, kind, **more):
         scores, cost = score_file(name, kind, 0, **more)
         values = dict.fromkeys(("valid", "test"), self.found[name].intervals())
-        return replace(scores, scores=values, calibrated=values), cost
+        return replace(scores, scores=values, calibrated=values, tuned=values), cost
 
 
 SKILLS = {
@@ -126,7 +130,7 @@ def test_columns_order_and_winners():
     frame = leaderboard.table(files, "macro_f1")
     assert frame["candidate"].to_list() == ["e", "m2", "m1", "m3", "base"]
     assert frame.columns[:4] == ["candidate", "kind", "method", "task"]
-    ends = [f"{s}_{k}{m}{e}" for s in ("valid", "test") for k in ("", "calibrated_") for m in metrics.METRICS for e in ("", "_low", "_high")]  # fmt: skip
+    ends = [f"{s}_{k}{m}{e}" for s in ("valid", "test") for k in ("", "calibrated_", "tuned_") for m in (metrics.OF_CONFUSION if k == "tuned_" else metrics.METRICS) for e in ("", "_low", "_high")]  # fmt: skip
     assert {"density", "weight", *ends, *COST} <= set(frame.columns)
     assert frame.filter(pl.col("winner"))["candidate"].to_list() == ["m2", "m3"]
     by_loss = leaderboard.table(files, "nll")
@@ -155,7 +159,7 @@ def test_tasks_have_winners_rivals_and_tables_of_their_own():
     frame = leaderboard.table(files, "macro_f1")
     assert frame.filter(pl.col("winner"))["candidate"].to_list() == ["merge-mood", "merge-ill"]
     assert frame["task"].to_list() == ["mood"] * 3 + ["ill"] * 3
-    pairs = [(a["candidate"], b["candidate"], claim) for a, b, claim in comparison.rivals(frame)]
+    pairs = [(a["candidate"], b["candidate"], claim) for a, b, claim in rivals.rivals(frame)]
     assert pairs == [(f"merge-{t}", f"{k}-{t}", True) for t in ("mood", "ill") for k in ("expert", "reference")]
     text = leaderboard.text(frame, "macro_f1", "both")
     assert "both: 3 candidates, task mood" in text and "both: 3 candidates, task ill" in text
@@ -432,12 +436,28 @@ def test_words_say_what_holds(world, holds, low, high, words, not_words):
 def test_a_lead_by_sharpening_or_priors_is_said_to_be_one(world):
     _, _, _, compared = world
     changed = compared.filter(pl.col("family") == "primary").with_columns(
-        low=pl.lit(0.01), high=pl.lit(0.03), holds=pl.lit("better"), calibrated_difference=pl.lit(0.002),
-        calibrated_low=pl.lit(-0.01), calibrated_high=pl.lit(0.014),
+        low=pl.lit(0.01), high=pl.lit(0.03), holds=pl.lit("better"), tuned_difference=pl.lit(0.002),
+        tuned_low=pl.lit(-0.01), tuned_high=pl.lit(0.014),
     )  # fmt: skip
-    assert "the lead is not shown, +0.002 (-0.010 to +0.014): sharpening or class priors may explain it" in said_of(world, changed)  # fmt: skip
-    still = changed.with_columns(calibrated_low=pl.lit(0.001))
-    assert "sharpening" not in said_of(world, still)
+    assert "class offsets fitted on validation the lead is not shown, +0.002 (-0.010 to +0.014): sharpening or class priors may explain it" in said_of(world, changed)  # fmt: skip
+    assert "sharpening" not in said_of(world, changed.with_columns(tuned_low=pl.lit(0.001)))
+    losses = pl.lit(None, pl.Float64)  # of a likelihood there are no decisions to tune
+    of_losses = changed.with_columns(tuned_low=losses, calibrated_low=pl.lit(-0.01), calibrated_high=pl.lit(0.01))
+    assert "temperature and class offsets fitted on validation the lead is not shown" in said_of(world, of_losses)
+
+
+def test_measures_that_disagree_are_named(world):
+    _, _, _, compared = world
+    changed = compared.filter(pl.col("family") == "primary").with_columns(
+        difference=pl.lit(-0.02), low=pl.lit(-0.03), high=pl.lit(-0.01), metric=pl.lit("macro_f1"),
+        accuracy_difference=pl.lit(0.036), accuracy_low=pl.lit(0.025), accuracy_high=pl.lit(0.048),
+        nll_difference=pl.lit(0.1), nll_low=pl.lit(-0.1), nll_high=pl.lit(0.2),
+    )  # fmt: skip
+    said = said_of(world, changed)
+    assert "Measures disagree: ahead in accuracy, +0.036 (+0.025 to +0.048); behind in macro-F1, -0.020 (-0.030 to -0.010)." in said  # fmt: skip
+    assert "disagree" not in said_of(world, changed.with_columns(accuracy_low=pl.lit(-0.001)))
+    of_accuracy = changed.with_columns(metric=pl.lit("accuracy"), nll_low=pl.lit(0.01))
+    assert "ahead in likelihood, +0.100 (+0.010 to +0.200); behind in accuracy, -0.020" in said_of(world, of_accuracy)
 
 
 def test_in_short_says_what_is_left_after_correction(world):

@@ -59,6 +59,8 @@ def test_the_leaderboard_holds_every_candidate(board):
     for metric, split, kind in itertools.product(metrics.METRICS, ("valid", "test"), ("", "calibrated_")):
         value, low, high = (board[f"{split}_{kind}{metric}{end}"] for end in ("", "_low", "_high"))
         assert ((low <= value) & (value <= high)).all(), (metric, split, kind)
+    tuned = board.select(pl.col("test_tuned_macro_f1") - pl.col("test_macro_f1")).to_series()
+    assert tuned.mean() > 0 and board["test_tuned_macro_f1"].null_count() == 0
     assert board["valid_macro_f1"].is_sorted(descending=True)
 
 

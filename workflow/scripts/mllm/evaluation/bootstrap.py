@@ -5,14 +5,14 @@ text, as in scikit-learn's sample_weight. Resampling draws whole texts, since co
 ones for every candidate, so that the draws of two candidates can be subtracted: a paired comparison.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from mllm.core.arrays import Array, text_weights
-from mllm.evaluation import metrics
+from mllm.evaluation import delta, metrics
 from mllm.evaluation.intervals import Z, calibration_error, reach, widened, wilson
 
 RESAMPLES = 2000
@@ -192,36 +192,28 @@ class Sample:
         for part in parts:
             rows = np.flatnonzero(part)
             weights = text_weights(self.groups[rows])
-            cell = self.truth[rows].astype(np.int64) * self.classes + label[rows]
-            cells, which = np.unique(cell, return_inverse=True)
-            confusion = np.bincount(cell, weights, self.classes**2).reshape(self.classes, self.classes)
-            one: dict[str, dict[str, float]] = {}
-            for name in (n for n in self.metrics if n in metrics.OF_CONFUSION):
-                function = metrics.OF_CONFUSION[name]
-                value, step = float(function(confusion[None])[0]), slope(function, confusion, cells)
-                error = self._error(rows, weights * step[which])
-                ends = wilson(value, float(weights.sum())) if name == "accuracy" else widened(
-                    value, np.array([value - Z * error, value + Z * error]), Z**2 * reach(function, confusion), *metrics.METRICS[name].ends
-                )  # fmt: skip
-                one[name] = {"value": value, "low": ends[0], "high": ends[1]}
+            one = {n: self._decided(n, label[rows], rows, weights) for n in self.metrics if n in metrics.OF_CONFUSION}
             for name, of in loss.items():
                 value = float(weights @ of[rows] / weights.sum())
-                error = self._error(rows, weights * (of[rows] - value) / weights.sum())
+                error = delta.standard_error(weights * (of[rows] - value) / weights.sum(), self.text[rows])
                 one[name] = {"value": value, "low": value - Z * error, "high": value + Z * error}
             found.append({name: one[name] for name in self.metrics if name in one})
         return found
 
-    def _error(self, rows: Array, influence: Array) -> float:
-        """Standard error of a sum over texts, (reviews,) of which each adds its part."""
-        return float(np.sqrt((np.bincount(self.text[rows], influence) ** 2).sum()))
+    def decided(self, labels: dict[str, Array]) -> dict[str, dict[str, float]]:
+        """metric -> {value, low, high} of decisions that were made for that metric; (reviews,) classes each. Without resamples."""
+        rows = np.arange(len(self.truth))
+        return {name: self._decided(name, label, rows, self.weights) for name, label in labels.items()}
 
-
-def slope(function: Callable[[Array], Array], confusion: Array, cells: Array) -> Array:
-    """(cells,): how a metric grows with the weight of some cells of the confusion matrix, numerically."""
-    step, found = 1e-5 * confusion.sum(), []
-    for first in range(0, len(cells), FEW):
-        chosen = cells[first : first + FEW]
-        more = np.repeat(confusion.reshape(1, -1), len(chosen), axis=0)
-        more[np.arange(len(chosen)), chosen] += step
-        found.append((function(more.reshape(len(chosen), *confusion.shape)) - function(confusion[None])) / step)
-    return np.concatenate(found)
+    def _decided(self, name: str, label: Array, rows: Array, weights: Array) -> dict[str, float]:
+        """{value, low, high} of one metric on some reviews: Wilson's interval, or the delta method's with the reach of a text."""
+        function = metrics.OF_CONFUSION[name]
+        found = delta.of_decisions(function, self.truth[rows], label, weights, self.classes)
+        if name == "accuracy":
+            low, high = wilson(found.value, float(weights.sum()))
+        else:
+            error = delta.standard_error(found.influence, self.text[rows])
+            ends = np.array([found.value - Z * error, found.value + Z * error])
+            extra = Z**2 * reach(function, found.confusion)
+            low, high = widened(found.value, ends, extra, *metrics.METRICS[name].ends)
+        return {"value": found.value, "low": low, "high": high}

@@ -115,9 +115,7 @@ def calibrate(logp: Array, truth: Array, groups: Array, valid: Array, seed: int)
         (reviews, classes) normalised. As they were where what there is to learn from has fewer than two classes.
     """
     logp_valid, truth, groups = logp[valid], truth[valid], groups[valid]
-    weights = text_weights(groups)
-    texts, text = np.unique(groups, return_inverse=True)
-    fold = np.random.default_rng(seed).permutation(len(texts))[text] % FOLDS
+    weights, fold = text_weights(groups), folds(groups, seed)
     out_of_fold = np.empty(logp_valid.shape)
     for k in np.unique(fold):
         own, others = fold == k, fold != k
@@ -126,3 +124,9 @@ def calibrate(logp: Array, truth: Array, groups: Array, valid: Array, seed: int)
     result[~valid] = fit(logp_valid, truth, weights).apply(logp[~valid])
     result[valid] = out_of_fold
     return result
+
+
+def folds(groups: Array, seed: int) -> Array:
+    """(reviews,): which of FOLDS folds a review is in; reviews of one text are in the same."""
+    texts, text = np.unique(groups, return_inverse=True)
+    return np.asarray(np.random.default_rng(seed).permutation(len(texts))[text] % FOLDS)

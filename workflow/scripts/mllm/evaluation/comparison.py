@@ -12,65 +12,12 @@ import numpy as np
 import polars as pl
 
 from mllm.core.arrays import Array, text_weights
-from mllm.evaluation import claims, intervals, leaderboard, metrics, paired, significance
+from mllm.evaluation import claims, delta, intervals, leaderboard, metrics, paired, significance
 from mllm.evaluation.comparison_table import SCHEMA
+from mllm.evaluation.rivals import families, rivals
 from mllm.evaluation.shared_draws import Pairs
 
 FEWEST = 20  # test texts of a class: with 10, a nominal 5 % test of macro-F1 errs in 11 % of samples
-
-
-def rivals(frame: pl.DataFrame) -> list[tuple[dict[str, Any], dict[str, Any], bool]]:
-    """(candidate, other, whether it is a claim), task by task, in the leaderboard's order.
-
-    Args:
-        frame: the leaderboard, best validation score first.
-    """
-    found = []
-    for _, part in frame.group_by("task", maintain_order=True):
-        rows = part.to_dicts()
-        best = {kind: next((r for r in rows if r["kind"] == kind), None) for kind in ("expert", "blend", "base")}
-        others = [best["expert"], best["blend"], *(r for r in rows if r["kind"] == "reference"), best["base"]]
-        for candidate in (r for r in rows if r["kind"] in ("merge", "blend")):
-            found += [
-                (candidate, other, candidate["winner"] and other["kind"] != "base")
-                for other in others
-                if other and other is not candidate
-            ]
-    return found
-
-
-def primary(part: pl.DataFrame, rivals: list[dict[str, Any]]) -> str | None:
-    """Whom the primary claim is against: the dearest reference above the merge's cost, else the best expert, else the first rival.
-
-    Args:
-        part: a task's rows of the leaderboard, best validation score first.
-        rivals: of the chosen merge, rows of the same.
-    """
-    chosen, cost = part.filter("winner").head(1).to_dicts(), leaderboard.price(part)
-    if not chosen or not rivals:
-        return None
-    references = [r for r in rivals if r["kind"] == "reference"]
-    larger = [r for r in references if cost and r[cost] > chosen[0][cost]]
-    if cost and larger:
-        return str(max(larger, key=lambda r: r[cost])["candidate"])
-    return str(next((r for r in rivals if r["kind"] == "expert"), rivals[0])["candidate"])
-
-
-def families(frame: pl.DataFrame, found: list[tuple[dict[str, Any], dict[str, Any], bool]]) -> list[str | None]:
-    """primary, secondary or nothing for each pair of :func:`rivals`."""
-    wanted: dict[Any, tuple[str, ...]] = {}
-    for (task,), part in frame.group_by("task"):
-        chosen = part.filter("winner").head(1)["candidate"].to_list()
-        mine = [other for one, other, claim in found if claim and [one["candidate"]] == chosen]
-        wanted[task] = (*chosen, primary(part, mine) or "")
-    return [
-        None
-        if not claim
-        else "primary"
-        if (one["candidate"], other["candidate"]) == wanted[one["task"]]
-        else "secondary"
-        for one, other, claim in found
-    ]
 
 
 def compare(
@@ -100,8 +47,8 @@ def compare(
             **one.compared(candidate["candidate"], other["candidate"], claim, margin),
             "cost_ratio": candidate[cost] / other[cost] if cost and other[cost] else None,
         })  # fmt: skip
-    kinds = {**SCHEMA, **dict.fromkeys(ONE_SIDED, pl.Float64)}
-    return _corrected(pl.DataFrame(rows, schema={k: v for k, v in kinds.items() if k not in LATER}))
+    types = {**SCHEMA, **dict.fromkeys(ONE_SIDED, pl.Float64)}
+    return _corrected(pl.DataFrame(rows, schema={k: v for k, v in types.items() if k not in LATER}))
 
 
 LATER = ("holds", "p_holm", "p_bh", "p_not_worse_holm", "p_worse_holm", "p_mcnemar_holm", "detectable_holm")
@@ -144,26 +91,32 @@ class _Known:
         part = frame.filter(pl.col("task") == task)
         self.names = {name: i for i, name in enumerate(part["candidate"])}
         self.metric, self.sign, self.truth, self.groups = metric, metrics.sign(metric), truth, groups
+        names, shared = list(self.names), (("raw", metric), ("calibrated", metric), ("raw", "nll"))
         self.values = {
-            kind: part[f"test_{prefix}{metric}"].to_numpy()
-            for kind, prefix in (("raw", ""), ("calibrated", "calibrated_"))
+            (kind, m): metrics.sign(m) * part[f"test_{'' if kind == 'raw' else 'calibrated_'}{m}"].to_numpy()
+            for kind, m in shared
         }
-        self.draws = {kind: pairs.draws(list(self.names), metric, kind=kind) for kind in self.values}
-        self.labels = pairs.labels(list(self.names)).astype(np.int64)
+        self.draws = {(kind, m): metrics.sign(m) * pairs.draws(names, m, kind=kind) for kind, m in shared}
+        self.labels = pairs.labels(names).astype(np.int64)
+        self.tuned_labels = pairs.tuned(names, metric).astype(np.int64) if metric in metrics.OF_CONFUSION else None
         _, self.text = np.unique(groups, return_inverse=True)
         self.weights = text_weights(groups)
-        self.classes = int(max(truth.max(), self.labels.max())) + 1
+        said = [truth, self.labels, *([] if self.tuned_labels is None else [self.tuned_labels])]
+        self.classes = 1 + int(max(of.max() for of in said))
         # (candidates, texts): the share of a text's reviews that are labelled rightly.
         self.right = np.stack([np.bincount(self.text, self.weights * (mine == truth)) for mine in self.labels])
         first = np.unique(np.stack([self.text, truth]), axis=1)
         self._reach: dict[int, float] = {}
+        self._tuned: dict[int, delta.Linear] = {}
         self.support = int(np.bincount(first[1])[np.unique(truth)].min())
 
     def compared(self, candidate: str, other: str, claim: bool, margin: float) -> dict[str, Any]:
         """The columns of one pair that depend on no other pair."""
         a, b = self.names[candidate], self.names[other]
         gain = self.right[a] - self.right[b]
-        raw, calibrated = self.raw(a, b, gain, claim, margin), self.shared(a, b, "calibrated", margin)
+        raw, accuracy = self.raw(a, b, gain, claim, margin), paired.of_shares(gain, margin)
+        calibrated = self.shared(a, b, "calibrated", self.metric, margin)
+        nll, tuned = self.shared(a, b, "raw", "nll", margin), self.tuned(a, b)
         tests = raw.tests
         discordant = significance.mcnemar(int((gain > 1e-9).sum()), int((gain < -1e-9).sum()))
         verdict = claims.strongest(tests.better, tests.not_worse, tests.behind, tests.worse)
@@ -172,7 +125,10 @@ class _Known:
             "p_not_worse": tests.not_worse, "p_worse": tests.worse, "p_better": tests.better, "p_behind": tests.behind,
             "detectable": claims.detectable(raw.standard_error), "support": self.support,
             "calibrated_difference": calibrated.value, "calibrated_low": calibrated.low,
-            "calibrated_high": calibrated.high, "accuracy_difference": float(gain.mean()),
+            "calibrated_high": calibrated.high,
+            "tuned_difference": tuned[0], "tuned_low": tuned[1], "tuned_high": tuned[2],
+            "accuracy_difference": accuracy.value, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high,
+            "nll_difference": nll.value, "nll_low": nll.low, "nll_high": nll.high,
             "only_candidate_right": discordant.a_only, "only_other_right": discordant.b_only,
             "p_mcnemar": discordant.p_mid, "p_mcnemar_exact": discordant.p_exact,
         }  # fmt: skip
@@ -182,18 +138,28 @@ class _Known:
         if self.metric == "accuracy":
             return paired.of_shares(gain, margin)
         if not claim or self.metric not in metrics.OF_CONFUSION:
-            return self.shared(a, b, "raw", margin)
+            return self.shared(a, b, "raw", self.metric, margin)
         function = metrics.OF_CONFUSION[self.metric]
         sums, count = paired.kinds(self.truth, self.labels[a], self.labels[b], self.groups, self.classes)
         draws = self.sign * paired.draw(function, sums, count, self.classes, paired.DRAWS, seed=0)
-        value = self.sign * float(self.values["raw"][a] - self.values["raw"][b])
-        return paired.of_draws(value, draws, self.reach(a, b), margin)
+        values = self.values["raw", self.metric]
+        return paired.of_draws(float(values[a] - values[b]), draws, self.reach(a, b), margin)
 
-    def shared(self, a: int, b: int, kind: str, margin: float) -> paired.Difference:
+    def shared(self, a: int, b: int, kind: str, metric: str, margin: float) -> paired.Difference:
         """From the resamples that all candidates share."""
-        draws = self.sign * (self.draws[kind][a] - self.draws[kind][b])
-        value = self.sign * float(self.values[kind][a] - self.values[kind][b])
-        return paired.of_draws(value, draws, self.reach(a, b), margin)
+        values, draws = self.values[kind, metric], self.draws[kind, metric]
+        reach = self.reach(a, b) if metric == self.metric else 0.0
+        return paired.of_draws(float(values[a] - values[b]), draws[a] - draws[b], reach, margin)
+
+    def tuned(self, a: int, b: int) -> tuple[float | None, float | None, float | None]:
+        """Difference of decisions tuned for the metric, and its 95 % interval."""
+        if self.tuned_labels is None:
+            return None, None, None
+        function = metrics.OF_CONFUSION[self.metric]
+        for i in {a, b} - set(self._tuned):
+            label = self.tuned_labels[i]
+            self._tuned[i] = delta.of_decisions(function, self.truth, label, self.weights, self.classes)
+        return paired.of_decisions(function, self._tuned[a], self._tuned[b], self.text, self.sign)
 
     def reach(self, a: int, b: int) -> float:
         """How far one text can move the metric of either."""

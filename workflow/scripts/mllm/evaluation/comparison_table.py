@@ -57,8 +57,21 @@ class Comparison:
     calibrated_low: float
     """95 % interval."""
     calibrated_high: float
+    tuned_difference: float | None
+    """Of decisions with class offsets fitted on validation for the metric; none where the metric is of no decisions."""
+    tuned_low: float | None
+    """95 % interval, by the delta method."""
+    tuned_high: float | None
     accuracy_difference: float
     """Shares of texts labelled rightly; of copies with different labels, their mean."""
+    accuracy_low: float
+    """Tango's 95 % interval."""
+    accuracy_high: float
+    nll_difference: float
+    """Of the negative log-likelihood per text, positive where the candidate's is smaller."""
+    nll_low: float
+    """95 % interval."""
+    nll_high: float
     only_candidate_right: int
     """Texts on which the candidate alone is right (of copies: more often right)."""
     only_other_right: int

@@ -27,7 +27,7 @@ def table(scores: list[tuple[Scores, Cost]], metric: str) -> pl.DataFrame:
     Returns:
         candidate, kind, method, task, members, one column per parameter, recipe (all parameters as JSON), winner, then
         ``valid_<metric>``, ``valid_<metric>_low``, ``valid_<metric>_high``, the same for test, both once more as
-        ``<split>_calibrated_<metric>``, and the cost; where some candidate is asked by a prompt, ``<split>_contextual_<metric>``
+        ``<split>_calibrated_<metric>``, metrics of decisions as ``<split>_tuned_<metric>``, and the cost; where some candidate is asked by a prompt, ``<split>_contextual_<metric>``
         and ``<split>_batch_<metric>``. ``all_<metric>`` where the predictions were made elsewhere.
     """
     names = dict.fromkeys(name for s, _ in scores for name in s.parameters)
@@ -41,9 +41,12 @@ def table(scores: list[tuple[Scores, Cost]], metric: str) -> pl.DataFrame:
         row |= {name: _cell(s.parameters.get(name)) for name in names}
         row |= {"recipe": json.dumps(s.parameters, sort_keys=True), "winner": False}
         without = [(f"{name}_", s.priors.get(name) or {"valid": {}, "test": {}}) for name in priors]
-        for kind, parts in (("", s.scores), ("calibrated_", s.calibrated), *without):
+        for kind, parts in (("", s.scores), ("calibrated_", s.calibrated), ("tuned_", s.tuned), *without):
             for split, m in (
-                (split, m) for split in ("valid", "test", "all") if split in parts for m in metrics.METRICS
+                (split, m)
+                for split in ("valid", "test", "all")
+                if split in parts
+                for m in (metrics.OF_CONFUSION if kind == "tuned_" else metrics.METRICS)
             ):
                 value = parts[split].get(m, {})
                 row |= {f"{split}_{kind}{m}{end}": value.get(key) for end, key in ENDS}
@@ -186,7 +189,8 @@ def leak_line(facts: dict[str, Any]) -> str:
 
 
 def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:
-    second = [] if metric == "accuracy" else ["test accuracy"]
+    second = {} if metric == "accuracy" else {"test_accuracy": "test accuracy"}
+    second |= {f"test_tuned_{metric}": "offsets fitted"} if metric in metrics.OF_CONFUSION else {}
     header = [
         "",
         "candidate",
@@ -194,7 +198,7 @@ def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:
         f"valid {metric}",
         f"test {metric}",
         "95 % interval",
-        *second,
+        *second.values(),
         "parameters",
         "reviews/s",
     ]
@@ -207,7 +211,7 @@ def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:
             f"{r[f'valid_{metric}']:.3f}",
             f"{r[f'test_{metric}']:.3f}",
             f"{r[f'test_{metric}_low']:.3f} – {r[f'test_{metric}_high']:.3f}",
-            *(f"{r['test_accuracy']:.3f}" for _ in second),
+            *(f"{r[column]:.3f}" for column in second),
             count(r["n_parameters"]),
             f"{r['reviews_per_second']:,.0f}" if r["reviews_per_second"] else "",
         ])  # fmt: skip

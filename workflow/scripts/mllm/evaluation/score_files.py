@@ -26,6 +26,10 @@ class Scores(Record):
     """valid, test, and all where the predictions were made elsewhere -> each metric."""
     calibrated: dict[str, Estimates]
     """The same once temperature and class offsets are fitted on validation."""
+    tuned: dict[str, Estimates]
+    """split -> each metric of decisions, once class offsets are fitted on validation for it."""
+    offsets: dict[str, float]
+    """metric -> how much of the classes' log shares is taken off for it."""
     priors: dict[str, dict[str, Estimates]]
     """Models that are asked: contextual, batch -> split -> each metric without that prior."""
     recall: dict[str, Estimates]

@@ -10,7 +10,7 @@ import polars as pl
 from mllm.core.arrays import Array, text_weights
 from mllm.core.files import write_json
 from mllm.data.labels import class_names, is_ordered
-from mllm.evaluation import calibration, slices
+from mllm.evaluation import calibration, decisions, metrics, slices
 from mllm.evaluation.bootstrap import Evaluation, Sample
 from mllm.evaluation.shared_draws import KINDS
 from mllm.prediction.prediction_tables import SPLITS, Reviews
@@ -26,6 +26,8 @@ class Scored:
     """split -> (raw and calibrated, metrics, resamples)"""
     labels: Array
     """(test reviews,) predicted classes."""
+    tuned: Array
+    """(metrics of decisions, test reviews) classes decided for each metric."""
     marks: dict[str, Array]
     """split -> (reviews,) a digest of each review's probabilities: equal for copies of a text."""
 
@@ -49,6 +51,7 @@ class Bench(Reviews):
         self.slices = slices.slices(self.rows["test"], self.facts["label"])
         self._draws: dict[str, list[Array]] = {s: [] for s in SPLITS}
         self._labels: list[Array] = []
+        self._tuned: list[Array] = []
         self._marks = {s: np.zeros(rows.height, dtype=np.uint64) for s, rows in self.rows.items()}
 
     def _sample(self, rows: pl.DataFrame) -> Sample:
@@ -59,10 +62,16 @@ class Bench(Reviews):
     def metrics(self) -> list[str]:
         return self.samples["test"].metrics
 
+    @property
+    def decided(self) -> list[str]:
+        """Metrics of decisions."""
+        return [name for name in self.metrics if name in metrics.OF_CONFUSION]
+
     def score(self, path: Path) -> Scored:
         """Score one candidate's prediction file."""
         logp = self.read(path)
         calibrated = self._calibrated(logp)
+        tuned = self._tune(calibrated)
         of_kind = dict(zip(KINDS, (logp, calibrated), strict=True))
         found = {(s, k): self.samples[s].evaluate(of_kind[k][s]) for s in self.samples for k in KINDS}
         raw = {s: found[s, "raw"] for s in self.samples}
@@ -71,6 +80,8 @@ class Bench(Reviews):
         scores = {
             "scores": {s: e.intervals() for s, e in raw.items()},
             "calibrated": {s: found[s, "calibrated"].intervals() for s in self.samples},
+            "tuned": {s: self.samples[s].decided(getattr(tuned, s)) for s in self.samples},
+            "offsets": tuned.strength,
             "priors": {kind: self._without(self.read(path, kind)) for kind in self.priors(path)},
             "recall": {s: e.recalls(self.names) for s, e in raw.items()},
             "confusion": {s: e.confusion.round(6).tolist() for s, e in raw.items()},
@@ -84,7 +95,8 @@ class Bench(Reviews):
         }  # fmt: skip
         draws = {s: np.stack([_stacked(found[s, kind]) for kind in KINDS]) for s in self.samples}
         marks = {s: _digest(logp[s]) for s in self.samples}
-        return Scored(scores, draws, logp["test"].argmax(1).astype(np.uint16), marks)
+        decided = np.stack([tuned.test[name] for name in self.decided])
+        return Scored(scores, draws, logp["test"].argmax(1).astype(np.uint16), decided, marks)
 
     def _without(self, logp: dict[str, Array]) -> dict[str, Any]:
         return {s: self.samples[s].evaluate(logp[s]).intervals() for s in self.samples}
@@ -97,6 +109,12 @@ class Bench(Reviews):
         valid = np.arange(rows.height) < cut
         done = calibration.calibrate(np.concatenate([logp[s] for s in SPLITS]), truth, groups, valid, self.seed)
         return {"valid": done[:cut], "test": done[cut:]}
+
+    def _tune(self, calibrated: dict[str, Array]) -> decisions.Tuned:
+        """Decisions tuned for each metric on validation alone."""
+        valid = self.samples["valid"]
+        fold = calibration.folds(self.rows["valid"]["group"].to_numpy(), self.seed)
+        return decisions.tune(calibrated["valid"], calibrated["test"], valid.truth, valid.weights, fold, self.decided)
 
     def _slices(self, logp: Array) -> list[dict[str, Any]]:
         found = self.samples["test"].evaluate_parts(logp, slices.masks(self.slices))
@@ -111,6 +129,7 @@ class Bench(Reviews):
         for split, draws in one.draws.items():
             self._draws[split].append(draws)
         self._labels.append(one.labels)
+        self._tuned.append(one.tuned)
         for split, marks in one.marks.items():
             self._marks[split] = self._marks[split] * np.uint64(6364136223846793005) + marks
 
@@ -119,12 +138,13 @@ class Bench(Reviews):
         for split, draws in self._draws.items():
             np.save(folder / f"resamples-{self.task}-{split}.npy", np.stack(draws))
         np.save(folder / f"labels-{self.task}.npy", np.stack(self._labels))
+        np.save(folder / f"tuned-{self.task}.npy", np.stack(self._tuned))
         np.save(folder / f"resamples-{self.task}-constant.npy", self._constant())
         marks = {s: np.unique(m) for s, m in self._marks.items()}
         alike = {"test": len(marks["test"]), "also_in_valid": len(np.intersect1d(marks["test"], marks["valid"]))}
         write_json(
             folder / f"resamples-{self.task}.json",
-            {"candidates": candidates, "metrics": self.metrics, "told_apart": alike},
+            {"candidates": candidates, "metrics": self.metrics, "decided": self.decided, "told_apart": alike},
         )
 
     def _constant(self) -> Array:

@@ -25,6 +25,8 @@ class Pairs:
         index = read_json(folder / f"resamples-{task}.json")
         self.candidates = {name: i for i, name in enumerate(index["candidates"])}
         self.metrics = {name: i for i, name in enumerate(index["metrics"])}
+        self.decided: list[str] = index["decided"]
+        """Metrics of decisions, for each of which decisions are tuned."""
         self.told_apart: dict[str, int] = index["told_apart"]
         """Test reviews that some candidate tells apart, and how many of these validation has too."""
         self._draws = {s: np.load(folder / f"resamples-{task}-{s}.npy", mmap_mode="r") for s in SPLITS}
@@ -39,6 +41,12 @@ class Pairs:
         return np.asarray(
             np.load(self.folder / f"labels-{self.task}.npy", mmap_mode="r")[[self.candidates[c] for c in candidates]]
         )
+
+    def tuned(self, candidates: Sequence[str], metric: str) -> Array:
+        """(candidates, test reviews): classes decided for a metric of decisions, tuned on validation."""
+        chosen = [self.candidates[c] for c in candidates]
+        found = np.load(self.folder / f"tuned-{self.task}.npy", mmap_mode="r")
+        return np.asarray(found[chosen, self.decided.index(metric)])
 
     def constant(self, metric: str) -> Array:
         """(1 + resamples,): value and draws on test of the constant answer, validation's shares of the classes."""

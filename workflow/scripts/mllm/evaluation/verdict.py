@@ -5,10 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from mllm.evaluation import comparison, comparison_table, leaderboard, metrics
-from mllm.evaluation.comparison_table import Comparison
-
-UNITS = {"flops_per_review": "floating-point operations per review", "n_parameters": "parameters"}
+from mllm.evaluation import claim_sentences, comparison, comparison_table, leaderboard, metrics
 
 
 def text(
@@ -83,7 +80,7 @@ def _task(
     )
     lines = [
         f"Task {best['task']}{among}: **{best['candidate']}**{made}{_chosen(merges)}: {label}"
-        f" {_interval(best, f'test_{metric}')} on {_size(counts)}.",
+        f" {claim_sentences.interval(best, f'test_{metric}')} on {_size(counts)}.",
         "",
     ]
     every = comparisons.filter("claim")
@@ -97,7 +94,7 @@ def _task(
             f"**In short**, the primary claim tested alone, the {rest} other claims of this task after Holm correction: {_short(claims)}.",
             "",
         ]
-    lines += [_sentence(row, frame, margin, every) for row in comparison_table.rows(claims)]
+    lines += [claim_sentences.sentence(row, frame, margin, every) for row in comparison_table.rows(claims)]
     lines += _others(every, claims)
     if missing := never.get(best["candidate"]):
         lines += [f"- It never predicts {' or '.join(map(plain, missing))} on the test set."]
@@ -145,7 +142,7 @@ def _others(every: pl.DataFrame, claims: pl.DataFrame) -> list[str]:
     settled = claims.filter(good)["against"].to_list()
     rest = every.join(claims, on=["candidate", "against"], how="anti").filter(good & ~pl.col("against").is_in(settled))
     return [
-        f"- {row.candidate} is {row.holds} than {row.against} ({_difference(row)}, after correction),"
+        f"- {row.candidate} is {row.holds} than {row.against} ({claim_sentences.difference(row)}, after correction),"
         " but lost on validation, so it is not selected."
         for row in comparison_table.rows(rest.sort("difference", descending=True).head(3))
     ]
@@ -158,63 +155,6 @@ def _chosen(merges: int) -> str:
 def _best(frame: pl.DataFrame) -> str:
     row = frame.row(0, named=True)
     return f"The best candidate on validation is {row['candidate']} ({row['kind']})."
-
-
-def _sentence(row: Comparison, frame: pl.DataFrame, margin: float, every: pl.DataFrame) -> str:
-    """One claim: the strongest statement that holds, its difference and p-value, what was possible to show, cost."""
-    other = frame.filter(pl.col("candidate") == row.against).row(0, named=True)
-    first = "Primary claim: " if row.family == "primary" else ""
-    said = _statement(row, _named(other), margin)
-    line = f"- {first}{said if first else said.replace('**not', '**Not', 1) if said.startswith('**') else said[0].upper() + said[1:]}."
-    family = every.filter(pl.col("family") == row.family).height
-    if row.holds == "undecided" and row.detectable:
-        line += f" Taken alone, a difference of {row.detectable:.3f} would be found four times in five"
-        more = f"; after correction over {family} claims up to {row.detectable_holm:.3f} is needed"
-        line += (more if family > 1 else "") + "."
-    line += _calibrated(row)
-    ratio = row.cost_ratio
-    if ratio is not None and not 0.95 < ratio < 1.05:
-        line += f" It needs {_times(ratio)} the {UNITS[str(leaderboard.price(frame))]}."
-    return line
-
-
-def _statement(row: Comparison, name: str, margin: float) -> str:
-    difference, within = _difference(row), f"within {margin:g}"
-    p, p_not_worse, p_worse = (_p(found) for found in (row.p_holm, row.p_not_worse_holm, row.p_worse_holm))
-    if row.holds == "better":
-        return f"better than {name}: {difference}; corrected p {p}"
-    if row.holds == "no worse":
-        chance = ", but that lead may be chance after correction" if row.verdict == "better" else ""
-        behind = (
-            f"behind {name}, but by less than the margin of {margin:g}"
-            if row.high < 0
-            else f"at least as good as {name} {within}"
-        )
-        return f"{behind}: {difference}{chance}; corrected p of a larger loss {p_not_worse}"
-    if row.holds == "worse":
-        return f"worse than {name} by more than {margin:g}: {difference}; corrected p of a smaller loss {p_worse}"
-    if row.holds == "behind":
-        return f"behind {name}: {difference}; corrected p {p}. A loss of more than {margin:g} is neither shown nor ruled out"
-    if row.high < 0:
-        return f"behind {name} taken alone: {difference}; not beyond chance after correction (p {p}), nor shown to be {within}"
-    return (
-        f"**not shown** against {name}: {difference}; a loss of more than the margin of {margin:g} is not ruled out"
-        f" (corrected p {p_not_worse}; 0.025 needed)"
-    )
-
-
-def _calibrated(row: Comparison) -> str:
-    """What fitting a temperature and class offsets on validation makes of the difference, where that says something else."""
-    value, low, high = row.calibrated_difference, row.calibrated_low, row.calibrated_high
-    found = f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
-    if row.holds == "better" and low <= 0:
-        return f" With temperature and class offsets fitted on validation the lead is not shown, {found}: sharpening or class priors may explain it."
-    sides = ((row.low > 0) - (row.high < 0), (low > 0) - (high < 0))
-    return f" With both calibrated on validation: {found}." if sides[0] != sides[1] else ""
-
-
-def _difference(row: Comparison) -> str:
-    return f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
 
 
 def _honesty(selection: pl.DataFrame, best: dict[str, Any]) -> list[str]:
@@ -245,39 +185,11 @@ def _front(frame: pl.DataFrame, best: dict[str, Any]) -> list[str]:
         return []
     front = frame.filter(pl.col("pareto")).sort(cost)
     names = ", ".join(
-        f"{r['candidate']} ({_count(r[cost])}; {r['pareto_share']:.0%})" for r in front.iter_rows(named=True)
+        f"{r['candidate']} ({claim_sentences.count(r[cost])}; {r['pareto_share']:.0%})"
+        for r in front.iter_rows(named=True)
     )
     place = f"the merge is {'one of them' if best['pareto'] else 'not'}, and in {best['pareto_share']:.0%} of resamples"
     return [
-        f"- On these test texts nothing is both better and cheaper, by {UNITS[cost]}, than (in brackets: cost; share of resamples with"
+        f"- On these test texts nothing is both better and cheaper, by {claim_sentences.UNITS[cost]}, than (in brackets: cost; share of resamples with"
         f" the same answer) {names}; {place}."
     ]
-
-
-def _named(row: dict[str, Any]) -> str:
-    what = {"expert": "the best expert", "blend": "the best blend", "reference": "the reference"}[row["kind"]]
-    size = f", {_count(row['n_parameters'])} parameters" if row["kind"] == "reference" and row["n_parameters"] else ""
-    return f"{what}, {row['candidate']}{size}"
-
-
-def _interval(row: dict[str, Any], column: str) -> str:
-    return f"{row[column]:.3f} ({row[f'{column}_low']:.3f} to {row[f'{column}_high']:.3f})"
-
-
-def _times(ratio: float) -> str:
-    """A ratio of costs in words: 1/12.5 of, 3 times."""
-    return f"1/{_three(1 / ratio)} of" if ratio < 1 else f"{_three(ratio)} times"
-
-
-def _three(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _count(value: float) -> str:
-    return leaderboard.count(value) or "0"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "unknown"
-    return f"{value:.2g}" if value >= 0.001 else "< 0.001"

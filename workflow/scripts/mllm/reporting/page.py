@@ -11,7 +11,7 @@ from mllm.core.chart_style import styled
 from mllm.core.files import read_json
 from mllm.data import labelled
 from mllm.evaluation import comparison_table, leaderboard, result_tables
-from mllm.evaluation.metrics import METRICS
+from mllm.evaluation.metrics import METRICS, OF_CONFUSION
 from mllm.evaluation.score_files import Scores
 from mllm.experiment import grid
 from mllm.prediction import prediction_tables
@@ -127,10 +127,11 @@ class Report:
     def _leaderboard(self, task: str, board: pl.DataFrame, id_: str) -> dict[str, Any]:
         metric = self.metric
         second = [] if metric == "accuracy" else [("test accuracy", "test_accuracy", True)]
+        tuned = [("class offsets fitted", f"test_tuned_{metric}", True)] if metric in OF_CONFUSION else []
         columns = [
             ("★", "winner", False), ("candidate", "candidate", False), ("kind", "kind", False),
             (f"valid {metric}", f"valid_{metric}", True), (f"test {metric}", f"test_{metric}", True), ("95 % interval", "", True),
-            *second, ("rank", "rank", True), ("rank interval", "rank_low", True), ("parameters", "n_parameters", True),
+            *second, *tuned, ("rank", "rank", True), ("rank interval", "rank_low", True), ("parameters", "n_parameters", True),
             ("FLOPs / review", "flops_per_review", True), ("reviews / s", "reviews_per_second", True), ("Pareto", "pareto", False),
         ]  # fmt: skip
         rows = [

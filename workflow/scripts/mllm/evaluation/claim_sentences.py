@@ -1,0 +1,127 @@
+"""One claim in words: what holds, its numbers, what it hangs on, what it costs."""
+
+from typing import Any
+
+import polars as pl
+
+from mllm.evaluation import leaderboard, metrics
+from mllm.evaluation.comparison_table import Comparison
+
+UNITS = {"flops_per_review": "floating-point operations per review", "n_parameters": "parameters"}
+
+
+def sentence(row: Comparison, frame: pl.DataFrame, margin: float, every: pl.DataFrame) -> str:
+    """One claim: the strongest statement that holds, its difference and p-value, what was possible to show, cost."""
+    other = frame.filter(pl.col("candidate") == row.against).row(0, named=True)
+    first = "Primary claim: " if row.family == "primary" else ""
+    said = _statement(row, _named(other), margin)
+    line = f"- {first}{said if first else said.replace('**not', '**Not', 1) if said.startswith('**') else said[0].upper() + said[1:]}."
+    family = every.filter(pl.col("family") == row.family).height
+    if row.holds == "undecided" and row.detectable:
+        line += f" Taken alone, a difference of {row.detectable:.3f} would be found four times in five"
+        more = f"; after correction over {family} claims up to {row.detectable_holm:.3f} is needed"
+        line += (more if family > 1 else "") + "."
+    line += _repaired(row) + _disagreement(row)
+    ratio = row.cost_ratio
+    if ratio is not None and not 0.95 < ratio < 1.05:
+        line += f" It needs {_times(ratio)} the {UNITS[str(leaderboard.price(frame))]}."
+    return line
+
+
+def _statement(row: Comparison, name: str, margin: float) -> str:
+    found, within = difference(row), f"within {margin:g}"
+    p, p_not_worse, p_worse = (_p(found) for found in (row.p_holm, row.p_not_worse_holm, row.p_worse_holm))
+    if row.holds == "better":
+        return f"better than {name}: {found}; corrected p {p}"
+    if row.holds == "no worse":
+        chance = ", but that lead may be chance after correction" if row.verdict == "better" else ""
+        behind = (
+            f"behind {name}, but by less than the margin of {margin:g}"
+            if row.high < 0
+            else f"at least as good as {name} {within}"
+        )
+        return f"{behind}: {found}{chance}; corrected p of a larger loss {p_not_worse}"
+    if row.holds == "worse":
+        return f"worse than {name} by more than {margin:g}: {found}; corrected p of a smaller loss {p_worse}"
+    if row.holds == "behind":
+        return f"behind {name}: {found}; corrected p {p}. A loss of more than {margin:g} is neither shown nor ruled out"
+    if row.high < 0:
+        return (
+            f"behind {name} taken alone: {found}; not beyond chance after correction (p {p}), nor shown to be {within}"
+        )
+    return (
+        f"**not shown** against {name}: {found}; a loss of more than the margin of {margin:g} is not ruled out"
+        f" (corrected p {p_not_worse}; 0.025 needed)"
+    )
+
+
+def _repaired(row: Comparison) -> str:
+    """What class offsets fitted on validation make of the difference, where that says something else."""
+    kind, what = (
+        ("tuned", "class offsets") if row.tuned_low is not None else ("calibrated", "temperature and class offsets")
+    )
+    found, before, after = difference(row, kind), side(row), side(row, kind)
+    if before > 0 and after <= 0:
+        return f" With both models' {what} fitted on validation the lead is not shown, {found}: sharpening or class priors may explain it."
+    return f" With both models' {what} fitted on validation: {found}." if before != after else ""
+
+
+def _disagreement(row: Comparison) -> str:
+    """Where the chosen metric, accuracy and likelihood point to different sides, each beyond its interval."""
+    others = {kind: label for kind, label in (("accuracy", "accuracy"), ("nll", "likelihood")) if kind != row.metric}
+    kinds = {metrics.METRICS[row.metric].label: ""} | {label: kind for kind, label in others.items()}
+    sides = {label: side(row, kind) for label, kind in kinds.items()}
+    said = [
+        f"{word} in "
+        + " and ".join(f"{label}, {difference(row, kinds[label])}" for label in sides if sides[label] == way)
+        for word, way in (("ahead", 1), ("behind", -1))
+        if way in sides.values()
+    ]
+    return f" Measures disagree: {'; '.join(said)}." if len(said) == 2 else ""
+
+
+def _numbers(row: Comparison, kind: str) -> tuple[float, float, float]:
+    """Difference, low, high of the metric, or of one of tuned, calibrated, accuracy, nll."""
+    value, low, high = (getattr(row, f"{kind}_{key}" if kind else key) for key in ("difference", "low", "high"))
+    return value, low, high
+
+
+def side(row: Comparison, kind: str = "") -> int:
+    """1 where an interval is above 0, -1 where it is below, else 0."""
+    _, low, high = _numbers(row, kind)
+    return int(low > 0) - int(high < 0)
+
+
+def difference(row: Comparison, kind: str = "") -> str:
+    """A difference with its interval."""
+    value, low, high = _numbers(row, kind)
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _named(row: dict[str, Any]) -> str:
+    what = {"expert": "the best expert", "blend": "the best blend", "reference": "the reference"}[row["kind"]]
+    size = f", {count(row['n_parameters'])} parameters" if row["kind"] == "reference" and row["n_parameters"] else ""
+    return f"{what}, {row['candidate']}{size}"
+
+
+def interval(row: dict[str, Any], column: str) -> str:
+    return f"{row[column]:.3f} ({row[f'{column}_low']:.3f} to {row[f'{column}_high']:.3f})"
+
+
+def _times(ratio: float) -> str:
+    """A ratio of costs in words: 1/12.5 of, 3 times."""
+    return f"1/{_three(1 / ratio)} of" if ratio < 1 else f"{_three(ratio)} times"
+
+
+def _three(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def count(value: float) -> str:
+    return leaderboard.count(value) or "0"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:.2g}" if value >= 0.001 else "< 0.001"

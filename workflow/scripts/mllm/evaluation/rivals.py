@@ -1,0 +1,61 @@
+"""Whom each merge and blend is compared with, and which of these comparisons are claims."""
+
+from typing import Any
+
+import polars as pl
+
+from mllm.evaluation import leaderboard
+
+
+def rivals(frame: pl.DataFrame) -> list[tuple[dict[str, Any], dict[str, Any], bool]]:
+    """(candidate, other, whether it is a claim), task by task, in the leaderboard's order.
+
+    Args:
+        frame: the leaderboard, best validation score first.
+    """
+    found = []
+    for _, part in frame.group_by("task", maintain_order=True):
+        rows = part.to_dicts()
+        best = {kind: next((r for r in rows if r["kind"] == kind), None) for kind in ("expert", "blend", "base")}
+        others = [best["expert"], best["blend"], *(r for r in rows if r["kind"] == "reference"), best["base"]]
+        for candidate in (r for r in rows if r["kind"] in ("merge", "blend")):
+            found += [
+                (candidate, other, candidate["winner"] and other["kind"] != "base")
+                for other in others
+                if other and other is not candidate
+            ]
+    return found
+
+
+def primary(part: pl.DataFrame, rivals: list[dict[str, Any]]) -> str | None:
+    """Whom the primary claim is against: the dearest reference above the merge's cost, else the best expert, else the first rival.
+
+    Args:
+        part: a task's rows of the leaderboard, best validation score first.
+        rivals: of the chosen merge, rows of the same.
+    """
+    chosen, cost = part.filter("winner").head(1).to_dicts(), leaderboard.price(part)
+    if not chosen or not rivals:
+        return None
+    references = [r for r in rivals if r["kind"] == "reference"]
+    larger = [r for r in references if cost and r[cost] > chosen[0][cost]]
+    if cost and larger:
+        return str(max(larger, key=lambda r: r[cost])["candidate"])
+    return str(next((r for r in rivals if r["kind"] == "expert"), rivals[0])["candidate"])
+
+
+def families(frame: pl.DataFrame, found: list[tuple[dict[str, Any], dict[str, Any], bool]]) -> list[str | None]:
+    """primary, secondary or nothing for each pair of :func:`rivals`."""
+    wanted: dict[Any, tuple[str, ...]] = {}
+    for (task,), part in frame.group_by("task"):
+        chosen = part.filter("winner").head(1)["candidate"].to_list()
+        mine = [other for one, other, claim in found if claim and [one["candidate"]] == chosen]
+        wanted[task] = (*chosen, primary(part, mine) or "")
+    return [
+        None
+        if not claim
+        else "primary"
+        if (one["candidate"], other["candidate"]) == wanted[one["task"]]
+        else "secondary"
+        for one, other, claim in found
+    ]
