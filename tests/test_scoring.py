@@ -285,3 +285,24 @@ def test_paired_differences_cover_the_truth():
         covered += low <= 0.05 <= high
         assert high - low < 0.08  # two intervals apart would make 0.14
     assert 0.92 <= covered / 300 <= 0.98
+
+
+def test_several_at_once_and_without_resamples_are_the_same():
+    """Candidates in one product as one by one; intervals without resamples close to those of 2,000."""
+    rng = np.random.default_rng(3)
+    truth, groups = rng.integers(0, 4, 900), np.unique(rng.integers(0, 600, 900), return_inverse=True)[1]
+    logps = [np.log(rng.dirichlet(np.ones(4), 900) * 0.4 + 0.6 * np.eye(4)[truth] * p + 1e-3) for p in (0.3, 0.6)]
+    sample = bootstrap.Sample(truth, groups, 4, True, 5, 2000)
+    alone, together = [sample.evaluate(logp) for logp in logps], sample.evaluate_all(logps)
+    quick = bootstrap.Sample(truth, groups, 4, True, 5, 0)
+    for one, other, logp in zip(alone, together, logps, strict=True):
+        for name, draws in one.draws.items():
+            assert other.draws[name] == pytest.approx(draws, rel=1e-5, abs=1e-6)
+        assert one.values == other.values
+        slow, fast = one.intervals(), quick.evaluate(logp).intervals()
+        assert list(slow) == list(fast)
+        for name, ends in slow.items():
+            width = ends["high"] - ends["low"]
+            assert fast[name]["value"] == ends["value"]
+            assert fast[name]["low"] == pytest.approx(ends["low"], abs=0.08 * width), name
+            assert fast[name]["high"] == pytest.approx(ends["high"], abs=0.08 * width), name

@@ -6,7 +6,7 @@ ones for every candidate, so that the draws of two candidates can be subtracted:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -28,15 +28,15 @@ class Evaluation:
 
     values: dict[str, float]
     draws: dict[str, Array]
-    """metric -> (resamples,)"""
+    """metric -> (resamples,); empty where the sample has none"""
     recall: Array
     """(classes,), NaN where a class does not occur."""
     confusion: Array
     """(true, predicted), sums of weights."""
     reliability: Array
     """(bins, 3): weight, mean confidence and accuracy of bins of equal weight; empty where it was not asked for."""
-    ece: tuple[float, float] | None = None
-    """Ends of the calibration error's interval, which resampling does not give."""
+    ends: dict[str, tuple[float, float]]
+    """metric -> ends of its interval, where resamples do not give them: the calibration error's, and all without resamples."""
 
     def intervals(self) -> dict[str, dict[str, float]]:
         """metric -> {value, low, high}, the ends of its 95 % interval."""
@@ -55,8 +55,8 @@ def interval(metric: str, found: Evaluation) -> dict[str, float]:
     Accuracy: Wilson's. Others: the 2.5 % and 97.5 % quantiles of the resamples, centred on the estimate (resamples lose rare
     classes, which moves macro averages), and of metrics of decisions with the reach of what no text shows.
     """
-    if metric == "ece" and found.ece:
-        return dict(zip(("low", "high"), found.ece, strict=True))
+    if metric in found.ends:
+        return dict(zip(("low", "high"), found.ends[metric], strict=True))
     value, draws = found.values[metric], found.draws[metric]
     if metric == "accuracy":
         low, high = wilson(value, float(found.confusion.sum()))
@@ -77,7 +77,7 @@ class Sample:
         classes: their number.
         ordered: whether the classes are ordered.
         seed: of the bootstrap.
-        resamples: how often the texts are drawn.
+        resamples: how often the texts are drawn; 0 where intervals by the delta method will do.
     """
 
     def __init__(
@@ -109,6 +109,16 @@ class Sample:
         Args:
             logp: (reviews, classes) natural logarithms of the probabilities.
         """
+        return self.evaluate_all([logp])[0]
+
+    def evaluate_all(self, logps: Sequence[Array]) -> list[Evaluation]:
+        """The same of several, (reviews, classes) each, in one product with the resamples: less time than one after the other."""
+        parts = [self._part(logp) for logp in logps]
+        draws = self._drawn_metrics([(said, rest) for said, rest, _ in parts])
+        return [replace(found, draws=drawn) for (_, _, found), drawn in zip(parts, draws, strict=True)]
+
+    def _part(self, logp: Array) -> tuple[Array | csr_array, Array, Evaluation]:
+        """What resampling one candidate needs, (classes or cells, units) and (losses, units), and all but the draws."""
         p = np.exp(logp.max(1).astype(float))
         bins, label = metrics.confidence_bins(p, self.weights), logp.argmax(1)
         right = label == self.truth
@@ -121,23 +131,25 @@ class Sample:
         said = self._summed(label, self.weights, self.classes) if self.classes <= DENSE else self._sparse(label)
         confusion = np.bincount(self.truth * self.classes + label, self.weights, self.classes**2)
         one = self._metrics(confusion.reshape(1, self.classes, -1), rest.sum(1)[:, None])
-        many = self._drawn_metrics(said, rest.astype(np.float32))
+        reliability, ece = self._reliability(bins, p, right)
+        values = {n: float(one[n][0]) for n in self.metrics if n in one} | {"ece": ece[0]}
+        matrix = confusion.reshape(self.classes, self.classes)
+        ends = {"ece": ece[1:]}
+        if not self._draws:
+            whole = self.evaluate_parts(logp, [np.ones(len(logp), dtype=bool)])[0]
+            ends |= {name: (found["low"], found["high"]) for name, found in whole.items()}
+        return said, rest, Evaluation(values, {}, metrics.recall(matrix), matrix, reliability, ends)
+
+    def _reliability(self, bins: Array, p: Array, right: Array) -> tuple[Array, tuple[float, float, float]]:
+        """(bins, 3) weight, mean confidence, accuracy of the bins in use; the calibration error with the ends of its interval."""
         weight, confidence, correct = (
             np.bincount(bins, self.weights * x, metrics.BINS) for x in (np.ones(len(p)), p, right.astype(float))
         )
-        used = weight > 0
+        used, gap = weight > 0, self.weights * (p - right)
         of_text = np.bincount(bins * self.texts + self.text, gap, metrics.BINS * self.texts).reshape(-1, self.texts)
-        value, *ends = calibration_error(of_text.sum(1), of_text.std(1) * np.sqrt(self.texts), float(weight.sum()))
-        names = [n for n in self.metrics if n in one]
-        matrix = confusion.reshape(self.classes, self.classes)
-        return Evaluation(
-            {n: float(one[n][0]) for n in names} | {"ece": value},
-            {n: many[n] for n in names},
-            metrics.recall(matrix),
-            matrix,
-            np.stack([weight[used], confidence[used] / weight[used], correct[used] / weight[used]], axis=1),
-            (ends[0], ends[1]),
-        )
+        ece = calibration_error(of_text.sum(1), of_text.std(1) * np.sqrt(self.texts), float(weight.sum()))
+        table = np.stack([weight[used], confidence[used] / weight[used], correct[used] / weight[used]], axis=1)
+        return table, ece
 
     def _summed(self, row: Array, value: Array, rows: int) -> Array:
         """(rows, units) sums of a value per review."""
@@ -148,28 +160,32 @@ class Sample:
         cells = self.truth.astype(np.int64) * self.classes + label
         return csr_array((self.weights, (cells, self.unit)), shape=(self.classes**2, self.units), dtype=np.float32)
 
-    def _drawn_metrics(self, said: Array | csr_array, rest: Array) -> dict[str, Array]:
-        """Each metric on each resample.
+    def _drawn_metrics(self, parts: Sequence[tuple[Array | csr_array, Array]]) -> list[dict[str, Array]]:
+        """Each metric on each resample, of several candidates.
 
         Args:
-            said: (classes, units) weights of predicted classes, or (classes², units) of cells, sparse.
-            rest: (losses, units)
+            parts: (classes, units) weights of predicted classes, or (classes², units) of cells, sparse; (losses, units).
         """
-        found: dict[str, list[Array]] = {}
-        table = None if isinstance(said, csr_array) else np.concatenate([said.astype(np.float32), rest])
+        found: list[dict[str, list[Array]]] = [{} for _ in parts]
+        rows = self.classes + len(parts[0][1])
+        dense = self.classes <= DENSE
+        table = np.concatenate([row for part in parts for row in part]).astype(np.float32) if dense else None
         for chunk in self._draws:
             resamples = chunk.shape[1]
             if table is None:
-                confusion, sums = (said @ chunk).T.astype(float), (rest @ chunk).astype(float)
+                sums = [((said @ chunk).T.astype(float), (rest.astype(np.float32) @ chunk).astype(float)) for said, rest in parts]  # fmt: skip
             else:
-                confusion, sums = np.zeros((resamples, self.classes, self.classes)), np.zeros((len(rest), resamples))
+                confusion = np.zeros((len(parts), resamples, self.classes, self.classes))
+                losses = np.zeros((len(parts), rows - self.classes, resamples))
                 for k, block in self.blocks:
-                    product = table[:, block] @ chunk[block]
-                    confusion[:, k] = product[: self.classes].T
-                    sums += product[self.classes :]
-            for name, values in self._metrics(confusion.reshape(resamples, self.classes, -1), sums).items():
-                found.setdefault(name, []).append(values)
-        return {name: np.concatenate(values) for name, values in found.items()}
+                    product = (table[:, block] @ chunk[block]).reshape(len(parts), rows, resamples)
+                    confusion[:, :, k] = product[:, : self.classes].swapaxes(1, 2)
+                    losses += product[:, self.classes :]
+                sums = list(zip(confusion, losses, strict=True))
+            for one, (cells, rest) in zip(found, sums, strict=True):
+                for name, values in self._metrics(cells.reshape(resamples, self.classes, -1), rest).items():
+                    one.setdefault(name, []).append(values)
+        return [{name: np.concatenate(one[name]) for name in self.metrics if name in one} for one in found]
 
     def _metrics(self, confusion: Array, rest: Array) -> dict[str, Array]:
         """metric -> (resamples,), of (resamples, classes, classes) and (losses, resamples)."""

@@ -11,7 +11,7 @@ from mllm.core.arrays import Array, text_weights
 from mllm.core.files import write_json
 from mllm.data.labels import class_names, is_ordered
 from mllm.evaluation import calibration, decisions, metrics, slices
-from mllm.evaluation.bootstrap import Evaluation, Sample
+from mllm.evaluation.bootstrap import RESAMPLES, Evaluation, Sample
 from mllm.evaluation.shared_draws import KINDS
 from mllm.prediction.prediction_tables import SPLITS, Reviews
 
@@ -46,7 +46,7 @@ class Bench(Reviews):
         self.seed, self.names, self.ordered = seed, class_names(task, self.names), is_ordered(task)
         self.samples = {s: self._sample(rows) for s, rows in self.rows.items()}
         # Tables made elsewhere may have been cut into validation and test here: then all of them is worth a score.
-        self.whole = self._sample(pl.concat(self.rows.values())) if self.facts.get("imported") else None
+        self.whole = self._sample(pl.concat(self.rows.values()), 0) if self.facts.get("imported") else None
         # Nothing is chosen by slices: they are for the report, and of the test reviews alone.
         self.slices = slices.slices(self.rows["test"], self.facts["label"])
         self._draws: dict[str, list[Array]] = {s: [] for s in SPLITS}
@@ -54,9 +54,9 @@ class Bench(Reviews):
         self._tuned: list[Array] = []
         self._marks = {s: np.zeros(rows.height, dtype=np.uint64) for s, rows in self.rows.items()}
 
-    def _sample(self, rows: pl.DataFrame) -> Sample:
+    def _sample(self, rows: pl.DataFrame, resamples: int = RESAMPLES) -> Sample:
         truth, groups = rows[self.column].to_numpy(), rows["group"].to_numpy()
-        return Sample(truth, groups, len(self.names), self.ordered, self.seed)
+        return Sample(truth, groups, len(self.names), self.ordered, self.seed, resamples)
 
     @property
     def metrics(self) -> list[str]:
@@ -72,8 +72,11 @@ class Bench(Reviews):
         logp = self.read(path)
         calibrated = self._calibrated(logp)
         tuned = self._tune(calibrated)
-        of_kind = dict(zip(KINDS, (logp, calibrated), strict=True))
-        found = {(s, k): self.samples[s].evaluate(of_kind[k][s]) for s in self.samples for k in KINDS}
+        found = {
+            (s, kind): one
+            for s, sample in self.samples.items()
+            for kind, one in zip(KINDS, sample.evaluate_all([logp[s], calibrated[s]]), strict=True)
+        }
         raw = {s: found[s, "raw"] for s in self.samples}
         if self.whole:
             raw["all"] = self.whole.evaluate(np.concatenate([logp[s] for s in SPLITS]))
