@@ -1,6 +1,10 @@
 """What is said about the data before a run, from the files' headers, and at its end, in numbers."""
 
+import pytest
+
+from mllm.core.errors import Failure
 from mllm.core.files import write_json
+from mllm.data.first_look import look
 from mllm.execution.data_notes import data_notes
 
 
@@ -11,6 +15,37 @@ def test_a_wrong_column_is_found_before_any_job(project):
     said = project.snakemake("-n", "--configfile", "config/local.yaml", ok=False)
     assert "error: data/drugsComTrain_raw.tsv, line 1: no column " in said and "found 'text', 'stars'" in said
     assert "Traceback" not in said and "common.smk" not in said
+
+
+CSV = "text,stars,kind,condition\n" + "".join(
+    f"fine &amp; good,{stars},{kind},{condition}\n"
+    for stars, kind, condition in ((5, " x ", "Pain"), ("4.0", "y&amp;z", "ibromyalgia"), (1, "x", "Acne"))
+)
+COLUMNS = {"review": ["text"], "stars": ["stars"], "kind": ["kind"], "condition": ["condition"]}
+
+
+@pytest.mark.parametrize(
+    "where",
+    [{"kind": ["x", "y&z"]}, {"stars": [4, 5]}, {"stars": ["5"]}, {"condition": ["Fibromyalgia", "Acne"]}, {"kind": ["x"], "stars": [1]}],
+)  # fmt: skip
+def test_a_slice_with_reviews_is_none_of_its_business(tmp_path, where):
+    (tmp_path / "r.csv").write_text(CSV)
+    look([tmp_path / "r.csv"], COLUMNS, True, {"e": where})
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"kind": ["x", "Z"]}, "experts: e: where.kind: no review has 'Z'; the most frequent are 'x', 'y&z'"),
+        ({"stars": [2]}, "experts: e: where.stars: no review has 2; the most frequent are "),
+        ({"condition": ["Pian"]}, "experts: e: where.condition: no review has 'Pian'"),
+    ],
+)
+def test_a_slice_without_reviews_is_found_before_any_job(tmp_path, where, message):
+    (tmp_path / "r.csv").write_text(CSV)
+    with pytest.raises(Failure, match=message):
+        look([tmp_path / "r.csv"], COLUMNS, True, {"e": where})
+    look([tmp_path / "r.csv", tmp_path / "absent.csv"], COLUMNS, True, {"e": where})  # it may be there
 
 
 def test_the_end_counts_rejected_unlabelled_and_cut(tmp_path):

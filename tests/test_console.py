@@ -1,16 +1,20 @@
 """What a run looks like, and the files that must agree with uv.lock."""
 
+import io
 import re
 import subprocess
 import sys
+import time
 import tomllib
 from collections import Counter
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import yaml
 
 from conftest import ROOT, SCRIPTS
+from mllm.core import messages
 from mllm.execution import estimate, log_format, retraining
 
 
@@ -50,6 +54,39 @@ def test_the_time_that_is_left(tmp_path):
     for job in range(3):
         left = planned.left("predict", job, 15.0)
     assert left > 0
+
+
+def test_a_long_step_says_how_far_it_is(monkeypatch):
+    said = io.StringIO()
+    monkeypatch.setattr(messages, "console", said)
+    monkeypatch.setattr(messages, "PAUSE", 0.001)
+    messages.keep_telling(Path("results/x/logs/prepare_base/base-t.log"), "prepare_base")
+    for step in messages.progress(range(2001), "training", unit="step"):
+        if step == 2000:
+            while "[prepare_base base-t] training: step 2,000 of 2,001, about " not in said.getvalue():
+                time.sleep(0.01)
+    with messages.step(lambda: "downloading: 3 MB of 500"):
+        while "[prepare_base base-t] downloading: 3 MB of 500\n" not in said.getvalue():
+            time.sleep(0.01)
+    while not re.search(r"^\[prepare_base base-t\] \d+ s so far$", said.getvalue(), re.M):
+        time.sleep(0.01)
+    monkeypatch.setattr(messages, "PAUSE", 1e9)
+
+
+@pytest.mark.parametrize("profile", [[], ["--profile", "profiles/local"], ["--profile", "slurm"]])
+def test_a_wrong_experiment_file_is_one_message(tmp_path, profile):
+    (tmp_path / "broken.yaml").write_text("name: x\ndata: {a: [\ntasks: 3\n")
+    for file, message in (
+        ("config/dmeo.yaml", "config/dmeo.yaml: 1 error\n  no such file; did you mean 'config/demo.yaml'?"),
+        (tmp_path / "broken.yaml", "not valid YAML: line 4, column 1: did not find expected"),
+    ):
+        command = [sys.executable, "-m", "snakemake", "-n", "--configfile", file, *profile]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1
+        told = done.stderr.splitlines()
+        assert told[0].startswith("Using ")
+        assert told[1].startswith("error: ") and message in done.stderr
+        assert len(told) == 3
 
 
 def test_what_changed_in_an_experiment():

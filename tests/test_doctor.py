@@ -72,7 +72,7 @@ def test_a_gpu_or_none():
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "no such file; experiments stand in config/"), ("name: x\nseeds: 3\n", "did you mean 'seed'?"), ("name: x\nkeep none\n", "line 3")],
+    [(None, "no such file"), ("name: x\nseeds: 3\n", "did you mean 'seed'?"), ("name: x\nkeep none\n", "line 3")],
 )  # fmt: skip
 def test_make_grid_says_what_is_wrong(tmp_path, content, said):
     """In words, and without a traceback."""

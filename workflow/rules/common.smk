@@ -50,22 +50,10 @@ OVERRIDE = yaml_files.typed(dict(workflow.config_settings.config))
 DELETE = bool(OVERRIDE.pop("delete", False))  # what `snakemake prune` shows
 
 
-def look_at_headers(data):
-    """Find a wrong column of one's own files before any job, where they are there to be read."""
-    from mllm.data.raw_files import read_header
-
-    columns = {ours: [names] if isinstance(names, str) else names for ours, names in (data.columns or {}).items()}
-    for file in filter(None, [data.train, data.test]):
-        if os.path.isfile(file) and os.path.getsize(file):
-            read_header(Path(file), columns or None, data.quotes == "csv")
-
-
 try:
     EXPERIMENT = load_experiment(*CONFIG_FILES, override=OVERRIDE)
     EXPERIMENT = revision_locks.pin(EXPERIMENT, CONFIG_FILES[0], commit_of)
     GRID = grid.build(EXPERIMENT)
-    if EXPERIMENT.data.source == "local":
-        look_at_headers(EXPERIMENT.data)
 except Failure as error:
     sys.exit(f"error: {error}")  # an exception would end in Snakemake's own frame and line numbers
 STARTED = time.time()

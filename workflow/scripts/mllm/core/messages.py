@@ -1,14 +1,21 @@
-"""What a script tells its user while it works: log lines and progress."""
+"""What a script tells its user while it works: log lines, and how far a long step is."""
 
+import contextlib
 import logging
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from pathlib import Path
 from typing import TextIO, TypeVar
+
+from mllm.core.wording import in_time
 
 log = logging.getLogger("mllm")
 T = TypeVar("T")
 console: TextIO = sys.stderr
+PAUSE = 30.0  # seconds between two lines of a job on the console
+_steps: list[Callable[[], str]] = []  # what is at work, the innermost last
 
 
 def start_logging(prefix: str = "") -> None:
@@ -18,19 +25,57 @@ def start_logging(prefix: str = "") -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
+def keep_telling(log_file: Path, script: str) -> None:
+    """Say on the console every 30 s how far this job is: nobody should wait in silence for minutes."""
+    job = log_file.with_suffix("").as_posix().rpartition(f"/{script}/")[2].rpartition("/logs/")[2]
+    name = script if job == script else f"{script} {job}"
+    begin = time.monotonic()
+
+    def tell() -> None:
+        while True:
+            time.sleep(PAUSE)
+            far = _steps[-1]() if _steps else f"{in_time(time.monotonic() - begin)} so far"
+            print(f"[{name}] {far}", file=console, flush=True)
+
+    threading.Thread(target=tell, daemon=True).start()
+
+
+@contextlib.contextmanager
+def step(far: Callable[[], str]) -> Iterator[None]:
+    """Let ``far`` say how far this block is, whenever somebody wants to know."""
+    _steps.append(far)
+    try:
+        yield
+    finally:
+        _steps.remove(far)
+
+
 def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
-    """Iterate with a bar on a terminal and a plain line about every 10 seconds in the log."""
+    """Iterate, with a line about every 10 seconds in the log: ``training: step 300 of 2,000, about 2 min left``.
+
+    A script that somebody runs on a terminal by hand has a bar.
+    """
     from tqdm import tqdm
 
     if total is None and isinstance(items, Sized):
         total = len(items)
-    with tqdm(
-        total=total, desc=what, unit=unit, leave=False, file=console, disable=not console.isatty(), dynamic_ncols=True
-    ) as bar:
-        said = time.monotonic()
-        for done, item in enumerate(items, start=1):
+    begin, done = time.monotonic(), 0
+
+    def far() -> str:
+        of = f" of {total:,}" if total is not None else ""
+        left = (time.monotonic() - begin) / done * (total - done) if total is not None and done else 0
+        return f"{what}: {unit} {done:,}{of}" + (f", about {in_time(left)} left" if left > 0 else "")
+
+    bar = tqdm(
+        total=total, desc=what, unit=unit, leave=False, file=console, dynamic_ncols=True,
+        disable=console is not sys.stderr or not console.isatty(),
+    )  # fmt: skip
+    with bar, step(far):
+        said = begin
+        for item in items:
             yield item
+            done += 1
             bar.update()
             if time.monotonic() - said > 10:
-                log.info("%s: %d of %s", what, done, total if total is not None else "?")
+                log.info("%s", far())
                 said = time.monotonic()

@@ -22,7 +22,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
     """Run a script's main function and turn its outcome into a log and an exit status.
 
     With ``--log`` the process's own standard output and error go to that file, so that what
-    libraries and crashes print is kept; only progress bars still reach the terminal.
+    libraries and crashes print is kept; only a line every 30 s about how far it is still reaches the console.
     """
     if arguments.log:
         arguments.log.parent.mkdir(parents=True, exist_ok=True)
@@ -30,6 +30,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
         descriptor = os.open(arguments.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
+        messages.keep_telling(arguments.log, Path(sys.argv[0]).stem)
     messages.start_logging()
     try:
         main(arguments)

@@ -1,4 +1,4 @@
-"""Words that error messages share: lists of names, nearest spellings, values as the user wrote them."""
+"""Words that messages share: lists of names, nearest spellings, values as the user wrote them, times."""
 
 import difflib
 from collections.abc import Iterable
@@ -20,3 +20,10 @@ def show(value: Any) -> str:
         return "nothing"
     text = repr(value) if not isinstance(value, bool) else str(value).lower()
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+def in_time(seconds: float) -> str:
+    """``14 s``, ``6 min``, ``2.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

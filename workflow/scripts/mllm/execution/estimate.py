@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mllm.core.wording import in_time
+
 SAMPLE = 20  # benchmarks of a rule that are read, the latest first
 
 
@@ -77,10 +79,3 @@ def usual_seconds(benchmarks: Path, rules: set[str]) -> dict[str, float]:
             if len(lines) > 1:
                 found[rule].append(float(lines[1].split("\t")[0]))
     return {rule: sum(times) / len(times) for rule, times in found.items()}
-
-
-def in_time(seconds: float) -> str:
-    """``14 s``, ``6 min``, ``2.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

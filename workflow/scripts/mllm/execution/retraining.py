@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from mllm.execution.estimate import Estimate, in_time
+from mllm.core.wording import in_time
+from mllm.execution.estimate import Estimate
 from mllm.execution.log_format import why
 
 RULES = ("prepare_base", "train_expert")

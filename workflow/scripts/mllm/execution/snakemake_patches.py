@@ -56,6 +56,23 @@ def keep_function_parameters() -> None:
         common.get_function_params = rules.get_function_params = functools.cache(common.get_function_params)
 
 
+@optional(without="a missing or broken experiment file ends in a traceback")
+def before_experiment_files(look: Callable[[Any], None]) -> None:
+    """Look at each file of ``--configfile`` before Snakemake reads it.
+
+    Called from profiles/default, which Snakemake reads before those files.
+    """
+    from snakemake.settings import types
+
+    read = types.load_configfile
+
+    def load_configfile(path: Any) -> Any:
+        look(path)
+        return read(path)
+
+    types.load_configfile = load_configfile
+
+
 def collect_less_garbage() -> None:
     """Thousands of merges make millions of small objects that all stay: looking for garbage among them is vain.
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from mllm.core.errors import Failure
+from mllm.core.wording import nearest
 
 
 class ExperimentError(Failure):
@@ -54,14 +55,27 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         raw = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # a SafeLoader
     except FileNotFoundError:
-        raise ExperimentError(str(path), ["no such file; experiments stand in config/"]) from None
+        others = [str(file) for file in [*Path(path).parent.glob("*.yaml"), *Path("config").glob("*.yaml")]]
+        raise ExperimentError(str(path), [f"no such file{nearest(str(path), others)}"]) from None
     except UnicodeDecodeError as error:
         raise ExperimentError(str(path), [f"not UTF-8 at byte {error.start}"]) from None
+    except IsADirectoryError:
+        raise ExperimentError(str(path), ["a folder; expected an experiment file"]) from None
     except yaml.YAMLError as error:
-        raise ExperimentError(str(path), [f"not valid YAML: {' '.join(str(error).split())}"]) from None
+        raise ExperimentError(str(path), [f"not valid YAML: {_fault(error)}"]) from None
     if not isinstance(raw, dict):
         raise ExperimentError(str(path), [f"found {_kind(raw)}, expected a map with keys such as name, data, models"])
     return raw
+
+
+def _fault(error: yaml.YAMLError) -> str:
+    """Where a file stops being YAML: line first, then what was being read there."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark, begin = error.problem_mark, error.context_mark
+    since = f" that begins on line {begin.line + 1}" if begin and begin.line != mark.line else ""
+    context = f" ({error.context}{since})" if error.context else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}{context}"
 
 
 def typed(values: Any) -> Any:

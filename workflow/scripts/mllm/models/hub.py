@@ -7,7 +7,7 @@ from typing import Any
 
 from mllm.core.errors import Failure
 from mllm.core.files import read_json
-from mllm.core.messages import log
+from mllm.core.messages import log, step
 
 # Weights in other formats, and code, are never fetched.
 WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md"]
@@ -65,9 +65,10 @@ def download(repository: str, revision: str, folder: Path) -> None:
         raise HubError(f"{what}: no tokenizer ({', '.join(TOKENIZERS)}); expected one beside the weights")
     for _ in range(2):
         try:
-            snapshot_download(
-                repository, revision=revision, local_dir=folder, allow_patterns=WANTED, ignore_patterns=UNWANTED
-            )
+            with step(lambda: f"downloading: {_mb(folder):,} MB of {sum(files[n].size or 0 for n in wanted) >> 20:,}"):
+                snapshot_download(
+                    repository, revision=revision, local_dir=folder, allow_patterns=WANTED, ignore_patterns=UNWANTED
+                )
         except GatedRepoError:  # some repositories show their list to everybody
             raise HubError(
                 f"{what}: the model is gated; accept its terms on the hub and set HF_TOKEN in the environment"
@@ -89,6 +90,11 @@ def download(repository: str, revision: str, folder: Path) -> None:
         raise HubError(
             f"{what}: needs code of its own (auto_map in config.json), which is never run; take a model that transformers knows"
         )
+
+
+def _mb(folder: Path) -> int:
+    """What is there by now, unfinished files of the hub's client included."""
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) >> 20
 
 
 def _is_whole(file: Path, sibling: Any) -> bool:
