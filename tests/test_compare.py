@@ -66,6 +66,9 @@ class Classifiers:
     def labels(self, candidates):
         return np.stack([self._labels[c] for c in candidates])
 
+    def left_out(self, candidates, metric):
+        return self.draws(candidates, metric)[:, :200]
+
     def tuned(self, candidates, metric):
         return self.labels(candidates)
 

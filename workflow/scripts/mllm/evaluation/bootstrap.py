@@ -16,6 +16,7 @@ from mllm.evaluation import delta, metrics
 from mllm.evaluation.intervals import Z, calibration_error, reach, widened, wilson
 
 RESAMPLES = 2000
+LEFT_OUT = 256  # of these, whose left-out texts are scored too
 CHUNK = 256  # resamples in one product
 DENSE = 24  # classes up to which it is a dense one; with more, of which a review has one, a sparse one is quicker
 FEW = 64  # resamples at once where it is sparse, since all their confusion matrices are in memory
@@ -114,8 +115,17 @@ class Sample:
     def evaluate_all(self, logps: Sequence[Array]) -> list[Evaluation]:
         """The same of several, (reviews, classes) each, in one product with the resamples: less time than one after the other."""
         parts = [self._part(logp) for logp in logps]
-        draws = self._drawn_metrics([(said, rest) for said, rest, _ in parts])
+        sums = [(said, rest) for said, rest, _ in parts]
+        draws = self._drawn_metrics(sums, self._draws)
         return [replace(found, draws=drawn) for (_, _, found), drawn in zip(parts, draws, strict=True)]
+
+    def on_left_out(self, logp: Array) -> dict[str, Array]:
+        """metric -> (LEFT_OUT,) of one candidate, each on the texts that a resample left out: what did not choose can judge."""
+        said, rest, _ = self._part(logp)
+        some = [chunk == 0 for chunk in self._draws[: -(-LEFT_OUT // self._draws[0].shape[1])]]
+        for mask in some:
+            mask[:, ~mask.any(0)] = True  # of a handful of texts, all may be drawn
+        return self._drawn_metrics([(said, rest)], [mask.astype(np.float32) for mask in some])[0]
 
     def _part(self, logp: Array) -> tuple[Array | csr_array, Array, Evaluation]:
         """What resampling one candidate needs, (classes or cells, units) and (losses, units), and all but the draws."""
@@ -160,17 +170,20 @@ class Sample:
         cells = self.truth.astype(np.int64) * self.classes + label
         return csr_array((self.weights, (cells, self.unit)), shape=(self.classes**2, self.units), dtype=np.float32)
 
-    def _drawn_metrics(self, parts: Sequence[tuple[Array | csr_array, Array]]) -> list[dict[str, Array]]:
+    def _drawn_metrics(
+        self, parts: Sequence[tuple[Array | csr_array, Array]], draws: Sequence[Array]
+    ) -> list[dict[str, Array]]:
         """Each metric on each resample, of several candidates.
 
         Args:
             parts: (classes, units) weights of predicted classes, or (classes², units) of cells, sparse; (losses, units).
+            draws: (units, some resamples) how often each unit counts.
         """
         found: list[dict[str, list[Array]]] = [{} for _ in parts]
         rows = self.classes + len(parts[0][1])
         dense = self.classes <= DENSE
         table = np.concatenate([row for part in parts for row in part]).astype(np.float32) if dense else None
-        for chunk in self._draws:
+        for chunk in draws:
             resamples = chunk.shape[1]
             if table is None:
                 sums = [((said @ chunk).T.astype(float), (rest.astype(np.float32) @ chunk).astype(float)) for said, rest in parts]  # fmt: skip

@@ -11,7 +11,7 @@ from mllm.core.arrays import Array, text_weights
 from mllm.core.files import write_json
 from mllm.data.labels import class_names, is_ordered
 from mllm.evaluation import calibration, decisions, metrics, slices
-from mllm.evaluation.bootstrap import RESAMPLES, Evaluation, Sample
+from mllm.evaluation.bootstrap import RESAMPLES, Sample
 from mllm.evaluation.shared_draws import KINDS
 from mllm.prediction.prediction_tables import SPLITS, Reviews
 
@@ -26,6 +26,8 @@ class Scored:
     """split -> (raw and calibrated, metrics, resamples)"""
     labels: Array
     """(test reviews,) predicted classes."""
+    left_out: Array
+    """(metrics, first resamples) of the raw probabilities on validation texts that each resample leaves out"""
     tuned: Array
     """(metrics of decisions, test reviews) classes decided for each metric."""
     marks: dict[str, Array]
@@ -52,6 +54,7 @@ class Bench(Reviews):
         self._draws: dict[str, list[Array]] = {s: [] for s in SPLITS}
         self._labels: list[Array] = []
         self._tuned: list[Array] = []
+        self._left_out: list[Array] = []
         self._marks = {s: np.zeros(rows.height, dtype=np.uint64) for s, rows in self.rows.items()}
 
     def _sample(self, rows: pl.DataFrame, resamples: int = RESAMPLES) -> Sample:
@@ -96,10 +99,11 @@ class Bench(Reviews):
             },
             "slices": self._slices(logp["test"]),
         }  # fmt: skip
-        draws = {s: np.stack([_stacked(found[s, kind]) for kind in KINDS]) for s in self.samples}
+        draws = {s: np.stack([_table(found[s, kind].draws) for kind in KINDS]) for s in self.samples}
         marks = {s: _digest(logp[s]) for s in self.samples}
+        left_out = _table(self.samples["valid"].on_left_out(logp["valid"]))
         decided = np.stack([tuned.test[name] for name in self.decided])
-        return Scored(scores, draws, logp["test"].argmax(1).astype(np.uint16), decided, marks)
+        return Scored(scores, draws, logp["test"].argmax(1).astype(np.uint16), left_out, decided, marks)
 
     def _without(self, logp: dict[str, Array]) -> dict[str, Any]:
         return {s: self.samples[s].evaluate(logp[s]).intervals() for s in self.samples}
@@ -133,6 +137,7 @@ class Bench(Reviews):
             self._draws[split].append(draws)
         self._labels.append(one.labels)
         self._tuned.append(one.tuned)
+        self._left_out.append(one.left_out)
         for split, marks in one.marks.items():
             self._marks[split] = self._marks[split] * np.uint64(6364136223846793005) + marks
 
@@ -141,6 +146,7 @@ class Bench(Reviews):
         for split, draws in self._draws.items():
             np.save(folder / f"resamples-{self.task}-{split}.npy", np.stack(draws))
         np.save(folder / f"labels-{self.task}.npy", np.stack(self._labels))
+        np.save(folder / f"resamples-{self.task}-left-out.npy", np.stack(self._left_out))
         np.save(folder / f"tuned-{self.task}.npy", np.stack(self._tuned))
         np.save(folder / f"resamples-{self.task}-constant.npy", self._constant())
         marks = {s: np.unique(m) for s, m in self._marks.items()}
@@ -156,7 +162,7 @@ class Bench(Reviews):
         counts = np.bincount(rows[self.column].to_numpy(), text_weights(rows["group"].to_numpy()), len(self.names))
         logp = np.log(np.maximum(counts / counts.sum(), 1e-12))
         found = self.samples["test"].evaluate(np.tile(logp, (self.rows["test"].height, 1)))
-        return np.insert(_stacked(found), 0, list(found.values.values()), axis=1)
+        return np.insert(_table(found.draws), 0, list(found.values.values()), axis=1)
 
 
 def _digest(logp: Array) -> Array:
@@ -166,5 +172,6 @@ def _digest(logp: Array) -> Array:
     return np.asarray((bits * odd).sum(axis=1, dtype=np.uint64))
 
 
-def _stacked(found: Evaluation) -> Array:
-    return np.stack(list(found.draws.values())).astype(np.float32)
+def _table(draws: dict[str, Array]) -> Array:
+    """(metrics, resamples)"""
+    return np.stack(list(draws.values())).astype(np.float32)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mllm.evaluation import metrics, replicates, significance
+from mllm.evaluation import metrics, replicates, significance, stability
 from mllm.evaluation.shared_draws import Pairs
 
 SELECTION = {
@@ -23,6 +23,11 @@ SELECTION = {
         "what choosing the best of so many equally good, as correlated points would give",
     ),
     "expected_optimism_independent": (pl.Float64, "the same, were they independent: an upper bound"),
+    "chosen_again": (pl.Float64, "share of the resamples of validation in which the winner is the best again"),
+    "second": (pl.String, "what is the best most often among the others"),
+    "second_share": (pl.Float64, "in which share of the resamples"),
+    "crossfitted": (pl.Float64, "score of the best of each resample on the validation texts that it leaves out"),
+    "optimism_tried": (pl.Float64, "valid minus crossfitted: what choosing among these very points adds"),
     "seeds": (pl.Int64, "random methods: seeds tried of the winner's recipe"),
     "seed_deviation": (pl.Float64, "standard deviation over those seeds on test"),
     "seeds_mean": (pl.Float64, "the recipe's mean over those seeds on test"),
@@ -43,6 +48,7 @@ def selection(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str) -> pl.D
             valid = pairs[str(task)].draws(names, metric, "valid")
             winner = points.row(0, named=True)
             seeds = _over_seeds(winner, points, metric)
+            sure = stability.stability(valid, pairs[str(task)].left_out(names, metric), metrics.sign(metric) > 0)
             expected = significance.expected_optimism(valid, not metrics.METRICS[metric].smaller_is_better)
             rows.append({
                 "task": task, "method": method, "points": len(names), "winner": names[0], "metric": metric,
@@ -50,6 +56,9 @@ def selection(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str) -> pl.D
                 "optimism": metrics.sign(metric) * (winner[f"valid_{metric}"] - winner[f"test_{metric}"]),
                 "expected_optimism": expected,
                 "expected_optimism_independent": max(expected, significance.independent_optimism(valid.std(axis=1))),
+                "chosen_again": sure.again, "second": names[sure.second] if len(names) > 1 else None,
+                "second_share": sure.second_share if len(names) > 1 else None, "crossfitted": sure.crossfitted,
+                "optimism_tried": metrics.sign(metric) * (winner[f"valid_{metric}"] - sure.crossfitted),
                 "seeds": len(seeds) or None, **_spread(seeds, pairs[str(task)], metric),
                 "sampling_error": float(pairs[str(task)].draws(names[:1], metric).std()),
             })  # fmt: skip

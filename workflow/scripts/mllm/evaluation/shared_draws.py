@@ -36,6 +36,12 @@ class Pairs:
         chosen = [self.candidates[c] for c in candidates]
         return np.asarray(self._draws[split][chosen, KINDS.index(kind), self.metrics[metric]], dtype=float)
 
+    def left_out(self, candidates: Sequence[str], metric: str) -> Array:
+        """(candidates, first resamples) of one metric on the validation texts that each of the resamples leaves out."""
+        chosen = [self.candidates[c] for c in candidates]
+        found = np.load(self.folder / f"resamples-{self.task}-left-out.npy", mmap_mode="r")
+        return np.asarray(found[chosen, self.metrics[metric]], dtype=float)
+
     def labels(self, candidates: Sequence[str]) -> Array:
         """(candidates, test reviews): predicted classes."""
         return np.asarray(

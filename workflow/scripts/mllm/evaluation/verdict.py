@@ -162,10 +162,12 @@ def _honesty(selection: pl.DataFrame, best: dict[str, Any]) -> list[str]:
     row = selection.filter(pl.col("winner") == best["candidate"]).sort("points", descending=True).row(0, named=True)
     lines = [""]
     if row["points"] > 1:
-        lines.append(
+        lines += [
             f"- Chosen among {row['points']}: {row['valid']:.3f} on validation, {row['test']:.3f} on test, an optimism of"
-            f" {row['optimism']:+.3f}; the best of {row['points']} equally good merges would look {row['expected_optimism']:.3f} too good on average."
-        )
+            f" {row['optimism']:+.3f}. Judged by validation texts that did not choose: {row['crossfitted']:.3f}; the best of"
+            f" {row['points']} equally good merges would look {row['expected_optimism']:.3f} too good on average.",
+            f"- In {row['chosen_again']:.0%} of resamples of validation it would be chosen again, {row['second']} in {row['second_share']:.0%}.",
+        ]
     if row["seed_deviation"] is not None:
         lines.append(
             f"- Its method is random: over {row['seeds']} seeds of the merge the test score is {row['seeds_mean']:.3f} ({row['seeds_low']:.3f}"
