@@ -98,7 +98,7 @@ def planned(folder):
         if (
             (job := re.match(r"(\w+) +(\S*)", line)) and job[1] in RULES and not job[2].isdigit()
         ):  # a number: the statistics
-            name = re.sub(r"-[0-9a-f]{10}$", "", job[2].rstrip(":"))
+            name = re.sub(r"-[0-9a-f]{10}(?=@|$)", "", job[2].rstrip(":"))
             found.add(f"{job[1]}:{name}" if name not in ("", "←") else job[1])
     return found
 
@@ -109,6 +109,7 @@ def each(rule, *names):
 
 TABLES = {"leaderboard", "compare", "write_report", "export"}
 SCORES = {"score"} | TABLES
+AGAIN = ("ties-density0.5@2", "ties-density0.9@2", "linear@2")
 TRAINED_T = (
     each("train_expert", "t-0", "t-1") | each("predict", "t-0", "t-1", "linear") | {"merge:linear", "diagnose_members"}
 )
@@ -185,6 +186,16 @@ EDITS = {
     "a merge entry more": (
         add("merges", {"method": "slerp", "members": ["m-0", "x"], "t": [0.5]}),
         {"merge:slerp-t0.5", "predict:slerp-t0.5", "diagnose_members"} | SCORES,
+    ),
+    "a replicate more of all": (
+        lambda raw: raw.update(replicates=2),
+        each("train_expert", "m-0@2", "m-1@2", "x@2", "t-0@2", "t-1@2", "all@2") | each("merge", *AGAIN) | {"blend:vote@2"}
+        | each("predict", "m-0@2", "m-1@2", "x@2", "t-0@2", "t-1@2", "all@2", *AGAIN) | SCORES,
+    ),
+    "a replicate more of one expert": (on_expert("x", replicates=2), {"train_expert:x@2", "predict:x@2"} | SCORES),
+    "replicates of one reference": (
+        lambda raw: raw["references"][1].update(replicates=3),
+        each("train_expert", "all@2", "all@3") | each("predict", "all@2", "all@3") | SCORES,
     ),
     "what is compared": (lambda raw: raw.update(compare={"metric": "macro_f1", "margin": 0.02}), TABLES),
     "what is kept": (lambda raw: raw.update(keep="none"), {"leaderboard", "compare", "write_report"}),

@@ -30,7 +30,6 @@ from mllm.execution import (
 )
 from mllm.experiment import grid, revision_locks, yaml_files
 from mllm.experiment.load import load as load_experiment
-from mllm.experiment.schema import BASELINES
 from mllm.merging import methods
 from mllm.models import families
 from mllm.models.hub import commit_of
@@ -163,9 +162,10 @@ def members_of_merge(wildcards):
 
 
 def members_by_task():
-    """Task -> {base, members}: the experts that some merge has as a member, where a task has two of them."""
+    """Task -> {base, members}: the experts (first replicate) that some merge has as a member, where a task has two of them."""
     merged = {member for recipe in GRID.merges.values() for member in recipe.members}
-    experts = sorted((c for c in GRID.of_kind("expert") if c.name in merged), key=lambda c: c.name)
+    experts = [c for c in GRID.of_kind("expert") if c.name in merged and c.replicate == 1]
+    experts = sorted(experts, key=lambda c: c.name)
     found = {task: [c.name for c in experts if c.task == task] for task in GRID.bases}
     return {task: {"base": GRID.bases[task], "members": names} for task, names in found.items() if len(names) > 1}
 

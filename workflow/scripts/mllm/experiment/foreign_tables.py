@@ -32,6 +32,7 @@ OTHERS = (
     ".npz",
     ".pkl",
 )
+RUN = NAME.removesuffix("$") + "(@[1-9][0-9]*)?$"  # a candidate, or its run of another replicate
 
 
 def tables(candidates: "Candidates") -> dict[str, Path]:
@@ -50,7 +51,7 @@ def tables(candidates: "Candidates") -> dict[str, Path]:
             [f"candidates.from: {listed(others)} in {str(folder)!r}: expected tables that end in {' or '.join(ENDINGS)};"
              " convert these, or move them away"],
         )  # fmt: skip
-    strange = [f.stem for f in files if not re.fullmatch(NAME, f.stem)]
+    strange = [f.stem for f in files if not re.fullmatch(RUN, f.stem)]
     if strange:
         raise ExperimentError(
             "experiment",
@@ -65,6 +66,12 @@ def tables(candidates: "Candidates") -> dict[str, Path]:
         raise ExperimentError(
             "experiment", [f"candidates.from: {twice[0]!r} stands in {str(folder)!r} as parquet and CSV"]
         )
+    alone = [f.stem for f in files if "@" in f.stem and f.stem.partition("@")[0] not in {g.stem for g in files}]
+    if alone:
+        first = alone[0].partition("@")[0]
+        raise ExperimentError(
+            "experiment", [f"candidates.from: {alone[0]!r} is a further run of {first!r}, of which there is no table"]
+        )
     return {f.stem: f for f in files}
 
 
@@ -78,7 +85,7 @@ def kinds(candidates: "Candidates", names: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for kind, patterns in candidates.kinds.items():
         for pattern in patterns:
-            mine = [n for n in names if fnmatchcase(n, pattern)]
+            mine = [n for n in names if fnmatchcase(n.partition("@")[0], pattern)]
             if not mine:
                 problems.append(f"candidates.kinds.{kind}: {pattern!r} matches none of {listed(names)}")
             for name in mine:
@@ -96,4 +103,5 @@ def kinds(candidates: "Candidates", names: list[str]) -> dict[str, str]:
 
 def parameters(candidates: "Candidates", name: str) -> int | None:
     """A candidate's number of parameters by the first name or pattern that matches; none where it is not said."""
-    return next((n for pattern, n in candidates.parameters.items() if fnmatchcase(name, pattern)), None)
+    plain = name.partition("@")[0]
+    return next((n for pattern, n in candidates.parameters.items() if fnmatchcase(plain, pattern)), None)

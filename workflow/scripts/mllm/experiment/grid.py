@@ -3,131 +3,22 @@
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from mllm.experiment import foreign_tables
+from mllm.experiment import foreign_tables, replicates
+from mllm.experiment.candidates import Candidate, Duplicate, Grid, Start
 from mllm.experiment.equivalence import meaning
-from mllm.experiment.model_entries import HubModel, LocalModel, ScratchModel
 from mllm.experiment.names import match
-from mllm.experiment.recipes import Recipe, expand
-from mllm.experiment.schema import Baseline, Experiment, Expert, Reference, Training
-from mllm.experiment.value_types import is_layered
+from mllm.experiment.recipes import expand
+from mllm.experiment.schema import Experiment
+from mllm.experiment.training_entries import Baseline, Expert, Reference, Training
 from mllm.experiment.yaml_files import ExperimentError
 
-Model = HubModel | LocalModel | ScratchModel
 TRAINING_KEYS = tuple(Training.model_fields)
 
 
-@dataclass(frozen=True)
-class Start:
-    """A checkpoint prepared for a task: a base, or what a reference starts from."""
-
-    name: str
-    """Of its folder in models/."""
-    task: str
-    """That its head is made for."""
-    model: Model
-    """Its entry under models."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One row of the leaderboard."""
-
-    name: str
-    kind: str
-    """base, expert, merge, blend or reference"""
-    task: str
-    method: str = ""
-    members: tuple[str, ...] = ()
-    parameters: dict[str, Any] = field(default_factory=dict)
-    recipe: Recipe | None = None
-    made_by: str = ""
-    """Rule that makes its weights; its predictions where no model makes them."""
-    start: Start | None = None
-    """Prepared checkpoint that its weights come from."""
-    taken: Model | None = None
-    """Published checkpoint that it is, as it is."""
-    part: dict[str, Any] = field(default_factory=dict)
-    """Reviews that it is trained on; all where empty."""
-    hyper: dict[str, Any] = field(default_factory=dict)
-    """How it is trained."""
-
-    @property
-    def folder(self) -> str:
-        """Its weights, in the experiment's folder."""
-        if self.recipe:
-            return f"merges/{self.name}/model"
-        prepared = self.start.name if self.start and self.made_by == "prepare_base" else None
-        return f"models/{prepared or self.name}"
-
-    @property
-    def gpus(self) -> int:
-        """GPUs that its model's layers or batches spread over."""
-        return self.start.model.gpus if self.start else 1
-
-    def label(self) -> dict[str, Any]:
-        """What a score file says of its candidate."""
-        return {
-            "candidate": self.name,
-            "kind": self.kind,
-            "method": self.method,
-            "task": self.task,
-            "members": list(self.members),
-            "parameters": self.parameters,
-        }
-
-    def describe(self) -> str:
-        """One line for people."""
-        values = self.recipe.telling() if self.recipe else self.parameters
-        shown = " ".join(f"{k}={_value(v)}" for k, v in values.items())
-        members = ", ".join(self.members)
-        return "  ".join(part for part in (self.method or self.kind, members, shown) if part)
-
-
-@dataclass(frozen=True)
-class Duplicate:
-    """A grid point that is another candidate in other words."""
-
-    name: str
-    same_as: str
-    """The candidate that stands for it."""
-    why: str
-
-
-@dataclass(frozen=True)
-class Grid:
-    """All candidates, and the prepared checkpoints they start from, by name."""
-
-    candidates: dict[str, Candidate]
-    starts: dict[str, Start]
-    duplicates: list[Duplicate]
-    """Grid points that compute what another candidate computes, and are not run again."""
-    imported: dict[str, Path] = field(default_factory=dict)
-    """Candidate whose predictions were made elsewhere -> their file."""
-
-    def of_kind(self, *kinds: str) -> list[Candidate]:
-        return [c for c in self.candidates.values() if c.kind in kinds]
-
-    def made_by(self, *rules: str) -> list[str]:
-        """Names of the candidates that some rules make."""
-        return [c.name for c in self.candidates.values() if c.made_by in rules]
-
-    @cached_property
-    def merges(self) -> dict[str, Recipe]:
-        return {c.name: c.recipe for c in self.candidates.values() if c.recipe}
-
-    @cached_property
-    def bases(self) -> dict[str, str]:
-        """Task -> the prepared checkpoint from which its experts start."""
-        return {c.task: c.name for c in self.of_kind("base")}
-
-
 def build(experiment: Experiment) -> Grid:
-    """Expand an experiment; its order is that of the file: bases, experts, merges, blends, references.
+    """Expand an experiment; its order is that of the file: bases, experts, merges, references, blends; then further replicates.
 
     No name depends on other entries. Each task has a base of its own, ``base-<task>``, whose head has the task's classes.
     """
@@ -145,6 +36,7 @@ def build(experiment: Experiment) -> Grid:
         if start:
             starts.setdefault(start.name, start)
     candidates += _blends(experiment, candidates)
+    candidates += replicates.further(candidates)
     return Grid({c.name: c for c in candidates}, starts, duplicates)
 
 
@@ -167,11 +59,13 @@ def _experts(experiment: Experiment, entry: Expert, start: Start) -> list[Candid
     if entry.parts:
         shard = {"of": entry.parts, "seed": experiment.seed}
         parts = {f"{entry.name}-{i}": {"shard": i, **shard} for i in range(entry.parts)}
-    hyper = _hyper(entry, experiment.seed)
+    hyper, trainings = _hyper(entry, experiment.seed), entry.replicates or experiment.replicates
     return [
-        Candidate(name, "expert", start.task, made_by="train_expert", start=start, part=own | cap, hyper=hyper)
+        Candidate(
+            name, "expert", start.task, made_by="train_expert", start=start, part=own | cap, hyper=hyper, replicates=trainings
+        )
         for name, own in parts.items()
-    ]
+    ]  # fmt: skip
 
 
 def _merges(
@@ -181,6 +75,7 @@ def _merges(
     task_of = {e.name: e.task for e in experts}
     candidates: list[Candidate] = []
     duplicates: list[Duplicate] = []
+    first: dict[str, str] = {}  # recipe but for its seed -> its first run
     written: set[str] = set()
     seen = {f"copy {name}": name for name in [*(s.name for s in bases.values()), *task_of]}
     for merge in experiment.merges:
@@ -195,11 +90,12 @@ def _merges(
                 duplicates.append(Duplicate(name, name, "written twice"))
             else:
                 rule = "mix_experts" if recipe.method == "moe" else "merge"
+                of = first.setdefault(replicates.but_for_the_seed(recipe), name)
                 candidates.append(
                     Candidate(
-                        name, "merge", base.task, recipe.method, recipe.members, recipe.parameters, recipe, rule, base
+                        name, "merge", base.task, recipe.method, recipe.members, recipe.parameters, recipe, rule, base, of=of
                     )
-                )
+                )  # fmt: skip
             written.add(name)
     return candidates, duplicates
 
@@ -214,8 +110,10 @@ def _reference(experiment: Experiment, entry: Reference | Baseline) -> Candidate
         prompt = start.model.prompt
         method = "few_shot" if prompt and prompt.examples else "zero_shot"
         return Candidate(entry.name, "reference", task, method, made_by="prepare_base", start=start)
-    hyper = _hyper(entry, experiment.seed)
-    return Candidate(entry.name, "reference", task, "fine_tuned", made_by="train_expert", start=start, hyper=hyper)
+    hyper, trainings = _hyper(entry, experiment.seed), entry.replicates or experiment.replicates
+    return Candidate(
+        entry.name, "reference", task, "fine_tuned", made_by="train_expert", start=start, hyper=hyper, replicates=trainings
+    )  # fmt: skip
 
 
 def _imported(experiment: Experiment) -> Grid:
@@ -224,11 +122,21 @@ def _imported(experiment: Experiment) -> Grid:
     files = foreign_tables.tables(experiment.candidates)
     kinds, task = foreign_tables.kinds(experiment.candidates, list(files)), experiment.tasks[0].name
     order = ("base", "expert", "merge", "reference")
+    runs = sorted(
+        ((*replicates.parsed(name), kind) for name, kind in kinds.items()),
+        key=lambda run: (run[1], order.index(run[2])),
+    )
+    number = Counter(candidate for candidate, _, _ in runs)
     candidates = [
-        Candidate(name, kind, task, name.partition("-")[0] if kind == "merge" else "", made_by="import_predictions")
-        for name, kind in sorted(kinds.items(), key=lambda item: order.index(item[1]))
-    ]
-    candidates += _blends(experiment, candidates)
+        Candidate(
+            replicates.run_name(candidate, replicate), kind, task, candidate.partition("-")[0] if kind == "merge" else "",
+            made_by="import_predictions", replicates=number[candidate], replicate=replicate, of=candidate,
+        )
+        for candidate, replicate, kind in runs
+    ]  # fmt: skip
+    first = [c for c in candidates if c.replicate == 1]
+    blends = _blends(experiment, first)
+    candidates += [*blends, *(run for run in replicates.further([*first, *blends]) if run.kind == "blend")]
     return Grid({c.name: c for c in candidates}, {}, [], files)
 
 
@@ -272,11 +180,3 @@ def _hyper(entry: Training, seed: int) -> dict[str, Any]:
     if values["epochs"] is None and values["steps"] is None:
         values["epochs"] = 1.0
     return {k: v for k, v in values.items() if v is not None}
-
-
-def _value(value: Any) -> str:
-    if is_layered(value):
-        return "→".join(f"{v:g}" for v in value["layers"]) + f" (rest {value['rest']:g})"
-    if isinstance(value, dict):
-        return "/".join(map(_value, value.values()))
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()

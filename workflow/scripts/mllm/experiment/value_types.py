@@ -9,6 +9,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 T = TypeVar("T")
+Value = str | int | float  # of a column
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of what becomes a file or a folder
 
 

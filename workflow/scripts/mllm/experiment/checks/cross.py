@@ -117,7 +117,7 @@ def _mixed_tasks(where: str, entry: dict[str, Any], task_of: dict[str, Any], why
 
 
 def _reference_problems(entry: dict[str, Any], models: list[str]) -> list[str]:
-    from mllm.experiment.schema import BASELINES
+    from mllm.experiment.training_entries import BASELINES
 
     model, problems = entry.get("model"), []
     allowed = [*models, *BASELINES]

@@ -1,0 +1,80 @@
+"""Replicates: the same candidates once more, from trainings with other seeds.
+
+Replicate 1 is what an experiment without replicates has, by name, seed and byte. Replicate 2 of ``pain`` is ``pain@2``; no name of
+a user's own has an ``@``. A merge or a blend has a run for each replicate of its members: run 2 is made of ``pain@2`` and
+``acne@2``. Members that exist once (published, untrained) take part in all runs.
+"""
+
+import json
+from dataclasses import replace
+
+from mllm.experiment.candidates import Candidate
+from mllm.experiment.recipes import Recipe
+from mllm.experiment.value_types import is_layered
+
+STEP = 1_000_003  # between the seeds of two replicates: farther apart than seeds that people write
+
+
+def run_name(candidate: str, replicate: int) -> str:
+    """The name of a candidate's run."""
+    return candidate if replicate == 1 else f"{candidate}@{replicate}"
+
+
+def parsed(name: str) -> tuple[str, int]:
+    """Candidate and replicate of a run's name."""
+    candidate, _, replicate = name.partition("@")
+    return candidate, int(replicate or 1)
+
+
+def seed_of(seed: int, replicate: int) -> int:
+    """The seed of a replicate, from that of the first."""
+    return (seed + STEP * (replicate - 1)) % 2**32
+
+
+def but_for_the_seed(recipe: Recipe) -> str:
+    """What a recipe's runs have in common: all that determines the merge, less the seed of its random masks."""
+    facts = recipe.canonical()
+    return json.dumps(
+        {**facts, "parameters": {k: v for k, v in facts["parameters"].items() if k != "seed"}}, sort_keys=True
+    )
+
+
+def further(first: list[Candidate]) -> list[Candidate]:
+    """The runs of all replicates but the first, replicate by replicate.
+
+    Args:
+        first: the first replicate, members before merges and blends; those that are trained know how often.
+    """
+    number: dict[str, int] = {}
+    for run in first:
+        several = [number[m] for m in run.members if number[m] > 1]
+        number[run.name] = min(several, default=1) if run.members else run.replicates
+    return [
+        _again(run, replicate, number)
+        for replicate in range(2, max(number.values(), default=1) + 1)
+        for run in first
+        if number[run.name] >= replicate
+    ]
+
+
+def _again(run: Candidate, replicate: int, number: dict[str, int]) -> Candidate:
+    """A run of the first replicate as it is in another one."""
+    names = {m: run_name(m, replicate) if number[m] > 1 else m for m in run.members}
+    hyper = {**run.hyper, "seed": seed_of(run.hyper["seed"], replicate)} if run.hyper else {}
+    recipe = _recipe(run.recipe, names, replicate) if run.recipe else None
+    return replace(
+        run, name=run_name(run.name, replicate), of=run.candidate, replicate=replicate, hyper=hyper,
+        members=tuple(names.values()), recipe=recipe, parameters=recipe.parameters if recipe else run.parameters,
+    )  # fmt: skip
+
+
+def _recipe(recipe: Recipe, names: dict[str, str], replicate: int) -> Recipe:
+    """A recipe with another replicate's members, in the same order, and seed."""
+    parameters = {
+        key: {names[m]: v for m, v in value.items()} if isinstance(value, dict) and not is_layered(value) else value
+        for key, value in recipe.parameters.items()
+    }
+    if "seed" in recipe.parameters:
+        parameters["seed"] = seed_of(int(recipe.parameters["seed"]), replicate)
+    base = names.get(recipe.base, recipe.base) if recipe.base else None
+    return replace(recipe, members=tuple(names[m] for m in recipe.members), parameters=parameters, base=base)
