@@ -19,7 +19,7 @@ MERGES = [
 def built(**changes):
     raw = copy.deepcopy(DEMO)
     raw["merges"] = MERGES
-    raw["blends"] = [{"name": "vote", "method": "soft_vote", "members": ["pain", "acne"]}, {"name": "over", "method": "soft_vote", "members": ["linear-*", "vo*", "tfidf"]}]  # fmt: skip
+    raw["blends"] = [{"name": "vote", "method": "soft_vote", "members": ["pain", "acne"]}, {"name": "over", "method": "soft_vote", "members": ["linear-*", "tfidf"]}]  # fmt: skip
     for key, value in changes.items():
         entries = {e["name"]: e for e in raw["experts"] + raw["references"]}
         if key in entries:
