@@ -83,7 +83,7 @@ EDITS = {
     "the verdict": ("evaluation/verdict.py", "no worse than", "not worse than", {"compare"}),
     "a chart": ("reporting/charts.py", "import polars as pl", "import polars as pl\nEDITED = 1", {"write_report"}),
     "the model card": ("reporting/model_card.py", "from typing import", "EDITED = 1\nfrom typing import", {"export"}),
-    "the experiment's schema": ("experiment/schema.py", "BASELINES = (", "BASELINES = (*", JUDGED | {"import_predictions"}),
+    "the experiment's schema": ("experiment/training_entries.py", "BASELINES = (", "BASELINES = (*", JUDGED | {"import_predictions"}),
     "a check of the experiment": ("experiment/checks/cross.py", 'f"base-{task}"', 'f"basis-{task}"', set()),
     "a check's message": ("experiment/checks/merges.py", "expected", "wanted", set()),
     "loading with checks": ("experiment/load.py", "problems = []", "problems = [*[]]", set()),
