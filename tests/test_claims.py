@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
-from scipy.stats import norm
+from scipy.stats import kstest, norm, poisson
 from sklearn.metrics import f1_score
 from statsmodels.stats.proportion import proportion_confint
 
@@ -199,6 +199,22 @@ def test_draws_of_kinds_are_those_of_texts(copies):
     assert np.quantile(found, [0.025, 0.975]) == pytest.approx(
         np.quantile(slow, [0.025, 0.975]), abs=0.12 * np.std(slow)
     )
+
+
+@pytest.mark.parametrize("mean", [1, 3, 40, 5000])
+def test_looked_up_draws_are_poisson(mean):
+    found = paired.poisson(np.random.default_rng(mean), np.array([mean, mean + 1]), 200_000)[0]
+    assert found.mean() == pytest.approx(mean, abs=4 * np.sqrt(mean / 200_000))
+    assert found.var() == pytest.approx(mean, rel=0.02)
+    values, counts = np.unique(found, return_counts=True)
+    often = counts > 100
+    assert counts[often] == pytest.approx(200_000 * poisson.pmf(values[often], mean), rel=0.45)
+    assert kstest(found + np.random.default_rng(1).random(200_000), poisson_cdf(mean)).statistic < 0.005
+
+
+def poisson_cdf(mean):
+    """Of a Poisson number plus a uniform one, which is continuous."""
+    return lambda x: poisson.cdf(np.floor(x) - 1, mean) + (x - np.floor(x)) * poisson.pmf(np.floor(x), mean)
 
 
 def test_a_border_does_not_hang_on_the_seed():

@@ -1,20 +1,24 @@
 """Two candidates on the same test texts: differences of decisions, and as many resamples of them as a claim needs.
 
-Texts on which both candidates say the same of the same truth are exchangeable. A resample of texts is then one multinomial draw
-over the kinds of texts, of which there are few: 20,000 resamples cost about as much as 100 of the texts themselves.
+Texts on which both candidates say the same of the same truth are exchangeable. A resample is then a draw of how often each kind of
+text comes, of which there are few: 20,000 resamples cost about as much as 100 of the texts themselves. Each kind's number is Poisson, not
+bound to a fixed sum (the Poisson bootstrap, Chamandy et al. 2012), which no metric here depends on.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.special import pdtr
 
 from mllm.core.arrays import Array
 from mllm.evaluation import claims, delta, intervals, significance
 
 DRAWS = 20_000  # of a claim: the end of its interval is then known to 2 % of the standard error
 CELLS = 4_000_000  # numbers held at once while drawing
+DENSE = 24  # classes up to which a dense product is quicker than a sparse one
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def of_decisions(
     return value, value - half, value + half
 
 
-def kinds(truth: Array, a_label: Array, b_label: Array, groups: Array, classes: int) -> tuple[list[Array], Array]:
+def kinds(truth: Array, a_label: Array, b_label: Array, groups: Array, classes: int) -> tuple[list[csr_array], Array]:
     """Kinds of texts: what a text of each adds to both confusion matrices, and how many texts are of it.
 
     Args:
@@ -112,7 +116,7 @@ def kinds(truth: Array, a_label: Array, b_label: Array, groups: Array, classes: 
 
 
 def draw(
-    metric: Callable[[Array], Array], sums: list[Array], count: Array, classes: int, resamples: int, seed: int
+    metric: Callable[[Array], Array], sums: list[csr_array], count: Array, classes: int, resamples: int, seed: int
 ) -> Array:
     """(resamples,) of the first candidate's metric minus the second's, on the same resampled texts.
 
@@ -124,11 +128,34 @@ def draw(
         resamples: how many.
         seed: of the draws.
     """
-    rng, total = np.random.default_rng(seed), int(count.sum())
+    rng = np.random.default_rng(seed)
     step = max(16, CELLS // max(classes**2, len(count)))
+    dense = [one.toarray().T.astype(np.float32) for one in sums] if classes <= DENSE else None
     found = []
     for first in range(0, resamples, step):
-        times = rng.multinomial(total, count / total, min(step, resamples - first))
-        a, b = (metric((times @ one).reshape(-1, classes, classes)) for one in sums)
-        found.append(a - b)
+        times = poisson(rng, count, min(step, resamples - first))
+        a, b = ((dense[i] @ times if dense else sums[i].T @ times).T.astype(float) for i in (0, 1))
+        found.append(metric(a.reshape(-1, classes, classes)) - metric(b.reshape(-1, classes, classes)))
     return np.concatenate(found)
+
+
+def poisson(rng: np.random.Generator, means: Array, size: int) -> Array:
+    """(means, size) float32 Poisson draws, looked up by 16 random bits: eight times as fast as exact ones.
+
+    A probability is right to 1/65,536, and so are mean and variance to a ten-thousandth.
+    """
+    bits = rng.integers(0, 2**16, (len(means), size), dtype=np.uint16)
+    found = np.empty(bits.shape, dtype=np.float32)
+    for mean in np.unique(means):
+        rows = np.flatnonzero(means == mean)
+        found[rows] = _quantiles(float(mean))[bits[rows]]
+    return found
+
+
+@functools.lru_cache(512)
+def _quantiles(mean: float) -> Array:
+    """(65,536,) the Poisson distribution's values, each as often as it is probable."""
+    values = np.arange(int(mean + 12 * np.sqrt(mean) + 20))
+    ends = np.rint(2**16 * pdtr(values, mean)).astype(np.int64)
+    ends[-1] = 2**16
+    return np.repeat(values, np.diff(ends, prepend=0)).astype(np.float32)
