@@ -99,11 +99,11 @@ KINDS = ("gpt2", "bert", "t5", "llama")
 def scorer(kind: str, small: bool, dtype: str = "float32", score: str = "likelihood") -> Any:
     import torch
 
-    from mllm.models import families
+    from mllm.models import cards, families
 
     prompt = {"template": "R: {review}\nIs it {labels}?", "words": {}, "chat": False, "score": score, "examples": 0}
     family, made = model(kind, small)
-    card = {"family": family, "task": "t", "model": {"prompt": prompt}}
+    card: cards.Asked = {"family": family, "task": "t", "model": {"prompt": prompt}}
     return families.load(family).scorer(card, made.to(getattr(torch, dtype)), tokenizer(), NAMES)
 
 
@@ -194,8 +194,8 @@ def training(small: bool) -> Measured:
     """Reviews a second of fine-tuning GPT-2, with batches of 16 and 64."""
     import polars as pl
 
+    from mllm.models import cards, training_rows
     from mllm.models import training as ours
-    from mllm.models import training_rows
 
     found: Measured = {}
     words = tokenizer()
@@ -211,7 +211,7 @@ def training(small: bool) -> Measured:
             "warmup": 0.0,
             "seed": 1,
         }
-        card = {"family": "classifier", "task": "t"}
+        card: cards.Asked = {"family": "classifier", "task": "t", "model": {}}
         rows = training_rows.prepare({"train": frame, "valid": frame[:0]}, NAMES, words, card, hyper)
         with tempfile.TemporaryDirectory() as folder:
             where = ours.Checkpoints(Path(folder), 1e9)
@@ -235,14 +235,16 @@ def merging(small: bool) -> Measured:
     from mllm.core import gpu
     from mllm.experiment import merge_entries, recipes
     from mllm.merging.merge import Merge
-    from mllm.models import checkpoint_files
+    from mllm.models import cards, checkpoint_files
 
     found: Measured = {}
     with tempfile.TemporaryDirectory() as folder:
         names = ["base", "a", "b", "c"]
         made = model("gpt2", small)[1]
         for name in names:
-            checkpoint_files.save(made, tokenizer(), Path(folder, name), {"kind": name})
+            checkpoint_files.save(
+                made, tokenizer(), Path(folder, name), cards.Base(family="classifier", task="t", model={}, seed=0)
+            )
             with torch.no_grad():
                 for p in made.parameters():
                     p.add_(torch.randn_like(p), alpha=0.002)
@@ -266,7 +268,7 @@ def jobs(small: bool) -> Measured:
     import polars as pl
 
     from mllm.data import labelled
-    from mllm.models import checkpoint_files
+    from mllm.models import cards, checkpoint_files
 
     found: Measured = {}
     with tempfile.TemporaryDirectory() as name:
@@ -279,7 +281,7 @@ def jobs(small: bool) -> Measured:
             rows.drop("label_t").write_parquet(folder / f"{split}.parquet")
         labels = frame.select("review_id", label="label_t")
         labelled.write_task(folder, "t", {"names": NAMES, "label": "sentiment"}, labels)
-        card = {"family": "classifier", "task": "t", "kind": "base"}
+        card = cards.Base(family="classifier", task="t", model={}, seed=0)
         checkpoint_files.save(model("gpt2", small)[1], tokenizer(), folder / "model", card)
         for job in ("first", "second"):
             out = folder / job

@@ -154,7 +154,7 @@ def start_up(reviews: list[str], tokenizer: Any) -> None:
     """Whole `predict` jobs, as the workflow starts them: the time to the first batch, and the largest memory."""
     import polars as pl
 
-    from mllm.models import checkpoint_files
+    from mllm.models import cards, checkpoint_files
 
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
@@ -166,7 +166,7 @@ def start_up(reviews: list[str], tokenizer: Any) -> None:
         (home / "split.json").write_text(json.dumps({"tasks": tasks}))
         spec = {"template": TEMPLATE, "words": {}, "chat": False, "score": "likelihood", "examples": 0}
         for name, (family, model) in shapes(tokenizer).items():
-            card = {"kind": "base", "family": family, "task": "rating", "model": {"prompt": spec}}
+            card = cards.Base(family=family, task="rating", model={"prompt": spec}, seed=0)
             checkpoint_files.save(model, tokenizer, home / name, card)
             command: list[str | Path] = [
                 sys.executable, ROOT / "workflow/scripts/predict.py", "--model", home / name, "--data", home,

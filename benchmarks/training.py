@@ -29,10 +29,10 @@ def bert(tokenizer: Any) -> Any:
 
 def ours(rows: Any, tokenizer: Any, hyper: dict[str, Any], scratch: Path) -> float:
     """Seconds of what train_expert does."""
-    from mllm.models import training, training_rows
+    from mllm.models import cards, training, training_rows
 
     parts = {"train": rows, "valid": rows[:0]}
-    card = {"family": "classifier", "task": "t"}
+    card: cards.Asked = {"family": "classifier", "task": "t", "model": {}}
     begin = time.perf_counter()
     reviews = training_rows.prepare(parts, NAMES, tokenizer, card, hyper)
     training.fine_tune(bert(tokenizer), tokenizer, reviews, "classifier", hyper, training.Checkpoints(scratch, 300))

@@ -26,6 +26,7 @@ from transformers import (
 
 from mllm.core.errors import Failure
 from mllm.models import (
+    cards,
     checkpoint_files,
     families,
     loading,
@@ -136,7 +137,7 @@ def test_trained_written_read_and_asked_again(family, architecture, lora, tmp_pa
     # None of them is in the base alone: what merging needs.
     assert not [n for n in after if "lora" in n or "base_layer" in n]
     expected = asked(model, tokenizer, card)
-    checkpoint_files.save(model, tokenizer, tmp_path / "expert", card)
+    checkpoint_files.save(model, tokenizer, tmp_path / "expert", cards.Base(**card, seed=3))
     again, its_tokenizer = loading.load_model(tmp_path / "expert", family)
     # The same numbers, though folded adapters leave them in another order in memory, and sums in another order with it.
     assert all(torch.equal(v, after[n]) for n, v in again.state_dict().items())
@@ -174,7 +175,7 @@ def test_what_is_trained_is_what_is_scored(family, architecture, tmp_path):
 def test_a_head_is_drawn_by_the_seed_alone(seed, tmp_path):
     """Also where the checkpoint brings one of its own (DistilBERT's has two layers)."""
     model, tokenizer, card = prepared("classifier", "distilbert", tmp_path / "hub")
-    checkpoint_files.save(model, tokenizer, tmp_path / "tuned", card)
+    checkpoint_files.save(model, tokenizer, tmp_path / "tuned", cards.Base(**card, seed=3))
     drawn = [
         pretrained.from_checkpoint(tmp_path / "tuned", "classifier", NAMES, LONGEST, s)[0].state_dict()
         for s in (seed, seed, 9)

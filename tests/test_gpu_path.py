@@ -23,7 +23,7 @@ from mllm.core import compute, gpu
 from mllm.core.errors import Failure
 from mllm.merging.merge import Merge
 from mllm.merging.recipe_file import mergekit_yaml
-from mllm.models import checkpoint_files, processes, scratch, training, training_rows
+from mllm.models import cards, checkpoint_files, processes, scratch, training, training_rows
 from mllm.prediction import prediction_tables, run_model, speed
 from tiny_models import make_models, recipe_of, tiny_bert, tiny_gpt2, tiny_llama
 
@@ -62,7 +62,7 @@ def asked_model(tmp_path_factory):
     config = copy.deepcopy(tiny_llama().config)
     config.vocab_size, config.max_position_embeddings = 300, 128
     model = far_from_uniform(type(tiny_llama())(config))
-    card = {"family": "causal", "task": "t", "kind": "merge", "model": {"prompt": PROMPT}}
+    card = cards.Base(family="causal", task="t", model={"prompt": PROMPT}, seed=5)
     checkpoint_files.save(model, scratch.train_tokenizer(TEXTS, 300, 128), root / "model", card)
     (root / "predictions").mkdir()
     arguments = {"model": root / "model", "data": root / "data", "task": "t", "names": None, "threads": 1, "gpus": 1, "dtype": "bfloat16",

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
+import tiny_models
 from conftest import ROOT, Project
 from mllm.experiment import yaml_files
 from mllm.models import checkpoint_files, loading
@@ -26,7 +27,7 @@ def llama(project: Project) -> Project:
     )  # fmt: skip
     tokenizer = train_tokenizer(words, 300, 64)
     folder = project.folder / "models/tiny-llama"
-    checkpoint_files.save(model, tokenizer, folder, {})
+    checkpoint_files.save(model, tokenizer, folder, tiny_models.CARD)
     (folder / "README.md").write_text(CARD)
     raw = yaml_files.read_yaml(ROOT / "config/demo.yaml")
     expert = {"steps": 4, "batch_size": 8, "learning_rate": 1e-3}

@@ -21,6 +21,7 @@ from mllm.merging import mixture
 from mllm.models import checkpoint_files, loading
 from mllm.models.heads import label_config
 from mllm.models.scratch import train_tokenizer
+from tiny_models import CARD
 
 LABELS = ["negative", "neutral", "positive"]
 MEMBERS = ["a", "b", "c"]
@@ -62,7 +63,7 @@ def make_models(architecture: str, folder: Path, **more) -> Path:
         with torch.no_grad():
             for tensor in model.parameters():
                 tensor.add_(0.1 * torch.randn_like(tensor))
-        checkpoint_files.save(model, tokenizer, folder / name, {"kind": "test"})
+        checkpoint_files.save(model, tokenizer, folder / name, CARD)
     return folder
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import Project, fresh
-from mllm.models import checkpoint_files
+from mllm.models import cards, checkpoint_files
 from mllm.reporting import model_card
 
 EXPERIMENT = """
@@ -135,7 +135,12 @@ def test_a_published_member_brings_its_licence(finished):
     bodies = {f.name.partition("-")[0]: (f / "README.md").read_text() for f in exported.glob("[a-z]*")}
     assert "The member bought, the checkpoint 'theirs', names no licence" in bodies["linear"]
     assert "names no licence" not in bodies["ties"]
-    card = {"kind": "published", "license": "cc-by-nc-4.0", "source": {"source": "local", "name": "theirs"}}
-    assert model_card._licences_of_members({"own": {"kind": "fine_tuned"}, "bought": card}) == [
+    asked = {"family": "text2text", "model": {}, "task": "t"}
+    source = {"source": "local", "name": "theirs"}
+    members = {
+        "own": cards.Base(**asked, seed=1),
+        "bought": cards.Published(**asked, source=source, license="cc-by-nc-4.0", parents={}),
+    }
+    assert model_card._licences_of_members(members) == [
         "The member bought, the checkpoint 'theirs', is under `cc-by-nc-4.0`."
     ]

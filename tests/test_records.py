@@ -8,6 +8,7 @@ import pytest
 from mllm.core.errors import Failure
 from mllm.evaluation import result_tables
 from mllm.evaluation.score_files import Scores
+from mllm.models import cards
 from mllm.prediction.costs import Cost
 
 SCORES = Scores(
@@ -73,3 +74,25 @@ def test_tables_of_other_versions_and_damaged_ones_are_refused(tmp_path):
     path.unlink()
     with pytest.raises(Failure, match=r"no such file\. Fix: run the experiment to its end"):
         result_tables.read(tmp_path, "comparisons")
+
+
+def test_cards_are_read_by_their_kind(tmp_path):
+    asked = {"family": "classifier", "model": {"name": "small"}, "task": "t"}
+    for card in (
+        cards.Base(**asked, seed=3),
+        cards.Published(**asked, source={"name": "theirs"}, parents={"base": "1f"}),
+        cards.Merge(**asked, recipe={"method": "linear"}, dtype="float32", weights="2e", parents={}, device="cpu"),
+    ):
+        card.write(tmp_path / cards.FILE)
+        assert cards.read(tmp_path) == card and card.asked() == asked
+    assert [cards.Base(**asked, seed=3).train_seconds, cards.read(tmp_path).train_seconds] == [0, 0]
+    older = {k: v for k, v in card.to_json().items() if k != "version"}
+    for found, said in (
+        (older, "record of another version \\(found None, expected 1\\)"),
+        ({**card.to_json(), "kind": "expert"}, "not a card of this project \\(found kind expert, expected base, fine_tuned"),
+        ([], "found kind None"),
+        ({**card.to_json(), "recipe": "linear"}, "damaged record \\(recipe: found 'linear', expected dict"),
+    ):  # fmt: skip
+        (tmp_path / cards.FILE).write_text(json.dumps(found))
+        with pytest.raises(Failure, match=f"{said}.*Fix: delete {tmp_path} and rerun"):
+            cards.read(tmp_path)

@@ -17,13 +17,14 @@ from transformers import (
 )  # fmt: skip
 
 from mllm.experiment import merge_entries, recipes
-from mllm.models import checkpoint_files, tokens
+from mllm.models import cards, checkpoint_files, tokens
 from mllm.models.heads import label_config
 from mllm.models.scratch import train_tokenizer
 from mllm.prediction import run_model
 
 LABELS = ["negative", "neutral", "positive"]
 MEMBERS = ["a", "b", "c"]
+CARD = cards.Base(family="classifier", model={}, task="t", seed=0)
 
 
 def tiny_gpt2():
@@ -76,14 +77,14 @@ def make_models(architecture, folder: Path, dtype=torch.float32) -> Path:
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["some words to make a vocabulary of"] * 3, 300, 16)
     model = architecture()
-    checkpoint_files.save(model, tokenizer, folder / "base", {"kind": "base"})
+    checkpoint_files.save(model, tokenizer, folder / "base", CARD)
     file = folder / "base/model.safetensors"
     state = load_file(file)
     if architecture is tiny_t5:
         state["lm_head.weight"] = torch.randn_like(state["shared.weight"])
     for name in ("base", *MEMBERS):
         if name != "base":
-            checkpoint_files.save(model, tokenizer, folder / name, {"kind": "expert"})
+            checkpoint_files.save(model, tokenizer, folder / name, CARD)
         noise = {k: 0.02 * torch.randn_like(v) if name != "base" else 0.0 for k, v in state.items()}
         own = {k: (v + noise[k]).to(dtype) if v.is_floating_point() else v for k, v in state.items()}
         save_file(own, folder / name / "model.safetensors", metadata={"format": "pt"})

@@ -43,52 +43,53 @@ def main(arguments: argparse.Namespace) -> None:
 def export(row: dict[str, Any], rivals: list["Comparison"], folder: Path, arguments: argparse.Namespace) -> None:
     """Make one winner's folder; refuse it if its weights or its predictions are not the recorded ones."""
     from mllm.data import labelled
-    from mllm.models import checkpoint_files
+    from mllm.models import cards, checkpoint_files
     from mllm.reporting import model_card
 
     results, name, base = arguments.results, row["candidate"], arguments.bases[row["task"]]
-    recorded = read_json(results / "merges" / name / "merge.json")
+    recorded = cards.Merge.read(results / "merges" / name / "merge.json")
     made = folder / f".{name}"
-    script = "mix_experts" if recorded["recipe"]["method"] == "moe" else "merge"
+    script = "mix_experts" if recorded.recipe["method"] == "moe" else "merge"
     command: list[str | Path] = [
         sys.executable,
         Path(__file__).with_name(f"{script}.py"),
         "--recipe",
-        json.dumps(recorded["recipe"]),
+        json.dumps(recorded.recipe),
     ]
     command += ["--models", results / "models", "--base", base, "--output", made]
     if script == "mix_experts":
         command += ["--data", results / "data"]
-    elif recorded["device"] == "cuda":  # sums on another device differ in their last digits
+    elif recorded.device == "cuda":  # sums on another device differ in their last digits
         command += ["--gpus", "1"]
     subprocess.run(command, check=True)
-    again = read_json(made / "merge.json")
-    if again["device"] != recorded["device"]:
+    again = cards.Merge.read(made / "merge.json")
+    if again.device != recorded.device:
         raise Failure(
-            f"{name}: cannot be made again here (found device {again['device']}, expected {recorded['device']}). Fix: export"
+            f"{name}: cannot be made again here (found device {again.device}, expected {recorded.device}). Fix: export"
             " where there is a GPU, or merge without one (no merge:gpu in --set-resources)."
         )
-    if again["weights"] != recorded["weights"]:
+    if again.weights != recorded.weights:
         raise Failure(
-            f"{name}: made again, the weights differ from those that were scored (SHA-256 {again['weights'][:12]}…, was "
-            f"{recorded['weights'][:12]}…); remove {results / 'merges' / name} and run again"
+            f"{name}: made again, the weights differ from those that were scored (SHA-256 {again.weights[:12]}…, was "
+            f"{recorded.weights[:12]}…); remove {results / 'merges' / name} and run again"
         )
     final = folder / name
     (made / "model").rename(final)
     (made / "mergekit.yaml").rename(final / "mergekit_config.yml")
     shutil.rmtree(made)
-    members = {m: read_json(results / "models" / m / "model.json") for m in recorded["recipe"]["members"]}
+    members = {m: cards.read(results / "models" / m) for m in recorded.recipe["members"]}
     split = read_json(results / "data/split.json")
     labels = labelled.worded_names(results / "data", arguments.experiment["tasks"][row["task"]])
     checkpoint_files.name_labels(final, labels)
-    facts = {
-        "experiment": arguments.experiment, "task": row["task"], "labels": labels, "row": row, "rivals": rivals,
-        "merge": recorded, "recipe": (final / "mergekit_config.yml").read_text(), "members": members, "split": split, "counts": labelled.task_facts(results / "data", row["task"])["counts"],
-        "base": read_json(results / "models" / base / "model.json"), "check": check(final, row, arguments),
-    }  # fmt: skip
+    recipe = (final / "mergekit_config.yml").read_text()
     if script == "mix_experts":  # its routers' texts are reviews
-        facts["recipe"] = json.dumps(recorded["recipe"], indent=2)
+        recipe = json.dumps(recorded.recipe, indent=2)
         (final / "mergekit_config.yml").unlink()
+    facts = model_card.Facts(
+        experiment=arguments.experiment, task=row["task"], labels=labels, row=row, rivals=rivals, merge=recorded, recipe=recipe,
+        members=members, base=cards.Base.read(results / "models" / base / cards.FILE), split=split,
+        counts=labelled.task_facts(results / "data", row["task"])["counts"], check=check(final, row, arguments),
+    )  # fmt: skip
     (final / "README.md").write_text(model_card.text(facts), encoding="utf-8")
 
 
@@ -101,16 +102,16 @@ def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> s
     import polars as pl
 
     from mllm.data import labelled
-    from mllm.models import checkpoint_files, loading, tokens
-    from mllm.prediction import asking, prediction_tables, run_model
+    from mllm.models import cards, loading, tokens
+    from mllm.prediction import asking, costs, prediction_tables, run_model
 
     rows = labelled.labelled(arguments.results / "data", ("valid", "test"), row["task"]).sort("review_id")
     rows = rows.sample(min(REVIEWS, rows.height), seed=arguments.experiment["seed"])
     recorded = pl.read_parquet(arguments.results / f"predictions/{row['candidate']}.parquet")
     expected = rows.join(recorded, on=["review_id", "split"], how="inner", maintain_order="left")
-    card = checkpoint_files.asked_as(folder)
+    card = cards.read(folder).asked()
     names = labelled.worded_names(arguments.results / "data", arguments.experiment["tasks"][row["task"]])
-    dtype = read_json(arguments.results / f"predictions/{row['candidate']}.cost.json")["dtype"]
+    dtype = costs.Cost.read(arguments.results / f"predictions/{row['candidate']}.cost.json").dtype or "float32"
     model, tokenizer = loading.load_model(folder, card["family"], dtype=dtype)
     scorer, _ = asking.scorer_of(
         card, model, tokenizer, names, arguments.results / "data", arguments.experiment["seed"]

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mllm.core import compute, node_cache, script, threads
-from mllm.core.files import whole, write_json
+from mllm.core.files import whole
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -19,7 +19,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     from mllm.merging.merge import Merge, write_model
     from mllm.merging.recipe_file import mergekit_yaml
-    from mllm.models import checkpoint_files
+    from mllm.models import cards, checkpoint_files
 
     recipe = arguments.recipe
     folders = {name: arguments.models / name for name in (arguments.base, *recipe["members"])}
@@ -30,15 +30,15 @@ def main(arguments: argparse.Namespace) -> None:
         merge = Merge(recipe, read, donor, device)
         digests = {name: beside.submit(checkpoint_files.digest, parent) for name, parent in read.items()}
         weights = write_model(merge, donor, folder)
-        card = {
-            **checkpoint_files.asked_as(donor), "kind": "merge", "recipe": recipe, "dtype": str(merge.out_dtype).removeprefix("torch."), "weights": weights,
-            "parents": {name: digest.result() for name, digest in digests.items()}, "device": merge.device,
-            "versions": checkpoint_files.versions(),
-        }  # fmt: skip
-        (folder / checkpoint_files.CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+        card = cards.Merge(
+            **cards.read(donor).asked(), recipe=recipe, dtype=str(merge.out_dtype).removeprefix("torch."), weights=weights,
+            parents={name: digest.result() for name, digest in digests.items()}, device=merge.device,
+            versions=checkpoint_files.versions(),
+        )  # fmt: skip
+        card.write(folder / cards.FILE)
         with whole(arguments.output / "mergekit.yaml") as partial:
             partial.write_text(mergekit_yaml(merge, folders))
-        write_json(arguments.output / "merge.json", card)
+        card.write(arguments.output / "merge.json")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from mllm.core import node_cache, script, threads
-from mllm.core.files import read_json, whole, write_json
+from mllm.core.files import whole
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -13,32 +13,32 @@ def main(arguments: argparse.Namespace) -> None:
     threads.fix(1)
     from mllm.data import labelled, splitting
     from mllm.merging import mixture
-    from mllm.models import checkpoint_files
+    from mllm.models import cards, checkpoint_files
 
     recipe = arguments.recipe
     parameters, members = recipe["parameters"], recipe["members"]
     folders = {name: node_cache.near(arguments.models / name) for name in (arguments.base, *members)}
-    prompts = {}
+    base, prompts = cards.read(folders[arguments.base]), {}
     if parameters["gate_mode"] not in mixture.RANDOM:
-        task = read_json(folders[arguments.base] / checkpoint_files.CARD)["task"]
-        train = labelled.with_labels(arguments.data, "train", task).sort("review_id")
+        train = labelled.with_labels(arguments.data, "train", base.task).sort("review_id")
         for name in members:
-            card = read_json(folders[name] / checkpoint_files.CARD)
-            own = splitting.select_part(train, card.get("part", {}), card["task"])
+            member = cards.read(folders[name])
+            part = member.part if isinstance(member, cards.FineTuned) else {}
+            own = splitting.select_part(train, part, member.task)
             drawn = own.sample(min(parameters["prompts"], own.height), seed=parameters["seed"], shuffle=True)
             prompts[name] = drawn["review"].to_list()
     filled = {**recipe, "base": arguments.base, "out_dtype": parameters["out_dtype"]}
     with whole(arguments.output / "model") as folder:
         weights = mixture.build(filled, folders, prompts, folder)
-        card = {
-            **checkpoint_files.asked_as(folders[arguments.base]), "kind": "merge", "recipe": recipe, "dtype": parameters["out_dtype"], "weights": weights,
-            "parents": {name: checkpoint_files.digest(parent) for name, parent in folders.items()}, "device": "cpu",
-            "versions": checkpoint_files.versions(),
-        }  # fmt: skip
-        (folder / checkpoint_files.CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+        card = cards.Merge(
+            **base.asked(), recipe=recipe, dtype=parameters["out_dtype"], weights=weights,
+            parents={name: checkpoint_files.digest(parent) for name, parent in folders.items()}, device="cpu",
+            versions=checkpoint_files.versions(),
+        )  # fmt: skip
+        card.write(folder / cards.FILE)
         with whole(arguments.output / "mergekit.yaml") as partial:
             partial.write_text(mixture.mergekit_yaml(recipe, {n: arguments.models / n for n in members}, prompts))
-        write_json(arguments.output / "merge.json", card)
+        card.write(arguments.output / "merge.json")
 
 
 if __name__ == "__main__":

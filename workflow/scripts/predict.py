@@ -5,12 +5,12 @@ import hashlib
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mllm.core import compute, script, threads
 from mllm.core.code_digest import code_digest
-from mllm.core.files import read_json
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -19,13 +19,13 @@ def main(arguments: argparse.Namespace) -> None:
     compute.keep_freed_memory()
     from mllm.core import timing
     from mllm.data import labelled
-    from mllm.models import checkpoint_files, families, loading, tokens
+    from mllm.models import cards, checkpoint_files, families, loading, tokens
     from mllm.prediction import asking, costs, prediction_tables, run_model, shards, speed
 
     names = arguments.names or labelled.task_facts(arguments.data, arguments.task)["names"]
-    card: dict[str, Any] = {**read_json(arguments.model / checkpoint_files.CARD), "task": arguments.task}
-    family, code = families.load(card["family"]), code_digest("predict", families.module(card["family"]))
-    if card["family"] == families.HEADED:
+    card = replace(cards.read(arguments.model), task=arguments.task)
+    family, code = families.load(card.family), code_digest("predict", families.module(card.family))
+    if card.family == families.HEADED:
         checkpoint_files.check_labels(arguments.model, names)
     rows = labelled.labelled(arguments.data, ("valid", "test"), arguments.task)
     reviews = rows["review"].to_list()
@@ -34,11 +34,11 @@ def main(arguments: argparse.Namespace) -> None:
     script.usable_gpu(weights_mb, arguments.gpus)
     cost: dict[str, Any] = {}
     with timing.timed(cost, "load_seconds"):
-        model, tokenizer = loading.load_model(arguments.model, card["family"], spread=arguments.gpus > 1, dtype=dtype)
+        model, tokenizer = loading.load_model(arguments.model, card.family, spread=arguments.gpus > 1, dtype=dtype)
     parameters = model.num_parameters()
-    scorer, examples = asking.scorer_of(card, model, tokenizer, names, arguments.data, arguments.seed)
+    scorer, examples = asking.scorer_of(card.asked(), model, tokenizer, names, arguments.data, arguments.seed)
     files = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(arguments.model.iterdir())]
-    key = shards_key(code, files, card, examples, dtype, labelled.digest(rows))
+    key = shards_key(code, files, card.to_json(), examples, dtype, labelled.digest(rows))
     kept = shards.Shards(arguments.shards, key, arguments.checkpoint_seconds) if arguments.shards else None
     texts = [*reviews, *family.BESIDE]
     with timing.timed(cost, "tokenise_seconds"):
@@ -54,7 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
         "n_parameters": parameters,
         "weights_bytes": sum(f.stat().st_size for f in checkpoint_files.weight_files(arguments.model)),
         # A merge's are its members', a blend's too: the leaderboard adds them up.
-        "train_seconds": {"fine_tuned": card.get("seconds"), "published": None}.get(card.get("kind", ""), 0.0),
+        "train_seconds": card.train_seconds,
         "device": timing.device_name(),
         "gpus": arguments.gpus,
         "dtype": dtype,
@@ -67,7 +67,7 @@ def main(arguments: argparse.Namespace) -> None:
     shape = [
         code,
         (arguments.model / "config.json").read_text(),
-        card.get("model"),
+        card.model,
         names,
         dtype,
         speed.mean_review(read),

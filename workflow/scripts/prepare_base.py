@@ -18,7 +18,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.model.get("pretrain"):
         script.usable_gpu()
     from mllm.data import labelled
-    from mllm.models import checkpoint_files, families, licences
+    from mllm.models import cards, checkpoint_files, families, licences
 
     spec = arguments.model
     names = labelled.task_facts(arguments.data, arguments.task)["names"]
@@ -34,8 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
             arguments.checkpoint, spec["family"], names, spec["max_length"], arguments.seed
         )
     licence = licences.license_of(arguments.checkpoint) if arguments.checkpoint else None
-    card = {"kind": "base", "family": spec["family"], "model": spec, "task": arguments.task, "seed": arguments.seed,
-            "license": licence}  # fmt: skip
+    card = cards.Base(family=spec["family"], model=spec, task=arguments.task, seed=arguments.seed, license=licence)
     with whole(arguments.output) as folder:
         checkpoint_files.save(model, tokenizer, folder, card)
 

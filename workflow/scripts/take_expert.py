@@ -13,11 +13,11 @@ def main(arguments: argparse.Namespace) -> None:
     threads.fix(1)
     from mllm.data import labelled
     from mllm.merging import compatibility
-    from mllm.models import checkpoint_files, families, licences, loading
+    from mllm.models import cards, checkpoint_files, families, licences, loading
     from mllm.models.tokenizers import load_tokenizer
 
     base = node_cache.near(arguments.base)
-    asked = checkpoint_files.asked_as(base)
+    asked = cards.read(base).asked()
     neutral = labelled.task_facts(arguments.data, arguments.task)["names"]
     checkpoint_files.check_usable(arguments.checkpoint)
     checkpoint_files.check_whole(arguments.checkpoint)
@@ -30,10 +30,10 @@ def main(arguments: argparse.Namespace) -> None:
     if asked["family"] == families.HEADED:
         model.config.id2label = dict(enumerate(neutral))
         model.config.label2id = {name: i for i, name in enumerate(neutral)}
-    card = {
-        **asked, "kind": "published", "task": arguments.task, "source": arguments.model,
-        "license": licences.license_of(arguments.checkpoint), "parents": {"base": checkpoint_files.digest(base)},
-    }  # fmt: skip
+    card = cards.Published(
+        family=asked["family"], model=asked["model"], task=arguments.task, source=arguments.model,
+        license=licences.license_of(arguments.checkpoint), parents={"base": checkpoint_files.digest(base)},
+    )  # fmt: skip
     with whole(arguments.output) as folder:
         checkpoint_files.save(model, tokenizer, folder, card)
         compatibility.check_config(folder, base, arguments.checkpoint)

@@ -24,12 +24,12 @@ def main(arguments: argparse.Namespace) -> None:
 
     from mllm.core import timing
     from mllm.data import labelled, splitting
-    from mllm.models import checkpoint_files, families, loading, training, training_rows
+    from mllm.models import cards, checkpoint_files, families, loading, training, training_rows
 
     start = time.perf_counter()
     names = arguments.names or labelled.task_facts(arguments.data, arguments.task)["names"]
     base = node_cache.near(arguments.base)
-    asked = checkpoint_files.asked_as(base)
+    asked = cards.read(base).asked()
     if asked["family"] == families.HEADED:
         checkpoint_files.check_labels(base, names)
     rows = splitting.select_part(
@@ -54,15 +54,17 @@ def main(arguments: argparse.Namespace) -> None:
     unfinished = arguments.checkpoints / key[:10]
     set_seed(arguments.hyper["seed"])
     model, tokenizer = loading.load_model(base, asked["family"])
-    asked_here = {**asked, "task": arguments.task}
+    asked_here: cards.Asked = {**asked, "task": arguments.task}
     reviews = training_rows.prepare({"train": rows, "valid": valid}, names, tokenizer, asked_here, arguments.hyper)
     checkpoints = training.Checkpoints(unfinished, arguments.checkpoint_seconds)
     model, facts = training.fine_tune(model, tokenizer, reviews, asked["family"], arguments.hyper, checkpoints)
-    card = {
-        **asked, "kind": "fine_tuned", "task": arguments.task, "part": arguments.part, "hyper_parameters": arguments.hyper,
-        "identity": key, "parents": {"base": parent}, "data": labelled.digest(rows), **facts, "device": timing.device_name(), "processes": processes.count(),
-        "seconds": round(time.perf_counter() - start, 1), **timing.peak_memory(),
-    }  # fmt: skip
+    memory = timing.peak_memory()
+    card = cards.FineTuned(
+        family=asked["family"], model=asked["model"], task=arguments.task, part=arguments.part, hyper_parameters=arguments.hyper,
+        identity=key, parents={"base": parent}, data=labelled.digest(rows), **facts, device=timing.device_name(), processes=processes.count(),
+        seconds=round(time.perf_counter() - start, 1), peak_memory_bytes=memory["peak_memory_bytes"],
+        peak_gpu_memory_bytes=memory["peak_gpu_memory_bytes"],
+    )  # fmt: skip
     if not processes.first():
         return
     with whole(arguments.output) as folder:

@@ -97,10 +97,10 @@ class Results:
         Raises:
             Failure: as :meth:`model_folder`.
         """
-        from mllm.models import checkpoint_files, loading
+        from mllm.models import cards, loading
 
         folder = self.model_folder(candidate)
-        model, tokenizer = loading.load_model(folder, checkpoint_files.asked_as(folder)["family"])
+        model, tokenizer = loading.load_model(folder, cards.read(folder).family)
         return model.eval(), tokenizer
 
     def _check(self, candidate: str) -> None:

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mllm.core.errors import Failure
 from mllm.core.files import read_json
+from mllm.models import cards
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-CARD = "model.json"
 POINTER = b"version https://git-lfs"
 
 
@@ -138,12 +139,6 @@ def check_labels(folder: Path, expected: list[str]) -> None:
         )
 
 
-def asked_as(folder: Path) -> dict[str, Any]:
-    """What a model's card says that those made of it need too: its family, what the experiment says of it, its task."""
-    card = read_json(folder / CARD)
-    return {key: card[key] for key in ("family", "model", "task") if key in card}
-
-
 def digest(folder: Path) -> str:
     """SHA-256 over the weights, hexadecimal."""
     total = hashlib.sha256()
@@ -161,9 +156,8 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("mergekit", "safetensors", "tokenizers", "torch", "transformers")}
 
 
-def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, card: dict[str, Any]) -> None:
-    """Write a model folder with its card ``model.json``."""
+def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, card: cards.Card) -> None:
+    """Write a model folder with its card."""
     model.save_pretrained(folder, max_shard_size="100GB")
     tokenizer.save_pretrained(folder)
-    text = json.dumps({**card, "versions": versions()}, indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / CARD).write_text(text + "\n")
+    replace(card, versions=versions()).write(folder / cards.FILE)

@@ -9,6 +9,7 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from mllm.core.arrays import Array
 from mllm.core.errors import Failure
 from mllm.models import prompts
+from mllm.models.cards import Asked
 from mllm.models.label_tree import label_tree
 from mllm.models.tokens import Batch, Tokens, reading
 
@@ -166,7 +167,7 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
 
 
 def asked(
-    card: dict[str, Any], tokenizer: Any, names: list[str], spaced: bool, examples: Sequence[tuple[str, int]] = ()
+    card: Asked, tokenizer: Any, names: list[str], spaced: bool, examples: Sequence[tuple[str, int]] = ()
 ) -> tuple[prompts.Prompt, bool]:
     """The prompt of a model's card, and whether first tokens alone decide."""
     spec = card["model"]["prompt"]
@@ -174,7 +175,7 @@ def asked(
 
 
 def examples(
-    card: dict[str, Any], train: Callable[[], tuple[list[str], Array]], classes: int, seed: int
+    card: Asked, train: Callable[[], tuple[list[str], Array]], classes: int, seed: int
 ) -> list[tuple[str, int]]:
     """See :class:`mllm.models.families.Family`."""
     number = card["model"]["prompt"]["examples"]

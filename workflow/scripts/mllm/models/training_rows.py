@@ -11,6 +11,7 @@ import torch
 from mllm.core.errors import Failure
 from mllm.data.labels import label_column
 from mllm.models import families
+from mllm.models.cards import Asked
 from mllm.models.families import Row
 from mllm.models.tokenizers import check_distinct
 
@@ -33,7 +34,7 @@ class Reviews:
 
 
 def prepare(
-    parts: dict[str, pl.DataFrame], names: list[str], tokenizer: Any, card: dict[str, Any], hyper: dict[str, Any]
+    parts: dict[str, pl.DataFrame], names: list[str], tokenizer: Any, card: Asked, hyper: dict[str, Any]
 ) -> Reviews:
     """Tokens, answer and weight of each labelled review.
 
@@ -41,7 +42,7 @@ def prepare(
         parts: ``train`` and ``valid`` reviews with the task's label column; rows without a label are left out.
         names: of the task's classes.
         tokenizer: its ``model_max_length`` cuts longer reviews.
-        card: model.json of the base: family, model, task.
+        card: what the base says of how it is asked.
         hyper: of the training; ``seed`` and ``class_weights`` count here.
 
     Raises:

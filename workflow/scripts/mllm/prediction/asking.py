@@ -5,18 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 from mllm.data import labelled
 from mllm.models import families
+from mllm.models.cards import Asked
 
 if TYPE_CHECKING:
     from mllm.models.scorers import Scorer
 
 
 def scorer_of(
-    card: dict[str, Any], model: Any, tokenizer: Any, names: list[str], data: Path, seed: int
+    card: Asked, model: Any, tokenizer: Any, names: list[str], data: Path, seed: int
 ) -> "tuple[Scorer, list[tuple[str, int]]]":
     """What predicts with a loaded model, and the (review, class) examples that it is shown.
 
     Args:
-        card: its model.json: family, what the experiment says of the model, task.
+        card: what its card says of how it is asked.
         model: as loaded.
         tokenizer: its tokenizer.
         names: of the classes, as a prompt words them.

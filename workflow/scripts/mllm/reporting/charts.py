@@ -8,6 +8,7 @@ import polars as pl
 from mllm.evaluation import leaderboard
 from mllm.evaluation.metrics import METRICS
 from mllm.evaluation.score_files import Scores
+from mllm.models.cards import Card, FineTuned
 
 KINDS = {"merge": "#b0432c", "expert": "#2a6f97", "base": "#6b7280", "blend": "#6d597a", "reference": "#3f7d58"}
 VERDICTS = {"better": "#3f7d58", "no worse": "#81b29a", "undecided": "#6b7280", "behind": "#d08770", "worse": "#b0432c"}
@@ -195,12 +196,13 @@ def slices(scores: dict[str, Scores], names: list[str], metric: str, columns: li
     return base.mark_rule(opacity=0.5).encode(x=x, x2="high:Q") + base.mark_circle(opacity=1).encode(x="value:Q")
 
 
-def training(cards: dict[str, Any]) -> Any:
+def training(cards: dict[str, Card]) -> Any:
     """Loss on the batches trained on, and after each epoch on validation."""
     rows = [
         {"model": name, "step": point["step"], "loss": point["loss"], "on": on}
         for name, card in cards.items()
-        for on, curve in (("train", card.get("loss", [])), ("validation", card.get("validation", [])))
+        if isinstance(card, FineTuned)
+        for on, curve in (("train", card.loss), ("validation", card.validation))
         for point in curve
     ]
     if not rows:

@@ -1,5 +1,6 @@
 """The model card of an exported merge: what it is made of, how good it is, and under whose licence."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -7,55 +8,73 @@ import yaml
 from mllm.evaluation.comparison_table import Comparison
 from mllm.evaluation.metrics import METRICS
 from mllm.experiment.merge_entries import in_mergekit
+from mllm.models import cards
 
 
-def text(facts: dict[str, Any]) -> str:
-    """The card, in Markdown with the hub's heading.
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a card is written from."""
 
-    Args:
-        facts: experiment, task, labels, row (of the leaderboard), rivals (rows of the comparisons), merge (merge.json),
-            recipe (the text of mergekit.yaml), base and members (their model.json), split (data/split.json), counts (of each class by split), check (what
-            the exported folder's predictions were compared with).
-    """
-    row, base = facts["row"], facts["base"]
-    model = base["model"]
+    experiment: dict[str, Any]
+    task: str
+    labels: list[str]
+    row: dict[str, Any]
+    """Of the leaderboard."""
+    rivals: list[Comparison]
+    merge: cards.Merge
+    recipe: str
+    """The text of ``mergekit.yaml``."""
+    members: dict[str, cards.Card]
+    base: cards.Base
+    split: dict[str, Any]
+    """``data/split.json``."""
+    counts: dict[str, list[int]]
+    """split -> reviews of each class."""
+    check: str
+    """What the exported folder's predictions were compared with."""
+
+
+def text(facts: Facts) -> str:
+    """The card, in Markdown with the hub's heading."""
+    row, base = facts.row, facts.base
+    model = base.model
     lines = [
         "---", yaml.safe_dump(_heading(facts), sort_keys=False, allow_unicode=True).rstrip(), "---", "",
         f"# {row['candidate']}", "",
         f"A merge of {len(row['members'].split())} fine-tuned models by `{row['method']}`, for the classification of drug"
-        f" reviews: task *{facts['task']}*, classes {', '.join(facts['labels'])}. It is its method's best recipe on the"
-        f" validation reviews, among those of the experiment *{facts['experiment']['name']}*; test had no part in the choice.",
+        f" reviews: task *{facts.task}*, classes {', '.join(facts.labels)}. It is its method's best recipe on the"
+        f" validation reviews, among those of the experiment *{facts.experiment['name']}*; test had no part in the choice.",
         "", "## Scores", "", *_scores(row), "",
-        *_rivals(facts["rivals"]),
+        *_rivals(facts.rivals),
         "## Recipe", "",
         "The weights are what this makes of the parents below"
         + (", bit for bit" if in_mergekit(row["method"]) else "") + ":",
-        "", "```yaml", facts["recipe"].rstrip(), "```", "",
+        "", "```yaml", facts.recipe.rstrip(), "```", "",
         "| parent | part of the reviews | SHA-256 of the weights |", "| --- | --- | --- |",
         *(
-            f"| {name} | {_part(facts['members'].get(name))} | `{digest}` |"
-            for name, digest in facts["merge"]["parents"].items()
+            f"| {name} | {_part(facts.members.get(name))} | `{digest}` |"
+            for name, digest in facts.merge.parents.items()
         ),
-        "", f"The base is {_source(model)}; its classification head was drawn once (seed {base['seed']}) and is the same for"
+        "", f"The base is {_source(model)}; its classification head was drawn once (seed {base.seed}) and is the same for"
         " all members at the start.", "",
         "## Data", "", *_data(facts), "",
-        "## Licence", "", _licence(model, base.get("license")), *_licences_of_members(facts["members"]),
+        "## Licence", "", _licence(model, base.license), *_licences_of_members(facts.members),
         "The reviews' own terms hold for what was learned of them; read them before publishing this model.", "",
-        "## Versions", "", ", ".join(f"{k} {v}" for k, v in facts["merge"]["versions"].items()), "",
-        f"{facts['check']}", "",
+        "## Versions", "", ", ".join(f"{k} {v}" for k, v in facts.merge.versions.items()), "",
+        f"{facts.check}", "",
     ]  # fmt: skip
     return "\n".join(lines)
 
 
-def _heading(facts: dict[str, Any]) -> dict[str, Any]:
-    row, base = facts["row"], facts["base"]
-    model, licence = base["model"], base.get("license")
+def _heading(facts: Facts) -> dict[str, Any]:
+    row, base = facts.row, facts.base
+    model, licence = base.model, base.license
     heading: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-classification",
         "language": ["en"],
     }
-    others = {card.get("license") for card in facts["members"].values() if card and card.get("kind") == "published"}
+    others = {card.license for card in facts.members.values() if isinstance(card, cards.Published)}
     if others - {licence}:
         heading["license"] = "other"  # see the text: members bring their own
     elif licence or model["source"] != "scratch":
@@ -68,8 +87,8 @@ def _heading(facts: dict[str, Any]) -> dict[str, Any]:
         for m, metric in METRICS.items()
         if row[f"test_{m}"] is not None
     ]
-    dataset = {"name": "Drug reviews", "type": facts["experiment"]["data"]["source"], "split": "test"}
-    task = {"type": "text-classification", "name": facts["task"]}
+    dataset = {"name": "Drug reviews", "type": facts.experiment["data"]["source"], "split": "test"}
+    task = {"type": "text-classification", "name": facts.task}
     heading["model-index"] = [
         {"name": row["candidate"], "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}
     ]
@@ -104,12 +123,12 @@ def _rivals(rows: list[Comparison]) -> list[str]:
     ]  # fmt: skip
 
 
-def _part(card: dict[str, Any] | None) -> str:
+def _part(card: cards.Card | None) -> str:
     if card is None:
         return "(base)"
-    if card.get("kind") == "published":
-        return f"published: {_source(card['source'])}"
-    part = card.get("part") or {}
+    if isinstance(card, cards.Published):
+        return f"published: {_source(card.source)}"
+    part = card.part if isinstance(card, cards.FineTuned) else {}
     where = "; ".join(f"{column}: {', '.join(map(str, values))}" for column, values in part.get("where", {}).items())
     shard = f"shard {part['shard'] + 1} of {part['of']} (seed {part['seed']})" if "of" in part else ""
     cap = f"at most {part['cap']} of each class" if "cap" in part else ""
@@ -124,12 +143,12 @@ def _source(model: dict[str, Any]) -> str:
     )
 
 
-def _data(facts: dict[str, Any]) -> list[str]:
-    counts = facts["counts"]
-    lines = ["| split | " + " | ".join(facts["labels"]) + " |", "| --- |" + " ---: |" * len(facts["labels"])]
+def _data(facts: Facts) -> list[str]:
+    counts = facts.counts
+    lines = ["| split | " + " | ".join(facts.labels) + " |", "| --- |" + " ---: |" * len(facts.labels)]
     for split in ("train", "valid", "test"):
         lines.append(f"| {split} | " + " | ".join(f"{count:,}" for count in counts[split]) + " |")
-    return [*lines, "", f"Split: {facts['split']['mode']}, seed {facts['experiment']['seed']}."]
+    return [*lines, "", f"Split: {facts.split['mode']}, seed {facts.experiment['seed']}."]
 
 
 def _licence(model: dict[str, Any], licence: str | None) -> str:
@@ -140,11 +159,11 @@ def _licence(model: dict[str, Any], licence: str | None) -> str:
     return "The base's files name no licence: find out which it has before publishing this model."
 
 
-def _licences_of_members(members: dict[str, Any]) -> list[str]:
+def _licences_of_members(members: dict[str, cards.Card]) -> list[str]:
     """What holds for members that were taken as they are; others have the base's terms."""
     return [
-        f"The member {name}, {_source(card['source'])}, "
-        + (f"is under `{card['license']}`." if card.get("license") else "names no licence: find out which it has.")
+        f"The member {name}, {_source(card.source)}, "
+        + (f"is under `{card.license}`." if card.license else "names no licence: find out which it has.")
         for name, card in sorted(members.items())
-        if card and card.get("kind") == "published"
+        if isinstance(card, cards.Published)
     ]

@@ -14,6 +14,7 @@ from mllm.evaluation import comparison_table, leaderboard, result_tables
 from mllm.evaluation.metrics import METRICS, OF_CONFUSION
 from mllm.evaluation.score_files import Scores
 from mllm.experiment import grid
+from mllm.models import cards
 from mllm.prediction import prediction_tables
 from mllm.reporting import charts, paper_files, provenance
 
@@ -42,7 +43,7 @@ class Report:
         built = grid.build(experiment)  # what is left of earlier grids is not of this one
         models = {*built.made_by("train_expert", "take_expert"), *built.starts}
         files = sorted((results / "models").glob("*/model.json"))
-        self.cards = {f.parent.name: read_json(f) for f in files if f.parent.name in models}
+        self.cards = {f.parent.name: cards.read(f.parent) for f in files if f.parent.name in models}
         self.charts: dict[str, Any] = {}
         self.several = self.board["task"].n_unique() > 1
         self.most = MOST // self.board["task"].n_unique()

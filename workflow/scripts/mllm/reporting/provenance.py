@@ -2,11 +2,11 @@
 
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from mllm.core.files import read_json
+from mllm.models.cards import Card, FineTuned, Merge
 from mllm.prediction.costs import Cost
 
 ORDER = (
@@ -65,17 +65,23 @@ def on_the_cluster(results: Path) -> pl.DataFrame | None:
     )
 
 
-def software(results: Path, cards: dict[str, Any], candidates: list[str]) -> pl.DataFrame:
+def software(results: Path, cards: dict[str, Card], candidates: list[str]) -> pl.DataFrame:
     """Commit of this project when the report was made; devices that models ran on, versions that made their weights."""
     files = [results / f"predictions/{name}.cost.json" for name in sorted(candidates)]
     costs = [Cost.read(f) for f in files if f.exists()]
     merges = [results / f"merges/{name}/merge.json" for name in sorted(candidates)]
-    made = [*cards.values(), *(read_json(f) for f in merges if f.exists())]
+    made = [*cards.values(), *(Merge.read(f) for f in merges if f.exists())]
     versions: dict[str, set[str]] = {}
     for card in made:
-        for library, version in sorted(card.get("versions", {}).items()):
+        for library, version in sorted(card.versions.items()):
             versions.setdefault(library, set()).add(version)
-    devices = sorted({str(d) for d in (*(c.device for c in costs), *(c.get("device") for c in cards.values())) if d})
+    devices = sorted(
+        {
+            str(d)
+            for d in (*(c.device for c in costs), *(c.device for c in cards.values() if isinstance(c, FineTuned)))
+            if d
+        }
+    )
     facts = {"git commit of the report": _commit(), "devices": ", ".join(devices) or "unknown"}
     facts |= {library: ", ".join(sorted(found)) for library, found in versions.items()}
     return pl.DataFrame({"what": list(facts), "value": [str(v) for v in facts.values()]})

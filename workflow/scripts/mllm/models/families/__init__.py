@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from mllm.core.arrays import Array
+    from mllm.models.cards import Asked
     from mllm.models.scorers import Scorer
 
 Row = dict[str, Any]
@@ -31,7 +32,7 @@ class Family(Protocol):
 
     def scorer(
         self,
-        card: dict[str, Any],
+        card: "Asked",
         model: Any,
         tokenizer: Any,
         names: list[str],
@@ -40,7 +41,7 @@ class Family(Protocol):
         """What predicts with a model.
 
         Args:
-            card: its model.json: what the experiment says of the model, the task.
+            card: what its card says of how it is asked.
             model: as loaded.
             tokenizer: its tokenizer.
             names: of the classes.
@@ -49,7 +50,7 @@ class Family(Protocol):
         ...
 
     def examples(
-        self, card: dict[str, Any], train: "Callable[[], tuple[list[str], Array]]", classes: int, seed: int
+        self, card: "Asked", train: "Callable[[], tuple[list[str], Array]]", classes: int, seed: int
     ) -> list[tuple[str, int]]:
         """(review, class) to show in the prompt, drawn by ``seed`` from the reviews and labels that ``train`` reads."""
         ...
@@ -65,7 +66,7 @@ class Family(Protocol):
         ...
 
     def rows(
-        self, card: dict[str, Any], tokenizer: Any, names: list[str], texts: Sequence[str], labels: Sequence[int]
+        self, card: "Asked", tokenizer: Any, names: list[str], texts: Sequence[str], labels: Sequence[int]
     ) -> tuple[list[Row], int]:
         """Reviews to train on, read as predictions read them; how many were cut."""
         ...

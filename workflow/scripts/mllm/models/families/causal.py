@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from mllm.models import prompts
+from mllm.models.cards import Asked
 from mllm.models.families import Row
 from mllm.models.language_model_scorers import LanguageModelScorer, asked, log_likelihood, token_losses
 from mllm.models.language_model_scorers import examples as examples
@@ -119,7 +120,7 @@ def encode(tokenizer: Any, prompt: prompts.Prompt, texts: Sequence[str], longest
 
 
 def scorer(
-    card: dict[str, Any], model: Any, tokenizer: Any, names: list[str], examples: Sequence[tuple[str, int]] = ()
+    card: Asked, model: Any, tokenizer: Any, names: list[str], examples: Sequence[tuple[str, int]] = ()
 ) -> Scorer:
     """See :class:`mllm.models.families.Family`."""
     prompt, first = asked(card, tokenizer, names, True, examples)
@@ -127,7 +128,7 @@ def scorer(
 
 
 def rows(
-    card: dict[str, Any], tokenizer: Any, names: list[str], texts: Sequence[str], labels: Sequence[int]
+    card: Asked, tokenizer: Any, names: list[str], texts: Sequence[str], labels: Sequence[int]
 ) -> tuple[list[Row], int]:
     """See :class:`mllm.models.families.Family`."""
     prompt, _ = asked(card, tokenizer, names, True)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from mllm.core.arrays import Array
+from mllm.models.cards import Asked
 from mllm.models.families import Row
 from mllm.models.scorers import Scorer, needed, padded, seen_by_all
 from mllm.models.tokens import Batch, Tokens, reading
@@ -56,14 +57,14 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> tuple[list[list[int]], int]:
 
 
 def scorer(
-    card: dict[str, Any], model: Any, tokenizer: Any, names: list[str], examples: Sequence[tuple[str, int]] = ()
+    card: Asked, model: Any, tokenizer: Any, names: list[str], examples: Sequence[tuple[str, int]] = ()
 ) -> Scorer:
     """See :class:`mllm.models.families.Family`."""
     return ClassifierScorer(model, tokenizer)
 
 
 def examples(
-    card: dict[str, Any], train: Callable[[], tuple[list[str], Array]], classes: int, seed: int
+    card: Asked, train: Callable[[], tuple[list[str], Array]], classes: int, seed: int
 ) -> list[tuple[str, int]]:
     """None: a classifier is shown no examples."""
     return []
@@ -75,7 +76,7 @@ def priors(logp: Array, beside: Array, valid: Array) -> dict[str, Array]:
 
 
 def rows(
-    card: dict[str, Any], tokenizer: Any, names: list[str], texts: Sequence[str], labels: Sequence[int]
+    card: Asked, tokenizer: Any, names: list[str], texts: Sequence[str], labels: Sequence[int]
 ) -> tuple[list[Row], int]:
     """See :class:`mllm.models.families.Family`."""
     ids, cut = encode(tokenizer, texts)

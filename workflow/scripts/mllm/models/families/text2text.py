@@ -7,6 +7,7 @@ import torch
 
 from mllm.core.errors import Failure
 from mllm.models import prompts
+from mllm.models.cards import Asked
 from mllm.models.families import Row
 from mllm.models.label_tree import LabelTree
 from mllm.models.language_model_scorers import LanguageModelScorer, asked, log_likelihood, token_losses
@@ -84,7 +85,7 @@ def _tree_bias(model: Any, tree: LabelTree) -> torch.Tensor:
 
 
 def scorer(
-    card: dict[str, Any], model: Any, tokenizer: Any, names: list[str], examples: Sequence[tuple[str, int]] = ()
+    card: Asked, model: Any, tokenizer: Any, names: list[str], examples: Sequence[tuple[str, int]] = ()
 ) -> Scorer:
     """See :class:`mllm.models.families.Family`."""
     prompt, first = asked(card, tokenizer, names, False, examples)
@@ -92,7 +93,7 @@ def scorer(
 
 
 def rows(
-    card: dict[str, Any], tokenizer: Any, names: list[str], texts: Sequence[str], labels: Sequence[int]
+    card: Asked, tokenizer: Any, names: list[str], texts: Sequence[str], labels: Sequence[int]
 ) -> tuple[list[Row], int]:
     """See :class:`mllm.models.families.Family`."""
     prompt, _ = asked(card, tokenizer, names, False)
