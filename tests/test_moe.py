@@ -10,14 +10,15 @@ import torch
 import transformers
 import yaml
 from mergekit.merge_methods import merge_state_dicts
-from mergekit.moe import router
+from mergekit.moe import router as mergekits_router
 from mergekit.moe.config import Expert
 from mergekit.scripts.moe import main as mergekit_moe
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from mllm.core.errors import Failure
-from mllm.merging import mixture
+from mllm.merging import mixture, router
+from mllm.merging.mergekit_private import mixtures
 from mllm.models import checkpoint_files, loading
 from mllm.models.heads import label_config
 from mllm.models.scratch import train_tokenizer
@@ -125,7 +126,7 @@ def test_members_feed_forward_blocks_and_the_average_of_all_else(folder_of, tmp_
     models = folder_of(architecture)
     found = build(models, tmp_path / "moe")
     model = load(tmp_path / "moe")
-    assert type(model).__name__ == mixture.mixture_of(models / "a") == model.config.architectures[0]
+    assert type(model).__name__ == mixture.mixture_of(models / "a")[1] == model.config.architectures[0]
     assert torch.isfinite(logits(model)).all()
     assert {f.name for f in (tmp_path / "moe").iterdir()} == {f.name for f in (models / "base").iterdir()} - {
         "model.json"
@@ -196,7 +197,7 @@ def test_mergekit_moe_makes_the_same_bits(folder_of, tmp_path, architecture):
         assert torch.equal(ours[name], tensor), name
 
 
-@pytest.mark.parametrize("mode", mixture.GATE_MODES)
+@pytest.mark.parametrize("mode", router.GATE_MODES)
 def test_routers_are_mergekits(folder_of, tmp_path, mode):
     """Where padding and start tokens make no difference; the command's own are in bfloat16."""
     models = folder_of("LlamaForCausalLM")
@@ -204,12 +205,12 @@ def test_routers_are_mergekits(folder_of, tmp_path, mode):
     if mode == "hidden_avg":  # mergekit's takes the padding in
         prompts = {name: texts[:1] for name, texts in prompts.items()}
     tokenizer = AutoTokenizer.from_pretrained(models / "base")
-    found = mixture._router(mode, 17, models / "a", tokenizer, prompts)
+    found = router.weights(mode, 17, models / "a", tokenizer, prompts)
     tokenizer.bos_token, tokenizer.padding_side = None, "left"
-    reference = mixture._reference(models / "a")
+    reference = mixtures.reference(models / "a")
     experts = [Expert(source_model=reference, positive_prompts=p) for p in prompts.values()]
     torch.manual_seed(17)
-    expected = router.get_gate_params(reference, tokenizer, experts, mode=mode, device="cpu")
+    expected = mergekits_router.get_gate_params(reference, tokenizer, experts, mode=mode, device="cpu")
     assert found.shape == expected.shape == (2, 3, 32)
     assert found.dtype == torch.float32
     loose = mode.startswith("hidden")
@@ -221,7 +222,7 @@ def test_texts_are_cut_where_the_experts_cut_them(folder_of):
     tokenizer = AutoTokenizer.from_pretrained(models / "base")
     assert len(tokenizer(TEXTS[1])["input_ids"]) > tokenizer.model_max_length == 16
     found, same, other = (
-        mixture._router("hidden_avg", 17, models / "a", tokenizer, {"a": [text], "b": ["words"]})
+        router.weights("hidden_avg", 17, models / "a", tokenizer, {"a": [text], "b": ["words"]})
         for text in (TEXTS[1], TEXTS[1] + " more", "more " + TEXTS[1])
     )
     assert torch.equal(found, same)

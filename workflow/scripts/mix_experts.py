@@ -12,14 +12,14 @@ def main(arguments: argparse.Namespace) -> None:
     script.offline()
     threads.fix(1)
     from mllm.data import labelled, splitting
-    from mllm.merging import mixture
+    from mllm.merging import mixture, router
     from mllm.models import cards, checkpoint_files
 
     recipe = arguments.recipe
     parameters, members = recipe["parameters"], recipe["members"]
     folders = {name: node_cache.near(arguments.models / name) for name in (arguments.base, *members)}
     base, prompts = cards.read(folders[arguments.base]), {}
-    if parameters["gate_mode"] not in mixture.RANDOM:
+    if parameters["gate_mode"] not in router.RANDOM:
         train = labelled.with_labels(arguments.data, "train", base.task).sort("review_id")
         for name in members:
             member = cards.read(folders[name])

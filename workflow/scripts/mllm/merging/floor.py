@@ -4,7 +4,7 @@ from itertools import combinations
 
 import torch
 
-from mllm.merging.mergekit_private import TensorGroup
+from mllm.merging.mergekit_private.methods import TensorGroup
 
 FLOOR = 1e-6
 

@@ -20,7 +20,7 @@ from mllm.core.messages import log, progress
 from mllm.merging import floor, methods
 from mllm.merging.compatibility import open_alike
 from mllm.merging.depth import Depth, _of, _varies
-from mllm.merging.mergekit_private import ParameterScope, TensorGroup
+from mllm.merging.mergekit_private.methods import ParameterScope, TensorGroup
 from mllm.merging.tensor_files import check_finite, write
 from mllm.models.checkpoint_files import WEIGHTS
 

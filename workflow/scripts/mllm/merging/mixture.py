@@ -5,30 +5,23 @@ would get a head that nobody trained. Its base model is therefore the members' a
 Branch-Train-MiX (Sukhbaatar et al. 2024, arXiv 2403.07816); the classification head is put back at the end.
 """
 
-import contextlib
-import io
 import json
-import logging
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mllm.core.errors import Failure
 from mllm.core.files import read_json
 from mllm.core.messages import log, progress
+from mllm.experiment.mixture_architectures import HEADS, MIXTURES, Mixture
+from mllm.merging import router
+from mllm.merging.mergekit_private import mixtures
+from mllm.merging.quiet_libraries import quiet
 from mllm.models.checkpoint_files import WEIGHTS
 
 if TYPE_CHECKING:
     import torch
-    from mergekit.common import ModelReference
 
-# Families of experts, and what their mixtures are (not DeepSeek's, which needs code from the Hub).
-FAMILIES = {"Llama": "Mixtral", "Mistral": "Mixtral", "Qwen2": "Qwen2Moe", "Qwen3": "Qwen3Moe"}
-HEADS = ("ForSequenceClassification", "ForCausalLM")
-RANDOM = ("random", "uniform_random")
-GATE_MODES = ("hidden", "hidden_avg", "hidden_last", "cheap_embed", *RANDOM)
-EMBEDDING = "model.embed_tokens.weight"
 HEAD = "score."
 SHARED_SCALE = 0.1  # mergekit's documentation recommends it for Qwen2's extra expert, which sees every token
 
@@ -48,39 +41,40 @@ def build(recipe: dict[str, Any], folders: dict[str, Path], prompts: dict[str, l
     Raises:
         Failure: no mixture can be made of the recipe, the architecture, the texts, the checkpoints or their values.
     """
-    from mergekit.moe.router import warn_degenerate_gates
     from transformers import AutoTokenizer
 
     members, parameters, base = recipe["members"], recipe["parameters"], folders[recipe["base"]]
-    mixture = _check(recipe, folders, prompts)
+    mixture, architecture = _check(recipe, folders, prompts)
     texts = {name: [t for t in prompts.get(name, []) if t.strip()] for name in members}
-    if mixture.startswith("Qwen2Moe"):
+    if mixture.shared_expert:
         texts["the shared expert"] = [t for name in members for t in texts[name]]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".moe-", dir=output.parent) as scratch:
         average, made = Path(scratch) / "average", Path(scratch) / "mixture"
-        with _quiet() as said:
+        with quiet() as said:
             head = _write_average({m: folders[m] for m in members}, base, average)
             tokenizer = AutoTokenizer.from_pretrained(base)
-            router = _router(parameters["gate_mode"], parameters["seed"], average, tokenizer, texts)
+            gates = router.weights(parameters["gate_mode"], parameters["seed"], average, tokenizer, texts)
             said.clear()
-            warn_degenerate_gates(router[:, : len(members)])  # without the shared expert, which is like all of them
+            mixtures.warn_degenerate_gates(gates[:, : len(members)])  # the shared expert is like all of them
             warning = " ".join(said)
-            _mix(recipe, mixture, folders, average, router, made)
+            settings = {k: parameters[k] for k in ("gate_mode", "experts_per_token")}
+            settings |= {"dtype": recipe["out_dtype"], "residual_scale": SHARED_SCALE}
+            mixtures.write_mixture(mixture.writer, average, [folders[m] for m in members], gates, settings, made)
         if warning:
             log.warning("the mixture of %s: mergekit-moe warns: %s", ", ".join(members), warning)
-        digest = _write(made, head, mixture, recipe, base, Path(scratch) / "model")
+        digest = _write(made, head, architecture, recipe, base, Path(scratch) / "model")
         (Path(scratch) / "model").rename(output)
     return digest
 
 
-def mixture_of(folder: Path) -> str:
-    """The architecture of a mixture of experts like this one (MixtralForCausalLM, …); reads config.json only.
+def mixture_of(folder: Path) -> tuple[Mixture, str]:
+    """What a mixture of experts like this one is, and its class (MixtralForCausalLM, …); reads config.json only.
 
     Raises:
         Failure: mergekit-moe cannot mix experts of this architecture.
     """
-    possible = {family + head: mixture + head for head in HEADS for family, mixture in FAMILIES.items()}
+    possible = {experts: (m, mixture) for m in MIXTURES for experts, mixture in m.architectures().items()}
     config = read_json(folder / "config.json")
     found = " and ".join(config.get("architectures") or ["an unnamed architecture"])
     if found not in possible:
@@ -114,17 +108,17 @@ def mergekit_yaml(recipe: dict[str, Any], folders: dict[str, Path], prompts: dic
     return note + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
-def _check(recipe: dict[str, Any], folders: dict[str, Path], prompts: dict[str, list[str]]) -> str:
-    """Refuse what gives no mixture, or none that works; returns the mixture's architecture."""
+def _check(recipe: dict[str, Any], folders: dict[str, Path], prompts: dict[str, list[str]]) -> tuple[Mixture, str]:
+    """Refuse what gives no mixture, or none that works; returns as :func:`mixture_of`."""
     members, mode, many = recipe["members"], *(recipe["parameters"][k] for k in ("gate_mode", "experts_per_token"))
     what = f"the mixture of {', '.join(members)}"
     if len(members) < 2:
         raise Failure(f"{what}: found {len(members)} members, expected at least 2")
     if not 1 <= many <= len(members):
         raise Failure(f"{what}: experts_per_token is {many}, expected 1 to {len(members)}, the number of members")
-    if mode not in GATE_MODES:
-        raise Failure(f"{what}: gate_mode is {mode!r}, expected one of {', '.join(GATE_MODES)}")
-    if mode not in RANDOM:
+    if mode not in router.GATE_MODES:
+        raise Failure(f"{what}: gate_mode is {mode!r}, expected one of {', '.join(router.GATE_MODES)}")
+    if mode not in router.RANDOM:
         for name in members:
             if not any(t.strip() for t in prompts.get(name, [])):
                 raise Failure(
@@ -141,10 +135,9 @@ def _check(recipe: dict[str, Any], folders: dict[str, Path], prompts: dict[str, 
 def _write_average(members: dict[str, Path], base: Path, folder: Path) -> "dict[str, torch.Tensor]":
     """Write the members' average as mergekit-moe wants its base model; returns the classification head, left out of it."""
     import torch
-    from mergekit.architecture import arch_info_for_config
 
     from mllm.merging.compatibility import open_alike
-    from mllm.merging.mergekit_private import merge_state_dicts
+    from mllm.merging.mergekit_private.methods import merge_state_dicts
     from mllm.merging.tensor_files import write
 
     opened, names = open_alike(members, base)
@@ -152,9 +145,7 @@ def _write_average(members: dict[str, Path], base: Path, folder: Path) -> "dict[
     config["architectures"] = [config["architectures"][0].replace(*HEADS)]
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
-    # mergekit-moe takes the tensors that it knows and leaves the others out without a word.
-    loaded = _reference(folder).config()
-    known = {w.name for w in arch_info_for_config(loaded).all_weights(loaded)}
+    known = mixtures.known_tensors(folder)
     dropped = [n for n in names if n not in known and not n.startswith(HEAD)]
     if dropped:
         raise Failure(
@@ -172,69 +163,8 @@ def _write_average(members: dict[str, Path], base: Path, folder: Path) -> "dict[
     return {n: average(n) for n in names if n not in known}
 
 
-def _router(mode: str, seed: int, average: Path, tokenizer: Any, texts: dict[str, list[str]]) -> "torch.Tensor":
-    """The router's weights, layers × experts × width, by mergekit-moe's functions.
-
-    Its command gives them all texts at once, behind a start token, padded and uncut, to a model in bfloat16; its
-    averages take the padding in. Here the model is in float32 and sees one text at a time, as the experts see it.
-    """
-    import torch
-    from mergekit.moe import router
-    from mergekit.moe.config import Expert
-    from transformers import AutoModel, BatchEncoding
-
-    reference = _reference(average)
-    if mode in RANDOM:
-        experts = [Expert(source_model=reference) for _ in texts]
-        torch.manual_seed(seed)
-        return router.get_gate_params(reference, tokenizer, experts, mode=mode)
-    encoded = {name: tokenizer(several, truncation=True)["input_ids"] for name, several in texts.items()}
-    encoded = {name: [ids or [tokenizer.eos_token_id] for ids in several] for name, several in encoded.items()}
-    if mode == "cheap_embed":
-        embed, layers = reference.lazy_loader().get_tensor(EMBEDDING), reference.config().num_hidden_layers
-        vectors = []
-        for several in encoded.values():
-            # All tokens as one text, and only the embeddings needed: mergekit makes a matrix of text × vocabulary.
-            used, ids = torch.unique(torch.tensor([i for ids in several for i in ids]), return_inverse=True)
-            tokens = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}
-            vectors.append(router.get_cheap_embedding(embed[used], tokens, layers, len(used)))
-        return torch.stack(vectors, dim=1)
-    model = AutoModel.from_pretrained(average, dtype=torch.float32, use_safetensors=True).eval()
-    vectors = []
-    for several in progress(encoded.values(), "texts for the router", total=len(encoded), unit="member"):
-        states = [
-            router.get_hidden_states(model, BatchEncoding({"input_ids": torch.tensor([ids])}), mode == "hidden_avg")
-            for ids in several
-        ]
-        vectors.append(torch.nn.functional.normalize(torch.stack(states).mean(dim=0), dim=-1))
-    return torch.stack(vectors, dim=1)
-
-
-def _mix(
-    recipe: dict[str, Any], mixture: str, folders: dict[str, Path], average: Path, router: "torch.Tensor", folder: Path
-) -> None:
-    """Let mergekit-moe write the mixture, without a classification head."""
-    from mergekit.moe import ALL_OUTPUT_ARCHITECTURES
-    from mergekit.moe.config import Expert, MoEMergeConfig
-    from mergekit.options import MergeOptions
-
-    name = {"Mixtral": "Mixtral", "Qwen2Moe": "Qwen MoE", "Qwen3Moe": "Qwen3 MoE"}[mixture.partition("For")[0]]
-    (writer,) = (a for a in ALL_OUTPUT_ARCHITECTURES if a.name() == name)
-    count = len(recipe["members"])
-    shared = [Expert(source_model=_reference(average), residual_scale=SHARED_SCALE)]
-    config = MoEMergeConfig(
-        base_model=_reference(average),
-        experts=[Expert(source_model=_reference(folders[m])) for m in recipe["members"]],
-        shared_experts=shared if router.shape[1] > count else None,
-        gate_mode=recipe["parameters"]["gate_mode"],
-        experts_per_token=recipe["parameters"]["experts_per_token"],
-        dtype=recipe["out_dtype"],
-    )
-    writer.write_model(str(folder), config, MergeOptions(), [g[:count] for g in router], [g[count:] for g in router])
-
-
 def _write(
-    made: Path, head: "dict[str, torch.Tensor]", mixture: str, recipe: dict[str, Any], base: Path, folder: Path
+    made: Path, head: "dict[str, torch.Tensor]", architecture: str, recipe: dict[str, Any], base: Path, folder: Path
 ) -> str:
     """Write the model folder: what the base's configuration says holds for the mixture too, its tokenizer as well."""
     import torch
@@ -247,7 +177,7 @@ def _write(
     # mergekit-moe turns off sliding windows, for one.
     of_the_mixture = ("architectures", "model_type", "dtype", "torch_dtype", "transformers_version")
     kept = {k: v for k, v in read_json(base / "config.json").items() if k not in of_the_mixture}
-    config = {**read_json(made / "config.json"), **kept, "architectures": [mixture]}
+    config = {**read_json(made / "config.json"), **kept, "architectures": [architecture]}
     folder.mkdir()
     copy_but_weights(base, folder)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
@@ -263,38 +193,3 @@ def _write(
         return value
 
     return write(folder / WEIGHTS, dict(sorted(layout.items())), ((n, tensor(n)) for n in sorted(layout)))
-
-
-def _reference(folder: Path) -> "ModelReference":
-    """A folder as mergekit wants it; not as text, in which + and @ have meanings."""
-    from mergekit.common import ModelPath, ModelReference
-
-    return ModelReference(model=ModelPath(path=str(folder)))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[list[str]]:
-    """Keep mergekit's and transformers' bars and messages back; yields what mergekit logs meanwhile."""
-    from transformers import logging as transformers_log
-
-    said: list[str] = []
-
-    def keep(record: logging.LogRecord) -> bool:
-        said.append(record.getMessage())
-        return False
-
-    root, mergekit, verbosity = logging.getLogger(), logging.getLogger("mergekit"), transformers_log.get_verbosity()
-    level = mergekit.level
-    root.addFilter(keep)  # mergekit-moe logs to the root logger itself; what reaches that from others passes
-    handler = logging.NullHandler()  # without any, the root logger would make one that writes to the stream below
-    root.addHandler(handler)
-    mergekit.setLevel(logging.ERROR)
-    transformers_log.set_verbosity_error()
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield said
-    finally:
-        root.removeFilter(keep)
-        root.removeHandler(handler)
-        mergekit.setLevel(level)
-        transformers_log.set_verbosity(verbosity)

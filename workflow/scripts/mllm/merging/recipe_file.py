@@ -9,7 +9,7 @@ import yaml
 from mllm.merging import methods
 from mllm.merging.depth import _of
 from mllm.merging.merge import Merge
-from mllm.merging.mergekit_private import ParameterScope
+from mllm.merging.mergekit_private.methods import ParameterScope
 
 
 def mergekit_yaml(merge: Merge, folders: dict[str, Path]) -> str:

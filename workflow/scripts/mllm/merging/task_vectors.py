@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mllm.merging.mergekit_private import (
+from mllm.merging.mergekit_private.methods import (
     GroupMergeMethod,
     MergeMethodSpec,
     ParameterSpec,

@@ -12,6 +12,7 @@ from mllm.models import prompts
 from mllm.models.cards import Asked
 from mllm.models.label_tree import label_tree
 from mllm.models.tokens import Batch, Tokens, reading
+from mllm.models.transformers_private.devices import hooked
 
 TOLERANCE = {
     torch.float32: 1e-3,
@@ -137,7 +138,7 @@ class LanguageModelScorer:
         for name, values in head.named_parameters():
             picked = values if rows is None else values[rows.to(values.device)]
             setattr(narrow, name, torch.nn.Parameter(picked.detach().float(), requires_grad=False))
-        if hasattr(head, "_hf_hook"):  # of several GPUs, the last layer may be on another one than the head
+        if hooked(head):  # of several GPUs, the last layer may be on another one than the head
             add_hook_to_module(narrow, AlignDevicesHook(execution_device=narrow.weight.device))
         self.model.set_output_embeddings(narrow)
 

@@ -8,6 +8,7 @@ from mllm.models import families
 from mllm.models.heads import head_modules, label_config
 from mllm.models.loading import load_weights
 from mllm.models.tokenizers import check_embedded, load_tokenizer
+from mllm.models.transformers_private import heads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,11 +32,7 @@ def from_checkpoint(
     # A checkpoint's own head, if it has one of the right size, was loaded: draw it anew all the same.
     head_names = head_modules(model) if classifier else []
     for name in head_names:
-        module = model.get_submodule(name)
-        for tensor in [module, *module.modules(), *module.parameters()]:
-            tensor._is_hf_initialized = False  # transformers initialises nothing twice
-        set_seed(seed)
-        module.apply(model._init_weights)
+        heads.draw(model, name, seed)
     positions = _positions(model)
     if positions and max_length > positions:
         raise Failure(f"models: max_length is {max_length}, but {folder} has {positions} positions")

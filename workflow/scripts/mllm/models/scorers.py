@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mllm.models.tokens import Batch, Tokens
+from mllm.models.transformers_private.attention import fused
 
 PLAIN = ("bert", "roberta", "distilbert", "t5", "mt5")
 """Architectures all of whose encoder layers see all tokens that are no padding."""
@@ -95,6 +96,6 @@ def seen_by_all(model: Any, mask: torch.Tensor | None, queries: int) -> torch.Te
         (reviews, 1, queries, tokens), or the mask as given.
     """
     config = model.config
-    if mask is None or config.model_type not in PLAIN or config._attn_implementation != "sdpa":
+    if mask is None or config.model_type not in PLAIN or not fused(model):
         return mask
     return mask.bool()[:, None, None].expand(-1, -1, queries, -1)

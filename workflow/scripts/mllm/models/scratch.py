@@ -80,7 +80,7 @@ def train_tokenizer(
     texts: list[str], vocabulary: int, max_length: int, ended: bool = False
 ) -> "PreTrainedTokenizerBase":
     """A byte-level BPE tokenizer: every text has tokens, none is unknown; ``ended`` puts the end's token after each, as T5's."""
-    from tokenizers import ByteLevelBPETokenizer
+    from tokenizers import ByteLevelBPETokenizer, Tokenizer
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
@@ -92,7 +92,7 @@ def train_tokenizer(
         end = bpe.token_to_id(END)
         bpe.post_processor = TemplateProcessing(single=f"$A {END}", special_tokens=[(END, end)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe._tokenizer, eos_token=END, bos_token=END, pad_token=PAD,
+        tokenizer_object=Tokenizer.from_str(bpe.to_str()), eos_token=END, bos_token=END, pad_token=PAD,
         model_max_length=max_length, padding_side="right",
     )  # fmt: skip
 

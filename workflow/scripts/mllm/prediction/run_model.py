@@ -12,7 +12,8 @@ from mllm.core.errors import Failure
 from mllm.core.messages import log, progress
 from mllm.models.scorers import Scorer
 from mllm.models.tokens import Batch, Tokens
-from mllm.models.transformers_private import fuse_gelu
+from mllm.models.transformers_private.activations import fuse_gelu
+from mllm.models.transformers_private.devices import hooked
 from mllm.prediction.shards import Shards
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}  # on CPUs more fill the caches with intermediate values
@@ -115,7 +116,7 @@ def make_ready(model: Any) -> str:
     fuse_gelu(model)
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if device == "cuda" and type(child).__name__ in RMS_NORMS and not hasattr(child, "_hf_hook"):
+            if device == "cuda" and type(child).__name__ in RMS_NORMS and not hooked(child):
                 setattr(module, name, fused_norm(child))
     return device
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from mllm.core.wording import listed, nearest
 from mllm.experiment.merge_entries import METHODS
+from mllm.experiment.mixture_architectures import MIXTURES
 from mllm.experiment.names import dicts, match, repeated
 from mllm.experiment.task_vector_entries import MergeEntry
 from mllm.experiment.value_types import is_layered
@@ -43,7 +44,7 @@ def moe_problems(raw: dict[str, Any]) -> list[str]:
     if base.get("source") == "local" and isinstance(base.get("path"), str):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             found = json.loads(Path(base["path"], "config.json").read_text()).get("model_type")
-    possible = ("llama", "mistral", "qwen2", "qwen3")
+    possible = [mixture.model_type for mixture in MIXTURES]
     if found is None or found in possible:
         return []
     return [

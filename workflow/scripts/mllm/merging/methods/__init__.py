@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mllm.merging.mergekit_private import MergeMethod
+    from mllm.merging.mergekit_private.methods import MergeMethod
 
 OURS = frozenset(p.stem for p in Path(__file__).parent.glob("[a-z]*.py"))
 
@@ -22,13 +22,13 @@ def method(name: str) -> "MergeMethod[Any]":
     """The method of a recipe."""
     for module in modules(name):
         return import_module(module).METHOD
-    from mllm.merging.mergekit_private import registry
+    from mllm.merging.mergekit_private.methods import registry
 
     return registry.get(name)
 
 
 def in_mergekit(name: str) -> bool:
     """Whether the ``mergekit-yaml`` command knows it."""
-    from mllm.merging.mergekit_private import registry
+    from mllm.merging.mergekit_private.methods import registry
 
     return name in {m.spec.name for m in registry.registered_methods()}

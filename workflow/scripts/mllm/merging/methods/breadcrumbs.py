@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mllm.merging.mergekit_private import sparsify
+from mllm.merging.mergekit_private.methods import sparsify
 from mllm.merging.ranks import between
 from mllm.merging.task_vectors import TaskVectorMerge, norm, spec_like
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mllm.merging.mergekit_private import (
+from mllm.merging.mergekit_private.methods import (
     BasePolicy,
     GroupMergeMethod,
     InputContract,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mllm.merging.mergekit_private import ParameterScope, ParameterSpec, sparsify
+from mllm.merging.mergekit_private.methods import ParameterScope, ParameterSpec, sparsify
 from mllm.merging.task_vectors import TaskVectorMerge, norm, spec_like
 
 

@@ -16,6 +16,7 @@ from mllm.models.prompt_priors import CONTENT_FREE
 from mllm.models.prompt_priors import priors as priors
 from mllm.models.scorers import Scorer, needed, padded, seen_by_all
 from mllm.models.tokens import Batch
+from mllm.models.transformers_private.attention import t5_bias
 
 AUTO = "AutoModelForSeq2SeqLM"
 WHAT = "a text-to-text model"
@@ -67,19 +68,9 @@ class Text2TextScorer(LanguageModelScorer):
 
 def _tree_bias(model: Any, tree: LabelTree) -> torch.Tensor:
     """(1, heads, nodes, nodes) to add to T5's attention scores: tree distances instead of the sequence's; what is not seen."""
-    attention = model.decoder.block[0].layer[0].SelfAttention
-    device = attention.relative_attention_bias.weight.device
-    depth = torch.tensor(tree.depths, device=device)
-    bucket = attention._relative_position_bucket(
-        depth[None, :] - depth[:, None],
-        bidirectional=False,
-        num_buckets=attention.relative_attention_num_buckets,
-        max_distance=attention.relative_attention_max_distance,
-    )
     with torch.inference_mode():
-        wanted = attention.relative_attention_bias(bucket).permute(2, 0, 1)[None]
-        given = attention.compute_bias(len(depth), len(depth), device=device)
-        sees = torch.tensor(tree.sees, device=device)
+        wanted, given = t5_bias(model, tree.depths)
+        sees = torch.tensor(tree.sees, device=wanted.device)
         # Half of the smallest number: added to a bias of either sign, it stays finite.
         return torch.where(sees, wanted - given, torch.finfo(model.dtype).min / 2).to(model.dtype)
 

@@ -1,8 +1,4 @@
-"""mergekit's parts that merges call tensor by tensor. mergekit promises none of them to the next release.
-
-Written for mergekit 0.1.5, which pyproject.toml pins exactly: seven of these names did not exist one patch release before.
-Without them no merge can be made; ``tests/test_private.py`` says what to change.
-"""
+"""mergekit's methods, which merges call tensor by tensor."""
 
 from mergekit import sparsify as sparsify
 from mergekit.merge_methods import merge_state_dicts as merge_state_dicts

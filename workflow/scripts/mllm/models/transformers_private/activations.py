@@ -1,7 +1,4 @@
-"""Parts of transformers that it does not promise to the next release. Written for transformers 5.23.0.
-
-``tests/test_private.py`` says what to change where a release renames one.
-"""
+"""Activations that transformers computes in many steps."""
 
 from typing import Any
 

@@ -1,0 +1,33 @@
+"""How transformers tells positions and attends to them."""
+
+from typing import Any
+
+import torch
+
+
+def fused(model: Any) -> bool:
+    """Whether attention is torch's own function, which takes a mask of any form."""
+    return str(model.config._attn_implementation) == "sdpa"
+
+
+def t5_bias(model: Any, depths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What T5's decoder adds to attention scores: by the distances of depths, and by those of places in the sequence.
+
+    Args:
+        model: T5 or a kin.
+        depths: of the decoder's nodes.
+
+    Returns:
+        Two of (1, heads, nodes, nodes).
+    """
+    attention = model.decoder.block[0].layer[0].SelfAttention
+    device = attention.relative_attention_bias.weight.device
+    depth = torch.tensor(depths, device=device)
+    bucket = attention._relative_position_bucket(
+        depth[None, :] - depth[:, None],
+        bidirectional=False,
+        num_buckets=attention.relative_attention_num_buckets,
+        max_distance=attention.relative_attention_max_distance,
+    )
+    by_depth = attention.relative_attention_bias(bucket).permute(2, 0, 1)[None]
+    return by_depth, attention.compute_bias(len(depths), len(depths), device=device)
