@@ -114,8 +114,8 @@ def of_profile(profile: dict) -> dict[str, set[str]]:
         if resources.get("slurm_partition"):
             for name in str(resources["slurm_partition"]).split(","):
                 wanted.setdefault(name, set())
-        if resources.get("gpus"):
-            preflight.add_gpus(wanted, resources["gpus"])
+        if resources.get("gpu_types"):
+            preflight.add_types(wanted, resources["gpu_types"])
     return wanted
 
 

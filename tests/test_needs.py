@@ -53,29 +53,31 @@ def test_needs_grow_with_what_they_depend_on():
 )
 def test_a_job_takes_the_first_gpu_that_holds_it(gpu_mb, model, partition):
     asked = slurm_resources.choose_gpu(
-        {"gpu": 1, "gpu_mb": gpu_mb, "slurm_partition": "low", "gpus": "A5000:24@b A100:40@a,b H200:141@c"}
+        {"gpu": 1, "gpu_mb": gpu_mb, "slurm_partition": "low", "gpu_types": "A5000:24@b A100:40@a,b H200:141@c"}
     )
     assert (asked["gpu_model"], asked["slurm_partition"]) == (model, partition)
 
 
 def test_gres_any_type_and_cpu_jobs():
-    asked = slurm_resources.choose_gpu({"gpu": 1, "gpu_mb": 50_000, "gpus": "gres/l40s:48@gpu gres/h100:80@large"})
+    asked = slurm_resources.choose_gpu({"gpu": 1, "gpu_mb": 50_000, "gpu_types": "gres/l40s:48@gpu gres/h100:80@large"})
     assert (asked["gres"], asked["gpu"], asked["slurm_partition"]) == ("gpu:h100:1", 1, "large")
-    asked = slurm_resources.choose_gpu({"gpu": 1, "gpu_mb": 1000, "gpus": "any:40@gpu"})
+    asked = slurm_resources.choose_gpu({"gpu": 1, "gpu_mb": 1000, "gpu_types": "any:40@gpu"})
     assert "gpu_model" not in asked and asked["slurm_partition"] == "gpu"
-    asked = slurm_resources.choose_gpu({"gpu": 0, "slurm_partition": "low", "gpus": "any:40@gpu"})
+    asked = slurm_resources.choose_gpu({"gpu": 0, "slurm_partition": "low", "gpu_types": "any:40@gpu"})
     assert asked["slurm_partition"] == "low"
 
 
 def test_several_gpus_are_asked_for_on_one_node_and_share_the_batch():
-    asked = slurm_resources.choose_gpu({"gpu": 4, "gpu_mb": 1000, "gpus": "A100:40@a"})
+    asked = slurm_resources.choose_gpu({"gpu": 4, "gpu_mb": 1000, "gpu_types": "A100:40@a"})
     assert (asked["gpu"], asked["nodes"], asked["gpu_model"]) == (4, 1, "A100")
     assert resources.predict_gpu_mb(XL, 4) < resources.predict_gpu_mb(XL) / 2
 
 
 def test_a_misspelt_gpu_list_says_what_was_expected():
     with pytest.raises(slurm_resources.WorkflowError, match="found 'A100@gpu', expected TYPE:GB@PARTITION"):
-        slurm_resources.parse_gpus("A100@gpu")
+        slurm_resources.parse_types("A100@gpu")
+    with pytest.raises(slurm_resources.WorkflowError, match=r"found 'any:40@gpu', expected gpu_types\. Fix: rename it"):
+        slurm_resources.choose_gpu({"gpu": 1, "gpus": "any:40@gpu"})
 
 
 def test_the_shipped_profile_s_gpus_are_readable():
@@ -84,7 +86,7 @@ def test_the_shipped_profile_s_gpus_are_readable():
     from conftest import ROOT
 
     profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
-    types = slurm_resources.parse_gpus(profile["default-resources"]["gpus"])
+    types = slurm_resources.parse_types(profile["default-resources"]["gpu_types"])
     assert [t[0] for t in types] == ["A5000", "A100", "H200"]
 
 

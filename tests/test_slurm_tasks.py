@@ -176,7 +176,7 @@ def test_what_a_look_at_the_queue_means():
 
 def test_a_group_asks_for_the_largest_of_each_and_for_all_the_time():
     merge = {"mem_mb": 3000, "runtime": 16, "_cores": 1, "slurm_partition": "low", "gpu": 0, "gpu_mb": 0}
-    site = {slurm_resources.SITE: "A5000:24@b A100:40@a"}
+    site = {slurm_resources.TYPES: "A5000:24@b A100:40@a"}
     small = slurm_resources.choose_gpu({**merge, **site, "gpu": 1, "gpu_mb": 9000})
     large = slurm_resources.choose_gpu({**merge, **site, "gpu": 1, "gpu_mb": 30_000, "runtime": 31, "mem_mb": 5000})
     asked = slurm_resources.in_turn([{**merge, **site}, small, {**merge, **site}, large])

@@ -22,18 +22,18 @@ def problems(workflow: Any, results: Path, disk_mb: int) -> list[str]:
         if job.name in seen or job.is_local or job.is_norun:
             continue
         seen.add(job.name)
-        gpus = job.resources.get(slurm_resources.SITE) if job.resources.get("gpu") else None
-        if gpus:
-            add_gpus(wanted, gpus)
+        types = job.resources.get(slurm_resources.TYPES) if job.resources.get("gpu") else None
+        if types:
+            add_types(wanted, types)
         else:
             for partition in str(job.resources.get("slurm_partition") or "").split(","):
                 wanted.setdefault(partition, set())
     return found + partitions(wanted) + disk(results, disk_mb)
 
 
-def add_gpus(wanted: dict[str, set[str]], gpus: str) -> None:
+def add_types(wanted: dict[str, set[str]], site: str) -> None:
     """A type must be in one of its partitions at least: it is asked for in all of them at once."""
-    for name, _, names in slurm_resources.parse_gpus(gpus):
+    for name, _, names in slurm_resources.parse_types(site):
         types = wanted.setdefault(names, set())
         if name != "any":
             types.add(name.removeprefix("gres/").lower())

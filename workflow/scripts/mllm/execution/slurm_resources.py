@@ -10,7 +10,7 @@ from mllm.execution.resources import START_MINUTES
 
 FOLLOW = ("mem", "disk", "tmpdir")  # texts that follow from the numbers, or from the node
 UNKNOWN = "<TBD>"  # Snakemake's word for what depends on files that are not there yet
-SITE = "site_gpus"  # the profile's `gpus`, kept under a name that the plugin does not read as a number
+TYPES = "gpu_types"  # of the profile: what the site has; `gpu` is how many GPUs a job asks for
 
 
 def submits(workflow: Any) -> bool:
@@ -19,13 +19,13 @@ def submits(workflow: Any) -> bool:
     return bool(workflow.non_local_exec or (workflow.dryrun and defaults and "slurm_partition" in dict(defaults)))
 
 
-def parse_gpus(text: str) -> list[tuple[str, int, str]]:
+def parse_types(text: str) -> list[tuple[str, int, str]]:
     """``"A100:40@a,b H200:141@c"`` -> [(type, GB, partitions)]."""
     found = []
     for word in text.split():
         match = re.fullmatch(r"((?:gres/)?[\w.-]+):(\d+)@([\w,.-]+)", word)
         if not match:
-            raise WorkflowError(f"profile: gpus: found {word!r}, expected TYPE:GB@PARTITION[,PARTITION…]")
+            raise WorkflowError(f"profile: gpu_types: found {word!r}, expected TYPE:GB@PARTITION[,PARTITION…]")
         found.append((match[1], int(match[2]), match[3]))
     return found
 
@@ -33,18 +33,19 @@ def parse_gpus(text: str) -> list[tuple[str, int, str]]:
 def choose_gpu(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return resources with GPU type and partitions: the site's first type that holds the job; its largest where none does.
 
-    The profile's ``gpus`` resource lists TYPE:GB@PARTITIONS in order of preference; ``gres/TYPE`` asks by --gres,
+    The profile's ``gpu_types`` resource lists TYPE:GB@PARTITIONS in order of preference; ``gres/TYPE`` asks by --gres,
     the type ``any`` for none in particular. Without it, a job asks for any GPU in its partition.
     """
     chosen = {**asked}
-    site = chosen.pop("gpus", None) or chosen.get(SITE)
+    if "@" in str(chosen.get("gpus", "")):  # its name up to 0.1.0, which Slurm's plugin reads as a number
+        raise WorkflowError(f"profile: gpus: found {chosen['gpus']!r}, expected gpu_types. Fix: rename it to gpu_types")
+    site = chosen.get(TYPES)
     if not site:
         return chosen
-    chosen[SITE] = site
     number = chosen.get("gpu") or 0
     if not number:
         return chosen
-    types = parse_gpus(site)
+    types = parse_types(site)
     fitting = [t for t in types if t[1] * 1024 >= (chosen.get("gpu_mb") or 0)]
     name, _, chosen["slurm_partition"] = fitting[0] if fitting else max(types, key=lambda t: t[1])
     chosen["nodes"] = 1  # the processes of a job find each other on one machine

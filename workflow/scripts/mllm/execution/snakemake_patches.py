@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from mllm.core.compute import version
-from mllm.execution.slurm_resources import choose_gpu, in_turn, submits
+from mllm.execution.slurm_resources import TYPES, choose_gpu, in_turn, submits
 
 
 def optional(without: str) -> Callable[[Callable[..., None]], Callable[..., bool]]:
@@ -174,7 +174,9 @@ def choose_gpus_early() -> None:
     @functools.wraps(original)
     def expand_resources(self: Any, *arguments: Any, **named: Any) -> Any:
         asked = original(self, *arguments, **named)
-        return ResourceList(fromdict=choose_gpu(dict(asked.items()))) if asked.get("gpus") else asked
+        return (
+            ResourceList(fromdict=choose_gpu(dict(asked.items()))) if asked.get(TYPES) or asked.get("gpus") else asked
+        )
 
     if not hasattr(original, "__wrapped__"):
         Rule.expand_resources = expand_resources
