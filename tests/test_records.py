@@ -13,7 +13,7 @@ from mllm.prediction.costs import Cost
 
 SCORES = Scores(
     candidate="a", kind="expert", method="", task="t", members=[], parameters={"density": 0.5}, priors={}, recall={},
-    scores={"test": {"accuracy": {"value": 0.5, "low": 0.4, "high": None}}}, calibrated={}, confusion={"test": [[1.5, 0]]},
+    scores={"test": {"accuracy": {"value": 0.5, "low": 0.4, "high": None}}}, calibrated={}, tuned={}, offsets={}, confusion={"test": [[1.5, 0]]},
     reliability={}, counts={"test": {"reviews": 3, "texts": 2}}, slices=[],
 )  # fmt: skip
 RECORDS = [Cost(reviews=3, n_parameters=5, device="cpu"), Cost(reviews=3), SCORES]

@@ -2,9 +2,9 @@
 
 import argparse
 import json
+import multiprocessing
 import shutil
-import subprocess
-import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,10 @@ from mllm.core.messages import progress
 
 if TYPE_CHECKING:
     from mllm.evaluation.comparison_table import Comparison
+    from mllm.models.cards import Merge
 
+# Each merge has a fresh process, forked from one that has imported the libraries.
+PROCESSES = multiprocessing.get_context("forkserver")
 REVIEWS = 500  # whose predictions are compared: enough to see any difference, seconds on a CPU
 # Of a probability. A GPU's sums differ from a CPU's, and in bfloat16 those of one batch from another's.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.03}
@@ -24,6 +27,7 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.03}
 def main(arguments: argparse.Namespace) -> None:
     script.offline()
     threads.fix(arguments.threads)
+    PROCESSES.set_forkserver_preload(["mllm.merging.merge"])
     import polars as pl
 
     from mllm.evaluation import comparison_table, result_tables
@@ -48,20 +52,45 @@ def export(row: dict[str, Any], rivals: list["Comparison"], folder: Path, argume
 
     results, name, base = arguments.results, row["candidate"], arguments.bases[row["task"]]
     recorded = cards.Merge.read(results / "merges" / name / "merge.json")
-    made = folder / f".{name}"
-    script = "mix_experts" if recorded.recipe["method"] == "moe" else "merge"
-    command: list[str | Path] = [
-        sys.executable,
-        Path(__file__).with_name(f"{script}.py"),
-        "--recipe",
-        json.dumps(recorded.recipe),
-    ]
-    command += ["--models", results / "models", "--base", base, "--output", made]
-    if script == "mix_experts":
-        command += ["--data", results / "data"]
-    elif recorded.device == "cuda":  # sums on another device differ in their last digits
-        command += ["--gpus", "1"]
-    subprocess.run(command, check=True)
+    final, mixed = folder / name, recorded.recipe["method"] == "moe"
+    make_again(recorded, base, final, arguments)
+    members = {m: cards.read(results / "models" / m) for m in recorded.recipe["members"]}
+    split = read_json(results / "data/split.json")
+    labels = labelled.worded_names(results / "data", arguments.experiment["tasks"][row["task"]])
+    checkpoint_files.name_labels(final, labels)
+    recipe = (final / "mergekit_config.yml").read_text()
+    if mixed:  # its routers' texts are reviews
+        recipe = json.dumps(recorded.recipe, indent=2)
+        (final / "mergekit_config.yml").unlink()
+    facts = model_card.Facts(
+        experiment=arguments.experiment, task=row["task"], labels=labels, row=row, rivals=rivals, merge=recorded, recipe=recipe,
+        members=members, base=cards.Base.read(results / "models" / base / cards.FILE), split=split,
+        counts=labelled.task_facts(results / "data", row["task"])["counts"], check=check(final, row, arguments),
+    )  # fmt: skip
+    (final / "README.md").write_text(model_card.text(facts), encoding="utf-8")
+
+
+def make_again(recorded: "Merge", base: str, final: Path, arguments: argparse.Namespace) -> None:
+    """Make a merge's weights and its mergekit_config.yml once more, in a process of its own.
+
+    Raises:
+        Failure: it cannot be made here, or its weights are not the recorded ones.
+    """
+    from mllm.models import cards
+
+    results, name, made = arguments.results, final.name, final.with_name(f".{final.name}")
+    # Sums on another device differ in their last digits.
+    given = argparse.Namespace(
+        recipe=recorded.recipe, models=results / "models", base=base, data=results / "data", output=made, log=None,
+        gpus=int(recorded.device == "cuda"),
+    )  # fmt: skip
+    child = PROCESSES.Process(
+        target=merge, args=("mix_experts" if recorded.recipe["method"] == "moe" else "merge", given)
+    )
+    child.start()
+    child.join()
+    if child.exitcode:
+        raise Failure(f"{name}: cannot be made again (exit status {child.exitcode}); what failed is said above")
     again = cards.Merge.read(made / "merge.json")
     if again.device != recorded.device:
         raise Failure(
@@ -73,24 +102,14 @@ def export(row: dict[str, Any], rivals: list["Comparison"], folder: Path, argume
             f"{name}: made again, the weights differ from those that were scored (SHA-256 {again.weights[:12]}…, was "
             f"{recorded.weights[:12]}…); remove {results / 'merges' / name} and run again"
         )
-    final = folder / name
     (made / "model").rename(final)
     (made / "mergekit.yaml").rename(final / "mergekit_config.yml")
     shutil.rmtree(made)
-    members = {m: cards.read(results / "models" / m) for m in recorded.recipe["members"]}
-    split = read_json(results / "data/split.json")
-    labels = labelled.worded_names(results / "data", arguments.experiment["tasks"][row["task"]])
-    checkpoint_files.name_labels(final, labels)
-    recipe = (final / "mergekit_config.yml").read_text()
-    if script == "mix_experts":  # its routers' texts are reviews
-        recipe = json.dumps(recorded.recipe, indent=2)
-        (final / "mergekit_config.yml").unlink()
-    facts = model_card.Facts(
-        experiment=arguments.experiment, task=row["task"], labels=labels, row=row, rivals=rivals, merge=recorded, recipe=recipe,
-        members=members, base=cards.Base.read(results / "models" / base / cards.FILE), split=split,
-        counts=labelled.task_facts(results / "data", row["task"])["counts"], check=check(final, row, arguments),
-    )  # fmt: skip
-    (final / "README.md").write_text(model_card.text(facts), encoding="utf-8")
+
+
+def merge(name: str, given: argparse.Namespace) -> None:
+    """Run the script ``merge`` or ``mix_experts`` in this process."""
+    script.run(import_module(name).main, given)
 
 
 def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> str:
