@@ -36,14 +36,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first, so that one worker has it while the other does the rest; the demonstration, which both need, next."""
-    first = {"test_slurm.py": 0, "test_workflow.py": 1}
+    """The longest files first, so that no worker has one of them alone at the end; Slurm's tests last as long as all others."""
+    order = {name: i for i, name in enumerate(LONGEST)}
     for item in items:
         if WHOLE_RUNS & set(getattr(item, "fixturenames", ())) or item.path.name in LONG_FILES:
             item.add_marker("long")
-    items.sort(key=lambda item: first.get(item.path.name, 2))
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
+LONGEST = (
+    "test_slurm.py", "test_workflow.py", "test_models.py", "test_real_rows.py", "test_docs.py", "test_other_families.py",
+    "test_scorers.py", "test_edits.py", "test_tables.py", "test_merging.py", "test_scoring.py", "test_calibration.py",
+    "test_extending.py", "test_inference.py", "test_write_report.py", "test_families.py", "test_import_predictions.py",
+    "test_interrupts.py", "test_mix_experts.py", "test_merge.py", "test_killed.py", "test_local_limits.py",
+)  # fmt: skip
+"""Files of half a minute and more, the longest first (`make test` shows the slowest tests)."""
 WHOLE_RUNS = {"demo", "project", "finished", "changed", "cluster", "real_rows"}
 """Fixtures of tests that run Snakemake or need a finished run: `make test-fast` leaves them out."""
 LONG_FILES = {"test_slurm.py", "test_killed.py", "test_warm.py", "test_families.py", "test_moe.py"}

@@ -78,6 +78,7 @@ EDITS = {
     "what may be merged": ("merging/compatibility.py", '"problem_type", ', "", EVERY_MERGE | {"take_expert", "diagnose_members"}),
     "the split": ("data/splitting.py", "import polars as pl", "import polars as pl\nEDITED = 1", {"split_reviews", "label_reviews", "train_expert", "mix_experts", "export"}),
     "blends": ("prediction/blending.py", "import numpy as np", "import numpy as np\nEDITED = 1", {"blend"}),
+    "what is said of texts": ("data/text_statistics.py", "import polars as pl", "import polars as pl\nEDITED = 1", {"describe_reviews", "score"}),
     "a metric": ("evaluation/metrics.py", "import numpy as np", "import numpy as np\nEDITED = 1", JUDGED | {"export"}),
     "intervals": ("evaluation/bootstrap.py", "0.025, 0.975", "0.05, 0.95", {"score"}),
     "the verdict": ("evaluation/verdict.py", "no worse than", "not worse than", {"compare"}),

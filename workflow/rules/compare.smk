@@ -34,7 +34,6 @@ rule score:
     params:
         **EXPERIMENT_FILE,
         code=code_digest("score"),
-        statistics=code_digest("clean_reviews"),  # slices follow them, though no training does
         candidates=hashlib.sha256(LABELS.encode()).hexdigest()[:16],
         tasks=json.dumps([task.model_dump(exclude_none=True) for task in EXPERIMENT.tasks]),
         seed=EXPERIMENT.seed,
@@ -131,6 +130,7 @@ rule write_report:
         tables=rules.compare.output,
         described=DESCRIPTION,
         models=expand("<results>/models/{model}", model=[*GRID.made_by("train_expert", "take_expert"), *GRID.starts]),
+        merges=expand("<results>/merges/{merge}/{file}", merge=GRID.merges, file=["mergekit.yaml", "merge.json"]),
         reviews=[*tables("test").values(), *all_labels()],
         split="<results>/data/split.json",
     output:

@@ -14,7 +14,7 @@ from mllm.core.messages import log
 def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
-    from mllm.data import cleaning, column_values, text_statistics
+    from mllm.data import cleaning, column_values
     from mllm.data.raw_files import read_raw
 
     kept, rejected = [], []
@@ -50,7 +50,6 @@ def main(arguments: argparse.Namespace) -> None:
         table, quality["conditions_mended"] = cleaning.mend_conditions(table)
         log.info("%s conditions were cut and are whole again", f"{quality['conditions_mended']['rows']:,}")
     table = cleaning.group_texts(table)
-    table = table.hstack(text_statistics.statistics(table["review"]))
     quality["distinct_texts"] = table["group"].n_unique()
     quality["reviews"] = table.height
     refused = pl.concat(rejected)

@@ -20,6 +20,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     data = arguments.data
     reviews = pl.read_parquet(data / "reviews.parquet")
+    reviews = reviews.hstack(text_statistics.statistics(reviews["review"]))
     quality, split = read_json(data / "quality.json"), read_json(data / "split.json")
     if arguments.model:
         reviews = reviews.with_columns(text_statistics.token_counts(reviews["review"], arguments.model))

@@ -13,7 +13,6 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
     from mllm.data import labelled, labels, splitting
-    from mllm.experiment.review_columns import STATISTICS
 
     reviews = pl.read_parquet(arguments.reviews)
     stratum = None
@@ -34,8 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
         log.info("%s: %s reviews", split, f"{frame.height:,}")
         with whole(arguments.output / f"{split}.parquet") as partial:
             frame.write_parquet(partial, compression="lz4")
-        # Trainings and predictions do not depend on the statistics, which only slices are made of.
-        digests[split] = labelled.digest(frame.select(pl.exclude(STATISTICS)))
+        digests[split] = labelled.digest(frame)
     rows = {split: frame.height for split, frame in parts.items()}
     write_json(arguments.output / "split.json", {**facts, "rows": rows, "sha256": digests})
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from mllm.core.arrays import Array, text_weights
 from mllm.core.files import write_json
+from mllm.data import text_statistics
 from mllm.data.labels import class_names, is_ordered
 from mllm.evaluation import calibration, decisions, metrics, slices
 from mllm.evaluation.bootstrap import RESAMPLES, Sample
@@ -50,7 +51,7 @@ class Bench(Reviews):
         # Tables made elsewhere may have been cut into validation and test here: then all of them is worth a score.
         self.whole = self._sample(pl.concat(self.rows.values()), 0) if self.facts.get("imported") else None
         # Nothing is chosen by slices: they are for the report, and of the test reviews alone.
-        self.slices = slices.slices(self.rows["test"], self.facts["label"])
+        self.slices = slices.slices(_described(self.rows["test"]), self.facts["label"])
         self._draws: dict[str, list[Array]] = {s: [] for s in SPLITS}
         self._labels: list[Array] = []
         self._tuned: list[Array] = []
@@ -163,6 +164,11 @@ class Bench(Reviews):
         logp = np.log(np.maximum(counts / counts.sum(), 1e-12))
         found = self.samples["test"].evaluate(np.tile(logp, (self.rows["test"].height, 1)))
         return np.insert(_table(found.draws), 0, list(found.values.values()), axis=1)
+
+
+def _described(rows: pl.DataFrame) -> pl.DataFrame:
+    """Reviews with what is said of their texts, where these are known."""
+    return rows.hstack(text_statistics.statistics(rows["review"])) if "review" in rows.columns else rows
 
 
 def _digest(logp: Array) -> Array:

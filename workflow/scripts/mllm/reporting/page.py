@@ -13,9 +13,9 @@ from mllm.data import labelled
 from mllm.evaluation import comparison_table, leaderboard, result_tables
 from mllm.evaluation.metrics import METRICS, OF_CONFUSION
 from mllm.evaluation.score_files import Scores
+from mllm.evaluation.shared_draws import Pairs
 from mllm.experiment import grid
 from mllm.models import cards
-from mllm.prediction import prediction_tables
 from mllm.reporting import charts, paper_files, provenance
 
 TEMPLATE = Path(__file__).with_suffix(".html")
@@ -152,11 +152,10 @@ class Report:
         members = best[0]["members"].split()
         if not members:  # predictions made elsewhere: whose, nobody said
             return []
-        rows = labelled.labelled(self.results / "data", ("test",), task).unique(
-            "group", keep="first", maintain_order=True
-        )
-        said = {c: self._answers(c, rows) for c in (best[0]["candidate"], *members)}
-        mine, theirs = said[best[0]["candidate"]], [said[m] for m in members]
+        rows = labelled.labelled(self.results / "data", ("test",), task).with_row_index("place")
+        rows = rows.unique("group", keep="first", maintain_order=True)
+        labels = Pairs(self.results / "scores", task).labels([best[0]["candidate"], *members])
+        mine, *theirs = labels[:, rows["place"].to_numpy()].tolist()
         truth = rows["label"].to_list()
         parts = {
             "The merge is right, every member is wrong": lambda i: mine[i] == truth[i] and all(t[i] != truth[i] for t in theirs),
@@ -172,12 +171,6 @@ class Report:
             ]  # fmt: skip
             found.append({"title": f"{title}: {len(chosen):,} of {rows.height:,} texts", "rows": shown})
         return found
-
-    def _answers(self, candidate: str, rows: pl.DataFrame) -> list[int]:
-        table = pl.read_parquet(self.results / f"predictions/{candidate}.parquet").filter(pl.col("split") == "test")
-        joined = rows.select("review_id").join(table, on="review_id", how="left", maintain_order="left")
-        answers: list[int] = joined.select(prediction_tables.logp_columns(joined)).to_numpy().argmax(1).tolist()
-        return answers
 
     def _repairs(self) -> list[dict[str, Any]]:
         file = self.results / "data/repairs.csv"
@@ -207,7 +200,7 @@ class Report:
             *found,
             _table(
                 "Software and hardware",
-                provenance.software(self.results, self.cards, self.board["candidate"].to_list()),
+                provenance.software(self.results, self.cards, self.board),
                 "software",
             ),
         ]

@@ -7,7 +7,6 @@ import polars as pl
 
 from mllm.core.files import read_json
 from mllm.models.cards import Card, FineTuned, Merge
-from mllm.prediction.costs import Cost
 
 ORDER = (
     "clean_reviews", "split_reviews", "prepare_base", "describe_reviews", "train_expert", "take_expert", "diagnose_members",
@@ -65,22 +64,16 @@ def on_the_cluster(results: Path) -> pl.DataFrame | None:
     )
 
 
-def software(results: Path, cards: dict[str, Card], candidates: list[str]) -> pl.DataFrame:
+def software(results: Path, cards: dict[str, Card], board: pl.DataFrame) -> pl.DataFrame:
     """Commit of this project when the report was made; devices that models ran on, versions that made their weights."""
-    files = [results / f"predictions/{name}.cost.json" for name in sorted(candidates)]
-    costs = [Cost.read(f) for f in files if f.exists()]
-    merges = [results / f"merges/{name}/merge.json" for name in sorted(candidates)]
+    merges = [results / f"merges/{name}/merge.json" for name in board["candidate"].sort()]
     made = [*cards.values(), *(Merge.read(f) for f in merges if f.exists())]
     versions: dict[str, set[str]] = {}
     for card in made:
         for library, version in sorted(card.versions.items()):
             versions.setdefault(library, set()).add(version)
     devices = sorted(
-        {
-            str(d)
-            for d in (*(c.device for c in costs), *(c.device for c in cards.values() if isinstance(c, FineTuned)))
-            if d
-        }
+        {str(d) for d in (*board["device"], *(c.device for c in cards.values() if isinstance(c, FineTuned))) if d}
     )
     facts = {"git commit of the report": _commit(), "devices": ", ".join(devices) or "unknown"}
     facts |= {library: ", ".join(sorted(found)) for library, found in versions.items()}
