@@ -27,7 +27,7 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.03}
 def main(arguments: argparse.Namespace) -> None:
     script.offline()
     threads.fix(arguments.threads)
-    PROCESSES.set_forkserver_preload(["mllm.merging.merge"])
+    PROCESSES.set_forkserver_preload(["torch", "safetensors", "mergekit.merge_methods"])
     import polars as pl
 
     from mllm.evaluation import comparison_table, result_tables
