@@ -16,9 +16,10 @@ from mllm.evaluation import (
     comparison,
     intervals,
     leaderboard,
+    leaderboard_text,
     metrics,
-    replicates,
     rivals,
+    run_table,
     selection,
     significance,
     verdict,
@@ -53,7 +54,8 @@ class Classifiers:
         rng = np.random.default_rng(seed)
         shared = rng.random(len(TRUTH))
         sample = bootstrap.Sample(TRUTH, np.arange(len(TRUTH)), 3, True, 1, 500)
-        self.found, self._labels = {}, {}
+        self.found, self._labels, self.averaged = {}, {}, {}
+        self.metrics = {name: i for i, name in enumerate(sample.metrics)}
         for name, skill in skills.items():
             luck = 0.8 * shared + 0.2 * rng.random(len(TRUTH))
             predicted = np.where(luck < skill, TRUTH, (TRUTH + 1) % 3)
@@ -61,10 +63,14 @@ class Classifiers:
             self.found[name], self._labels[name] = sample.evaluate(logp), predicted
 
     def draws(self, candidates, metric, split="test", kind="raw"):
-        return np.stack([self.found[c].draws[metric] for c in candidates])
+        runs = [self.averaged.get(c, [c]) for c in candidates]
+        return np.stack([self.draws_of_runs(names, metric).mean(axis=0) for names in runs])
 
     def labels(self, candidates):
         return np.stack([self._labels[c] for c in candidates])
+
+    def draws_of_runs(self, runs, metric, split="test", kind="raw"):
+        return np.stack([self.found[run].draws[metric] for run in runs])
 
     def left_out(self, candidates, metric):
         return self.draws(candidates, metric)[:, :200]
@@ -104,6 +110,11 @@ KINDS = {
 }
 
 
+def compare(files, frame, pairs, metric="accuracy"):
+    truth = {"t": (TRUTH, np.arange(len(TRUTH)))}
+    return comparison.compare(frame, run_table.table(files), {"t": pairs}, truth, metric, 0.01)
+
+
 @pytest.fixture(scope="module")
 def world():
     pairs = Classifiers(SKILLS)
@@ -115,7 +126,7 @@ def world():
         for n in SKILLS
     ]  # fmt: skip
     frame = leaderboard.ranked(leaderboard.table(files, "accuracy"), {"t": pairs}, "accuracy")
-    compared = comparison.compare(frame, {"t": pairs}, {"t": (TRUTH, np.arange(len(TRUTH)))}, "accuracy", 0.01)
+    compared = compare(files, frame, pairs)
     return pairs, files, frame, compared
 
 
@@ -139,7 +150,7 @@ def test_columns_order_and_winners():
     by_loss = leaderboard.table(files, "nll")
     assert by_loss["candidate"].to_list() == ["base", "m3", "m1", "m2", "e"]
     assert set(by_loss.filter(pl.col("winner"))["candidate"]) == {"m1", "m3"}
-    assert "m2" in leaderboard.text(frame, "macro_f1", "title")
+    assert "m2" in leaderboard_text.text(frame, "macro_f1", "title")
 
 
 def test_a_winner_is_chosen_on_validation_alone():
@@ -164,7 +175,7 @@ def test_tasks_have_winners_rivals_and_tables_of_their_own():
     assert frame["task"].to_list() == ["mood"] * 3 + ["ill"] * 3
     pairs = [(a["candidate"], b["candidate"], claim) for a, b, claim in rivals.rivals(frame)]
     assert pairs == [(f"merge-{t}", f"{k}-{t}", True) for t in ("mood", "ill") for k in ("expert", "reference")]
-    text = leaderboard.text(frame, "macro_f1", "both")
+    text = leaderboard_text.text(frame, "macro_f1", "both")
     assert "both: 3 candidates, task mood" in text and "both: 3 candidates, task ill" in text
 
 
@@ -287,7 +298,7 @@ def test_corrections_are_within_families_and_over_the_table(world):
 def test_smaller_is_better_turns_differences_round(world):
     pairs, files, _, _ = world
     frame = leaderboard.table(files, "nll")
-    compared = comparison.compare(frame, {"t": pairs}, {"t": (TRUTH, np.arange(len(TRUTH)))}, "nll", 0.01)
+    compared = compare(files, frame, pairs, "nll")
     (row,) = compared.filter((pl.col("candidate") == "m2") & (pl.col("against") == "base")).to_dicts()
     assert pairs.found["m2"].values["nll"] < pairs.found["base"].values["nll"]
     assert row["difference"] > 0 and row["verdict"] == "better"
@@ -315,39 +326,7 @@ def test_selection_says_what_choosing_adds(world):
     for row in rows.values():
         assert row["optimism"] == pytest.approx(row["valid"] - row["test"])
         assert row["expected_optimism"] <= row["expected_optimism_independent"] + 1e-3
-        assert row["seeds"] is None
-
-
-def test_seeds_vary_apart_from_the_sample():
-    names = ["s0", "s1", "s2", "other"]
-    pairs = Classifiers(dict(zip(names, (0.5, 0.52, 0.55, 0.4), strict=True)))
-    files = [pairs.file(n, "merge", method="dare_ties", density=0.9 if n == "other" else 0.5, seed=i) for i, n in enumerate(names)]  # fmt: skip
-    (row,) = selection.selection(leaderboard.table(files, "accuracy"), {"t": pairs}, "accuracy").to_dicts()
-    scores = [pairs.found[n].values["accuracy"] for n in names[:3]]
-    assert row["seeds"] == 3 and row["seed_deviation"] == pytest.approx(np.std(scores, ddof=1))
-    assert row["sampling_error"] == pytest.approx(pairs.found["s2"].draws["accuracy"].std())
-    assert row["seeds_mean"] == pytest.approx(np.mean(scores))
-    assert row["seeds_low"] < row["seeds_mean"] < row["seeds_high"]
-
-
-@pytest.mark.parametrize("runs", [2, 3, 5])
-@pytest.mark.parametrize("seed_spread", [0.02, 0.1])
-def test_intervals_over_reviews_and_seeds_cover(runs, seed_spread):
-    """1,000 experiments of 400 texts; texts, runs and their interaction are drawn. Intervals over texts alone hold far fewer."""
-    rng, texts, held, alone = np.random.default_rng(runs), 400, 0, 0
-    for _ in range(1000):
-        own = (
-            seed_spread * rng.normal(size=(runs, 1))
-            + 0.5 * rng.normal(size=(runs, texts))
-            + 0.5 * rng.normal(size=texts)
-        )
-        variance = float(own.mean(axis=0).var() / texts)
-        found = replicates.over_seeds(own.mean(axis=1), variance)
-        held += found.low <= 0 <= found.high
-        alone += abs(found.mean) <= 1.96 * np.sqrt(variance)
-    assert 0.93 <= held / 1000 <= 0.995
-    if seed_spread == 0.1:
-        assert alone / 1000 < 0.75
+        assert row["runs"] == 1 and row["run_deviation"] is None
 
 
 # ── Relations and words ──
@@ -493,7 +472,9 @@ def test_each_task_has_families_of_its_own(world):
     other = [(replace(scores, task="u"), cost) for scores, cost in files]
     both = leaderboard.ranked(leaderboard.table([*files, *other], "accuracy"), {"t": pairs, "u": pairs}, "accuracy")
     truth = TRUTH, np.arange(len(TRUTH))
-    again = comparison.compare(both, {"t": pairs, "u": pairs}, {"t": truth, "u": truth}, "accuracy", 0.01)
+    again = comparison.compare(
+        both, run_table.table([*files, *other]), {"t": pairs, "u": pairs}, {"t": truth, "u": truth}, "accuracy", 0.01
+    )
     assert again.filter(pl.col("task") == "t").equals(compared)
     assert again["claim"].to_list() == sorted(again["claim"].to_list(), reverse=True)
 
@@ -502,7 +483,7 @@ def test_without_merges_there_are_no_claims(world):
     pairs, files, _, _ = world
     some = [f for f in files if f[0].kind in ("base", "expert")]
     frame = leaderboard.ranked(leaderboard.table(some, "accuracy"), {"t": pairs}, "accuracy")
-    compared = comparison.compare(frame, {"t": pairs}, {"t": (TRUTH, np.arange(len(TRUTH)))}, "accuracy", 0.01)
+    compared = compare(some, frame, pairs)
     chosen = selection.selection(frame, {"t": pairs}, "accuracy")
     assert compared.height == chosen.height == 0
     said = verdict.text("x", frame, compared, chosen, {"t": {"test": {"texts": 600}}}, 0.01)
@@ -511,10 +492,10 @@ def test_without_merges_there_are_no_claims(world):
 
 def test_the_leak_is_said_beside_the_scores():
     facts = {"mode": "official", "test_rows": 53766, "test_rows_also_in_train": 32216}
-    assert leaderboard.leak_line(facts).startswith("WARNING: 32,216 of 53,766 test reviews (59.9%)")
-    clean = leaderboard.leak_line({**facts, "mode": "official-clean"})
+    assert leaderboard_text.leak_line(facts).startswith("WARNING: 32,216 of 53,766 test reviews (59.9%)")
+    clean = leaderboard_text.leak_line({**facts, "mode": "official-clean"})
     assert clean.startswith("32,216 of 53,766") and "left out" in clean
-    assert leaderboard.leak_line({**facts, "mode": "random"}) == ""
+    assert leaderboard_text.leak_line({**facts, "mode": "random"}) == ""
 
 
 # ── The documentation ──

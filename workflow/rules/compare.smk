@@ -54,6 +54,7 @@ rule leaderboard:
             labels={"table": "leaderboard"},
         ),
         parquet="<results>/leaderboard.parquet",
+        runs=expand("<results>/runs.{ending}", ending=["csv", "parquet"]),
         text="<results>/leaderboard.txt",
         experiment="<results>/experiment.yaml",
     log:
@@ -73,6 +74,7 @@ rule leaderboard:
 rule compare:
     input:
         leaderboard="<results>/leaderboard.parquet",
+        runs="<results>/runs.parquet",
         scores="<results>/scores",
         reviews=[*tables("test").values(), *all_labels()],
         split="<results>/data/split.json",

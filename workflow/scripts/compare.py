@@ -17,7 +17,7 @@ def main(arguments: argparse.Namespace) -> None:
     from mllm.evaluation import (
         agreement,
         comparison,
-        leaderboard,
+        leaderboard_text,
         result_tables,
         score_files,
         selection,
@@ -27,23 +27,23 @@ def main(arguments: argparse.Namespace) -> None:
     from mllm.experiment import grid, read
 
     experiment = read.read(*arguments.experiment, override=arguments.override)
-    candidates = grid.build(experiment).candidates
+    built = grid.build(experiment)
     results, metric, margin = arguments.results, experiment.compare.metric, experiment.compare.margin
-    frame = result_tables.read(results, "leaderboard")
+    frame, runs = result_tables.read(results, "leaderboard"), result_tables.read(results, "runs")
     tasks = frame["task"].unique(maintain_order=True).to_list()
-    side_by_side = {task: shared_draws.Pairs(results / "scores", task) for task in tasks}
+    side_by_side = {task: shared_draws.Pairs(results / "scores", task, built.runs) for task in tasks}
     truth = {}
     for task in tasks:
         rows = labelled.with_labels(results / "data", "test", task, ["review_id", "group"]).drop_nulls()
         truth[task] = rows[labels.label_column(task)].to_numpy(), rows["group"].to_numpy()
-    compared = comparison.compare(frame, side_by_side, truth, metric, margin)
+    compared = comparison.compare(frame, runs, side_by_side, truth, metric, margin)
     chosen = selection.selection(frame, side_by_side, metric)
 
     members = {
-        task: [c.name for c in candidates.values() if c.task == task and c.kind in ("base", "expert")] for task in tasks
+        task: [c.name for c in built.of_kind("base", "expert") if c.task == task and c.replicate == 1] for task in tasks
     }
     shown = frame.filter((pl.col("kind") != "merge") | pl.col("winner"))["candidate"].to_list()
-    scores = {name: score_files.Scores.read(results / f"scores/{name}.json") for name in candidates}
+    scores = {name: score_files.Scores.read(results / f"scores/{name}.json") for name in built.candidates}
     trained_on = {
         e.name: [str(v) for v in e.where["condition"]] for e in experiment.experts if e.where and "condition" in e.where
     }
@@ -51,9 +51,11 @@ def main(arguments: argparse.Namespace) -> None:
     if experiment.candidates and not experiment.candidates.group:  # nobody said which reviews are copies of one text
         counts = {task: {**counts[task], "told_apart": side_by_side[task].told_apart} for task in tasks}
     facts = read_json(results / "data/split.json")
-    leak = leaderboard.leak_line(facts)
+    leak = leaderboard_text.leak_line(facts)
     classes = {task: labelled.worded_names(results / "data", experiment.task(task).model_dump()) for task in tasks}
-    confusion = {name: np.array(s.confusion["test"]) for name, s in scores.items()}
+    confusion = {
+        name: np.sum([scores[run].confusion["test"] for run in names], axis=0) for name, names in built.runs.items()
+    }
     never = {
         name: [classes[scores[name].task][k] for k in np.flatnonzero((of.sum(1) > 0) & (of.sum(0) == 0))]
         for name, of in confusion.items()

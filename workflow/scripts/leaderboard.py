@@ -11,21 +11,24 @@ from mllm.core.files import whole
 def main(arguments: argparse.Namespace) -> None:
     import yaml
 
-    from mllm.evaluation import leaderboard, result_tables, shared_draws
+    from mllm.evaluation import leaderboard, leaderboard_text, result_tables, run_table, shared_draws
     from mllm.experiment import grid, read
 
     experiment = read.read(*arguments.experiment, override=arguments.override)
-    candidates, metric, output = grid.build(experiment).candidates, experiment.compare.metric, arguments.results
-    scores = leaderboard.read_scores(output / "scores", output / "predictions", list(candidates))
-    side_by_side = {task: shared_draws.Pairs(output / "scores", task) for task in {c.task for c in candidates.values()}}
-    frame = leaderboard.ranked(leaderboard.table(scores, metric), side_by_side, metric)
+    built, metric, output = grid.build(experiment), experiment.compare.metric, arguments.results
+    scores = run_table.read_scores(output / "scores", output / "predictions", list(built.candidates))
+    tasks = {c.task for c in built.candidates.values()}
+    side_by_side = {task: shared_draws.Pairs(output / "scores", task, built.runs) for task in tasks}
+    runs = run_table.table(scores)
+    frame = leaderboard.ranked(leaderboard.table(scores, metric, side_by_side), side_by_side, metric, runs)
     with whole(output / "experiment.yaml") as partial:
         partial.write_text(
             yaml.safe_dump(experiment.model_dump(by_alias=True, exclude_none=True), sort_keys=False, allow_unicode=True)
         )
+    result_tables.write(runs, output, "runs")
     result_tables.write(frame, output, "leaderboard")
     with whole(output / "leaderboard.txt") as partial:
-        partial.write_text(leaderboard.text(frame, metric, experiment.name))
+        partial.write_text(leaderboard_text.text(frame, metric, experiment.name))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from mllm.core.arrays import Array, text_weights
-from mllm.evaluation import metrics, significance
+from mllm.evaluation import metrics, replicates, significance
 from mllm.evaluation.score_files import Scores
 from mllm.evaluation.shared_draws import Pairs
 
@@ -59,12 +60,13 @@ def by_condition(scores: list[Scores], shown: list[str], trained_on: dict[str, l
     """What each candidate makes of each condition's test reviews; the columns are those of CONDITIONS.
 
     Args:
-        scores: score files of all candidates.
+        scores: score files of all runs; of candidates with several, the means.
         shown: those whose rows are wanted.
         trained_on: expert -> conditions of its train reviews; experts that were not chosen by condition are left out.
         metric: which; the calibration error, which slices do not have, makes an empty table.
     """
-    members = {s.candidate: s.members for s in scores}
+    first = [s for s in scores if s.run is None]
+    members = {s.candidate: s.members for s in first}
 
     def learned(name: str) -> set[str] | None:
         """Conditions of all the trainings beneath a candidate; none where one was not chosen by condition."""
@@ -73,13 +75,17 @@ def by_condition(scores: list[Scores], shown: list[str], trained_on: dict[str, l
         parts = [learned(m) for m in members[name]]
         return None if None in parts else {c for part in parts for c in part or ()}
 
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for s in scores:
+        for part in (p for p in s.slices if p["column"] == "condition" and p["scores"].get(metric)):
+            found.setdefault((s.candidate, part["slice"]), []).append(part["scores"][metric])
     rows: list[dict[str, Any]] = []
-    for s in (s for s in scores if s.candidate in shown):
+    for s in (s for s in first if s.candidate in shown):
         conditions = learned(s.candidate)
         known = "all" if conditions is None else ", ".join(sorted(conditions))
         rows += [
             {"task": s.task, "candidate": s.candidate, "kind": s.kind, "trained_on": known,
-             "condition": part["slice"], "reviews": part["reviews"], "metric": metric, **part["scores"][metric]}
+             "condition": part["slice"], "reviews": part["reviews"], "metric": metric, **_mean(found[s.candidate, part["slice"]])}
             for part in s.slices
             if part["column"] == "condition" and part["scores"].get(metric)
         ]  # fmt: skip
@@ -90,3 +96,9 @@ def by_condition(scores: list[Scores], shown: list[str], trained_on: dict[str, l
         lead = own[place]["value"] - base[place] if place in own and place in base else 0.0
         row["normalised"] = (row["value"] - base[place]) / lead if metrics.sign(metric) * lead > 0 else None
     return pl.DataFrame(rows, schema={name: kind for name, (kind, _) in CONDITIONS.items()})
+
+
+def _mean(runs: list[dict[str, float]]) -> dict[str, float]:
+    """Value, low and high of several runs' mean; their intervals are taken as if texts moved all runs alike."""
+    spread, low, high = replicates.interval(*(np.array([one[key] for one in runs]) for key in ("value", "low", "high")))
+    return {"value": spread.value, "low": low, "high": high}

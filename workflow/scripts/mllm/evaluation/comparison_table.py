@@ -23,10 +23,14 @@ class Comparison:
     """Claims: primary (the chosen merge against the large reference) or secondary, each tested at 5 %."""
     metric: str
     """As ``compare.metric`` of the experiment says."""
+    runs: int
+    """Pairs of runs with seeds of their own; 1: nothing is said about other trainings."""
+    deviation: float | None
+    """Standard deviation between these pairs' differences; none with one."""
     difference: float
-    """On test; positive: the candidate is better, also where smaller values are."""
+    """On test; of several pairs of runs their mean; positive: the candidate is better, also where smaller values are."""
     low: float
-    """95 % interval: Tango's score interval of accuracy, else a paired bootstrap over texts."""
+    """95 % interval: over texts (accuracy: Tango's score interval; else a paired bootstrap), of several runs over both."""
     high: float
     verdict: str
     """The strongest statement that holds taken alone: better, no worse, worse (by more than the margin), behind, undecided."""

@@ -1,91 +1,64 @@
-"""The leaderboard: one row per candidate, and the same as a plain text table."""
+"""The leaderboard: one row per candidate, and what it is worth among the others."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from mllm.evaluation import metrics, significance
+from mllm.evaluation import metrics, run_table, significance
+from mllm.evaluation.run_table import ENDS
 from mllm.evaluation.score_files import Scores
 from mllm.evaluation.shared_draws import Pairs
 from mllm.prediction.costs import Cost
-from mllm.prediction.prediction_tables import COST
 
-ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
 PRICES = ("flops_per_review", "n_parameters")  # what the quality is held against: the first that all candidates have
 
 
-def table(scores: list[tuple[Scores, Cost]], metric: str) -> pl.DataFrame:
+def table(scores: list[tuple[Scores, Cost]], metric: str, pairs: dict[str, Pairs] | None = None) -> pl.DataFrame:
     """One row per candidate, task by task, best validation score first.
 
     Args:
-        scores: as from :func:`read_scores`.
+        scores: of all runs, as from run_table.read_scores.
         metric: chooses each method's winner (on validation alone) and sorts.
+        pairs: task -> draws; needed where a candidate has several runs.
 
     Returns:
-        candidate, kind, method, task, members, one column per parameter, recipe (all parameters as JSON), winner, then
-        ``valid_<metric>``, ``valid_<metric>_low``, ``valid_<metric>_high``, the same for test, both once more as
-        ``<split>_calibrated_<metric>``, metrics of decisions as ``<split>_tuned_<metric>``, and the cost; where some candidate is asked by a prompt, ``<split>_contextual_<metric>``
-        and ``<split>_batch_<metric>``. ``all_<metric>`` where the predictions were made elsewhere.
+        candidate, kind, method, task, members, one column per parameter, recipe, winner, runs, replicates, best_run, the standard
+        deviations between runs, then scores and costs as run_table.over_runs gives them.
     """
-    names = dict.fromkeys(name for s, _ in scores for name in s.parameters)
-    trained = {s.candidate: cost.train_seconds for s, cost in scores}
-    members = {s.candidate: s.members for s, _ in scores}
-    priors = dict.fromkeys(name for s, _ in scores for name in s.priors)
-    rows = []
-    for s, cost in scores:
-        row: dict[str, Any] = {k: getattr(s, k) for k in ("candidate", "kind", "method", "task")}
-        row["members"] = " ".join(s.members)
-        row |= {name: _cell(s.parameters.get(name)) for name in names}
-        row |= {"recipe": json.dumps(s.parameters, sort_keys=True), "winner": False}
-        without = [(f"{name}_", s.priors.get(name) or {"valid": {}, "test": {}}) for name in priors]
-        for kind, parts in (("", s.scores), ("calibrated_", s.calibrated), ("tuned_", s.tuned), *without):
-            for split, m in (
-                (split, m)
-                for split in ("valid", "test", "all")
-                if split in parts
-                for m in (metrics.OF_CONFUSION if kind == "tuned_" else metrics.METRICS)
-            ):
-                value = parts[split].get(m, {})
-                row |= {f"{split}_{kind}{m}{end}": value.get(key) for end, key in ENDS}
-        row |= {name: getattr(cost, name) for name in COST}
-        row["train_seconds"] = train_seconds(s.candidate, members, trained)
-        rows.append(row)
-    frame = pl.DataFrame(rows, infer_schema_length=None)
+    frame = run_table.over_runs(run_table.table(scores), pairs or {}, metric)
     tasks = {task: i for i, task in enumerate(dict.fromkeys(frame["task"]))}
     order = pl.col("task").replace_strict(tasks, return_dtype=pl.Int64)
     descending = not metrics.METRICS[metric].smaller_is_better
     frame = frame.sort([order, f"valid_{metric}", "candidate"], descending=[False, descending, False])
     merged = pl.col("kind") == "merge"
     winners = frame.filter(merged).group_by("task", "method", maintain_order=True).first()["candidate"]
-    return frame.with_columns(winner=pl.col("candidate").is_in(winners.implode()))
-
-
-def train_seconds(name: str, members: dict[str, list[str]], own: dict[str, float | None]) -> float | None:
-    """Seconds of all the trainings beneath a candidate, each once; none where one is not known."""
-    beneath: set[str] = set()
-
-    def collect(one: str) -> None:
-        beneath.add(one)
-        for member in members.get(one, []):
-            collect(member)
-
-    collect(name)
-    seconds = [own.get(one) for one in sorted(beneath)]
-    return None if any(s is None for s in seconds) else round(sum(s for s in seconds if s is not None), 1)
+    frame = frame.with_columns(winner=pl.col("candidate").is_in(winners.implode()))
+    first = frame.columns[: frame.columns.index("recipe") + 1]
+    said = ["winner", "runs", "replicates", "best_run", f"valid_{metric}_sd", f"test_{metric}_sd"]
+    return frame.select(*first, *said, *(c for c in frame.columns if c not in (*first, *said)))
 
 
 # ── What a row is worth among the others: columns put behind ``winner`` ──
 
 
-def ranked(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str) -> pl.DataFrame:
-    """Add rank, rank_low, rank_high (a set that holds the true rank), relative_gain, pareto and pareto_share, within each task."""
+def ranked(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str, runs: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Add rank, rank_low, rank_high (a set that holds the true rank), relative_gain, pareto and pareto_share, within each task.
+
+    Args:
+        frame: as from :func:`table`.
+        pairs: task -> draws.
+        metric: by which.
+        runs: the table of runs, where candidates have several: draws then cover their trainings, too.
+    """
     parts = []
     for (task,), part in frame.group_by("task", maintain_order=True):
         names = part["candidate"].to_list()
         draws, values = pairs[str(task)].draws(names, metric), part[f"test_{metric}"].to_numpy()
+        if runs is not None:
+            draws = draws + run_table.noise(
+                runs.filter(pl.col("task") == task), names, f"test_{metric}", draws.shape[1]
+            )
         rank, low, high = significance.rank_sets(values, draws, not metrics.METRICS[metric].smaller_is_better)
         added = [pl.Series(n, v, dtype=pl.Int64) for n, v in (("rank", rank), ("rank_low", low), ("rank_high", high))]
         gain = relative_gain(part, draws, values, pairs[str(task)].constant(metric), metric)
@@ -158,80 +131,6 @@ def pareto_share(part: pl.DataFrame, draws: np.ndarray, metric: str) -> pl.Serie
     if cost is None:
         return pl.Series("pareto_share", [None] * part.height, dtype=pl.Float64)
     return pl.Series("pareto_share", significance.front_shares(metrics.sign(metric) * draws, part[cost].to_numpy()))
-
-
-# ── For people ──
-
-
-def text(frame: pl.DataFrame, metric: str, title: str) -> str:
-    """The leaderboard for a terminal, a table for each task; winners of each method starred."""
-    parts = []
-    for (task,), rows in frame.group_by("task", maintain_order=True):
-        heading = f"{title}: {rows.height} candidates, task {task}, sorted by {metric} on validation"
-        parts += [heading, "", *_drawn(rows, metric), ""]
-    note = "* the method's best recipe on validation; intervals: 95 % bootstrap over review texts, each counting once"
-    return "\n".join([*parts, note]) + "\n"
-
-
-def leak_line(facts: dict[str, Any]) -> str:
-    """What the test reviews share with the train file, in numbers; nothing where test was drawn from all files.
-
-    Args:
-        facts: of data/split.json.
-    """
-    if facts["mode"] == "random" or not facts["test_rows"]:
-        return ""
-    leak, rows = facts["test_rows_also_in_train"], facts["test_rows"]
-    found = f"{leak:,} of {rows:,} test reviews ({leak / rows:.1%}) stand in the train file too"
-    if facts["mode"] == "official":
-        return f"WARNING: {found}, and are kept (split.mode: official): all test scores are too good"
-    return f"{found}, and are left out of test"
-
-
-def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:
-    second = {} if metric == "accuracy" else {"test_accuracy": "test accuracy"}
-    second |= {f"test_tuned_{metric}": "offsets fitted"} if metric in metrics.OF_CONFUSION else {}
-    header = [
-        "",
-        "candidate",
-        "kind",
-        f"valid {metric}",
-        f"test {metric}",
-        "95 % interval",
-        *second.values(),
-        "parameters",
-        "reviews/s",
-    ]
-    lines = []
-    for r in frame.iter_rows(named=True):
-        lines.append([
-            "*" if r["winner"] else "",
-            r["candidate"],
-            r["kind"],
-            f"{r[f'valid_{metric}']:.3f}",
-            f"{r[f'test_{metric}']:.3f}",
-            f"{r[f'test_{metric}_low']:.3f} – {r[f'test_{metric}_high']:.3f}",
-            *(f"{r[column]:.3f}" for column in second),
-            count(r["n_parameters"]),
-            f"{r['reviews_per_second']:,.0f}" if r["reviews_per_second"] else "",
-        ])  # fmt: skip
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
-    left = (0, 1, 2)
-    return [
-        "  ".join(
-            c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [header, ["─" * w for w in widths], *lines]
-    ]
-
-
-def read_scores(scores: Path, predictions: Path, candidates: list[str]) -> list[tuple[Scores, Cost]]:
-    """Each candidate's score file, with its cost."""
-    return [(Scores.read(scores / f"{c}.json"), Cost.read(predictions / f"{c}.cost.json")) for c in candidates]
-
-
-def _cell(value: Any) -> Any:
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
 
 
 def count(value: float | None) -> str:

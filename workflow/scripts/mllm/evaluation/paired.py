@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from scipy.special import pdtr
 
 from mllm.core.arrays import Array
-from mllm.evaluation import claims, delta, intervals, significance
+from mllm.evaluation import claims, delta, intervals, replicates, significance
 
 DRAWS = 20_000  # of a claim: the end of its interval is then known to 2 % of the standard error
 CELLS = 4_000_000  # numbers held at once while drawing
@@ -28,8 +28,9 @@ class Difference:
     value: float
     low: float
     high: float
-    standard_error: float
     tests: claims.Tests
+    spread: replicates.Spread
+    """Its variance, over texts and trainings."""
 
 
 def of_shares(gain: Array, margin: float) -> Difference:
@@ -44,7 +45,7 @@ def of_shares(gain: Array, margin: float) -> Difference:
     p = {null: intervals.tango_p(a, b, n, null) for null in (0.0, -margin)}
     least = 1 / (DRAWS + 1)
     tests = claims.Tests(*(max(least, q) for q in (p[0.0], p[-margin], 1 - p[0.0], 1 - p[-margin])))
-    return Difference(float(gain.mean()), low, high, (high - low) / (2 * intervals.Z), tests)
+    return Difference(float(gain.mean()), low, high, tests, _of_texts((high - low) / (2 * intervals.Z)))
 
 
 def of_draws(value: float, draws: Array, reach: float, margin: float, seed: int = 0) -> Difference:
@@ -63,7 +64,24 @@ def of_draws(value: float, draws: Array, reach: float, margin: float, seed: int 
     low, high = np.quantile(moved, [0.025, 0.975])
     up = significance.share_up_to
     tests = claims.Tests(up(moved, 0.0), up(moved, -margin), up(-moved, 0.0), up(-moved, margin))
-    return Difference(value, float(low), float(high), float(moved.std()), tests)
+    return Difference(value, float(low), float(high), tests, _of_texts(float(moved.std())))
+
+
+def of_runs(found: replicates.Spread, margin: float) -> Difference:
+    """Of several pairs of runs: interval and tests over texts and trainings.
+
+    Args:
+        found: their differences.
+        margin: how much worse still counts as not worse.
+    """
+    least, half = 1 / (DRAWS + 1), found.half()
+    up = {null: found.above(null) for null in (0.0, -margin)}
+    tests = claims.Tests(*(max(least, p) for p in (up[0.0], up[-margin], 1 - up[0.0], 1 - up[-margin])))
+    return Difference(found.value, found.value - half, found.value + half, tests, found)
+
+
+def _of_texts(standard_error: float) -> replicates.Spread:
+    return replicates.Spread(0.0, standard_error**2, 0.0, 1, None)
 
 
 def of_decisions(

@@ -1,4 +1,4 @@
-"""Score files: what ``score`` writes of each candidate, and the leaderboard, the comparisons and the report read."""
+"""Score files: what ``score`` writes of each run, and the leaderboard, the comparisons and the report read."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ Estimates = dict[str, dict[str, float | None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Scores(Record):
-    """One candidate's scores, and what the experiment says of it."""
+    """One run's scores, and what the experiment says of its candidate."""
 
     VERSION: ClassVar[int] = 1
     WHOLE: ClassVar[bool] = True
@@ -42,3 +42,7 @@ class Scores(Record):
     """split -> reviews and texts."""
     slices: list[dict[str, Any]]
     """Parts of the test reviews: column, slice, reviews, texts, scores."""
+    replicate: int = 1
+    """Whose trainings it is, or has beneath it."""
+    run: str | None = None
+    """Name of the run, where it is not the candidate's own."""

@@ -1,12 +1,8 @@
-"""How honest the choice was: what choosing the best of many adds to its score, and what its seeds do."""
+"""How honest the choice was: what choosing the best of many adds to its score, and what its runs' seeds do."""
 
-import json
-from typing import Any
-
-import numpy as np
 import polars as pl
 
-from mllm.evaluation import metrics, replicates, significance, stability
+from mllm.evaluation import metrics, significance, stability
 from mllm.evaluation.shared_draws import Pairs
 
 SELECTION = {
@@ -28,11 +24,8 @@ SELECTION = {
     "second_share": (pl.Float64, "in which share of the resamples"),
     "crossfitted": (pl.Float64, "score of the best of each resample on the validation texts that it leaves out"),
     "optimism_tried": (pl.Float64, "valid minus crossfitted: what choosing among these very points adds"),
-    "seeds": (pl.Int64, "random methods: seeds tried of the winner's recipe"),
-    "seed_deviation": (pl.Float64, "standard deviation over those seeds on test"),
-    "seeds_mean": (pl.Float64, "the recipe's mean over those seeds on test"),
-    "seeds_low": (pl.Float64, "95 % interval of it, over reviews and seeds"),
-    "seeds_high": (pl.Float64, ""),
+    "runs": (pl.Int64, "runs of the winner with seeds of their own"),
+    "run_deviation": (pl.Float64, "standard deviation between them on test"),
     "sampling_error": (pl.Float64, "the winner's standard error over texts on test"),
 }
 
@@ -47,7 +40,6 @@ def selection(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str) -> pl.D
             names = points["candidate"].to_list()
             valid = pairs[str(task)].draws(names, metric, "valid")
             winner = points.row(0, named=True)
-            seeds = _over_seeds(winner, points, metric)
             sure = stability.stability(valid, pairs[str(task)].left_out(names, metric), metrics.sign(metric) > 0)
             expected = significance.expected_optimism(valid, not metrics.METRICS[metric].smaller_is_better)
             rows.append({
@@ -59,33 +51,7 @@ def selection(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str) -> pl.D
                 "chosen_again": sure.again, "second": names[sure.second] if len(names) > 1 else None,
                 "second_share": sure.second_share if len(names) > 1 else None, "crossfitted": sure.crossfitted,
                 "optimism_tried": metrics.sign(metric) * (winner[f"valid_{metric}"] - sure.crossfitted),
-                "seeds": len(seeds) or None, **_spread(seeds, pairs[str(task)], metric),
+                "runs": winner["runs"], "run_deviation": winner[f"test_{metric}_sd"],
                 "sampling_error": float(pairs[str(task)].draws(names[:1], metric).std()),
             })  # fmt: skip
     return pl.DataFrame(rows, schema={name: kind for name, (kind, _) in SELECTION.items()})
-
-
-def _spread(seeds: dict[str, float], pairs: Pairs, metric: str) -> dict[str, float | None]:
-    """The columns that tell of several runs with other seeds; empty with fewer than two."""
-    if len(seeds) < 2:
-        return {}
-    text_variance = float(pairs.draws(list(seeds), metric).mean(axis=0).var())
-    found = replicates.over_seeds(np.array(list(seeds.values())), text_variance)
-    return {
-        "seed_deviation": found.deviation,
-        "seeds_mean": found.mean,
-        "seeds_low": found.low,
-        "seeds_high": found.high,
-    }
-
-
-def _over_seeds(winner: dict[str, Any], points: pl.DataFrame, metric: str) -> dict[str, float]:
-    """Candidate -> test score of the points that differ from the winner in their seed at most; none where nothing is random."""
-
-    def recipe(row: dict[str, Any]) -> tuple[str, str, str]:
-        rest = {name: value for name, value in json.loads(row["recipe"]).items() if name != "seed"}
-        return row["method"], row["members"], json.dumps(rest, sort_keys=True)
-
-    if "seed" not in json.loads(winner["recipe"]):
-        return {}
-    return {row["candidate"]: row[f"test_{metric}"] for row in points.to_dicts() if recipe(row) == recipe(winner)}

@@ -1,6 +1,6 @@
 """Candidates side by side: their metrics on the same resamples, their labels of the same test reviews."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,13 @@ class Pairs:
     Args:
         folder: results/<name>/scores.
         task: whose candidates.
+        runs: candidate -> its runs, of those with several.
     """
 
-    def __init__(self, folder: Path, task: str) -> None:
-        self.folder, self.task = folder, task
+    def __init__(self, folder: Path, task: str, runs: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.folder, self.task, self.runs = folder, task, runs or {}
         index = read_json(folder / f"resamples-{task}.json")
-        self.candidates = {name: i for i, name in enumerate(index["candidates"])}
+        self.places = {name: i for i, name in enumerate(index["candidates"])}
         self.metrics = {name: i for i, name in enumerate(index["metrics"])}
         self.decided: list[str] = index["decided"]
         """Metrics of decisions, for each of which decisions are tuned."""
@@ -32,25 +33,32 @@ class Pairs:
         self._draws = {s: np.load(folder / f"resamples-{task}-{s}.npy", mmap_mode="r") for s in SPLITS}
 
     def draws(self, candidates: Sequence[str], metric: str, split: str = "test", kind: str = "raw") -> Array:
-        """(candidates, resamples) of one metric."""
-        chosen = [self.candidates[c] for c in candidates]
+        """(candidates, resamples) of one metric; of candidates with several runs, their mean."""
+        return np.stack(
+            [self.draws_of_runs(self.runs.get(c, [c]), metric, split, kind).mean(axis=0) for c in candidates]
+        )
+
+    def draws_of_runs(self, runs: Sequence[str], metric: str, split: str = "test", kind: str = "raw") -> Array:
+        """(runs, resamples) of one metric."""
+        chosen = [self.places[run] for run in runs]
         return np.asarray(self._draws[split][chosen, KINDS.index(kind), self.metrics[metric]], dtype=float)
 
     def left_out(self, candidates: Sequence[str], metric: str) -> Array:
         """(candidates, first resamples) of one metric on the validation texts that each of the resamples leaves out."""
-        chosen = [self.candidates[c] for c in candidates]
-        found = np.load(self.folder / f"resamples-{self.task}-left-out.npy", mmap_mode="r")
-        return np.asarray(found[chosen, self.metrics[metric]], dtype=float)
-
-    def labels(self, candidates: Sequence[str]) -> Array:
-        """(candidates, test reviews): predicted classes."""
-        return np.asarray(
-            np.load(self.folder / f"labels-{self.task}.npy", mmap_mode="r")[[self.candidates[c] for c in candidates]]
+        found = np.load(self.folder / f"resamples-{self.task}-left-out.npy", mmap_mode="r")[:, self.metrics[metric]]
+        return np.stack(
+            [found[[self.places[r] for r in self.runs.get(c, [c])]].astype(float).mean(0) for c in candidates]
         )
 
-    def tuned(self, candidates: Sequence[str], metric: str) -> Array:
-        """(candidates, test reviews): classes decided for a metric of decisions, tuned on validation."""
-        chosen = [self.candidates[c] for c in candidates]
+    def labels(self, runs: Sequence[str]) -> Array:
+        """(runs, test reviews): predicted classes."""
+        return np.asarray(
+            np.load(self.folder / f"labels-{self.task}.npy", mmap_mode="r")[[self.places[r] for r in runs]]
+        )
+
+    def tuned(self, runs: Sequence[str], metric: str) -> Array:
+        """(runs, test reviews): classes decided for a metric of decisions, tuned on validation."""
+        chosen = [self.places[run] for run in runs]
         found = np.load(self.folder / f"tuned-{self.task}.npy", mmap_mode="r")
         return np.asarray(found[chosen, self.decided.index(metric)])
 

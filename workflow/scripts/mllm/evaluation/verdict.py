@@ -168,10 +168,10 @@ def _honesty(selection: pl.DataFrame, best: dict[str, Any]) -> list[str]:
             f" {row['points']} equally good merges would look {row['expected_optimism']:.3f} too good on average.",
             f"- In {row['chosen_again']:.0%} of resamples of validation it would be chosen again, {row['second']} in {row['second_share']:.0%}.",
         ]
-    if row["seed_deviation"] is not None:
+    if row["run_deviation"] is not None:
         lines.append(
-            f"- Its method is random: over {row['seeds']} seeds of the merge the test score is {row['seeds_mean']:.3f} ({row['seeds_low']:.3f}"
-            f" to {row['seeds_high']:.3f}, over reviews and seeds); standard deviation {row['seed_deviation']:.3f}, sampling error {row['sampling_error']:.3f}."
+            f"- Over its {row['runs']} runs the test score has a standard deviation of {row['run_deviation']:.3f}; the sampling error over"
+            f" texts is {row['sampling_error']:.3f}."
         )
     if best.get("relative_gain") is not None:
         low, high = best["relative_gain_low"], best["relative_gain_high"]

@@ -77,9 +77,11 @@ class Candidate:
         return self.start.model.gpus if self.start else 1
 
     def label(self) -> dict[str, Any]:
-        """What a score file says of its candidate."""
+        """What a score file says of its run."""
         return {
-            "candidate": self.name,
+            "candidate": self.candidate,
+            "run": None if self.candidate == self.name else self.name,
+            "replicate": self.replicate,
             "kind": self.kind,
             "method": self.method,
             "task": self.task,
@@ -119,6 +121,14 @@ class Grid:
 
     def of_kind(self, *kinds: str) -> list[Candidate]:
         return [c for c in self.candidates.values() if c.kind in kinds]
+
+    @cached_property
+    def runs(self) -> dict[str, list[str]]:
+        """Candidate -> the names of its runs."""
+        found: dict[str, list[str]] = {}
+        for run in self.candidates.values():
+            found.setdefault(run.candidate, []).append(run.name)
+        return found
 
     def made_by(self, *rules: str) -> list[str]:
         """Names of the candidates that some rules make."""

@@ -10,7 +10,7 @@ import polars as pl
 from mllm.core.chart_style import styled
 from mllm.core.files import read_json
 from mllm.data import labelled
-from mllm.evaluation import comparison_table, leaderboard, result_tables
+from mllm.evaluation import comparison_table, leaderboard, leaderboard_text, result_tables
 from mllm.evaluation.metrics import METRICS, OF_CONFUSION
 from mllm.evaluation.score_files import Scores
 from mllm.evaluation.shared_draws import Pairs
@@ -58,7 +58,7 @@ class Report:
         found += [
             self._section("training", "Training", "Loss of the batches (lines), and of validation after each epoch (diamonds).",
                           [("", charts.training(self.cards))]),
-            {"id": "data", "title": "Data quality and leak", "text": leaderboard.leak_line(self.facts), "tables": self._repairs()},
+            {"id": "data", "title": "Data quality and leak", "text": leaderboard_text.leak_line(self.facts), "tables": self._repairs()},
             {"id": "recipes", "title": "Recipes", "text": "What mergekit-yaml makes each merge from.", "recipes": self._recipes()},
             {"id": "provenance", "title": "Provenance", "tables": self._provenance(), "recipes": self._experiment()},
         ]  # fmt: skip

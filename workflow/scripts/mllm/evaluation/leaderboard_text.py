@@ -1,0 +1,69 @@
+"""The leaderboard as plain text, for terminals; and what the test reviews share with train."""
+
+from typing import Any
+
+import polars as pl
+
+from mllm.evaluation import leaderboard, metrics
+
+
+def text(frame: pl.DataFrame, metric: str, title: str) -> str:
+    """The leaderboard for a terminal, a table for each task; winners of each method starred."""
+    parts = []
+    for (task,), rows in frame.group_by("task", maintain_order=True):
+        heading = f"{title}: {rows.height} candidates, task {task}, sorted by {metric} on validation"
+        parts += [heading, "", *_drawn(rows, metric), ""]
+    note = "* the method's best recipe on validation; intervals: 95 % bootstrap over review texts, each counting once"
+    return "\n".join([*parts, note]) + "\n"
+
+
+def leak_line(facts: dict[str, Any]) -> str:
+    """What the test reviews share with the train file, in numbers; nothing where test was drawn from all files.
+
+    Args:
+        facts: of data/split.json.
+    """
+    if facts["mode"] == "random" or not facts["test_rows"]:
+        return ""
+    leak, rows = facts["test_rows_also_in_train"], facts["test_rows"]
+    found = f"{leak:,} of {rows:,} test reviews ({leak / rows:.1%}) stand in the train file too"
+    if facts["mode"] == "official":
+        return f"WARNING: {found}, and are kept (split.mode: official): all test scores are too good"
+    return f"{found}, and are left out of test"
+
+
+def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:
+    second = {} if metric == "accuracy" else {"test_accuracy": "test accuracy"}
+    second |= {f"test_tuned_{metric}": "offsets fitted"} if metric in metrics.OF_CONFUSION else {}
+    header = [
+        "",
+        "candidate",
+        "kind",
+        f"valid {metric}",
+        f"test {metric}",
+        "95 % interval",
+        *second.values(),
+        "parameters",
+        "reviews/s",
+    ]
+    lines = []
+    for r in frame.iter_rows(named=True):
+        lines.append([
+            "*" if r["winner"] else "",
+            r["candidate"],
+            r["kind"],
+            f"{r[f'valid_{metric}']:.3f}",
+            f"{r[f'test_{metric}']:.3f}",
+            f"{r[f'test_{metric}_low']:.3f} – {r[f'test_{metric}_high']:.3f}",
+            *(f"{r[column]:.3f}" for column in second),
+            leaderboard.count(r["n_parameters"]),
+            f"{r['reviews_per_second']:,.0f}" if r["reviews_per_second"] else "",
+        ])  # fmt: skip
+    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
+    left = (0, 1, 2)
+    return [
+        "  ".join(
+            c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [header, ["─" * w for w in widths], *lines]
+    ]
