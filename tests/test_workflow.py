@@ -130,6 +130,8 @@ def test_artefacts(demo):
         "leaderboard.txt",
         "comparisons.csv",
         "comparisons.parquet",
+        "runs.csv",
+        "runs.parquet",
         "selection.csv",
         "agreement.csv",
         "conditions.csv",
