@@ -2,6 +2,7 @@
 #
 #   snakemake -n                                    what would run, and why
 #   snakemake grid                                  all grid points and their states
+#   snakemake plan                                  what so many test texts can show, before anything is trained
 #   snakemake --cores all                           run the default experiment here
 #   snakemake --profile slurm                       run it on a Slurm cluster
 #   … --configfile config/demo.yaml                 another experiment

@@ -1,4 +1,4 @@
-"""Time everything from prediction tables to the verdict; prints a table of seconds and peak memory of each step.
+"""Time everything from prediction tables to the verdict; prints a table of seconds, CPU seconds and peak memory of each step.
 
 Generated tables of so many candidates and reviews in ten classes, taken as predictions made elsewhere: import, all metrics raw
 and calibrated with 2,000 resamples on validation, test and all rows, leaderboard, comparisons. Each step is a process of its own.
@@ -28,7 +28,7 @@ def main() -> None:
     if arguments.make:
         make_tables(arguments.make, arguments.candidates[0], arguments.reviews[0])
         return
-    print(f"{'candidates × reviews':<22}" + "".join(f"{step:>28}" for step in STEPS) + f"{'all':>10}")
+    print(f"{'candidates × reviews':<22}" + "".join(f"{step:>34}" for step in STEPS) + f"{'all':>24}")
     for count, reviews in zip(arguments.candidates, arguments.reviews, strict=True):
         with tempfile.TemporaryDirectory() as folder:
             tables = Path(folder, "tables")
@@ -44,8 +44,9 @@ def main() -> None:
                 if step == "score":
                     command += ["--threads", str(arguments.threads), "--output", f"{folder}/results/scores"]
                 found.append(measure(command))
-        cells = "".join(f"{f'{seconds:.1f} s, {peak:,.0f} MB':>28}" for seconds, peak in found)
-        print(f"{f'{count} × {reviews:,}':<22}{cells}{sum(s for s, _ in found):>8.1f} s", flush=True)
+        cells = "".join(f"{f'{s:.1f} s ({cpu:.1f} CPU), {peak:,.0f} MB':>34}" for s, cpu, peak in found)
+        total, cpu = (sum(one[i] for one in found) for i in (0, 1))
+        print(f"{f'{count} × {reviews:,}':<22}{cells}{f'{total:.1f} s ({cpu:.1f} CPU)':>24}", flush=True)
 
 
 def experiment_on(tables: Path) -> dict[str, object]:
@@ -75,14 +76,14 @@ def make_tables(folder: Path, count: int, reviews: int) -> None:
         )
 
 
-def measure(command: list[str]) -> tuple[float, float]:
-    """Wall-clock seconds and peak memory in megabytes of one process."""
+def measure(command: list[str]) -> tuple[float, float, float]:
+    """Seconds on the clock, CPU seconds and peak memory in megabytes of one process."""
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{' '.join(command)} failed")
-    return time.perf_counter() - begin, usage.ru_maxrss / 1024
+    return time.perf_counter() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 if __name__ == "__main__":

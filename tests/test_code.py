@@ -40,6 +40,7 @@ EXPERIMENT = {
         {"name": "taught", "model": "t5", "train": "all"},
         {"name": "bert-on-all", "model": "bert", "train": "all"},
         {"name": "tfidf", "model": "tfidf"},
+        {"name": "probe", "model": "llama", "train": "probe"},
     ],
     "keep": "winners",
 }  # fmt: skip
@@ -63,8 +64,8 @@ EDITS = {
     "the labels' tree": ("models/label_tree.py", "result = [0]", "result = [1]", PROMPTED),
     "scores of prompted labels": ("models/language_model_scorers.py", "float32: 1e-3", "float32: 1e-2", PROMPTED),
     "priors of prompts": ("models/prompt_priors.py", '("N/A", ', '("n/a", ', PROMPTED),
-    "a batch size of prediction": ("prediction/run_model.py", '"cpu": 1024', '"cpu": 2048', {"predict", "export"}),
-    "the measured speed": ("prediction/speed.py", "8192", "4096", {"predict"}),
+    "a batch size of prediction": ("prediction/run_model.py", '"cpu": 1024', '"cpu": 2048', {"predict", "export", "fit_probe"}),
+    "the measured speed": ("prediction/speed.py", "8192", "4096", {"predict", "fit_probe"}),
     "how a training is watched": ("models/training_rows.py", "VALIDATION = 1000", "VALIDATION = 10", {"train_expert"}),
     "adapters": ("models/lora.py", '"all-linear"', '"all"', {"train_expert"}),
     "models made from scratch": (
@@ -103,7 +104,7 @@ EDITS = {
     "a docstring": ("prediction/run_model.py", "Score texts in batches", "Score reviews in batches", set()),
     "threads": (
         "core/threads.py", "interop_threads(1)", "interop_threads(2)",
-        MODELS | EVERY_MERGE | {"diagnose_members", "predict", "fit_baseline", "blend", "score"},
+        MODELS | EVERY_MERGE | {"diagnose_members", "predict", "fit_baseline", "fit_probe", "blend", "score"},
     ),
 }  # fmt: skip
 """What is edited -> file, old text, new text, the jobs that become stale: ``rule``, or ``rule:name`` where not all of its jobs do."""
@@ -190,7 +191,9 @@ def test_every_job_with_a_script_has_its_digest(jobs):
     without = {"download_model", "download_reviews"}  # what they make is named by what it is
     made = {rule for rule, *_ in jobs}
     scripts = (
-        {p.stem for p in SCRIPTS.glob("*.py")} - without - {"grid", "prune", "compare_experiments", "download_reviews"}
+        {p.stem for p in SCRIPTS.glob("*.py")}
+        - without
+        - {"grid", "plan", "prune", "compare_experiments", "download_reviews"}
     )
     assert scripts <= made, f"no digest of their code in the rules: {sorted(scripts - made)}"
     for rule, _, (script, *_) in jobs:

@@ -29,6 +29,8 @@ def test_only_the_same_test_reviews_stand_together(demo, tmp_path):
     assert all(together.count(f" {name} ") >= 2 for name in board["candidate"]) and apart.count("pain") >= 1
     assert "differs: seed: first 17; second 99" in together and "differs: split" not in printed
     assert "Tables apart have other test reviews: their scores cannot be compared." in apart
+    assert "Over 2 data sets and tasks (first, sentiment; third, sentiment)" in apart
+    assert "Mean ranks over 2: " in apart and "Nemenyi's critical distance" in apart
     table = pl.read_csv(tmp_path / "all.csv", infer_schema_length=None)
     assert table.height == 3 * board.height and table["test_digest"].n_unique() == 2
     alone = run_script("compare_experiments", first)

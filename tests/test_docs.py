@@ -175,6 +175,7 @@ def test_the_picture_is_the_workflow(name, tmp_path):
     some = yaml.safe_load((project.folder / "config/config.yaml").read_text())
     some["experts"].append({"name": "taken", "model": some["base"]})
     some["merges"].append({"method": "linear", "members": ["taken", "shard-0"]})
+    some["references"].append({"name": "probe", "model": some["base"], "train": "probe"})
     (project.folder / "config/taken.yaml").write_text(yaml.safe_dump(some))
     llama = yaml.safe_load((project.folder / "config/demo.yaml").read_text())
     llama["models"][0]["architecture"] = "llama"

@@ -74,7 +74,7 @@ def finished(tmp_path_factory):
     """The folder of the finished experiment."""
     folder = tmp_path_factory.mktemp("edits")
     for file in ("reviews.csv", "more.csv"):
-        (folder / file).write_text("text,stars,kind\n")
+        (folder / file).write_text("text,stars,kind\nwell,5,x\nbad,1,y\n")
     for link in ("Snakefile", "workflow", "profiles", "config"):  # rules look from the project's root
         (folder / link).symlink_to(ROOT / link)
     for model in ("tiny", "asked"):
@@ -132,7 +132,7 @@ EDITS = {
     "the order of keys": (lambda raw: raw.update(sorted(raw.items())), set()),
     "an expert more, by where": (
         add("experts", {"name": "y", "task": "mood", "where": {"kind": ["y"]}, "steps": 2}),
-        {"train_expert:y", "predict:y"} | SCORES,
+        {"train_expert:y", "predict:y", "blend:router-mood"} | SCORES,
     ),
     "an expert less": (lambda raw: raw["experts"].remove(expert(raw, "x")), SCORES),
     "an expert's slice": (on_expert("x", where={"kind": ["y"]}), {"train_expert:x", "predict:x"} | SCORES),
@@ -168,6 +168,10 @@ EDITS = {
     "a reference's steps": (lambda raw: raw["references"][1].update(steps=3), {"train_expert:all", "predict:all"} | SCORES),
     "a reference less": (lambda raw: raw["references"].pop(0), SCORES),
     "a blend more": (add("blends", {"name": "log", "method": "log_vote", "members": ["t-*"]}), {"blend:log"} | SCORES),
+    "a reference on frozen features": (
+        add("references", {"name": "probe", "model": "tiny", "train": "probe", "task": "mood"}),
+        {"fit_probe:probe"} | SCORES,
+    ),
     "a blend less": (lambda raw: raw["blends"].clear(), SCORES),
     "a merge's value more": (
         lambda raw: raw["merges"][0].update(density=[0.5, 0.7, 0.9]),

@@ -14,6 +14,9 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from transformers import MixtralConfig, MixtralForSequenceClassification
 
 from conftest import SCRIPTS, run_script, write_split
@@ -409,6 +412,31 @@ def test_blends_and_baselines(data, expert, base, tmp_path):
             assert tuned["scoring"] == "f1_macro"
         table = pl.read_parquet(tmp_path / f"{kind}.parquet")
         assert (table.select(logp).to_numpy().argmax(1) == table["label"].to_numpy()).mean() == accuracy
+
+
+def test_a_linear_probe_is_logistic_regression_on_frozen_features(data, base, tmp_path):
+    """Against scikit-learn on features that each text gets alone."""
+    out = ["--output", tmp_path / "probe.parquet", "--cost", tmp_path / "probe.json"]
+    run_script("fit_probe", "--model", base, "--data", data, "--task", "t", "--seed", 1, *out)
+    cost, table = json.loads((tmp_path / "probe.json").read_text()), pl.read_parquet(tmp_path / "probe.parquet")
+    model, tokenizer = loading.load_model(base, "classifier")
+    model.eval()
+
+    def features(rows):
+        with torch.inference_mode():
+            states = [
+                model.base_model(**tokenizer(t or " ", truncation=True, return_tensors="pt")) for t in rows["review"]
+            ]
+        return np.stack([s.last_hidden_state[0].mean(0).numpy() for s in states])
+
+    train, rest = (labelled.labelled(data, splits, "t") for splits in (("train",), ("valid", "test")))
+    tuned = cost["cross_validation"]
+    classifier = LogisticRegression(C=tuned["C"], class_weight=tuned["class_weight"], max_iter=2000)
+    fitted = make_pipeline(StandardScaler(), classifier).fit(features(train), train["label"].to_numpy())
+    logp = table.select("logp_0", "logp_1").to_numpy()
+    np.testing.assert_allclose(logp, fitted.predict_log_proba(features(rest)), atol=2e-2)
+    assert table["review_id"].to_list() == rest["review_id"].to_list()
+    assert cost["flops_per_review"] > 0 and cost["n_parameters"] == model.num_parameters()
 
 
 def test_byte_level_tokens_have_no_unknown():

@@ -232,8 +232,13 @@ def test_rows_that_break_off_are_named(tmp_path, content, message):
 
 
 def test_values_are_found_whatever_their_type():
-    train = pl.DataFrame({"stars": [5.0, 4.5, None], "kind": ["1", "x", "y"], "group": [1, 2, 3]})
-    for where, rows in (({"stars": [5]}, 1), ({"stars": ["4.5", 5.0]}, 2), ({"kind": [1, "y"]}, 2)):
+    train = pl.DataFrame({"stars": [5.0, 4.5, None], "kind": ["1", "x", "y"], "year": [7, 8, None], "group": [1, 2, 3]})
+    for where, rows in (
+        ({"stars": [5]}, 1),
+        ({"year": [7, "8"]}, 2),
+        ({"stars": ["4.5", 5.0]}, 2),
+        ({"kind": [1, "y"]}, 2),
+    ):
         assert splitting.select_part(train, {"where": where}).height == rows
     with pytest.raises(Failure, match=r"where\.stars: no train review has 'many'; the most frequent are"):
         splitting.select_part(train, {"where": {"stars": ["many"]}})

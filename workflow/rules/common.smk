@@ -18,6 +18,7 @@ sys.path.insert(0, str(SCRIPTS))
 from mllm.core import compute
 from mllm.core.code_digest import code_digest
 from mllm.core.errors import Failure
+from mllm.evaluation import planning
 from mllm.execution import data_notes, environment, estimate, interrupts, local_limits, log_format
 from mllm.execution import (
     resources as needs,
@@ -174,6 +175,14 @@ def members_of(wildcards, ending):
     return [f"{RESULTS}/predictions/{m}.{ending}" for m in candidate_of(wildcards).members]
 
 
+def slices_of(wildcards):
+    """Option for routers alone: the reviews that each member was trained on."""
+    candidate = candidate_of(wildcards)
+    if candidate.method != "router":
+        return ""
+    return f"--where {shlex.quote(json.dumps([GRID.candidates[m].part['where'] for m in candidate.members]))}"
+
+
 def gpu(wildcards):
     """A submitted job asks for its model's GPUs; a local one does only where this machine has any."""
     return gpus_of(wildcards) if slurm_resources.submits(workflow) or local_limits.gpus() else 0
@@ -268,7 +277,18 @@ def start_run():
 
 def announcement():
     """What a run is told before its first job: finished models that it trains again, what it takes."""
-    return "\n".join(filter(None, [retrained(), str(planned())]))
+    return "\n".join(filter(None, [retrained(), str(planned()), power()]))
+
+
+def power():
+    """What the experiment's first task can show; nothing where its texts are not counted yet, or nothing is compared."""
+    texts = planning.expected_texts(EXPERIMENT.data, EXPERIMENT.split, Path(RESULTS), rows())
+    if not texts or not planned().jobs or not GRID.of_kind("merge"):
+        return ""
+    task = EXPERIMENT.tasks[0].name
+    texts = planning.test_texts(Path(RESULTS), task) or texts
+    noise = planning.pilot(Path(RESULTS), task) or planning.assumed()
+    return planning.line(noise, texts, EXPERIMENT.compare.margin)
 
 
 def retrained():

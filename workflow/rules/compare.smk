@@ -114,6 +114,19 @@ rule grid:
         "python workflow/scripts/grid.py --experiment {params.files:q} --override {params.override:q}"
 
 
+rule plan:
+    log:
+        "<logs>/plan.log",
+    localrule: True
+    params:
+        **EXPERIMENT_FILE,
+        results=RESULTS,
+        reviews=lambda wildcards: rows(),
+    shell:
+        "python workflow/scripts/plan.py --experiment {params.files:q} --override {params.override:q}"
+        " --results {params.results} --reviews {params.reviews}"
+
+
 rule prune:
     log:
         "<logs>/prune.log",

@@ -1,9 +1,10 @@
 # Every candidate yields predictions: models by running, blends from their members, baselines by fitting.
 # in:  model folders, <results>/data/
 # out: <results>/predictions/<candidate>.{parquet,cost.json}
-BLENDS = names("blend")
+BLENDS = GRID.made_by("blend")  # and routers
 FITTED = GRID.made_by("fit_baseline")
-TABLES = [*BLENDS, *FITTED, *GRID.imported]  # whose predictions no model makes
+PROBES = GRID.made_by("fit_probe")
+TABLES = [*BLENDS, *FITTED, *PROBES, *GRID.imported]  # whose predictions are not a model's own
 
 
 rule predict:
@@ -57,10 +58,11 @@ rule blend:
     params:
         code=code_digest("blend"),
         method=lambda wildcards: candidate_of(wildcards).method,
+        where=slices_of,
         task=task_of,
         seed=EXPERIMENT.seed,
     shell:
-        "python workflow/scripts/blend.py --method {params.method} --predictions {input.predictions:q} --costs {input.costs:q}"
+        "python workflow/scripts/blend.py --method {params.method} {params.where} --predictions {input.predictions:q} --costs {input.costs:q}"
         " --data $(dirname {input.test}) --task {params.task} --seed {params.seed}"
         " --output {output.predictions} --cost {output.cost} --log {log}"
 
@@ -87,5 +89,33 @@ rule fit_baseline:
         seed=EXPERIMENT.seed,
     shell:
         "python workflow/scripts/fit_baseline.py --kind {params.kind} --data $(dirname {input.test})"
+        " --task {params.task} --seed {params.seed}"
+        " --output {output.predictions} --cost {output.cost} --log {log}"
+
+
+rule fit_probe:
+    input:
+        unpack(reads("train", "valid", "test")),
+        model=start_of,
+    output:
+        predictions="<results>/predictions/{candidate}.parquet",
+        cost="<results>/predictions/{candidate}.cost.json",
+    log:
+        "<logs>/fit_probe/{candidate}.log",
+    benchmark:
+        "<benchmarks>/fit_probe/{candidate}.tsv"
+    wildcard_constraints:
+        candidate=one_of(PROBES),
+    resources:
+        gpu=gpu,
+        gpu_mb=by_attempt(lambda wildcards: needs.predict_gpu_mb(shape_of(wildcards), 1)),
+        mem_mb=by_attempt(lambda wildcards: needs.predict_mb(shape_of(wildcards)) + needs.baseline_mb(rows())),
+        runtime=by_attempt(lambda wildcards: 30 + needs.predict_minutes(shape_of(wildcards), rows())),
+    params:
+        code=lambda wildcards: code_digest("fit_probe", family_code(candidate_of(wildcards).start)),
+        task=task_of,
+        seed=EXPERIMENT.seed,
+    shell:
+        "python workflow/scripts/fit_probe.py --model {input.model} --data $(dirname {input.test})"
         " --task {params.task} --seed {params.seed}"
         " --output {output.predictions} --cost {output.cost} --log {log}"

@@ -1,13 +1,15 @@
 """Blend members' predictions: votes, or what validation says of how to combine them."""
 
 import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mllm.core import script, threads
 
-SUMMED = ("n_parameters", "weights_bytes", "flops_per_review", "load_seconds", "predict_seconds")
+KEPT = ("n_parameters", "weights_bytes", "load_seconds")
+RUN = ("flops_per_review", "predict_seconds")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -15,30 +17,40 @@ def main(arguments: argparse.Namespace) -> None:
     import numpy as np
     import polars as pl
 
-    from mllm.prediction import blending, prediction_tables
+    from mllm.prediction import blending, prediction_tables, routing
     from mllm.prediction import costs as records
 
     reviews = prediction_tables.Reviews(arguments.data, arguments.task)
     members = [path.stem for path in arguments.predictions]
     logp = [reviews.read(path) for path in arguments.predictions]
     stacked = np.stack([np.concatenate([of[s] for s in prediction_tables.SPLITS]) for of in logp])
+    columns = list({column for parts in arguments.where or [] for column in parts})
     rows = pl.concat(
         [
-            reviews.rows[s].select("review_id", "group", split=pl.lit(s), label=reviews.column)
+            reviews.rows[s].select("review_id", "group", *columns, split=pl.lit(s), label=reviews.column)
             for s in prediction_tables.SPLITS
         ]
     )
-    blend = blending.blend(
-        arguments.method, members, stacked, rows["label"].to_numpy(), rows["group"].to_numpy(),
-        (rows["split"] == "valid").to_numpy(), arguments.seed,
-    )  # fmt: skip
-    prediction_tables.write_predictions(arguments.output, rows, blend.logp)
+    if arguments.method == "router":
+        mine = routing.slices(rows, dict(zip(members, arguments.where, strict=True)))
+        routed = routing.route(members, stacked, mine)
+        blended, facts, share = routed.logp, routed.facts, routed.share
+    else:
+        blend = blending.blend(
+            arguments.method, members, stacked, rows["label"].to_numpy(), rows["group"].to_numpy(),
+            (rows["split"] == "valid").to_numpy(), arguments.seed,
+        )  # fmt: skip
+        blended, facts, share = blend.logp, blend.facts, np.ones(len(members))
+    prediction_tables.write_predictions(arguments.output, rows, blended)
     costs = [records.Cost.read(p) for p in arguments.costs]
-    # All members must be run, one after the other; memory is that of the largest. What one does not know, none knows.
-    cost: dict[str, Any] = {name: _over(sum, name, costs) for name in SUMMED}
+    # All members must be run, one after the other (of a router, those whose slice a review is of); memory is that of the largest.
+    # What one does not know, none knows.
+    cost: dict[str, Any] = {name: _over(sum, name, costs) for name in KEPT}
+    cost |= {name: _over(lambda values: float(share @ values), name, costs) for name in RUN}
+    cost["flops_per_review"] = None if cost["flops_per_review"] is None else round(cost["flops_per_review"])
     cost |= {name: _over(max, name, costs) for name in ("peak_memory_bytes", "peak_gpu_memory_bytes")}
     seconds = cost["predict_seconds"]
-    cost |= {"device": costs[0].device, "reviews": rows.height, "train_seconds": 0.0, "blend": blend.facts}
+    cost |= {"device": costs[0].device, "reviews": rows.height, "train_seconds": 0.0, "blend": facts}
     cost["reviews_per_second"] = round(rows.height / seconds, 1) if seconds else None
     records.Cost(**cost).write(arguments.cost)
 
@@ -51,7 +63,10 @@ def _over(combine: Callable[[list[float]], float], name: str, costs: list[Any]) 
 if __name__ == "__main__":
     parser = script.parser(__doc__)
     parser.add_argument(
-        "--method", required=True, help="soft_vote, log_vote, majority_vote, weighted_vote, stacking or greedy"
+        "--method", required=True, help="soft_vote, log_vote, majority_vote, weighted_vote, stacking, greedy or router"
+    )
+    parser.add_argument(
+        "--where", type=json.loads, help="router: reviews that each member was trained on, in their order, as JSON"
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with the reviews' labels and texts' numbers")
     parser.add_argument("--task", required=True)

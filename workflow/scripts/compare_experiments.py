@@ -1,4 +1,7 @@
-"""Put several experiments' leaderboards into one table: only what was scored on the same test reviews stands together."""
+"""Put several experiments' leaderboards into one table, and compare methods over their data sets and tasks.
+
+Only what was scored on the same test reviews is in one table. Over different ones, methods are compared by their scores on each.
+"""
 
 import argparse
 import sys
@@ -48,9 +51,49 @@ def main(arguments: argparse.Namespace) -> None:
             sys.stdout.write(f"  differs: {line}\n")
     if len(set(tests.values())) > 1:
         sys.stdout.write("\nTables apart have other test reviews: their scores cannot be compared.\n")
+    margin = files[arguments.results[0].name]["compare"]["margin"] if arguments.margin is None else arguments.margin
+    over_units(table, tests, metric, margin, arguments.diagram)
     if arguments.output:
         with whole(arguments.output) as partial:
             table.with_columns(test_digest=pl.col("experiment").replace_strict(tests)).write_csv(partial)
+
+
+def over_units(table: "pl.DataFrame", tests: dict[str, str], metric: str, margin: float, diagram: Path | None) -> None:
+    """Print which merge methods are better over all data sets and tasks; write the diagram of their ranks.
+
+    Args:
+        table: all leaderboards.
+        tests: experiment -> digest of its test reviews.
+        metric: what is compared.
+        margin: within which two are equivalent.
+        diagram: file without its ending, if one is wanted.
+    """
+    import polars as pl
+
+    from mllm.evaluation import over_units
+    from mllm.reporting import paper_files, rank_chart
+
+    first = {digest: name for name, digest in reversed(tests.items())}  # the same reviews are one unit, not two
+    board = table.filter(pl.col("experiment").is_in(list(first.values()))).with_columns(
+        unit=pl.format("{}, {}", "experiment", "task")
+    )
+    units = board["unit"].unique(maintain_order=True).to_list()
+    found, ranked = over_units.compare(board, metric, margin), over_units.ranked(board, metric)
+    if found.height:
+        sys.stdout.write(
+            f"\nOver {len(units)} data sets and tasks ({'; '.join(units)}): each method's winner on validation, its {metric} on test."
+            f"\nProbabilities that on the next one the first is better, both are within {margin:g}, the second is better (Bayesian"
+            f" signed-rank test; one unit without a difference is its prior):\n\n{_shown(found.drop('metric'))}\n"
+        )
+    if ranked:
+        names, ranks, number = ranked
+        listed = ", ".join(f"{n} {r:.2f}" for r, n in sorted(zip(ranks.mean.tolist(), names, strict=True)))
+        friedman = "" if ranks.p is None else f"; Friedman's test of no difference: p {ranks.p:.2g}"
+        sys.stdout.write(
+            f"\nMean ranks over {number}: {listed}. Nemenyi's critical distance (5 %): {ranks.distance:.2f}{friedman}.\n"
+        )
+    if diagram and ranked:
+        paper_files.write_chart(rank_chart.diagram(ranked[0], ranked[1]).to_dict(), diagram)
 
 
 def differences(files: dict[str, dict[str, Any]]) -> list[str]:
@@ -64,6 +107,7 @@ def differences(files: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _drawn(part: "pl.DataFrame", metric: str) -> str:
+    """The leaderboard of one task over experiments."""
     import polars as pl
 
     from mllm.evaluation import metrics
@@ -73,16 +117,26 @@ def _drawn(part: "pl.DataFrame", metric: str) -> str:
         *(pl.col(f"{split}_{metric}").round(3).alias(f"{split} {metric}") for split in ("valid", "test")),
         pl.format("{} – {}", pl.col(f"test_{metric}_low").round(3), pl.col(f"test_{metric}_high").round(3)).alias("95 % interval"),
     )  # fmt: skip
+    return _shown(shown)
+
+
+def _shown(table: "pl.DataFrame") -> str:
+    import polars as pl
+
     with pl.Config(
         tbl_rows=-1, tbl_cols=-1, fmt_str_lengths=60, tbl_width_chars=200, tbl_hide_dataframe_shape=True,
-        tbl_hide_column_data_types=True, tbl_formatting="NOTHING",
+        tbl_hide_column_data_types=True, tbl_formatting="NOTHING", float_precision=3,
     ):  # fmt: skip
-        return str(shown)
+        return str(table)
 
 
 if __name__ == "__main__":
     parser = script.parser(__doc__)
     parser.add_argument("results", type=Path, nargs="+", help="folders of finished experiments, as results/demo")
     parser.add_argument("--metric", help="which of the leaderboards' metrics (default: the first experiment's)")
+    parser.add_argument(
+        "--margin", type=float, help="within which two are equivalent (default: the first experiment's)"
+    )
+    parser.add_argument("--diagram", type=Path, help="critical-difference diagram to write, .svg, .png and .csv")
     parser.add_argument("--output", type=Path, help="all columns of all, as CSV")
     script.run(main, parser.parse_args())

@@ -5,13 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mllm.core import script, threads
-from mllm.core.messages import log
 
 STRENGTHS = (0.5, 4.0, 32.0)  # C of the logistic regression
-WEIGHTS = (None, "balanced")  # of the classes; balanced is what a rival in macro averages needs
-FOLDS = 3
-SCORING = "f1_macro"  # whatever the experiment compares by: another metric there fits nothing again
-
 
 SPACELESS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
 
@@ -33,16 +28,14 @@ def units(texts: Any) -> dict[str, Any]:
 def main(arguments: argparse.Namespace) -> None:
     threads.fix(1)
     import numpy as np
-    import polars as pl
     from sklearn.dummy import DummyClassifier
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
 
     from mllm.core import timing
     from mllm.data import labelled
-    from mllm.prediction import costs, prediction_tables
+    from mllm.prediction import costs, cross_validation, prediction_tables
 
     classes = len(labelled.task_facts(arguments.data, arguments.task)["names"])
     train = labelled.labelled(arguments.data, ("train",), arguments.task)
@@ -53,36 +46,17 @@ def main(arguments: argparse.Namespace) -> None:
         model = make_pipeline(features, classifier)
     else:
         model = classifier = DummyClassifier(strategy="prior")
-    # On train alone, the reviews of a text in one fold; features are found anew in each. Rare classes cannot be in all folds.
-    texts = train.group_by("label").agg(pl.col("group").n_unique())["group"].min() or 0
-    search = None
-    if arguments.kind == "tfidf" and isinstance(texts, int) and texts >= FOLDS:
-        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=arguments.seed)
-        tried = {"logisticregression__C": STRENGTHS, "logisticregression__class_weight": WEIGHTS}
-        search = GridSearchCV(model, tried, scoring=SCORING, cv=folds)
     cost: dict[str, Any] = {}
+    reviews = train["review"].to_list()
     with timing.timed(cost, "train_seconds"):
-        reviews, labels = train["review"].to_list(), train["label"].to_numpy()
-        if search:
-            search.fit(reviews, labels, groups=train["group"].to_numpy())
-            model = search.best_estimator_
+        if arguments.kind == "tfidf":
+            found = cross_validation.fit(model, STRENGTHS, reviews, train, arguments.seed)
+            model, cost["cross_validation"] = found.model, found.facts
             features, classifier = (step for _, step in model.steps)
-            points = search.cv_results_["params"]
-            found = {
-                f"C {point['logisticregression__C']:g}, classes {point['logisticregression__class_weight'] or 'as they are'}": round(float(score), 6)
-                for point, score in zip(points, search.cv_results_["mean_test_score"], strict=True)
-            }  # fmt: skip
-            cost["cross_validation"] = {
-                "C": classifier.C, "class_weight": classifier.class_weight, "scoring": SCORING, "scores": found,
-            }  # fmt: skip
-            log.info("C %g, class weights %s, by %s in %d-fold cross-validation on train: %s",
-                     classifier.C, classifier.class_weight, SCORING, FOLDS, found)  # fmt: skip
         else:
-            model.fit(reviews, labels)
+            model.fit(reviews, train["label"].to_numpy())
     with timing.timed(cost, "predict_seconds"):
-        fitted = model.predict_log_proba(rows["review"].to_list())
-    logp = np.full((rows.height, classes), -np.inf)
-    logp[:, model.classes_] = fitted
+        logp = cross_validation.log_probabilities(model, rows["review"].to_list(), classes)
     prediction_tables.write_predictions(arguments.output, rows, logp)
     words = features.transform(rows["review"].to_list()).nnz / rows.height if arguments.kind == "tfidf" else 0
     weights = sum(np.size(getattr(classifier, name, [])) for name in ("coef_", "intercept_", "class_prior_"))

@@ -61,6 +61,12 @@ def is_ordered(task: dict[str, Any]) -> bool:
     return bool(task.get("ordered")) if task.get("classes") else task["label"] != "condition"
 
 
+def has_one_of(column: pl.Series, values: list[Any]) -> pl.Expr:
+    """Whether a row's column has one of an experiment file's values; 5, "5" and 5.0 are one number."""
+    found = pl.col(column.name)
+    return (found.cast(pl.Float64) if column.dtype.is_numeric() else found).is_in(in_kind(column.dtype, values))
+
+
 def in_kind(kind: Any, values: list[Any]) -> list[Any]:
     """Values of an experiment file as a column holds them: 5, "5" and 5.0 are one number, and one word in text.
 

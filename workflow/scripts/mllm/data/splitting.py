@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from mllm.core.errors import Failure
-from mllm.data.labels import in_kind, label_column
+from mllm.data.labels import has_one_of, in_kind, label_column
 
 TEST_SHARE = 0.25  # of the texts, in the official files and by default in a random split
 
@@ -138,14 +138,17 @@ def count_classes(parts: dict[str, pl.DataFrame], task: str, names: list[Any]) -
 def select_part(
     train: pl.DataFrame, part: dict[str, Any], task: str | None = None, strict: bool = True
 ) -> pl.DataFrame:
-    """The reviews of one expert: all of train, one of several random shards, or a slice by columns; capped per class.
+    """The reviews of one expert: all of train, one of several random shards, or a slice by columns; capped per class; or a union.
 
     Args:
         train: reviews; those of validation with ``strict`` off, which may lack what is rare.
-        part: shard, of and seed; where; cap and seed; or nothing.
+        part: shard, of and seed; where; cap and seed; union of several parts; or nothing.
         task: whose classes are capped.
         strict: refuse values that no review has.
     """
+    if "union" in part:
+        ids = [select_part(train, one, task, strict)["review_id"] for one in part["union"]]
+        return train.filter(pl.col("review_id").is_in(pl.concat(ids).unique().implode()))
     if "of" in part:
         groups = train["group"].unique().sort().to_numpy()
         shuffled = np.random.default_rng(part["seed"]).permutation(groups)
@@ -157,7 +160,7 @@ def select_part(
             raise Failure(
                 f"experts: where.{column}: no train review has {absent[0]!r}; the most frequent are {most_frequent(train[column])}"
             )
-        train = train.filter(pl.col(column).is_in(in_kind(train[column].dtype, values)))
+        train = train.filter(has_one_of(train[column], values))
     if "cap" in part and task is not None:
         train = _capped(train, label_column(task), part["cap"], part["seed"])
     return train

@@ -100,6 +100,8 @@ def difference(row: Comparison, kind: str = "") -> str:
 
 def _named(row: dict[str, Any]) -> str:
     what = {"expert": "the best expert", "blend": "the best blend", "reference": "the reference"}[row["kind"]]
+    if row["method"] == "router":
+        what = "each review's own expert, where its slice is known"
     size = f", {count(row['n_parameters'])} parameters" if row["kind"] == "reference" and row["n_parameters"] else ""
     return f"{what}, {row['candidate']}{size}"
 

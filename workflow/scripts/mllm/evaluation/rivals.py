@@ -37,7 +37,7 @@ def primary(part: pl.DataFrame, rivals: list[dict[str, Any]]) -> str | None:
     chosen, cost = part.filter("winner").head(1).to_dicts(), leaderboard.price(part)
     if not chosen or not rivals:
         return None
-    references = [r for r in rivals if r["kind"] == "reference"]
+    references = [r for r in rivals if r["kind"] == "reference" and r["method"] != "router"]
     larger = [r for r in references if cost and r[cost] > chosen[0][cost]]
     if cost and larger:
         return str(max(larger, key=lambda r: r[cost])["candidate"])

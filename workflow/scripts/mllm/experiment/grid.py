@@ -10,6 +10,7 @@ from mllm.experiment.candidates import Candidate, Duplicate, Grid, Start
 from mllm.experiment.equivalence import meaning
 from mllm.experiment.names import match
 from mllm.experiment.recipes import expand
+from mllm.experiment.routers import routers
 from mllm.experiment.schema import Experiment
 from mllm.experiment.training_entries import Baseline, Expert, Reference, Training
 from mllm.experiment.yaml_files import ExperimentError
@@ -18,7 +19,8 @@ TRAINING_KEYS = tuple(Training.model_fields)
 
 
 def build(experiment: Experiment) -> Grid:
-    """Expand an experiment; its order is that of the file: bases, experts, merges, references, blends; then further replicates.
+    """Expand an experiment; its order is that of the file: bases, experts, merges, references, blends, routers; then further
+    replicates.
 
     No name depends on other entries. Each task has a base of its own, ``base-<task>``, whose head has the task's classes.
     """
@@ -31,11 +33,11 @@ def build(experiment: Experiment) -> Grid:
     merges, duplicates = _merges(experiment, experts, bases)
     candidates += [*experts, *merges]
     for reference in experiment.references:
-        candidates.append(_reference(experiment, reference))
+        candidates.append(_reference(experiment, reference, experts))
         start = candidates[-1].start
         if start:
             starts.setdefault(start.name, start)
-    candidates += _blends(experiment, candidates)
+    candidates += [*_blends(experiment, candidates), *routers(experts)]
     candidates += replicates.further(candidates)
     return Grid({c.name: c for c in candidates}, starts, duplicates)
 
@@ -100,7 +102,7 @@ def _merges(
     return candidates, duplicates
 
 
-def _reference(experiment: Experiment, entry: Reference | Baseline) -> Candidate:
+def _reference(experiment: Experiment, entry: Reference | Baseline, experts: list[Candidate]) -> Candidate:
     """What merges are compared with: fine-tuned, asked as it is, or fitted without a language model."""
     task = experiment.task_of(entry)
     if not isinstance(entry, Reference):
@@ -110,9 +112,13 @@ def _reference(experiment: Experiment, entry: Reference | Baseline) -> Candidate
         prompt = start.model.prompt
         method = "few_shot" if prompt and prompt.examples else "zero_shot"
         return Candidate(entry.name, "reference", task, method, made_by="prepare_base", start=start)
+    if entry.train == "probe":
+        return Candidate(entry.name, "reference", task, "linear_probe", made_by="fit_probe", start=start)
     hyper, trainings = _hyper(entry, experiment.seed), entry.replicates or experiment.replicates
+    parts = [e.part for e in experts if e.task == task and e.made_by == "train_expert"]
+    part, method = ({"union": parts}, "joint") if entry.train == "joint" else ({}, "fine_tuned")
     return Candidate(
-        entry.name, "reference", task, "fine_tuned", made_by="train_expert", start=start, hyper=hyper, replicates=trainings
+        entry.name, "reference", task, method, made_by="train_expert", start=start, part=part, hyper=hyper, replicates=trainings
     )  # fmt: skip
 
 

@@ -75,8 +75,9 @@ class Reference(Training):
     """Its name in the leaderboard."""
     model: Annotated[str, Field(json_schema_extra={"not": {"enum": list(BASELINES)}})]
     """A name under models, or tfidf (TF-IDF and logistic regression), or majority (the most frequent class)."""
-    train: Literal["all", "none"] = "all"
-    """none: a model of family text2text or causal, zero-shot or with its prompt's examples."""
+    train: Literal["all", "joint", "probe", "none"] = "all"
+    """all: fine-tuned on all of train; joint: on all reviews that its task's experts saw; probe: logistic regression on its
+    frozen features; none: a model of family text2text or causal, zero-shot or with its prompt's examples."""
     task: str | None = None
     """What it learns; needed where there are several tasks."""
     replicates: Positive | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 TARGETS = {
     "run": ([], "run the experiment; --profile slurm on a cluster"),
     "dry-run": (["--dry-run"], "say what would run, and why"),
+    "plan": (["plan"], "say what the experiment can show, before anything is trained"),
     "grid": (["grid"], "print every point of the grid and its state"),
     "export": (["export"], "make each method's winner as a complete model folder"),
 }

@@ -10,13 +10,13 @@ import polars as pl
 from mllm.core.chart_style import styled
 from mllm.core.files import read_json
 from mllm.data import labelled
-from mllm.evaluation import comparison_table, leaderboard, leaderboard_text, result_tables
+from mllm.evaluation import comparison_table, leaderboard, leaderboard_text, over_units, result_tables
 from mllm.evaluation.metrics import METRICS, OF_CONFUSION
 from mllm.evaluation.score_files import Scores
 from mllm.evaluation.shared_draws import Pairs
 from mllm.experiment import grid
 from mllm.models import cards
-from mllm.reporting import charts, paper_files, provenance
+from mllm.reporting import charts, paper_files, provenance, rank_chart
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 EXAMPLES = 5
@@ -55,6 +55,7 @@ class Report:
         found = []
         for number, ((task,), board) in enumerate(self.board.group_by("task", maintain_order=True)):
             found += self._task(str(task), board, f"{number}")
+        found += self._over_tasks()
         found += [
             self._section("training", "Training", "Loss of the batches (lines), and of validation after each epoch (diamonds).",
                           [("", charts.training(self.cards))]),
@@ -72,6 +73,18 @@ class Report:
             self.charts[f"chart-{name}"] = chart
             made.append({"id": f"chart-{name}", "title": heading})
         return {"id": id_, "title": title, "text": text, "charts": made}
+
+    def _over_tasks(self) -> list[dict[str, Any]]:
+        """Methods over the tasks: the critical-difference diagram, and who is better by how probable."""
+        board = self.board.with_columns(unit="task")
+        ranked = over_units.ranked(board, self.metric) if self.several else None
+        if not ranked:
+            return []
+        text = (f"Methods over {ranked[2]} tasks. Grey joins what Nemenyi’s test does not tell apart at 5 %. The table has the probabilities that on"
+                f" the next task the first is better, both are within {self.margin:g}, or the second is better (Bayesian signed-rank test).")  # fmt: skip
+        section = self._section("tasks", "Over tasks", text, [("", rank_chart.diagram(ranked[0], ranked[1]))])
+        table = over_units.compare(board, self.metric, self.margin).drop("metric")
+        return [{**section, "tables": [_table("Method against method", table, "tasks")]}]
 
     def _task(self, task: str, board: pl.DataFrame, number: str) -> list[dict[str, Any]]:
         of = f" ({task})" if self.several else ""

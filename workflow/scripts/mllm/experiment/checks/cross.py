@@ -26,11 +26,14 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     tasks = names_in(raw.get("tasks"))
     problems += [f"tasks: name {name!r} stands {count} times" for name, count in repeated(tasks)]
     bases = [f"base-{task}" for task in tasks]
+    sliced = any(isinstance(entry.get("where"), dict) for entry in dicts(raw.get("experts")))
+    routers = [f"router-{task}" for task in tasks if sliced]
 
-    candidates = [*bases, *(name for name, _ in experts), *names_in(raw.get("references"))]
+    candidates = [*bases, *routers, *(name for name, _ in experts), *names_in(raw.get("references"))]
     candidates += [b["name"] for b in dicts(raw.get("blends")) if isinstance(b.get("name"), str)]
     for name, count in repeated(candidates):
         hint = " (the base of a task bears that name)" if name in bases else ""
+        hint = " (the router of a task bears that name)" if name in routers else hint
         problems.append(f"{name!r} names {count} candidates{hint}; experts, references and blends need different names")
 
     problems += [
