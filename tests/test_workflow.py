@@ -48,8 +48,8 @@ def snapshot(folder):
 
 
 def test_the_leaderboard_holds_every_candidate(board):
-    expected = grid.build(load.load(ROOT / DEMO)).candidates
-    assert set(board["candidate"]) == set(expected)
+    expected = grid.build(load.load(ROOT / DEMO)).runs
+    assert set(board["candidate"]) == set(expected)  # seeds of a random merge are runs of one candidate
     assert {"base": 1, "expert": 3, "blend": 1, "reference": 2}.items() <= Counter(board["kind"]).items()
     assert {"linear", "slerp", "ties", "dare_linear", "dare_ties"} <= set(
         board.filter(pl.col("kind") == "merge")["method"]
@@ -368,14 +368,15 @@ def test_winners_are_exported_whole_and_checked(changed):
     winners = board.filter(pl.col("winner"))
     assert winners["method"].n_unique() == winners.height == 6
     kept = {p.name for p in (results / "export").iterdir() if not p.name.startswith(".")}
-    assert kept == set(winners["candidate"])
+    assert kept == set(winners["best_run"])
+    runs = dict(pl.read_parquet(results / "runs.parquet").select("run", "test_macro_f1").rows())
     comparisons = pl.read_csv(results / "comparisons.csv")
     for row in winners.iter_rows(named=True):
-        folder = results / "export" / row["candidate"]
+        folder = results / "export" / row["best_run"]
         model, _ = loading.load_model(folder)
         assert model.config.id2label[0] == "negative"
         card = json.loads((folder / "model.json").read_text())
-        assert card == json.loads((results / f"merges/{row['candidate']}/merge.json").read_text())
+        assert card == json.loads((results / f"merges/{row['best_run']}/merge.json").read_text())
         assert card["weights"] == checkpoint_files.digest(folder)
         _, heading, body = (folder / "README.md").read_text().split("---\n", 2)
         heading = yaml.safe_load(heading)
@@ -383,14 +384,15 @@ def test_winners_are_exported_whole_and_checked(changed):
         assert "license" not in heading and "made from scratch" in body  # it has no parent with a licence
         (result,) = heading["model-index"][0]["results"]
         values = {m["type"]: m["value"] for m in result["metrics"]}
-        assert values["macro_f1"] == pytest.approx(row["test_macro_f1"], abs=1e-4)
+        assert values["macro_f1"] == pytest.approx(runs[row["best_run"]], abs=1e-4)
+        assert ("the best of the recipe's 2 on validation" in body) == (row["method"] == "dare_ties")
         for rival in comparisons.filter(pl.col("candidate") == row["candidate"]).iter_rows(named=True):
             assert f"| {rival['against']} ({rival['kind']}) | {rival['difference']:+.4f} |" in body
         for parent, digest in card["parents"].items():
             assert f"| {parent} |" in body and digest in body
         assert re.search(r"the model gave 500 reviews .* \(largest difference [\d.e-]+\)", body)
         assert (folder / "mergekit_config.yml").read_text().rstrip() in body
-    for winner in winners["candidate"]:
+    for winner in winners["best_run"]:
         assert f"  hf upload OWNER/NAME results/demo/export/{winner}\n" in out
     assert "can the merge do it?" not in out  # which was made before
     assert not changed.planned("export", *WITH_DEMO)
@@ -398,7 +400,7 @@ def test_winners_are_exported_whole_and_checked(changed):
 
 def test_an_export_that_is_not_what_was_scored_is_refused(changed):
     results = changed.folder / "results/demo"
-    winner = pl.read_parquet(results / "leaderboard.parquet").filter(pl.col("winner"))["candidate"][0]
+    winner = pl.read_parquet(results / "leaderboard.parquet").filter(pl.col("winner"))["best_run"][0]
     file = results / f"merges/{winner}/merge.json"
     stamp = file.stat()
     before = file.read_text()

@@ -107,6 +107,7 @@ rule diagnose_members:
 rule export:
     input:
         leaderboard="<results>/leaderboard.parquet",
+        runs="<results>/runs.parquet",
         comparisons="<results>/comparisons.parquet",
         models=expand("<results>/models/{model}", model=[*GRID.bases.values(), *names("expert")]),
         cards=expand("<results>/merges/{merge}/merge.json", merge=GRID.merges),

@@ -1,4 +1,7 @@
-"""Make the validation winner of each method once more, as a complete model folder with its card, and check it."""
+"""Make the validation winner of each method once more, as a complete model folder with its card, and check it.
+
+Of a winner with several runs, the best run on validation is exported.
+"""
 
 import argparse
 import json
@@ -14,6 +17,8 @@ from mllm.core.files import read_json, whole
 from mllm.core.messages import progress
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from mllm.evaluation.comparison_table import Comparison
     from mllm.models.cards import Merge
 
@@ -31,20 +36,28 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
     from mllm.evaluation import comparison_table, result_tables
+    from mllm.reporting import model_card
 
     results = arguments.results
-    board = result_tables.read(results, "leaderboard")
+    board, runs = result_tables.read(results, "leaderboard"), result_tables.read(results, "runs")
     comparisons = result_tables.read(results, "comparisons", comparison_table.SCHEMA)
     winners = board.filter(pl.col("winner")).to_dicts()
     with whole(arguments.output) as folder:
         folder.mkdir()
-        for row in progress(winners, "exporting"):
-            name = row["candidate"]
-            rivals = comparison_table.rows(comparisons.filter(pl.col("candidate") == name))
-            export(row, rivals, folder, arguments)
+        for winner in progress(winners, "exporting"):
+            rivals = comparison_table.rows(comparisons.filter(pl.col("candidate") == winner["candidate"]))
+            export(row_of(winner, runs), rivals, folder, arguments, model_card.among_runs(winner, rivals))
 
 
-def export(row: dict[str, Any], rivals: list["Comparison"], folder: Path, arguments: argparse.Namespace) -> None:
+def row_of(winner: dict[str, Any], runs: "pl.DataFrame") -> dict[str, Any]:
+    """The leaderboard's row of the run of a winner that is exported: with the run's name and its own scores."""
+    (run,) = runs.filter(run=winner["best_run"]).to_dicts()
+    return {**winner, **run, "candidate": run["run"]}
+
+
+def export(
+    row: dict[str, Any], rivals: list["Comparison"], folder: Path, arguments: argparse.Namespace, among: str
+) -> None:
     """Make one winner's folder; refuse it if its weights or its predictions are not the recorded ones."""
     from mllm.data import labelled
     from mllm.models import cards, checkpoint_files
@@ -64,7 +77,7 @@ def export(row: dict[str, Any], rivals: list["Comparison"], folder: Path, argume
         (final / "mergekit_config.yml").unlink()
     facts = model_card.Facts(
         experiment=arguments.experiment, task=row["task"], labels=labels, row=row, rivals=rivals, merge=recorded, recipe=recipe,
-        members=members, base=cards.Base.read(results / "models" / base / cards.FILE), split=split,
+        among=among, members=members, base=cards.Base.read(results / "models" / base / cards.FILE), split=split,
         counts=labelled.task_facts(results / "data", row["task"])["counts"], check=check(final, row, arguments),
     )  # fmt: skip
     (final / "README.md").write_text(model_card.text(facts), encoding="utf-8")

@@ -13,7 +13,9 @@ def text(frame: pl.DataFrame, metric: str, title: str) -> str:
     for (task,), rows in frame.group_by("task", maintain_order=True):
         heading = f"{title}: {rows.height} candidates, task {task}, sorted by {metric} on validation"
         parts += [heading, "", *_drawn(rows, metric), ""]
-    note = "* the method's best recipe on validation; intervals: 95 % bootstrap over review texts, each counting once"
+    note = "* the method's best recipe on validation; intervals: 95 % over review texts, each counting once"
+    if frame["runs"].max() != 1:
+        note += ", and over runs; scores: means over runs, sd: standard deviation between them"
     return "\n".join([*parts, note]) + "\n"
 
 
@@ -33,6 +35,7 @@ def leak_line(facts: dict[str, Any]) -> str:
 
 
 def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:
+    several = frame["runs"].max() != 1
     second = {} if metric == "accuracy" else {"test_accuracy": "test accuracy"}
     second |= {f"test_tuned_{metric}": "offsets fitted"} if metric in metrics.OF_CONFUSION else {}
     header = [
@@ -42,6 +45,7 @@ def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:
         f"valid {metric}",
         f"test {metric}",
         "95 % interval",
+        *(["sd", "runs"] if several else []),
         *second.values(),
         "parameters",
         "reviews/s",
@@ -55,6 +59,7 @@ def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:
             f"{r[f'valid_{metric}']:.3f}",
             f"{r[f'test_{metric}']:.3f}",
             f"{r[f'test_{metric}_low']:.3f} – {r[f'test_{metric}_high']:.3f}",
+            *([_deviation(r[f"test_{metric}_sd"]), str(r["runs"])] if several else []),
             *(f"{r[column]:.3f}" for column in second),
             leaderboard.count(r["n_parameters"]),
             f"{r['reviews_per_second']:,.0f}" if r["reviews_per_second"] else "",
@@ -67,3 +72,7 @@ def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:
         ).rstrip()
         for line in [header, ["─" * w for w in widths], *lines]
     ]
+
+
+def _deviation(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -35,6 +35,11 @@ class Results:
         return self.table("leaderboard")
 
     @cached_property
+    def runs(self) -> "pl.DataFrame":
+        """One row per run of each candidate: ``pain``, ``pain@2``, …"""
+        return self.table("runs")
+
+    @cached_property
     def comparisons(self) -> "pl.DataFrame":
         """One row per pair of candidates that is compared on the same test reviews."""
         return self.table("comparisons")
@@ -60,7 +65,9 @@ class Results:
         return result_tables.read(self.folder, name)
 
     def predictions(self, candidate: str) -> "pl.DataFrame":
-        """A candidate's predictions: review_id, split, label, one logp column per class, and the predicted class index.
+        """A run's predictions: review_id, split, label, one logp column per class, and the predicted class index.
+
+        A candidate's name is that of its first run.
 
         Raises:
             Failure: there is no such candidate.
@@ -73,17 +80,18 @@ class Results:
         return table.with_columns(predicted=pl.concat_list(logp).list.arg_max().cast(pl.Int64))
 
     def model_folder(self, candidate: str) -> Path:
-        """The folder of a candidate's weights, where they are kept.
+        """The folder of a run's weights, where they are kept; of a winner with several runs, the exported one's.
 
         Raises:
             Failure: there is no such candidate, it has no weights, or they were not kept.
         """
         self._check(candidate)
-        places = (f"export/{candidate}", f"models/{candidate}", f"merges/{candidate}/model")
+        exported = dict(self.leaderboard.select("candidate", "best_run").rows()).get(candidate, candidate)
+        places = (f"export/{exported}", f"models/{candidate}", f"merges/{candidate}/model")
         for place in places:
             if (self.folder / place / "config.json").exists():
                 return self.folder / place
-        kind = self.leaderboard.row(by_predicate=_is(candidate), named=True)["kind"]
+        kind = self.runs.row(by_predicate=_is(candidate), named=True)["kind"]
         if kind == "merge":
             raise Failure(
                 f"{candidate}: its weights were not kept. Fix: `snakemake export` makes each method's winner again;"
@@ -104,7 +112,7 @@ class Results:
         return model.eval(), tokenizer
 
     def _check(self, candidate: str) -> None:
-        if candidate not in self.candidates:
+        if candidate not in set(self.runs["run"]):
             raise Failure(
                 f"{self.folder}: no candidate {candidate!r}{nearest(candidate, self.candidates)}"
                 f" (found {listed(self.candidates)})"
@@ -120,4 +128,4 @@ class Results:
 def _is(candidate: str) -> "pl.Expr":
     import polars as pl
 
-    return pl.col("candidate") == candidate
+    return pl.col("run") == candidate

@@ -19,7 +19,9 @@ class Facts:
     task: str
     labels: list[str]
     row: dict[str, Any]
-    """Of the leaderboard."""
+    """Of the leaderboard; of several runs, the exported one's scores."""
+    among: str
+    """Which of several runs it is; empty of one."""
     rivals: list[Comparison]
     merge: cards.Merge
     recipe: str
@@ -44,7 +46,7 @@ def text(facts: Facts) -> str:
         f"A merge of {len(row['members'].split())} fine-tuned models by `{row['method']}`, for the classification of drug"
         f" reviews: task *{facts.task}*, classes {', '.join(facts.labels)}. It is its method's best recipe on the"
         f" validation reviews, among those of the experiment *{facts.experiment['name']}*; test had no part in the choice.",
-        "", "## Scores", "", *_scores(row), "",
+        *(["", facts.among] if facts.among else []), "", "## Scores", "", *_scores(row), "",
         *_rivals(facts.rivals),
         "## Recipe", "",
         "The weights are what this makes of the parents below"
@@ -64,6 +66,25 @@ def text(facts: Facts) -> str:
         f"{facts.check}", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def among_runs(winner: dict[str, Any], rivals: list[Comparison]) -> str:
+    """Which run of a winner is exported, and what its recipe comes to over all runs; nothing where there is one.
+
+    Args:
+        winner: its row of the leaderboard.
+        rivals: its comparisons.
+    """
+    if winner["runs"] == 1 or not rivals:
+        return ""
+    metric = rivals[0].metric
+    column = f"test_{metric}"
+    return (
+        f"It is the run `{winner['best_run']}`, the best of the recipe's {winner['runs']} on validation; the scores below are this"
+        f" run's. Over its runs the recipe has a {METRICS[metric].label} of {winner[column]:.4f} ({winner[f'{column}_low']:.4f} to"
+        f" {winner[f'{column}_high']:.4f}, over reviews and seeds) on test, with a standard deviation of"
+        f" {winner[f'{column}_sd']:.4f}. Comparisons with others are the recipe's."
+    )
 
 
 def _heading(facts: Facts) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class Report:
         label = METRICS[self.metric].label
         sections = [
             {"id": f"leaderboard-{number}", "title": f"Leaderboard{of}", "text": f"Chosen and sorted by {label} on validation;"
-             f" intervals are 95 %, by resampling texts; ranks are on test. ★: a method’s best recipe.{self._left_out(board)}", "board": self._leaderboard(task, self._kept(board), f"board-{number}")},
+             f" intervals are 95 %, over texts and runs; ranks are on test. ★: a method’s best recipe.{self._left_out(board)}", "board": self._leaderboard(task, self._kept(board), f"board-{number}")},
             self._section(f"pareto-{number}", f"Quality against cost{of}", "Each candidate with its interval; a line joins those"
                           f" that nothing beats in both.{_free(board, cost)}", [("", charts.pareto(self._kept(board), self.metric, cost) if cost else None)]),
             self._section(f"differences-{number}", f"Paired differences{of}", f"Each method’s winner against the best expert, the best"
@@ -141,11 +141,12 @@ class Report:
     def _leaderboard(self, task: str, board: pl.DataFrame, id_: str) -> dict[str, Any]:
         metric = self.metric
         second = [] if metric == "accuracy" else [("test accuracy", "test_accuracy", True)]
+        several = [("sd", f"test_{metric}_sd", True), ("runs", "runs", True)] if self.board["runs"].max() != 1 else []
         tuned = [("class offsets fitted", f"test_tuned_{metric}", True)] if metric in OF_CONFUSION else []
         columns = [
             ("★", "winner", False), ("candidate", "candidate", False), ("kind", "kind", False),
             (f"valid {metric}", f"valid_{metric}", True), (f"test {metric}", f"test_{metric}", True), ("95 % interval", "", True),
-            *second, *tuned, ("rank", "rank", True), ("rank interval", "rank_low", True), ("parameters", "n_parameters", True),
+            *several, *second, *tuned, ("rank", "rank", True), ("rank interval", "rank_low", True), ("parameters", "n_parameters", True),
             ("FLOPs / review", "flops_per_review", True), ("reviews / s", "reviews_per_second", True), ("Pareto", "pareto", False),
         ]  # fmt: skip
         rows = [
