@@ -374,7 +374,25 @@ def said_of(world, compared, **more):
     pairs, _, frame, _ = world
     chosen = selection.selection(frame, {"t": pairs}, "accuracy")
     counts = more.pop("counts", {"t": {"test": {"reviews": 600, "texts": 600}}})
-    return verdict.text("name", frame, compared, chosen, counts, more.pop("margin", 0.01), **more)
+    facts = verdict.Facts(name="name", margin=more.pop("margin", 0.01), counts=counts, **more)
+    return verdict.text(facts, frame, compared, chosen)
+
+
+def pairs_of(world):
+    return {name: found.values["accuracy"] for name, found in world[0].found.items()}
+
+
+def test_without_a_larger_model_the_verdict_says_so(world):
+    _, _, _, compared = world
+    said = said_of(world, compared.with_columns(cost_ratio=pl.lit(None, pl.Float64)))
+    assert "- This experiment has no larger model to compare with.\n- **Replace the best expert, strong? Yes.**" in said
+
+
+@pytest.mark.parametrize(("holds", "answer"), [("better", "Yes"), ("no worse", "Yes"), ("worse", "No"), ("behind", "Not shown"), ("undecided", "Not shown")])  # fmt: skip
+def test_an_answer_is_what_holds_after_correction(world, holds, answer):
+    _, _, _, compared = world
+    said = said_of(world, compared.with_columns(holds=pl.lit(holds)))
+    assert said.splitlines()[2].startswith(f"- **Replace large? {answer}.** ")
 
 
 def test_the_verdict_has_the_tables_numbers(world):
@@ -385,12 +403,26 @@ def test_the_verdict_has_the_tables_numbers(world):
     assert "on 600 different test texts." in said
     assert "large" in next(line for line in said.splitlines() if line.startswith("- "))  # what is larger comes first
     (row,) = compared.filter((pl.col("candidate") == "m2") & (pl.col("against") == "large")).to_dicts()
+    values = {name: pairs_of(world)[name] for name in ("m2", "large", "strong")}
+    answers = [line for line in said.splitlines() if line.startswith("- **Replace ")]
+    assert answers[0] == (
+        f"- **Replace large? Not shown.** {values['m2']:.3f} against {values['large']:.3f}: "
+        f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}), at 1/12 of its cost."
+    )
+    assert answers[1].startswith(
+        f"- **Replace the best expert, strong? Yes.** {values['m2']:.3f} against {values['strong']:.3f}: "
+    )
     line = next(line for line in said.splitlines() if "the reference, large" in line and line.startswith("- "))
-    assert line.startswith("- Primary claim: **not shown** against the reference, large, 12k parameters: ")
+    assert line.startswith(
+        "- Primary claim about these trained experts: **not shown** against the reference, large, 12k parameters: "
+    )
     assert f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}" in line
     assert f"(corrected p {row['p_not_worse']:.2g}; 0.025 needed)" in line
     assert "the 7 other claims of this task after Holm correction" in said
-    assert "1/12 of the parameters" in line and "claims are about these trained" in said
+    assert "1/12 of the parameters" in line and "Claims are about these trained experts: each was trained once" in said
+    assert all(
+        "about these trained experts: " in line for line in said.splitlines() if re.match("- (Primary c|C)laim", line)
+    )
     assert said.rstrip().endswith("a line about the leak")
 
 
@@ -486,7 +518,8 @@ def test_without_merges_there_are_no_claims(world):
     compared = compare(some, frame, pairs)
     chosen = selection.selection(frame, {"t": pairs}, "accuracy")
     assert compared.height == chosen.height == 0
-    said = verdict.text("x", frame, compared, chosen, {"t": {"test": {"texts": 600}}}, 0.01)
+    facts = verdict.Facts(name="x", margin=0.01, counts={"t": {"test": {"texts": 600}}})
+    said = verdict.text(facts, frame, compared, chosen)
     assert "no merges" in said and "strong (expert)" in said
 
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from mllm.evaluation import comparison, leaderboard, metrics, run_table
+from mllm.evaluation import comparison, leaderboard, metrics, run_table, selection, verdict
 from mllm.evaluation import replicates as several
 from mllm.experiment import grid, load
 from mllm.experiment import replicates as grid_names
@@ -252,3 +252,17 @@ def test_comparisons_pair_replicates(two_methods):
         # A t-test of the pairs alone errs on the same side, and by less than the texts add.
         if metric == "nll":
             assert row["p"] >= 0.5 * stats.ttest_1samp(gaps, 0).pvalue
+
+
+def test_the_verdict_is_about_the_recipe_and_names_what_was_trained_once(two_methods):
+    pairs, _, table, frame = two_methods
+    truth = {"t": (TRUTH, np.arange(len(TRUTH)))}
+    compared = comparison.compare(frame, table, {"t": pairs}, truth, "macro_f1", 0.01)
+    chosen = selection.selection(frame, {"t": pairs}, "macro_f1")
+    facts = verdict.Facts(name="x", margin=0.01, counts={"t": {"test": {"reviews": 600, "texts": 600}}})
+    said = verdict.text(facts, frame, compared, chosen)
+    row = compared.row(by_predicate=(pl.col("candidate") == "good") & (pl.col("against") == "expert"), named=True)
+    assert "Claims are about the recipe: everything beneath it was trained 3 times with other seeds" in said
+    assert "Trained once, so that claims against them are about these very models: large." in said
+    assert f"Over 3 pairs of runs the difference has a standard deviation of {row['deviation']:.3f}." in said
+    assert "these trained experts" not in said and "mean of 3 runs with a standard deviation of" in said

@@ -66,8 +66,11 @@ def main(arguments: argparse.Namespace) -> None:
     result_tables.write(agreement.agreement(members, side_by_side, truth), results, "agreement")
     conditions = agreement.by_condition([*scores.values()], shown, trained_on, metric)
     result_tables.write(conditions, results, "conditions")
+    said = verdict.Facts(
+        name=experiment.name, margin=margin, counts=counts, leak=leak, classes=classes, never=never
+    )  # fmt: skip
     with whole(results / "verdict.md") as partial:
-        partial.write_text(verdict.text(experiment.name, frame, compared, chosen, counts, margin, leak, classes, never))
+        partial.write_text(verdict.text(said, frame, compared, chosen))
 
 
 if __name__ == "__main__":

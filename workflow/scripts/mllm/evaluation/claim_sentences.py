@@ -12,10 +12,13 @@ UNITS = {"flops_per_review": "floating-point operations per review", "n_paramete
 
 def sentence(row: Comparison, frame: pl.DataFrame, margin: float, every: pl.DataFrame) -> str:
     """One claim: the strongest statement that holds, its difference and p-value, what was possible to show, cost."""
-    other = frame.filter(pl.col("candidate") == row.against).row(0, named=True)
-    first = "Primary claim: " if row.family == "primary" else ""
-    said = _statement(row, _named(other), margin)
-    line = f"- {first}{said if first else said.replace('**not', '**Not', 1) if said.startswith('**') else said[0].upper() + said[1:]}."
+    other = frame.row(by_predicate=pl.col("candidate") == row.against, named=True)
+    mine = frame.row(by_predicate=pl.col("candidate") == row.candidate, named=True)
+    first = "Primary claim" if row.family == "primary" else "Claim"
+    about = "the recipe" if mine["replicates"] > 1 else "these trained experts"
+    line = f"- {first} about {about}: {_statement(row, _named(other), margin)}."
+    if row.deviation is not None:
+        line += f" Over {row.runs} pairs of runs the difference has a standard deviation of {row.deviation:.3f}."
     family = every.filter(pl.col("family") == row.family).height
     if row.holds == "undecided" and row.detectable:
         line += f" Taken alone, a difference of {row.detectable:.3f} would be found four times in five"
@@ -24,7 +27,7 @@ def sentence(row: Comparison, frame: pl.DataFrame, margin: float, every: pl.Data
     line += _repaired(row) + _disagreement(row)
     ratio = row.cost_ratio
     if ratio is not None and not 0.95 < ratio < 1.05:
-        line += f" It needs {_times(ratio)} the {UNITS[str(leaderboard.price(frame))]}."
+        line += f" It needs {times(ratio)} the {UNITS[str(leaderboard.price(frame))]}."
     return line
 
 
@@ -110,7 +113,7 @@ def interval(row: dict[str, Any], column: str) -> str:
     return f"{row[column]:.3f} ({row[f'{column}_low']:.3f} to {row[f'{column}_high']:.3f})"
 
 
-def _times(ratio: float) -> str:
+def times(ratio: float) -> str:
     """A ratio of costs in words: 1/12.5 of, 3 times."""
     return f"1/{_three(1 / ratio)} of" if ratio < 1 else f"{_three(ratio)} times"
 

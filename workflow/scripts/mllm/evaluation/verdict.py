@@ -1,108 +1,98 @@
 """The answer in plain words, with its numbers: written from the tables, never by hand."""
 
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
-from mllm.evaluation import claim_sentences, comparison, comparison_table, leaderboard, metrics
+from mllm.evaluation import claim_sentences, comparison, comparison_table, leaderboard, metrics, verdict_answers
 
 
-def text(
-    name: str,
-    frame: pl.DataFrame,
-    comparisons: pl.DataFrame,
-    selection: pl.DataFrame,
-    counts: dict[str, dict[str, dict[str, int]]],
-    margin: float,
-    leak: str = "",
-    classes: dict[str, list[str]] | None = None,
-    never: dict[str, list[str]] | None = None,
-) -> str:
-    """verdict.md: for each task the best merge's answer, its claims, how it was chosen, what it costs.
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the verdict says beside the tables' numbers."""
+
+    name: str
+    """Of the experiment."""
+    margin: float
+    """How much worse still counts as not worse."""
+    counts: dict[str, dict[str, Any]]
+    """task -> split -> reviews and texts; ``told_apart`` where it is not known which reviews are copies of one text."""
+    leak: str = ""
+    """A line about test reviews that stand in train too."""
+    classes: dict[str, list[str]] = field(default_factory=dict)
+    """task -> names of its classes."""
+    never: dict[str, list[str]] = field(default_factory=dict)
+    """Candidate -> classes of the test set that it never predicts."""
+
+
+def text(facts: Facts, frame: pl.DataFrame, comparisons: pl.DataFrame, selection: pl.DataFrame) -> str:
+    """verdict.md: for each task the answers, the chosen merge, its claims, how it was chosen, what it costs.
 
     Args:
-        name: of the experiment.
+        facts: beside the tables.
         frame: the leaderboard.
         comparisons: as from comparison.compare.
-        selection: as from comparison.selection.
-        counts: task -> split -> reviews and texts; ``told_apart`` where it is not known which reviews are copies of one text.
-        margin: how much worse still counts as not worse.
-        leak: a line about test reviews that stand in train too.
-        classes: task -> names of its classes.
-        never: candidate -> classes of the test set that it never predicts.
+        selection: as from selection.selection.
     """
-    lines = [f"# {name}: can the merge do it?", ""]
+    lines = [f"# {facts.name}: can the merge do it?", ""]
     for (task,), part in frame.group_by("task", maintain_order=True):
-        of_task = pl.col("task") == task
-        found = _task(
-            part,
-            comparisons.filter(of_task),
-            selection.filter(of_task),
-            counts[str(task)],
-            margin,
-            (classes or {}).get(str(task), []),
-            never or {},
-        )
-        lines += [*found, ""]
+        lines += [f"## Task {task}", ""] if frame["task"].n_unique() > 1 else []
+        lines += [
+            *_task(facts, part, *(table.filter(pl.col("task") == task) for table in (comparisons, selection))),
+            "",
+        ]
     lines += [
         "Differences are on the same test reviews, positive where the merge is better; intervals are 95 %. Winners and rivals were",
-        "chosen on validation. Intervals cover the choice of reviews, not that of training seeds: claims are about these trained",
-        "experts, and other seeds may change any of them. All comparisons: comparisons.csv.",
+        "chosen on validation. All comparisons: comparisons.csv; all runs: runs.csv.",
     ]
-    return "\n".join([*lines, *([leak] if leak else [])]) + "\n"
+    return "\n".join([*lines, *([facts.leak] if facts.leak else [])]) + "\n"
 
 
-def _task(
-    frame: pl.DataFrame,
-    comparisons: pl.DataFrame,
-    selection: pl.DataFrame,
-    counts: dict[str, dict[str, int]],
-    margin: float,
-    classes: list[str],
-    never: dict[str, list[str]],
-) -> list[str]:
+def _task(facts: Facts, frame: pl.DataFrame, comparisons: pl.DataFrame, selection: pl.DataFrame) -> list[str]:
     winners = frame.filter(pl.col("winner"))
     if not winners.height:
         return [f"Task {frame['task'][0]}: no merges. {_best(frame)}"]
     best = winners.row(0, named=True)
-    metric = selection["metric"][0]
-    label = metrics.METRICS[metric].label
-    merges = frame.filter(pl.col("kind") == "merge").height
-    parts = len(best["members"].split())
-    made = f", a merge of {parts} models by {best['method']}" if parts else ""
-    among = (
-        f" ({', '.join(map(plain, classes))})"
-        if 0 < len(classes) < 5
-        else f" ({len(classes)} classes)"
-        if classes
-        else ""
-    )
-    lines = [
-        f"Task {best['task']}{among}: **{best['candidate']}**{made}{_chosen(merges)}: {label}"
-        f" {claim_sentences.interval(best, f'test_{metric}')} on {_size(counts)}.",
-        "",
-    ]
     every = comparisons.filter("claim")
-    claims = comparisons.filter(pl.col("claim") & (pl.col("candidate") == best["candidate"]))
+    claims = every.filter(pl.col("candidate") == best["candidate"])
     # The question of it all first: many small ones in one against what is larger.
     larger = ((pl.col("kind") == "reference") & (pl.col("cost_ratio") < 1)).fill_null(False)
     claims = claims.sort(larger, descending=True, maintain_order=True)
-    if claims.height:
+    rows = comparison_table.rows(claims)
+    lines = [*verdict_answers.answers(best, rows, frame), ""] if rows else []
+    lines += [_merge(best, selection["metric"][0], frame, facts), *verdict_answers.about(best, rows, frame), ""]
+    if rows:
         rest = every.filter(pl.col("family") == "secondary").height
         lines += [
             f"**In short**, the primary claim tested alone, the {rest} other claims of this task after Holm correction: {_short(claims)}.",
             "",
         ]
-    lines += [claim_sentences.sentence(row, frame, margin, every) for row in comparison_table.rows(claims)]
+    lines += [claim_sentences.sentence(row, frame, facts.margin, every) for row in rows]
     lines += _others(every, claims)
-    if missing := never.get(best["candidate"]):
+    if missing := facts.never.get(best["candidate"]):
         lines += [f"- It never predicts {' or '.join(map(plain, missing))} on the test set."]
-    if claims.height and (support := claims["support"][0]) < comparison.FEWEST:
+    if rows and (support := rows[0].support) < comparison.FEWEST:
         lines += [
             f"- The rarest class has {support} test texts. Below {comparison.FEWEST}, tests of macro averages find too many differences."
         ]
     return lines + _honesty(selection, best) + _front(frame, best)
+
+
+def _merge(best: dict[str, Any], metric: str, frame: pl.DataFrame, facts: Facts) -> str:
+    """Which merge the answers are of, and its score."""
+    task, merges, parts = best["task"], frame.filter(kind="merge").height, len(best["members"].split())
+    classes = facts.classes.get(task, [])
+    named = ", ".join(map(plain, classes)) if len(classes) < 5 else f"{len(classes)} classes"
+    made = f", a merge of {parts} models by {best['method']}" if parts else ""
+    spread = ""
+    if best["runs"] > 1:
+        spread = f", mean of {best['runs']} runs with a standard deviation of {best[f'test_{metric}_sd']:.3f},"
+    return (
+        f"Task {task}{f' ({named})' if classes else ''}: **{best['candidate']}**{made}{_chosen(merges)}: {metrics.METRICS[metric].label}"
+        f" {claim_sentences.interval(best, f'test_{metric}')}{spread} on {_size(facts.counts[task])}."
+    )
 
 
 def _size(counts: dict[str, Any]) -> str:
