@@ -92,7 +92,7 @@ class TaskPairs:
         if len(gain) == 1:
             return paired.of_shares(gain[0], margin)
         texts = gain.shape[1]
-        found = replicates.spread(gain.mean(axis=1), np.cov(gain) / texts, intervals.Z / texts)
+        found = replicates.spread(gain.mean(axis=1), np.cov(gain) / texts, 1 / texts)
         return paired.of_runs(found, margin)
 
     def shared(self, matched: Matched, kind: str, metric: str, margin: float) -> paired.Difference:
@@ -102,7 +102,7 @@ class TaskPairs:
         reach = self.reach(matched) if metric == self.metric else 0.0
         if len(matched) == 1:
             return paired.of_draws(float(values[0]), draws[0], reach, margin)
-        return paired.of_runs(replicates.spread(values, np.cov(draws), intervals.Z * reach), margin)
+        return paired.of_runs(replicates.spread(values, np.cov(draws), reach), margin)
 
     def tuned(self, matched: Matched) -> tuple[float | None, float | None, float | None]:
         """Difference of decisions tuned for the metric, and its 95 % interval, by the delta method."""
@@ -121,7 +121,7 @@ class TaskPairs:
         values = self.sign * _differences(np.array([self._tuned[i].value for i in used]), where)
         rows = _differences(moved, where)
         reach = float(np.mean([intervals.reach(function, self._tuned[i].confusion) for i in used]))
-        found = replicates.spread(values, rows @ rows.T, intervals.Z * reach)
+        found = replicates.spread(values, rows @ rows.T, reach)
         return found.value, found.value - found.half(), found.value + found.half()
 
     def reach(self, matched: Matched) -> float:

@@ -11,6 +11,7 @@ runs by it; they take a critical value between the normal and Student's, as Coch
 variance to the power of SHARE (theirs is 1).
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,9 +23,9 @@ from scipy.stats import chi2
 from scipy.stats import t as student
 
 from mllm.core.arrays import Array
+from mllm.evaluation.intervals import Z
 
 SHARE = 1.2  # intervals of 95 % then cover 93.2 to 97.2 % with 2 runs, 94.8 to 96.6 % with 3, whatever the share
-GRID = np.linspace(-45, 6, 1500)  # of the logarithm of a χ² variable
 Repetitions = list[list[str]]
 """A candidate's independent repetitions, each with the names of its runs."""
 
@@ -49,11 +50,11 @@ class Spread:
             texts: variance of one side's texts, where the two sides differ.
         """
         mine = self.texts if texts is None else texts
-        total, z = mine + self.training, float(ndtri(0.975))
+        total = mine + self.training
         if self.runs < 2 or total <= 0:
-            return z * float(np.sqrt(total))
+            return Z * float(np.sqrt(total))
         t = float(student.ppf(0.975, self.runs - 1))
-        return float(np.sqrt(total) * (z + (t - z) * (self.training / total) ** SHARE))
+        return float(np.sqrt(total) * (Z + (t - Z) * (self.training / total) ** SHARE))
 
     def above(self, null: float) -> float:
         """One-sided p-value of a true value at or below the null."""
@@ -68,22 +69,24 @@ class Spread:
         return float(edge + ndtri(power)) * error
 
 
-def spread(values: Sequence[float] | Array, covariance: Array, unseen: float = 0.0) -> Spread:
+def spread(values: Sequence[float] | Array, covariance: Array, reach: float = 0.0) -> Spread:
     """A mean over runs.
+
+    Metrics of decisions move in steps. Two runs that happen to agree would have no variance, more often than continuous values
+    come near each other: their difference counts half a step more.
 
     Args:
         values: (runs,) of a metric, or of differences of paired runs.
         covariance: (runs, runs) of these over texts, as of the bootstrap's draws.
-        unseen: standard deviation of what no text shows (see ``intervals.reach``).
+        reach: how far one text can move a value (see ``intervals.reach``); 0 for losses.
     """
-    values, runs = np.asarray(values, dtype=float), len(values)
+    values, runs, unseen = np.asarray(values, dtype=float), len(values), (Z * reach) ** 2
     if runs < 2:
-        return Spread(float(values[0]), float(np.asarray(covariance).reshape(-1)[0]) + unseen**2, 0.0, 1, None)
-    shared = (covariance.sum() - np.trace(covariance)) / (runs * (runs - 1))
-    between = float(values.var(ddof=1))
-    return Spread(
-        float(values.mean()), max(0.0, float(shared)) + unseen**2, between / runs, runs, float(np.sqrt(between))
-    )
+        return Spread(float(values[0]), float(np.asarray(covariance).reshape(-1)[0]) + unseen, 0.0, 1, None)
+    shared = max(0.0, float(covariance.sum() - np.trace(covariance)) / (runs * (runs - 1)))
+    deviation = float(values.std(ddof=1))
+    training = (deviation + reach / float(np.sqrt(8))) ** 2 / runs
+    return Spread(float(values.mean()), shared + unseen, training, runs, deviation)
 
 
 def tail(distance: float, texts: float, training: float, runs: int) -> float:
@@ -93,12 +96,17 @@ def tail(distance: float, texts: float, training: float, runs: int) -> float:
     """
     if runs < 2 or training == 0:
         return float(ndtr(-distance / np.sqrt(texts))) if texts > 0 else float(distance <= 0)
-    degrees = runs - 1
-    density = chi2.pdf(np.exp(GRID), degrees) * np.exp(GRID)
-    scale = np.sqrt(texts + training * degrees / np.exp(GRID))
-    inside = np.trapezoid(density * ndtr(-distance / scale), GRID)
-    missing = 1 - np.trapezoid(density, GRID)  # beyond the grid, where nothing is known of the sign
-    return float(np.clip(inside + missing / 2, 0, 1))
+    density, variable = _weights(runs - 1)
+    scale = np.sqrt(texts + training * (runs - 1) / variable)
+    return float(np.clip(density @ ndtr(-distance / scale), 0, 1))
+
+
+@functools.cache
+def _weights(degrees: int) -> tuple[Array, Array]:
+    """Probabilities of a grid of values of a χ² variable, and the values."""
+    grid = np.exp(np.linspace(-45, 6, 1500))
+    density = chi2.pdf(grid, degrees) * grid
+    return density / density.sum(), grid
 
 
 def interval(values: Array, lows: Array, highs: Array, covariance: Array | None = None) -> tuple[Spread, float, float]:
@@ -113,11 +121,11 @@ def interval(values: Array, lows: Array, highs: Array, covariance: Array | None 
     Returns:
         The spread, low, high.
     """
-    z, alike = float(ndtri(0.975)), 1.0
+    alike = 1.0
     if covariance is not None and len(values) > 1 and np.trace(covariance) > 0:
         shared = (covariance.sum() - np.trace(covariance)) / (len(values) * (len(values) - 1))
         alike = float(np.clip(shared / np.diag(covariance).mean(), 0, 1))
-    below, above = (alike * float(np.mean(side)) ** 2 / z**2 for side in (values - lows, highs - values))
+    below, above = (alike * float(np.mean(side)) ** 2 / Z**2 for side in (values - lows, highs - values))
     between = float(np.var(values, ddof=1)) if len(values) > 1 else 0.0
     found = Spread(
         float(values.mean()), (below + above) / 2, between / len(values), len(values), float(np.sqrt(between)) if len(values) > 1 else None
