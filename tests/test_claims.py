@@ -8,6 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import kstest, norm, poisson
 from sklearn.metrics import f1_score
 from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import ttost_paired
 
 from mllm.evaluation import bootstrap, claims, intervals, metrics, paired
 
@@ -240,3 +241,33 @@ def test_without_a_differing_text_a_difference_has_width():
     found = paired.of_draws(0.0, np.zeros(20_000), reach, MARGIN)
     assert -found.low == pytest.approx(intervals.Z**2 * reach, rel=0.03) == found.high
     assert found.tests.not_worse > 0.3
+
+
+# ── Equivalence ──
+
+
+def test_equivalence_is_two_one_sided_tests():
+    """Of means, against statsmodels' TOST; of shares, Tango's score at both margins; draws of the same distribution agree."""
+    rng = np.random.default_rng(4)
+    gain = rng.choice([-1.0, 0.0, 1.0], 20_000, p=[0.05, 0.9, 0.05])
+    expected, *_ = ttost_paired(gain, np.zeros(len(gain)), -MARGIN, MARGIN)
+    exact = paired.of_shares(gain, MARGIN).tests
+    assert exact.equivalent == pytest.approx(expected, rel=0.1, abs=1e-4)
+    error = gain.std() / np.sqrt(len(gain))
+    drawn = paired.of_draws(gain.mean(), gain.mean() + error * rng.normal(size=20_000), 0.0, MARGIN).tests
+    assert drawn.equivalent == pytest.approx(expected, abs=4 * np.sqrt(expected / 20_000) + 1e-4)
+    apart = paired.of_draws(0.02, 0.02 + 0.001 * rng.normal(size=20_000), 0.0, MARGIN).tests
+    assert apart.not_worse < 0.001 and apart.not_better == apart.equivalent > 0.999
+
+
+@pytest.mark.parametrize("off", [-MARGIN, MARGIN])
+def test_equivalence_errs_in_few_families(off):
+    """12 claims at a border: a false equivalence in at most 2.5 % of runs, and two standard errors."""
+    rng, wrong = np.random.default_rng(5), 0
+    for _ in range(800):
+        found = off + 0.004 * rng.normal(size=12)
+        p = {k: norm.sf(side * (found - null) / 0.004) for k, side, null in
+             (("better", 1, 0), ("not_worse", 1, -MARGIN), ("worse", -1, -MARGIN), ("not_better", -1, MARGIN))}  # fmt: skip
+        up, down = claims.adjusted(p["not_worse"], p["better"])[0], claims.adjusted(p["not_better"], p["worse"])[0]
+        wrong += bool((np.maximum(up, down) <= 0.025).any())
+    assert wrong / 800 <= 0.025 + 2 * np.sqrt(0.025 / 800)

@@ -374,6 +374,8 @@ def said_of(world, compared, **more):
     pairs, _, frame, _ = world
     chosen = selection.selection(frame, {"t": pairs}, "accuracy")
     counts = more.pop("counts", {"t": {"test": {"reviews": 600, "texts": 600}}})
+    if not more.pop("equivalence", False):  # as where the experiment does not ask for it
+        compared = compared.with_columns(p_equivalent_holm=pl.lit(None, pl.Float64))
     facts = verdict.Facts(name="name", margin=more.pop("margin", 0.01), counts=counts, **more)
     return verdict.text(facts, frame, compared, chosen)
 
@@ -458,6 +460,15 @@ def test_a_lead_by_sharpening_or_priors_is_said_to_be_one(world):
     losses = pl.lit(None, pl.Float64)  # of a likelihood there are no decisions to tune
     of_losses = changed.with_columns(tuned_low=losses, calibrated_low=pl.lit(-0.01), calibrated_high=pl.lit(0.01))
     assert "temperature and class offsets fitted on validation the lead is not shown" in said_of(world, of_losses)
+
+
+def test_equivalence_is_said_where_it_is_asked_for(world):
+    _, _, _, compared = world
+    primary = compared.filter(pl.col("family") == "primary")
+    assert "quival" not in said_of(world, primary)
+    for p, words in ((0.01, "Both are equivalent"), (0.4, "Equivalence is not shown")):
+        said = said_of(world, primary.with_columns(p_equivalent_holm=pl.lit(p)), equivalence=True)
+        assert f"{words} within 0.01 (corrected p {p:g}; 0.025 needed)." in said
 
 
 def test_measures_that_disagree_are_named(world):

@@ -37,6 +37,8 @@ def main(arguments: argparse.Namespace) -> None:
         rows = labelled.with_labels(results / "data", "test", task, ["review_id", "group"]).drop_nulls()
         truth[task] = rows[labels.label_column(task)].to_numpy(), rows["group"].to_numpy()
     compared = comparison.compare(frame, runs, side_by_side, truth, metric, margin)
+    if not experiment.compare.equivalence:
+        compared = compared.with_columns(p_equivalent_holm=pl.lit(None, pl.Float64))
     chosen = selection.selection(frame, side_by_side, metric)
 
     members = {

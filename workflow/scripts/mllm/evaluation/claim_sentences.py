@@ -5,6 +5,7 @@ from typing import Any
 import polars as pl
 
 from mllm.evaluation import leaderboard, metrics
+from mllm.evaluation.claims import LEVEL
 from mllm.evaluation.comparison_table import Comparison
 
 UNITS = {"flops_per_review": "floating-point operations per review", "n_parameters": "parameters"}
@@ -24,7 +25,7 @@ def sentence(row: Comparison, frame: pl.DataFrame, margin: float, every: pl.Data
         line += f" Taken alone, a difference of {row.detectable:.3f} would be found four times in five"
         more = f"; after correction over {family} claims up to {row.detectable_holm:.3f} is needed"
         line += (more if family > 1 else "") + "."
-    line += _repaired(row) + _disagreement(row)
+    line += _equivalence(row, margin) + _repaired(row) + _disagreement(row)
     ratio = row.cost_ratio
     if ratio is not None and not 0.95 < ratio < 1.05:
         line += f" It needs {times(ratio)} the {UNITS[str(leaderboard.price(frame))]}."
@@ -56,6 +57,14 @@ def _statement(row: Comparison, name: str, margin: float) -> str:
         f"**not shown** against {name}: {found}; a loss of more than the margin of {margin:g} is not ruled out"
         f" (corrected p {p_not_worse}; 0.025 needed)"
     )
+
+
+def _equivalence(row: Comparison, margin: float) -> str:
+    """Whether both are within the margin of each other, where the experiment asks."""
+    if row.p_equivalent_holm is None:
+        return ""
+    shown = "Both are equivalent" if row.p_equivalent_holm <= LEVEL / 2 else "Equivalence is not shown"
+    return f" {shown} within {margin:g} (corrected p {_p(row.p_equivalent_holm)}; 0.025 needed)."
 
 
 def _repaired(row: Comparison) -> str:

@@ -28,11 +28,18 @@ class Tests:
     """Null: at or above 0."""
     worse: float
     """Null: at or above −margin."""
+    not_better: float = 1.0
+    """Null: at or above margin."""
 
     @property
     def two_sided(self) -> float:
         """Of no difference."""
         return min(1.0, 2 * min(self.better, self.behind))
+
+    @property
+    def equivalent(self) -> float:
+        """Of being apart by the margin or more: two one-sided tests (Schuirmann 1987)."""
+        return max(self.not_worse, self.not_better)
 
 
 def strongest(better: float, not_worse: float, behind: float, worse: float, level: float = LEVEL) -> str:

@@ -51,8 +51,17 @@ def compare(
     return _corrected(pl.DataFrame(rows, schema={k: v for k, v in types.items() if k not in LATER}))
 
 
-LATER = ("holds", "p_holm", "p_bh", "p_not_worse_holm", "p_worse_holm", "p_mcnemar_holm", "detectable_holm")
-BESIDE = ("p_better", "p_behind", "texts", "training")  # what corrections need beside the columns
+LATER = (
+    "holds",
+    "p_holm",
+    "p_bh",
+    "p_not_worse_holm",
+    "p_worse_holm",
+    "p_equivalent_holm",
+    "p_mcnemar_holm",
+    "detectable_holm",
+)
+BESIDE = ("p_better", "p_behind", "p_not_better", "texts", "training")  # what corrections need beside the columns
 
 
 def _corrected(table: pl.DataFrame) -> pl.DataFrame:
@@ -70,9 +79,10 @@ def _corrected(table: pl.DataFrame) -> pl.DataFrame:
 
 def _family(part: pl.DataFrame) -> pl.DataFrame:
     """The same for the claims of one family."""
-    p = {name: part[f"p_{name}"].to_numpy() for name in ("not_worse", "better", "behind", "worse")}
+    p = {name: part[f"p_{name}"].to_numpy() for name in ("not_worse", "better", "behind", "worse", "not_better")}
     not_worse, better = claims.adjusted(p["not_worse"], p["better"])
     behind, worse = claims.adjusted(p["behind"], p["worse"])
+    not_better, _ = claims.adjusted(p["not_better"], p["worse"])
     holds = [claims.strongest(*each) for each in zip(better, not_worse, behind, worse, strict=True)]
     variances = part.select("texts", "training", "runs").rows()
     spreads = [replicates.Spread(0.0, texts, training, runs, None) for texts, training, runs in variances]
@@ -80,6 +90,7 @@ def _family(part: pl.DataFrame) -> pl.DataFrame:
     return part.with_columns(
         holds=pl.Series(holds, dtype=pl.String), p_holm=pl.Series(np.minimum(1, 2 * np.minimum(better, behind))),
         p_not_worse_holm=pl.Series(not_worse), p_worse_holm=pl.Series(worse),
+        p_equivalent_holm=pl.Series(np.maximum(not_worse, not_better)),
         p_mcnemar_holm=pl.Series(significance.holm(part["p_mcnemar"].to_numpy())),
         detectable_holm=pl.Series(detectable),
     )  # fmt: skip

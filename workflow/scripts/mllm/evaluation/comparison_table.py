@@ -50,6 +50,10 @@ class Comparison:
     """Of being worse by no more than the margin, one-sided."""
     p_worse_holm: float | None
     """The same, corrected within the family."""
+    p_equivalent: float
+    """Of being apart by the margin or more, two one-sided tests."""
+    p_equivalent_holm: float | None
+    """The same, corrected within the family; where the experiment asks for equivalence."""
     detectable: float | None
     """The smallest difference found with a probability of 80 %, tested alone."""
     detectable_holm: float | None

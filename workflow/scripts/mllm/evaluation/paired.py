@@ -42,9 +42,9 @@ def of_shares(gain: Array, margin: float) -> Difference:
     """
     n, a, b = len(gain), float(gain[gain > 0].sum()), float(-gain[gain < 0].sum())
     low, high = intervals.tango_interval(a, b, n)
-    p = {null: intervals.tango_p(a, b, n, null) for null in (0.0, -margin)}
+    p = {null: intervals.tango_p(a, b, n, null) for null in (0.0, -margin, margin)}
     least = 1 / (DRAWS + 1)
-    tests = claims.Tests(*(max(least, q) for q in (p[0.0], p[-margin], 1 - p[0.0], 1 - p[-margin])))
+    tests = claims.Tests(*(max(least, q) for q in (p[0.0], p[-margin], 1 - p[0.0], 1 - p[-margin], 1 - p[margin])))
     return Difference(float(gain.mean()), low, high, tests, _of_texts((high - low) / (2 * intervals.Z)))
 
 
@@ -63,7 +63,7 @@ def of_draws(value: float, draws: Array, reach: float, margin: float, seed: int 
     moved = centred - centred.mean() + value
     low, high = np.quantile(moved, [0.025, 0.975])
     up = significance.share_up_to
-    tests = claims.Tests(up(moved, 0.0), up(moved, -margin), up(-moved, 0.0), up(-moved, margin))
+    tests = claims.Tests(up(moved, 0.0), up(moved, -margin), up(-moved, 0.0), up(-moved, margin), up(-moved, -margin))
     return Difference(value, float(low), float(high), tests, _of_texts(float(moved.std())))
 
 
@@ -75,8 +75,9 @@ def of_runs(found: replicates.Spread, margin: float) -> Difference:
         margin: how much worse still counts as not worse.
     """
     least, half = 1 / (DRAWS + 1), found.half()
-    up = {null: found.above(null) for null in (0.0, -margin)}
-    tests = claims.Tests(*(max(least, p) for p in (up[0.0], up[-margin], 1 - up[0.0], 1 - up[-margin])))
+    up = {null: found.above(null) for null in (0.0, -margin, margin)}
+    one_sided = up[0.0], up[-margin], 1 - up[0.0], 1 - up[-margin], 1 - up[margin]
+    tests = claims.Tests(*(max(least, p) for p in one_sided))
     return Difference(found.value, found.value - half, found.value + half, tests, found)
 
 

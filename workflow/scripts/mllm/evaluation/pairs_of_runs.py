@@ -64,6 +64,7 @@ class TaskPairs:
             "runs": raw.spread.runs, "deviation": raw.spread.deviation, "texts": raw.spread.texts, "training": raw.spread.training,
             "difference": raw.value, "low": raw.low, "high": raw.high, "verdict": verdict, "p": tests.two_sided,
             "p_not_worse": tests.not_worse, "p_worse": tests.worse, "p_better": tests.better, "p_behind": tests.behind,
+            "p_equivalent": tests.equivalent, "p_not_better": tests.not_better,
             "detectable": raw.spread.detectable(claims.LEVEL), "support": self.support,
             "calibrated_difference": calibrated.value, "calibrated_low": calibrated.low,
             "calibrated_high": calibrated.high,

@@ -127,6 +127,8 @@ class Compare(Strict):
     """Chooses each method's best recipe on validation and sorts the leaderboard."""
     margin: Annotated[float, Field(ge=0)] = 0.01
     """A merge no worse than this below a reference counts as its equal."""
+    equivalence: bool = False
+    """Whether the verdict also says of each claim whether both are within the margin of each other, either way."""
 
 
 class Experiment(Strict):
