@@ -26,10 +26,22 @@ def sentence(row: Comparison, frame: pl.DataFrame, margin: float, every: pl.Data
         more = f"; after correction over {family} claims up to {row.detectable_holm:.3f} is needed"
         line += (more if family > 1 else "") + "."
     line += _equivalence(row, margin) + _repaired(row) + _disagreement(row)
-    ratio = row.cost_ratio
-    if ratio is not None and not 0.95 < ratio < 1.05:
-        line += f" It needs {times(ratio)} the {UNITS[str(leaderboard.price(frame))]}."
-    return line
+    mine = frame.filter(pl.col("candidate") == row.candidate).row(0, named=True)
+    return line + _cost(row.cost_ratio, str(leaderboard.price(frame)), mine, other)
+
+
+def _cost(ratio: float | None, unit: str, mine: dict[str, Any], other: dict[str, Any]) -> str:
+    """What the merge needs over the other: counted, and as it was measured."""
+    if ratio is None or 0.95 < ratio < 1.05:
+        return ""
+    line = f" It needs {times(ratio)} the {UNITS[unit]}"
+    if other["method"] == "tfidf" and unit == "flops_per_review":
+        line += " (counting words is not counted)"
+    speeds = [row["reviews_per_second"] for row in (mine, other)]
+    if all(speeds):
+        slower = speeds[1] / speeds[0]
+        line += f"; measured: {_three(max(slower, 1 / slower))} times as {'slow' if slower > 1 else 'fast'}"
+    return line + "."
 
 
 def _statement(row: Comparison, name: str, margin: float) -> str:
