@@ -550,7 +550,7 @@ def test_the_documentation_has_every_column_and_good_examples():
     names = set(re.findall(r"`([a-z_0-9]+)`", text))
     plain = {"task", "candidate", "against", "kind", "claim", "metric", "low", "high", "accuracy_difference"}
     assert {c for c in SCHEMA if not c.startswith("calibrated_")} - plain <= names
-    assert {*metrics.METRICS, "optimism", "expected_optimism", "seed_deviation", "sampling_error"} <= names
+    assert {*metrics.METRICS, "optimism", "expected_optimism", "run_deviation", "sampling_error"} <= names
     blends, elsewhere = (yaml.safe_load(b) for b in re.findall(r"```yaml\n(.*?)```", text, re.S))
     built = grid.build(load.parse({**DEMO, **blends}))
     assert [c.method for c in built.of_kind("blend")] == list(schema.Blend.model_fields["method"].annotation.__args__)
