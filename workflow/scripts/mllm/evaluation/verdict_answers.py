@@ -54,7 +54,7 @@ def about(best: dict[str, Any], claims: list[Comparison], frame: pl.DataFrame) -
         seeds = f" The merge's own draws are covered, by {best['runs']} seeds." if best["runs"] > 1 else ""
         return [
             "Claims are about these trained experts: each was trained once, and intervals cover the choice of reviews alone."
-            f" It is open whether experts trained with other seeds would do the same; `replicates: 3` shows it.{seeds}"
+            f" It is open whether experts trained with other seeds would do the same; more `replicates` show it.{seeds}"
         ]
     once = [c.against for c in claims if trained_once(row(frame, c.against))]
     lines = [
