@@ -20,7 +20,7 @@ def main(arguments: argparse.Namespace) -> None:
     from mllm.core import timing
     from mllm.data import labelled
     from mllm.models import cards, checkpoint_files, families, loading, tokens
-    from mllm.prediction import asking, costs, prediction_tables, run_model, shards, speed
+    from mllm.prediction import asking, costs, prediction_tables, run_model, shards
 
     names = arguments.names or labelled.task_facts(arguments.data, arguments.task)["names"]
     card = replace(cards.read(arguments.model), task=arguments.task)
@@ -28,19 +28,17 @@ def main(arguments: argparse.Namespace) -> None:
     if card.family == families.HEADED:
         checkpoint_files.check_labels(arguments.model, names)
     rows = labelled.labelled(arguments.data, ("valid", "test"), arguments.task)
-    reviews = rows["review"].to_list()
     dtype = run_model.dtype_of(arguments.dtype)
     weights_mb = checkpoint_files.parameters(arguments.model) * (2 if dtype == "bfloat16" else 4) / 2**20
     script.usable_gpu(weights_mb, arguments.gpus)
     cost: dict[str, Any] = {}
     with timing.timed(cost, "load_seconds"):
         model, tokenizer = loading.load_model(arguments.model, card.family, spread=arguments.gpus > 1, dtype=dtype)
-    parameters = model.num_parameters()
     scorer, examples = asking.scorer_of(card.asked(), model, tokenizer, names, arguments.data, arguments.seed)
     files = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(arguments.model.iterdir())]
     key = shards_key(code, files, card.to_json(), examples, dtype, labelled.digest(rows))
     kept = shards.Shards(arguments.shards, key, arguments.checkpoint_seconds) if arguments.shards else None
-    texts = [*reviews, *family.BESIDE]
+    texts = [*rows["review"].to_list(), *family.BESIDE]
     with timing.timed(cost, "tokenise_seconds"):
         read = (
             tokens.shared(scorer, texts, arguments.tokens, code) if arguments.tokens else tokens.encode(scorer, texts)
@@ -50,42 +48,52 @@ def main(arguments: argparse.Namespace) -> None:
     with timing.timed(cost, "predict_seconds"):
         found = run_model.log_probabilities(scorer, read, kept)
     logp, beside = found[: rows.height], found[rows.height :]
-    cost |= {
-        "n_parameters": parameters,
-        "weights_bytes": sum(f.stat().st_size for f in checkpoint_files.weight_files(arguments.model)),
-        # A merge's are its members', a blend's too: the leaderboard adds them up.
-        "train_seconds": card.train_seconds,
-        "device": timing.device_name(),
-        "gpus": arguments.gpus,
-        "dtype": dtype,
-        "reviews": rows.height,
-        "cut_reviews": read.cut,
-        "reviews_per_second": round(rows.height / cost["predict_seconds"], 1),
-        "tokens_per_second": round(len(read.flat) / cost["predict_seconds"], 1),
-        **timing.peak_memory(),
-    }
-    shape = [
-        code,
-        (arguments.model / "config.json").read_text(),
-        card.model,
-        names,
-        dtype,
-        speed.mean_review(read),
-    ]
-    flops = speed.once(arguments.tokens, "flops", shape, lambda: speed.counted_flops(scorer, read))
-    machine = [os.uname().nodename, timing.device_name(), dtype, arguments.threads]
-    peak = speed.once(arguments.tokens, "peak", machine, lambda: speed.peak_flops(dtype))
-    share = None if flops is None else round(flops * rows.height / cost["predict_seconds"] / peak, 4)
-    cost |= {"flops_per_review": flops, "mean_tokens": round(float(read.lengths.mean()), 2)}
-    cost |= {"device_peak_flops": round(peak), "share_of_peak": share}
-    valid = (rows["split"] == "valid").to_numpy()
-    more = family.priors(logp, beside, valid)
+    # A merge's training is its members', a blend's too: the leaderboard adds them up.
+    cost |= {"n_parameters": model.num_parameters(), "train_seconds": card.train_seconds, "gpus": arguments.gpus, "dtype": dtype,
+             "reviews": rows.height}  # fmt: skip
+    more = family.priors(logp, beside, (rows["split"] == "valid").to_numpy())
+    cost |= speeds(scorer, read, [code, card.model, names], arguments, cost)
     begin = time.perf_counter()
     prediction_tables.write_predictions(arguments.output, rows, logp, **more)
     seconds = round(time.perf_counter() - begin, 6)
     costs.Cost(**cost, write_seconds=seconds).write(arguments.cost)
     if kept:
         kept.remove()
+
+
+def speeds(
+    scorer: Any, read: Any, asked: list[Any], arguments: argparse.Namespace, cost: dict[str, Any]
+) -> dict[str, Any]:
+    """What the prediction of so many reviews took of this machine, as fields of its cost.
+
+    Args:
+        scorer: what predicted.
+        read: the texts' tokens.
+        asked: what the operations depend on beside the model's configuration, its number format and the reviews' length.
+        arguments: of the script.
+        cost: reviews, dtype and predict_seconds.
+    """
+    from mllm.core import timing
+    from mllm.models import checkpoint_files
+    from mllm.prediction import speed
+
+    device, dtype, seconds = timing.device_name(), cost["dtype"], cost["predict_seconds"]
+    shape = [*asked, (arguments.model / "config.json").read_text(), dtype, speed.mean_review(read)]
+    flops = speed.once(arguments.tokens, "flops", shape, lambda: speed.counted_flops(scorer, read))
+    machine = [os.uname().nodename, device, dtype, arguments.threads]
+    peak = speed.once(arguments.tokens, "peak", machine, lambda: speed.peak_flops(dtype))
+    return {
+        "weights_bytes": sum(f.stat().st_size for f in checkpoint_files.weight_files(arguments.model)),
+        "device": device,
+        "cut_reviews": read.cut,
+        "mean_tokens": round(float(read.lengths.mean()), 2),
+        "reviews_per_second": round(cost["reviews"] / seconds, 1),
+        "tokens_per_second": round(len(read.flat) / seconds, 1),
+        "flops_per_review": flops,
+        "device_peak_flops": round(peak),
+        "share_of_peak": None if flops is None else round(flops * cost["reviews"] / seconds / peak, 4),
+        **timing.peak_memory(),
+    }
 
 
 def shards_key(*what: Any) -> str:

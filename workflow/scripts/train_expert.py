@@ -8,12 +8,16 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mllm.core import node_cache, script, threads
 from mllm.core.code_digest import code_digest
 from mllm.core.files import read_json, whole
 from mllm.core.messages import log
 from mllm.models import processes
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -23,7 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
     from transformers import set_seed
 
     from mllm.core import timing
-    from mllm.data import labelled, splitting
+    from mllm.data import labelled
     from mllm.models import cards, checkpoint_files, families, loading, training, training_rows
 
     start = time.perf_counter()
@@ -32,19 +36,10 @@ def main(arguments: argparse.Namespace) -> None:
     asked = cards.read(base).asked()
     if asked["family"] == families.HEADED:
         checkpoint_files.check_labels(base, names)
-    rows = splitting.select_part(
-        labelled.with_labels(arguments.data, "train", arguments.task), arguments.part, arguments.task
-    )
-    where = {k: v for k, v in arguments.part.items() if k == "where"}
-    valid = splitting.select_part(
-        labelled.with_labels(arguments.data, "valid", arguments.task), where, arguments.task, strict=False
-    )
-    parent = checkpoint_files.digest(base)
-    # Whoever trains something else must not go on from this training's checkpoints.
-    read = [labelled.digest(rows), labelled.digest(valid)]
+    rows, valid = parts(arguments)
+    parent, data = checkpoint_files.digest(base), labelled.digest(rows)
     code = code_digest("train_expert", families.module(asked["family"]))
-    identity = [code, arguments.hyper, arguments.task, names, asked, parent, arguments.part, read]
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    key = identity(code, arguments, names, asked, parent, [data, labelled.digest(valid)])
     if (same := trained_already(arguments.output, key)) is not None:
         if processes.first():
             log.info("the same training is finished as %s; taken over", same.name)
@@ -61,7 +56,7 @@ def main(arguments: argparse.Namespace) -> None:
     memory = timing.peak_memory()
     card = cards.FineTuned(
         family=asked["family"], model=asked["model"], task=arguments.task, part=arguments.part, hyper_parameters=arguments.hyper,
-        identity=key, parents={"base": parent}, data=labelled.digest(rows), **facts, device=timing.device_name(), processes=processes.count(),
+        identity=key, parents={"base": parent}, data=data, **facts, device=timing.device_name(), processes=processes.count(),
         seconds=round(time.perf_counter() - start, 1), peak_memory_bytes=memory["peak_memory_bytes"],
         peak_gpu_memory_bytes=memory["peak_gpu_memory_bytes"],
     )  # fmt: skip
@@ -72,6 +67,26 @@ def main(arguments: argparse.Namespace) -> None:
     shutil.rmtree(arguments.checkpoints, ignore_errors=True)
     with contextlib.suppress(OSError):  # other experts are still at work there, or it never was
         arguments.checkpoints.parent.rmdir()
+
+
+def parts(arguments: argparse.Namespace) -> "tuple[pl.DataFrame, pl.DataFrame]":
+    """The train reviews of the training's part, and the validation reviews of its slice."""
+    from mllm.data import labelled, splitting
+
+    task, slice_ = arguments.task, {k: v for k, v in arguments.part.items() if k == "where"}
+    train, valid = (labelled.with_labels(arguments.data, split, task) for split in ("train", "valid"))
+    return (
+        splitting.select_part(train, arguments.part, task),
+        splitting.select_part(valid, slice_, task, strict=False),
+    )
+
+
+def identity(
+    code: str, arguments: argparse.Namespace, names: list[str], asked: Any, parent: str, read: list[str]
+) -> str:
+    """Digest of all that a training depends on: what trains something else must not go on from its checkpoints."""
+    parts = [code, arguments.hyper, arguments.task, names, asked, parent, arguments.part, read]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def trained_already(output: Path, key: str) -> Path | None:

@@ -16,7 +16,7 @@ from mllm.evaluation.score_files import Scores
 from mllm.evaluation.shared_draws import Pairs
 from mllm.experiment import grid
 from mllm.models import cards
-from mllm.reporting import charts, paper_files, provenance, rank_chart
+from mllm.reporting import charts, page_tables, paper_files, provenance, rank_chart
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 EXAMPLES = 5
@@ -150,7 +150,7 @@ class Report:
             ("FLOPs / review", "flops_per_review", True), ("reviews / s", "reviews_per_second", True), ("Pareto", "pareto", False),
         ]  # fmt: skip
         rows = [
-            {"kind": row["kind"], "cells": [_cell(row, key, metric, number) for _, key, number in columns]}
+            {"kind": row["kind"], "cells": [page_tables.cell(row, key, metric, number) for _, key, number in columns]}
             for row in board.iter_rows(named=True)
         ]
         kinds = [k for k in charts.KINDS if k in set(board["kind"])]
@@ -190,7 +190,8 @@ class Report:
         file = self.results / "data/repairs.csv"
         if not file.exists():
             return []
-        return [_table("What was found in the raw files", pl.read_csv(file).filter(pl.col("rows") > 0), "repairs")]
+        found = pl.read_csv(file).filter(pl.col("rows") > 0)
+        return [page_tables.table("What was found in the raw files", found, "repairs")]
 
     def _recipes(self) -> list[dict[str, str]]:
         files = (f for f in sorted((self.results / "merges").glob("*/mergekit.yaml")) if f.parent.name in self.kept)
@@ -207,12 +208,12 @@ class Report:
         return [{"title": "experiment.yaml", "text": (self.results / "experiment.yaml").read_text()}]
 
     def _provenance(self) -> list[dict[str, Any]]:
-        found = [_table("Time", provenance.stages(self.results), "time")]
+        found = [page_tables.table("Time", provenance.stages(self.results), "time")]
         used = provenance.on_the_cluster(self.results)
-        found += [_table("Asked for and used on the cluster", used, "cluster")] if used is not None else []
+        found += [page_tables.table("Asked for and used on the cluster", used, "cluster")] if used is not None else []
         return [
             *found,
-            _table(
+            page_tables.table(
                 "Software and hardware",
                 provenance.software(self.results, self.cards, self.board),
                 "software",
@@ -250,41 +251,6 @@ def write(report: Report, folder: Path) -> None:
     (folder / "tables").mkdir()
     for table in (t for section in sections for t in section.get("tables", [])):
         table["table"].write_csv(folder / f"tables/{table['id']}.csv")
-
-
-def _cell(row: dict[str, Any], key: str, metric: str, number: bool) -> dict[str, Any]:
-    if key == "":
-        low, high = row[f"test_{metric}_low"], row[f"test_{metric}_high"]
-        return {"shown": f"{low:.3f} – {high:.3f}", "value": low, "number": True}
-    value = row[key]
-    if isinstance(value, bool) or value is None:
-        shown = {"winner": "★", "pareto": "yes"}.get(key, "") if value else ""
-        return {"shown": shown, "value": int(bool(value)) if value is not None else "", "number": number}
-    if key == "rank_low":
-        return {"shown": f"{value} – {row['rank_high']}", "value": value, "number": True}
-    if key in ("n_parameters", "flops_per_review"):
-        return {"shown": leaderboard.count(value), "value": value, "number": True}
-    if key == "reviews_per_second":
-        return {"shown": f"{value:,.0f}", "value": value, "number": True}
-    return {
-        "shown": f"{value:.3f}" if isinstance(value, float) else value,
-        "value": value,
-        "number": number,
-        "kind": key == "kind",
-    }
-
-
-def _table(title: str, table: pl.DataFrame, id_: str) -> dict[str, Any]:
-    numbers = [dtype.is_numeric() for dtype in table.dtypes]
-    rows = [
-        [
-            {"text": "" if c is None else f"{c:.4g}" if isinstance(c, float) else c, "number": n}
-            for c, n in zip(row, numbers, strict=True)
-        ]
-        for row in table.rows()
-    ]
-    heads = [{"text": name, "number": n} for name, n in zip(table.columns, numbers, strict=True)]
-    return {"title": title, "columns": heads, "rows": rows, "id": id_, "table": table}
 
 
 def _free(board: pl.DataFrame, cost: str | None) -> str:
