@@ -94,7 +94,7 @@ def test_every_method_of_mergekits_is_there_with_its_parameters():
         name: m.spec for m in registered_methods() if not (name := m.spec.name).endswith("_paper") and name not in ours
     }
     assert registry.keys() == merge_entries.METHODS.keys() - ours
-    papers = {f"{name}_paper" for name in merge_entries.PAPER}
+    papers = {f"{name}_paper" for name, entry in merge_entries.METHODS.items() if "convention" in entry.model_fields}
     assert papers | ours - {"moe"} == methods.OURS - registry.keys()
     assert {r["method"] for r in RECIPES} == registry.keys()
     own = {"seed", "use_base", "out_dtype"}

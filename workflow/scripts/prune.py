@@ -8,11 +8,11 @@ What another experiment file in config/ uses is kept: files of the same name, an
 import argparse
 import json
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mllm.core import script
+from mllm.core.files import remove
 from mllm.core.messages import log
 from mllm.experiment import grid, load
 from mllm.experiment.schema import Experiment
@@ -123,13 +123,6 @@ def wanted(path: Path, others: list[str]) -> bool:
 def size(path: Path) -> int:
     files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
     return sum(f.lstat().st_size for f in files)
-
-
-def remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def in_bytes(number: float) -> str:

@@ -44,6 +44,14 @@ def whole(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it; a link alone, not what it leads to. Nothing there is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write canonical JSON: sorted keys, two spaces, a newline at the end."""
     with whole(path) as partial:

@@ -13,7 +13,6 @@ from mllm.core.arrays import Array
 from mllm.evaluation import significance
 
 LEVEL = 0.05
-STATEMENTS = ("better", "no worse", "worse", "behind", "undecided")
 
 
 @dataclass(frozen=True)

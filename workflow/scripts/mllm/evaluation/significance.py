@@ -58,15 +58,6 @@ def share_up_to(draws: Array, end: float) -> float:
     return (1 + int(np.count_nonzero(draws <= end))) / (len(draws) + 1)
 
 
-def bootstrap_p(draws: Array) -> float:
-    """Two-sided p-value of no difference: twice the share of resamples on the rarer side of 0, itself counted on both.
-
-    Args:
-        draws: (resamples,) of the difference.
-    """
-    return min(1.0, 2 * min(share_up_to(draws, 0.0), share_up_to(-draws, 0.0)))
-
-
 def detectable_difference(standard_error: float, power: float = 0.8, level: float = 0.05) -> float:
     """The true difference that a two-sided test finds with this power.
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mllm.core.files import remove
+
 Fields = dict[str, Any]  # a member, as its record tells it
 
 
@@ -88,10 +90,3 @@ def forget_weights(members: list[Fields], todo: list[int], ended: dict[int, int]
         if members[i]["local"] and all(j in ended for j in todo if i in members[j]["needs"]):
             for output in members[i]["local"]:
                 remove(root / output)
-
-
-def remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -198,7 +198,6 @@ _ALL: tuple[type[MergeEntry], ...] = (
     Breadcrumbs, BreadcrumbsTies, ModelStock, Sce, Ram, RamplusTl, Nearswap, ArceeFusion, Passthrough, Moe,
 )  # fmt: skip
 METHODS: dict[str, type[MergeEntry]] = {get_args(m.model_fields["method"].annotation)[0]: m for m in _ALL}
-PAPER = tuple(name for name, m in METHODS.items() if "convention" in m.model_fields)
 
 if TYPE_CHECKING:
     AnyMerge = MergeEntry
