@@ -1,6 +1,7 @@
 # What all rules share: the experiment, its grid, paths, resources.
 # in:  the experiment file (--configfile, else config/config.yaml) and --config overrides
 # out: EXPERIMENT, GRID, the path variables <results> and <logs>, helper functions
+import functools
 import hashlib
 import json
 import os
@@ -34,6 +35,8 @@ from mllm.experiment.load import load as load_experiment
 from mllm.merging import methods
 from mllm.models import families
 from mllm.models.hub import commit_of
+
+code_digest = functools.cache(code_digest)  # a grid of thousands asks for a few
 
 environment.use_this_python()
 environment.let_waiting_threads_sleep()
@@ -183,9 +186,12 @@ def slices_of(wildcards):
     return f"--where {shlex.quote(json.dumps([GRID.candidates[m].part['where'] for m in candidate.members]))}"
 
 
+GPUS_HERE = local_limits.gpus()
+
+
 def gpu(wildcards):
     """A submitted job asks for its model's GPUs; a local one does only where this machine has any."""
-    return gpus_of(wildcards) if slurm_resources.submits(workflow) or local_limits.gpus() else 0
+    return gpus_of(wildcards) if slurm_resources.submits(workflow) or GPUS_HERE else 0
 
 
 def gpus_of(wildcards):

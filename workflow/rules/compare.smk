@@ -140,12 +140,13 @@ rule prune:
 
 rule write_report:
     input:
+        # Without a name: beside outputs of other rules, Snakemake takes the square of a named list's length.
+        expand("<results>/merges/{merge}/{file}", merge=GRID.merges, file=["mergekit.yaml", "merge.json"]),
         scores="<results>/scores",
         leaderboard=rules.leaderboard.output,
         tables=rules.compare.output,
         described=DESCRIPTION,
         models=expand("<results>/models/{model}", model=[*GRID.made_by("train_expert", "take_expert"), *GRID.starts]),
-        merges=expand("<results>/merges/{merge}/{file}", merge=GRID.merges, file=["mergekit.yaml", "merge.json"]),
         reviews=[*tables("test").values(), *all_labels()],
         split="<results>/data/split.json",
     output:

@@ -1,8 +1,12 @@
 """The digest of what a job's code means, by which Snakemake knows when to run the job again."""
 
 import ast
+import contextlib
 import functools
 import hashlib
+import json
+import os
+import sys
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[2]
@@ -35,6 +39,7 @@ def code_digest(script: str, *modules: str) -> str:
     for name in modules:
         for path in _files(name):
             _collect(path, seen)
+    _remember()
     joined = "".join(f"{path.relative_to(SCRIPTS)}:{digest}\n" for path, digest in sorted(seen.items()))
     return hashlib.sha256(joined.encode()).hexdigest()[:16]
 
@@ -50,16 +55,57 @@ def _collect(path: Path, seen: dict[Path, str]) -> None:
 @functools.cache
 def _meaning(path: Path) -> tuple[str, tuple[Path, ...]]:
     """Digest of one file, and the project's files that it imports."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    text = path.read_bytes()
+    key, known = hashlib.sha256(text).hexdigest(), _known()
+    if key not in known:
+        known[key] = _read(text, path)
+    digest, imports = known[key]
+    return digest, tuple(sorted({file for name in imports for file in _files(name)}))
+
+
+def _read(text: bytes, path: Path) -> tuple[str, list[str]]:
+    """Digest of a file's text, and the project's modules that it imports."""
+    tree = ast.parse(text, str(path))
+    imports = set()
     for node in ast.walk(tree):
         _forget_words(node)
-    imports: set[Path] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mllm":
-            imports.update(m for alias in node.names for m in _files(f"{node.module}.{alias.name}"))
+            imports |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            imports.update(m for a in node.names if a.name.split(".")[0] == "mllm" for m in _files(a.name))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(sorted(imports))
+            imports |= {alias.name for alias in node.names if alias.name.split(".")[0] == "mllm"}
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), sorted(imports)
+
+
+# Syntax trees of all files take 0.3 s at each start; what they say is kept beside Python's own caches.
+@functools.cache
+def _known() -> dict[str, tuple[str, list[str]]]:
+    """SHA-256 of a file's text -> what :func:`_read` says of it, by this version of this module and of Python."""
+    with contextlib.suppress(OSError, ValueError):
+        found: dict[str, tuple[str, list[str]]] = json.loads(_kept().read_text())
+        _sizes[0] = len(found)
+        return found
+    return {}
+
+
+_sizes = [0]  # of what is kept on the disk
+
+
+@functools.cache
+def _kept() -> Path:
+    own = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode()).hexdigest()[:16]
+    return Path(__file__).parent / f"__pycache__/code_digests-{own}.json"
+
+
+def _remember() -> None:
+    """Keep what was read for the next start; where nothing can be written, it is read again."""
+    if len(_known()) > _sizes[0]:
+        _sizes[0] = len(_known())
+        with contextlib.suppress(OSError):
+            _kept().parent.mkdir(exist_ok=True)
+            partial = _kept().with_suffix(f".{os.getpid()}")
+            partial.write_text(json.dumps(_known()))
+            partial.replace(_kept())
 
 
 def _forget_words(node: ast.AST) -> None:

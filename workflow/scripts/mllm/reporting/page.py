@@ -84,7 +84,7 @@ class Report:
                 f" the next task the first is better, both are within {self.margin:g}, or the second is better (Bayesian signed-rank test).")  # fmt: skip
         section = self._section("tasks", "Over tasks", text, [("", rank_chart.diagram(ranked[0], ranked[1]))])
         table = over_units.compare(board, self.metric, self.margin).drop("metric")
-        return [{**section, "tables": [_table("Method against method", table, "tasks")]}]
+        return [{**section, "tables": [page_tables.table("Method against method", table, "tasks")]}]
 
     def _task(self, task: str, board: pl.DataFrame, number: str) -> list[dict[str, Any]]:
         of = f" ({task})" if self.several else ""
