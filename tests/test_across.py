@@ -1,6 +1,6 @@
 """Methods over several data sets or tasks, against the libraries that have the tests (baycomp 1.0.3, scikit-posthocs 0.17.1)."""
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import friedmanchisquare
 
 from mllm.evaluation import across, over_units
-from mllm.reporting import rank_chart
+from mllm.reporting import paper_files, rank_chart
 
 GAINS = [0.081, -0.057, 0.033, 0.003, 0.006, 0.014, -0.041, 0.013, -0.006, 0.12, 0.027, 0.009]
 SCORES = [
@@ -71,7 +71,7 @@ def board(units=4):
     return pl.DataFrame(rows)
 
 
-def test_winners_of_each_method_meet_on_the_units_that_have_both():
+def test_winners_of_each_method_meet_on_the_units_that_have_both(tmp_path):
     table = over_units.compare(board(), "accuracy", 0.01)
     assert table.columns == list(over_units.UNITS)
     row = {(r["first"], r["second"]): r for r in table.to_dicts()}
@@ -88,5 +88,8 @@ def test_winners_of_each_method_meet_on_the_units_that_have_both():
     names, ranks, number = over_units.ranked(board(), "accuracy")
     assert (names, number) == (["ties", "linear", "best expert"], 4) and ranks.mean.tolist() == [2.0, 3.0, 1.0]
     assert over_units.ranked(board(1), "accuracy") is None
-    chart = json.dumps(rank_chart.diagram(names, ranks).to_dict())
-    assert all(name in chart for name in names)
+    for distance in (ranks.distance, 0.1):  # with groups, and without
+        paper_files.write_chart(
+            rank_chart.diagram(names, replace(ranks, distance=distance)).to_dict(), tmp_path / "ranks"
+        )
+        assert all(name in (tmp_path / "ranks.svg").read_text() for name in names)

@@ -70,6 +70,7 @@ def over_units(table: "pl.DataFrame", tests: dict[str, str], metric: str, margin
     """
     import polars as pl
 
+    from mllm.core.chart_style import styled
     from mllm.evaluation import over_units
     from mllm.reporting import paper_files, rank_chart
 
@@ -93,7 +94,7 @@ def over_units(table: "pl.DataFrame", tests: dict[str, str], metric: str, margin
             f"\nMean ranks over {number}: {listed}. Nemenyi's critical distance (5 %): {ranks.distance:.2f}{friedman}.\n"
         )
     if diagram and ranked:
-        paper_files.write_chart(rank_chart.diagram(ranked[0], ranked[1]).to_dict(), diagram)
+        paper_files.write_chart(styled(rank_chart.diagram(ranked[0], ranked[1])).to_dict(), diagram)
 
 
 def differences(files: dict[str, dict[str, Any]]) -> list[str]:

@@ -17,7 +17,10 @@ def diagram(names: list[str], found: across.Ranks) -> Any:
         found: their ranks.
     """
     order = np.argsort(found.mean, kind="stable")
-    points = pl.DataFrame({"entry": [names[i] for i in order], "rank": found.mean[order], "row": np.arange(len(order))})
+    places = np.arange(len(order))
+    points = pl.DataFrame(
+        {"entry": [names[i] for i in order], "rank": found.mean[order], "row": places, "place": places + 1}
+    ).with_columns(critical_distance=pl.lit(found.distance))
     joined = across.groups(found.mean, found.distance)
     bars = pl.DataFrame(
         {"from": [float(found.mean[order[a]]) for a, _ in joined], "to": [float(found.mean[order[b]]) for _, b in joined],
@@ -25,14 +28,16 @@ def diagram(names: list[str], found: across.Ranks) -> Any:
         schema={"from": pl.Float64, "to": pl.Float64, "row": pl.Float64, "last": pl.Float64},
     )  # fmt: skip
     rank = alt.X("rank:Q", title="mean rank (1 is the best)", scale=alt.Scale(zero=False, nice=True))
-    place = alt.Y("row:Q", axis=None, scale=alt.Scale(domain=[len(order) - 0.4, -0.6]))
-    base = alt.Chart(alt.Data(values=points.to_dicts()), height=26 * len(order) + 30).encode(
-        y=place, tooltip=["entry:N", alt.Tooltip("rank:Q", format=".2f")]
+    place = alt.Scale(domain=[len(order) - 0.4, -0.6])
+    base = alt.Chart(alt.Data(values=points.to_dicts()), width="container", height=26 * len(order) + 30).encode(
+        x=rank, y=alt.Y("row:Q", axis=None, scale=place), tooltip=["entry:N", alt.Tooltip("rank:Q", format=".2f")]
     )
-    boxes = (
-        alt.Chart(alt.Data(values=bars.to_dicts()))
-        .mark_rect(color="#9ca3af", opacity=0.25)
-        .encode(x="from:Q", x2="to:Q", y="row:Q", y2="last:Q")
-    )
-    text = base.mark_text(align="left", dx=9).encode(x=rank, text="entry:N")
-    return alt.layer(boxes, base.mark_circle(size=70, opacity=1, color="#b0432c").encode(x=rank), text)
+    layers = [
+        base.mark_circle(size=70, opacity=1, color="#b0432c"),
+        base.mark_text(align="left", dx=9).encode(text="entry:N"),
+    ]
+    if bars.height:
+        boxes = alt.Chart(alt.Data(values=bars.to_dicts())).mark_rect(color="#9ca3af", opacity=0.25)
+        ends = {"x": "from:Q", "x2": "to:Q", "y": alt.Y("row:Q", axis=None, scale=place), "y2": "last:Q"}
+        layers.insert(0, boxes.encode(**ends))
+    return alt.layer(*layers)
