@@ -8,6 +8,7 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+import mllm
 from conftest import REAL, run_script
 from mllm.data import labelled
 from mllm.experiment import grid, load, yaml_files
@@ -281,3 +282,39 @@ def test_what_does_not_go_together(tmp_path):
         assert piece in said
     with pytest.raises(yaml_files.ExperimentError, match="no folder '/nowhere'"):
         experiment(tmp_path, candidates={"from": "/nowhere", "kinds": {"expert": ["*"]}})
+
+
+def test_tables_of_further_trainings_are_runs_of_their_candidates(tmp_path):
+    """From the tables to the verdict: means over runs, each run kept, claims about the recipe."""
+
+    def again(tables):
+        for name in list(tables):
+            turned = {f"logp_{k}": pl.col(f"logp_{(k + 1) % 3}") for k in range(3)}
+            some = pl.int_range(pl.len()) % 7 == 0  # of which this training makes something else
+            tables[f"{name}@2"] = tables[name].with_columns(
+                **{column: pl.when(some).then(other).otherwise(pl.col(column)) for column, other in turned.items()}
+            )
+
+    arguments = own_tables(tmp_path / "tables", again)
+    raw = json.loads((tmp_path / "own.yaml").read_text()) | {"blends": []}
+    (tmp_path / "own.yaml").write_text(json.dumps(raw))
+    results = tmp_path / "results"
+    run_script("import_predictions", *arguments)
+    run_script("score", *arguments, "--output", results / "scores")
+    run_script("leaderboard", *arguments)
+    run_script("compare", *arguments)
+    opened = mllm.open(results)
+    assert sorted(opened.candidates) == ["a", "b", "ties-1"]
+    assert sorted(opened.runs["run"]) == ["a", "a@2", "b", "b@2", "ties-1", "ties-1@2"]
+    of_runs = opened.runs.group_by("candidate").agg(pl.col("test_macro_f1").mean(), sd=pl.col("test_macro_f1").std())
+    both = opened.leaderboard.join(of_runs, on="candidate")
+    assert both["test_macro_f1"].to_list() == pytest.approx(both["test_macro_f1_right"].to_list())
+    assert both["test_macro_f1_sd"].to_list() == pytest.approx(both["sd"].to_list())
+    assert set(opened.comparisons["runs"]) == {2} and "Claims are about the recipe" in opened.verdict
+    assert opened.predictions("a@2").height == 100
+
+
+def test_a_further_run_needs_a_first_one(tmp_path):
+    arguments = own_tables(tmp_path / "tables", lambda tables: tables.update({"c@2": tables["a"]}))
+    printed = run_script("import_predictions", *arguments, ok=False)
+    assert "'c@2' is a further run of 'c', of which there is no table" in printed
