@@ -3,27 +3,22 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mllm.core import script
 from mllm.core.files import read_json, whole
 
+if TYPE_CHECKING:
+    from mllm.evaluation.score_files import Scores
+    from mllm.evaluation.verdict import Facts
+    from mllm.experiment.schema import Experiment
+
 
 def main(arguments: argparse.Namespace) -> None:
-    import numpy as np
     import polars as pl
 
     from mllm.data import labelled, labels
-    from mllm.evaluation import (
-        agreement,
-        comparison,
-        leaderboard_text,
-        result_tables,
-        score_files,
-        selection,
-        shared_draws,
-        verdict,
-    )
+    from mllm.evaluation import agreement, comparison, result_tables, score_files, selection, shared_draws, verdict
     from mllm.experiment import grid, read
 
     experiment = read.read(*arguments.experiment, override=arguments.override)
@@ -49,30 +44,47 @@ def main(arguments: argparse.Namespace) -> None:
     trained_on = {
         e.name: [str(v) for v in e.where["condition"]] for e in experiment.experts if e.where and "condition" in e.where
     }
-    counts: dict[str, Any] = {s.task: s.counts for s in scores.values()}
-    if experiment.candidates and not experiment.candidates.group:  # nobody said which reviews are copies of one text
-        counts = {task: {**counts[task], "told_apart": side_by_side[task].told_apart} for task in tasks}
-    facts = read_json(results / "data/split.json")
-    leak = leaderboard_text.leak_line(facts)
-    classes = {task: labelled.worded_names(results / "data", experiment.task(task).model_dump()) for task in tasks}
-    confusion = {
-        name: np.sum([scores[run].confusion["test"] for run in names], axis=0) for name, names in built.runs.items()
-    }
-    never = {
-        name: [classes[scores[name].task][k] for k in np.flatnonzero((of.sum(1) > 0) & (of.sum(0) == 0))]
-        for name, of in confusion.items()
-    }
-
     result_tables.write(compared, results, "comparisons")
     result_tables.write(chosen, results, "selection")
     result_tables.write(agreement.agreement(members, side_by_side, truth), results, "agreement")
     conditions = agreement.by_condition([*scores.values()], shown, trained_on, metric)
     result_tables.write(conditions, results, "conditions")
-    said = verdict.Facts(
-        name=experiment.name, margin=margin, counts=counts, leak=leak, classes=classes, never=never
-    )  # fmt: skip
+    apart = {task: pairs.told_apart for task, pairs in side_by_side.items()}
+    said = beside_the_tables(experiment, built.runs, scores, apart, results)
     with whole(results / "verdict.md") as partial:
         partial.write_text(verdict.text(said, frame, compared, chosen))
+
+
+def beside_the_tables(
+    experiment: "Experiment", runs: dict[str, list[str]], scores: dict[str, "Scores"], apart: dict[str, dict[str, int]], results: Path
+) -> "Facts":  # fmt: skip
+    """What the verdict says beside the tables' numbers: sizes, classes, the leak, classes that a candidate never predicts.
+
+    Args:
+        experiment: whose results these are.
+        runs: candidate -> its runs.
+        scores: run -> its score file.
+        apart: task -> how many test reviews some candidate tells apart.
+        results: the experiment's folder.
+    """
+    import numpy as np
+
+    from mllm.data import labelled
+    from mllm.evaluation import leaderboard_text, verdict
+
+    counts: dict[str, Any] = {s.task: s.counts for s in scores.values()}
+    if experiment.candidates and not experiment.candidates.group:  # nobody said which reviews are copies of one text
+        counts = {task: {**of, "told_apart": apart[task]} for task, of in counts.items()}
+    classes = {t: labelled.worded_names(results / "data", experiment.task(t).model_dump()) for t in counts}
+    confusion = {name: np.sum([scores[run].confusion["test"] for run in names], axis=0) for name, names in runs.items()}
+    never = {
+        name: [classes[scores[name].task][k] for k in np.flatnonzero((of.sum(1) > 0) & (of.sum(0) == 0))]
+        for name, of in confusion.items()
+    }
+    leak = leaderboard_text.leak_line(read_json(results / "data/split.json"))
+    return verdict.Facts(
+        name=experiment.name, margin=experiment.compare.margin, counts=counts, leak=leak, classes=classes, never=never
+    )
 
 
 if __name__ == "__main__":
