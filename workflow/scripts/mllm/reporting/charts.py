@@ -42,7 +42,7 @@ def pareto(board: pl.DataFrame, metric: str, cost: str) -> Any:
 
 def forest(claims: pl.DataFrame, margin: float) -> Any:
     """Differences of each method's winner (claims with ``method``) to one rival, with intervals, beside 0 and the margin."""
-    columns = ["method", "candidate", "against", "difference", "low", "high", "p_holm"]
+    columns = ["method", "candidate", "against", "difference", "low", "high", "p_holm", "tuned_difference"]
     undecided = (
         pl.col("holds") == "undecided"
     )  # the colour says what holds; hollow: only taken alone, before correction
@@ -53,7 +53,7 @@ def forest(claims: pl.DataFrame, margin: float) -> Any:
         return alt.Chart(_data(rows), width=WIDE, height=24 * table.height).encode(
             y=alt.Y("method:N", sort=None, title=None, axis=alt.Axis(labelLimit=150)),
             color=alt.Color("verdict:N", scale=alt.Scale(domain=list(VERDICTS), range=list(VERDICTS.values())), title=None, legend=_legend()),
-            tooltip=["candidate:N", "against:N", _number("difference"), _number("low"), _number("high"), "verdict:N", "holds:N", _number("p_holm")],
+            tooltip=["candidate:N", "against:N", _number("difference"), _number("low"), _number("high"), "verdict:N", "holds:N", _number("p_holm"), _number("tuned_difference")],
         )  # fmt: skip
 
     lines = [(0.0, "#111827"), (-margin, "#9ca3af")]
@@ -68,7 +68,13 @@ def forest(claims: pl.DataFrame, margin: float) -> Any:
         for rows, look in looks
         if rows.height
     ]
-    return alt.layer(*rules, layer(table).mark_rule(size=2).encode(x=x, x2="high:Q"), *points)
+    tuned = table.drop_nulls("tuned_difference")
+    ticks = (
+        [layer(tuned).mark_tick(thickness=2, size=14, opacity=0.6).encode(x="tuned_difference:Q")]
+        if tuned.height
+        else []
+    )
+    return alt.layer(*rules, layer(table).mark_rule(size=2).encode(x=x, x2="high:Q"), *points, *ticks)
 
 
 def grids(board: pl.DataFrame, metric: str) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class Report:
             self._section(f"pareto-{number}", f"Quality against cost{of}", "Each candidate with its interval; a line joins those"
                           f" that nothing beats in both.{_free(board, cost)}", [("", charts.pareto(self._kept(board), self.metric, cost) if cost else None)]),
             self._section(f"differences-{number}", f"Paired differences{of}", f"Each method’s winner against the best expert, the best"
-                          f" blend and the references, on the same test texts; to the right of 0 the merge is better. Dashed: the margin of {self.margin:g}. Filled: holds after correction.",
+                          f" blend and the references, on the same test texts; to the right of 0 the merge is better. Dashed: the margin of {self.margin:g}. Filled: holds after correction. Tick: with class offsets fitted on validation.",
                           [(f"against {rival}", charts.forest(part, self.margin)) for (rival,), part in claims.group_by("against", maintain_order=True)]),
             self._section(f"grids-{number}", f"The grids{of}", "Validation scores of each method’s points; nothing here was seen on test.",
                           [*charts.grids(board, self.metric).items()]),
