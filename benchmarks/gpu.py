@@ -8,6 +8,7 @@ tiny models on the CPU: it shows that the program works, and measures nothing.
 import argparse
 import contextlib
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "workflow/scripts"), str(ROOT / "benchmarks")]
+
+from mllm.execution import resources, warm  # noqa: E402
+
 NAMES = ["negative", "neutral", "positive"]
 Measured = dict[str, Any]
 
@@ -82,10 +86,15 @@ def model(kind: str, small: bool) -> tuple[str, Any]:
             t.BertConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, vocab_size=words,
                          intermediate_size=4 * width, pad_token_id=1, **labels))  # fmt: skip
     if kind == "t5":
-        return "text2text", t.T5ForConditionalGeneration(
+        made = t.T5ForConditionalGeneration(
             t.T5Config(d_model=width, d_kv=64, d_ff=width * 8 // 3, num_layers=layers, num_heads=heads, vocab_size=words,
                        feed_forward_proj="gated-gelu", decoder_start_token_id=1, eos_token_id=0, pad_token_id=1,
                        tie_word_embeddings=False))  # fmt: skip
+        with torch.no_grad():
+            made.lm_head.weight.mul_(
+                width**-0.5
+            )  # as of trained ones: random answers' log-likelihoods would be hundreds
+        return "text2text", made
     width, layers, heads, words = (128, 2, 2, 300) if small else (576, 30, 9, 49_152)
     return "causal", t.LlamaForCausalLM(
         t.LlamaConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, vocab_size=words,
@@ -163,15 +172,19 @@ def predictions(small: bool) -> Measured:
                 p = np.exp(run_model.log_probabilities(scorer(kind, True, dtype), tokens))
             finally:
                 run_model.TOKENS_PER_BATCH[gpu.device()], gpu.settle_attention = budget, settle
+            apart = np.abs(p - plain).max(1)
             found[f"{kind}, {name}"] = {
-                "largest_difference": float(np.abs(p - plain).max()),
+                "largest_difference": float(apart.max()),
+                "tokens_there": int(tokens.lengths[apart.argmax()]),
                 "flipped": float((p.argmax(1) != plain.argmax(1)).mean()),
             }
     return found
 
 
 def throughput(small: bool) -> Measured:
-    """Reviews a second in bfloat16, and the share of the peak that was measured here."""
+    """Reviews a second in bfloat16, the share of the peak that was measured here, and the memory that it took."""
+    import torch
+
     from mllm.prediction import run_model
     from mllm.prediction import speed as flops
 
@@ -181,45 +194,78 @@ def throughput(small: bool) -> Measured:
         number = 60 if small else 69_766 if kind == "gpt2" else 16_000
         one = scorer(kind, small, "bfloat16")
         tokens = reviews(number, one.model.config.vocab_size)
-        run_model.warm_up(one, tokens)
-        first, _ = synchronised(partial(one.score, tokens.batch([0])))
+        forget_memory()
+        begun, _ = synchronised(partial(run_model.warm_up, one, tokens))
+        with torch.inference_mode():
+            first, _ = synchronised(partial(one.score, tokens.batch([0])))
         seconds, _ = synchronised(partial(run_model.log_probabilities, one, tokens))
+        memory = memory_mb()
         operations = flops.flops_per_review(one, tokens) * number
         found[kind] = {"reviews_per_second": round(number / seconds, 1), "share_of_peak": round(operations / seconds / peak, 4),
-                       "warm_review_seconds": round(first, 4)}  # fmt: skip
+                       "to_the_gpu_and_first_review_seconds": round(begun, 4), "next_review_seconds": round(first, 4),
+                       "memory_mb": memory, "asked_for_mb": resources.predict_gpu_mb(shape_of(one.model), asked=kind in ("t5", "llama"))}  # fmt: skip
     return found
 
 
-def training(small: bool) -> Measured:
-    """Reviews a second of fine-tuning GPT-2, with batches of 16 and 64."""
-    import polars as pl
+def shape_of(model: Any) -> resources.Shape:
+    """What the estimates know of a model."""
+    facts = model.config.to_dict()
+    width = next(facts[k] for k in ("n_embd", "hidden_size", "d_model") if k in facts)
+    layers = next(facts[k] for k in ("n_layer", "num_hidden_layers", "num_layers") if k in facts)
+    return resources.Shape(model.num_parameters(), layers, width)
 
-    from mllm.models import cards, training_rows
+
+def forget_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def memory_mb() -> int | None:
+    """The most that torch held of the GPU since it was told to forget; its context takes some 500 MB besides."""
+    import torch
+
+    return torch.cuda.max_memory_reserved() // 2**20 if torch.cuda.is_available() else None
+
+
+def training(small: bool) -> Measured:
+    """Reviews a second of fine-tuning GPT-2 on reviews of real lengths, in batches of 16 and 64.
+
+    By the difference of two trainings of different length, whose starts and ends take the same.
+    """
     from mllm.models import training as ours
+    from mllm.models.training_rows import Reviews
 
     found: Measured = {}
-    words = tokenizer()
-    for batch in (16, 64):
-        number = batch * (4 if small else 60)
-        texts = [f"a pill number {i} " + "some word " * (20 + i % 40) for i in range(number)]
-        frame = pl.DataFrame({"review": texts, "label_t": [i % 3 for i in range(number)]})
-        hyper = {
-            "epochs": 1.0,
-            "learning_rate": 1e-4,
-            "batch_size": batch,
-            "weight_decay": 0.0,
-            "warmup": 0.0,
-            "seed": 1,
-        }
-        card: cards.Asked = {"family": "classifier", "task": "t", "model": {}}
-        rows = training_rows.prepare({"train": frame, "valid": frame[:0]}, NAMES, words, card, hyper)
-        with tempfile.TemporaryDirectory() as folder:
-            where = ours.Checkpoints(Path(folder), 1e9)
-            train = partial(ours.fine_tune, model("gpt2", small)[1], words, rows, "classifier", hyper, where)
-            seconds, (_, facts) = synchronised(train)
+    few, many = (2, 4) if small else (60, 300)
+    for batch in (16, 64, 128):
+        tokens = reviews(many * batch, 300)
+        rows = [{"input_ids": tokens[i], "answer": i % 3, "weight": 1.0} for i in range(len(tokens))]
+        hyper = {"learning_rate": 1e-4, "batch_size": batch, "weight_decay": 0.0, "warmup": 0.0, "seed": 1}
+        seconds = {}
+        for steps in (few, many):
+            made = model("gpt2", small)[1]
+            with tempfile.TemporaryDirectory() as folder:
+                where = ours.Checkpoints(Path(folder), 1e9)
+                forget_memory()
+                work = partial(
+                    ours.fine_tune,
+                    made,
+                    tokenizer(),
+                    Reviews(rows, [], 0),
+                    "classifier",
+                    hyper | {"steps": steps},
+                    where,
+                )
+                seconds[steps], (_, facts) = synchronised(work)
         found[f"batches of {batch}"] = {
-            "reviews_per_second": round(number / seconds, 1),
+            "reviews_per_second": round((many - few) * batch / (seconds[many] - seconds[few]), 1),
+            "start_and_end_seconds": round(seconds[few] - (seconds[many] - seconds[few]) * few / (many - few), 2),
             "last_loss": facts["loss"][-1]["loss"],
+            "memory_mb": memory_mb(),
+            "asked_for_mb": resources.train_gpu_mb(shape_of(made), batch, 512),
         }
     return found
 
@@ -264,7 +310,7 @@ def merging(small: bool) -> Measured:
 
 
 def jobs(small: bool) -> Measured:
-    """Two whole predict jobs, the second with the first one's tokens: seconds, and the share that is prediction."""
+    """Whole predict jobs, cold and warm: seconds, and the share that is prediction."""
     import polars as pl
 
     from mllm.data import labelled
@@ -273,7 +319,7 @@ def jobs(small: bool) -> Measured:
     found: Measured = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        number = 60 if small else 16_000
+        number = 60 if small else 69_766
         texts = [f"a pill number {i} " + "some word " * (10 + i % 40) for i in range(number)]
         frame = pl.DataFrame({"review_id": range(number), "group": range(number), "review": texts,
                               "label_t": [i % 3 for i in range(number)]})  # fmt: skip
@@ -283,27 +329,30 @@ def jobs(small: bool) -> Measured:
         labelled.write_task(folder, "t", {"names": NAMES, "label": "sentiment"}, labels)
         card = cards.Base(family="classifier", task="t", model={}, seed=0)
         checkpoint_files.save(model("gpt2", small)[1], tokenizer(), folder / "model", card)
-        for job in ("first", "second"):
-            out = folder / job
-            begin = time.perf_counter()
-            subprocess.run(
-                [sys.executable, ROOT / "workflow/scripts/predict.py", "--model", folder / "model", "--data", folder, "--task",
-                 "t", "--tokens", folder / "tokens", "--output", out / "p.parquet", "--cost", out / "cost.json"],
-                check=True, stderr=subprocess.DEVNULL)  # fmt: skip
-            seconds = time.perf_counter() - begin
-            cost = json.loads((out / "cost.json").read_text())
-            kept = {
-                k: cost[k]
-                for k in ("start_seconds", "load_seconds", "tokenise_seconds", "predict_seconds", "share_of_peak")
-            }
-            found[job] = kept | {
-                "seconds": round(seconds, 2),
-                "share_predicting": round(cost["predict_seconds"] / seconds, 3),
-            }
+        with warm.offered() as environment:
+            for job in ("cold", "cold, tokens there", "warm process's first", "its second", "its third"):
+                out = folder / job.replace(" ", "-")
+                words: list[str | Path] = ["python", ROOT / "workflow/scripts/predict.py", "--model", folder / "model", "--data", folder, "--task", "t",
+                         "--tokens", folder / "tokens", "--output", out / "p.parquet", "--cost", out / "cost.json"]  # fmt: skip
+                begin = time.perf_counter()
+                if job.startswith("cold"):
+                    subprocess.run([sys.executable, *words[1:]], check=True, stderr=subprocess.DEVNULL)
+                else:
+                    subprocess.run(
+                        ["bash", "-c", shlex.join(map(str, words))],
+                        env=environment,
+                        check=True,
+                        stderr=subprocess.DEVNULL,
+                    )
+                seconds = time.perf_counter() - begin
+                cost = json.loads((out / "cost.json").read_text())
+                parts = ("start_seconds", "load_seconds", "tokenise_seconds", "predict_seconds", "share_of_peak")
+                share = round(cost["predict_seconds"] / seconds, 3)
+                found[job] = {k: cost[k] for k in parts} | {"seconds": round(seconds, 2), "share_predicting": share}
     return found
 
 
-PARTS = (machine, predictions, throughput, jobs, training, merging)
+PARTS = (machine, throughput, training, merging, predictions, jobs)
 
 
 def main(arguments: argparse.Namespace) -> None:

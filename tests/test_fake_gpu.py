@@ -11,6 +11,7 @@ from mllm.experiment import merge_entries
 from mllm.merging.merge import Merge
 from mllm.models import families, scratch
 from mllm.models.tokens import Batch
+from mllm.models.transformers_private.attention import fuse_t5_attention
 from test_families import ARCHITECTURES, CASES, NAMES, PROMPT, TEXTS
 from test_merging import RECIPES
 from tiny_models import make_models, recipe_of, tiny_gpt2
@@ -64,6 +65,27 @@ def test_a_language_model_on_two_gpus(family, architecture, score):
             scorer._narrow = True
         with torch.inference_mode():
             assert scorer.score(Batch.of(scorer.encode(TEXTS[:3])[0])).shape == (3, 2)
+
+
+@pytest.mark.parametrize(("family", "architecture"), [c for c in CASES if c[0] != families.HEADED])
+def test_a_bfloat16_model_answers_in_float32(family, architecture):
+    """Its head's products are bfloat16's, added up in float32; nothing is brought over for it."""
+    of = families.load(family)
+    with fake_gpu() as gpu:
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            model = put(made(family, architecture), "cuda:0")
+        finally:
+            torch.set_default_dtype(torch.float32)
+        fuse_t5_attention(model)
+        scorer = of.scorer(card(family), model, TOKENIZER, NAMES)
+        scorer._answer_in_float32()
+        assert model.get_output_embeddings().weight.dtype == torch.bfloat16
+        with torch.inference_mode():
+            scorer.score(Batch.of(scorer.encode(TEXTS[:2])[0]))
+            gpu.asked = 0
+            found = scorer.score(Batch.of(scorer.encode(TEXTS[:3])[0]))
+        assert (found.dtype, found.device.type, gpu.asked) == (torch.float32, "cuda", 0)
 
 
 PLACES = {

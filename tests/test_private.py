@@ -26,6 +26,8 @@ NAMES = [
     ("mergekit", "0.1.5", "mergekit.moe", "ALL_OUTPUT_ARCHITECTURES", "merging/mergekit_private/mixtures: find the writers of mixtures"),
     ("mergekit", "0.1.5", "mergekit.architecture", "arch_info_for_config", "merging/mergekit_private/mixtures: check by another way that no tensor is left out"),
     ("transformers", "5.23.0", "transformers.activations", "NewGELUActivation", "models/transformers_private/activations: only slower without it"),
+    ("transformers", "5.23.0", "transformers.PreTrainedModel", "warn_if_padding_and_no_attention_mask", "models/transformers_private/waiting: only slower on GPUs"),
+    ("transformers", "5.23.0", "transformers.masking_utils", "find_packed_sequence_indices", "models/transformers_private/waiting: only slower on GPUs"),
     ("transformers", "5.23.0", "transformers.PreTrainedModel", "_init_weights", "models/transformers_private/heads: draw them by another way"),
     ("transformers", "5.23.0", "transformers.models.t5.modeling_t5.T5Attention", "_relative_position_bucket", "models/transformers_private/attention: T5's distances"),
     ("transformers", "5.23.0", "transformers.models.t5.modeling_t5.T5Attention", "compute_bias", "models/transformers_private/attention: T5's distances"),

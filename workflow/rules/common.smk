@@ -260,6 +260,11 @@ def train_gpu_mb(wildcards):
     return needs.train_gpu_mb(shape(candidate.start), batch, candidate.start.model.max_length)
 
 
+def predict_gpu_mb(wildcards):
+    asked = candidate_of(wildcards).start.model.family != HEADED
+    return needs.predict_gpu_mb(shape_of(wildcards), gpus_of(wildcards), asked)
+
+
 def disk_mb():
     """Room that the experiment's models need in results/; none where there are only predictions."""
     if not GRID.starts:

@@ -22,7 +22,7 @@ rule predict:
         candidate=other_than(TABLES),
     resources:
         gpu=gpu,
-        gpu_mb=by_attempt(lambda wildcards: needs.predict_gpu_mb(shape_of(wildcards), gpus_of(wildcards))),
+        gpu_mb=by_attempt(predict_gpu_mb),
         mem_mb=by_attempt(lambda wildcards: needs.predict_mb(shape_of(wildcards))),
         runtime=by_attempt(lambda wildcards: needs.predict_minutes(shape_of(wildcards), rows() // 4)),
     params:

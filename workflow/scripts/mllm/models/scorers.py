@@ -77,6 +77,11 @@ def sent(tensor: torch.Tensor, device: Any) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+def sees_only_before(model: Any) -> bool:
+    """Whether none of a model's tokens sees those after it: padding on the right needs no mask then."""
+    return {m.is_causal for m in model.modules() if hasattr(m, "is_causal")} == {True}
+
+
 def needed(mask: torch.Tensor, batch: Batch | Sequence[Sequence[int]]) -> torch.Tensor | None:
     """No mask at all where nothing is padded: attention has a faster way then."""
     return mask.long() if Batch.of(batch).ragged else None
@@ -95,7 +100,7 @@ def seen_by_all(model: Any, mask: torch.Tensor | None, queries: int) -> torch.Te
     Returns:
         (reviews, 1, queries, tokens), or the mask as given.
     """
-    config = model.config
-    if mask is None or config.model_type not in PLAIN or not fused(model):
+    model = getattr(model, "module", model)  # of what several processes train, too
+    if mask is None or model.config.model_type not in PLAIN or not fused(model):
         return mask
     return mask.bool()[:, None, None].expand(-1, -1, queries, -1)

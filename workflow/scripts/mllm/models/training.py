@@ -25,6 +25,9 @@ from mllm.models.training_callbacks import (
 )
 from mllm.models.training_progress import QuietProgress
 from mllm.models.training_rows import ByLength, Reviews
+from mllm.models.transformers_private.activations import fuse_gelu
+from mllm.models.transformers_private.attention import fuse_t5_attention
+from mllm.models.transformers_private.waiting import wait_for_nothing
 
 
 class Begun(TrainerCallback):
@@ -227,6 +230,10 @@ def _trainer(
 ) -> Trainer:
     """The Trainer of a model, each of whose batches is computed in so many parts."""
     gpu.settle_attention()
+    if gpu.device() == "cuda":
+        wait_for_nothing(model)
+        fuse_gelu(model)
+        fuse_t5_attention(model)
     of, rows = families.load(family), reviews.train
     stopping = [EarlyStopping(hyper["early_stopping"])] if hyper.get("early_stopping") else []
     trainer = FamilyTrainer(

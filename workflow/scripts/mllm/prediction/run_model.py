@@ -13,7 +13,9 @@ from mllm.core.messages import log, progress
 from mllm.models.scorers import Scorer
 from mllm.models.tokens import Batch, Tokens
 from mllm.models.transformers_private.activations import fuse_gelu
+from mllm.models.transformers_private.attention import fuse_t5_attention
 from mllm.models.transformers_private.devices import hooked
+from mllm.models.transformers_private.waiting import wait_for_nothing
 from mllm.prediction.shards import Shards
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}  # on CPUs more fill the caches with intermediate values
@@ -114,6 +116,9 @@ def make_ready(model: Any) -> str:
         model.to(device)
     model.eval()
     fuse_gelu(model)
+    if device == "cuda":
+        wait_for_nothing(model)
+        fuse_t5_attention(model)
     for module in list(model.modules()):
         for name, child in module.named_children():
             if device == "cuda" and type(child).__name__ in RMS_NORMS and not hooked(child):

@@ -8,7 +8,7 @@ import torch
 from mllm.core.arrays import Array
 from mllm.models.cards import Asked
 from mllm.models.families import Row
-from mllm.models.scorers import Scorer, needed, padded, seen_by_all
+from mllm.models.scorers import Scorer, needed, padded, seen_by_all, sees_only_before
 from mllm.models.tokens import Batch, Tokens, reading
 
 AUTO = "AutoModelForSequenceClassification"
@@ -26,7 +26,7 @@ class ClassifierScorer:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer, self.classes = model, tokenizer, model.config.num_labels
         self.outputs = self.classes
-        self._causal = {m.is_causal for m in model.modules() if hasattr(m, "is_causal")} == {True}
+        self._causal = sees_only_before(model)
         model.config.use_cache = False  # keys and values, which nothing comes back for
 
     def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
@@ -84,22 +84,21 @@ def rows(
 
 
 def collator(model: Any, tokenizer: Any) -> Callable[[list[Row]], dict[str, torch.Tensor]]:
-    """See :class:`mllm.models.families.Family`."""
-    pad = model.config.pad_token_id or 0
+    """See :class:`mllm.models.families.Family`. No mask where padding on the right is seen by nothing, as in predictions."""
+    pad, causal = model.config.pad_token_id or 0, sees_only_before(model)
 
     def collate(batch: list[Row]) -> dict[str, torch.Tensor]:
         ids, mask = padded([row["input_ids"] for row in batch], pad, "cpu")
-        return {
-            "input_ids": ids,
-            "attention_mask": mask.long(),
-            "labels": torch.tensor([row["answer"] for row in batch]),
-        }
+        seen = {} if causal else {"attention_mask": mask.long()}
+        return {"input_ids": ids, **seen, "labels": torch.tensor([row["answer"] for row in batch])}
 
     return collate
 
 
 def losses(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """See :class:`mllm.models.families.Family`."""
-    labels = batch.pop("labels")
-    logits = model(**batch).logits.float()
+    labels, mask = batch.pop("labels"), batch.pop("attention_mask", None)
+    if mask is not None and mask.is_cuda:
+        mask = seen_by_all(model, mask, mask.shape[1])
+    logits = model(**batch, attention_mask=mask).logits.float()
     return torch.nn.functional.cross_entropy(logits, labels, reduction="none"), logits.argmax(-1) == labels
