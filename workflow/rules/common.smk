@@ -261,7 +261,7 @@ def train_gpu_mb(wildcards):
 
 
 def predict_gpu_mb(wildcards):
-    asked = candidate_of(wildcards).start.model.family != HEADED
+    asked = candidate_of(wildcards).start.model.family != families.HEADED
     return needs.predict_gpu_mb(shape_of(wildcards), gpus_of(wildcards), asked)
 
 
