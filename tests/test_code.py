@@ -72,7 +72,7 @@ EDITS = {
         "models/scratch.py", "4 * width", "2 * width",
         {"prepare_base:base-sentiment", "prepare_base:asker-sentiment.base", "prepare_base:t5-sentiment.base"},
     ),
-    "models from the hub": ("models/pretrained.py", '"right"', '"left"', {"prepare_base:bert-sentiment.base"}),
+    "models from the hub": ("models/pretrained.py", '"right"', '"left"', {"prepare_base:bert-sentiment.base", "take_expert"}),
     "the merge": ("merging/merge.py", "own = {", "own = set() | {", EVERY_MERGE),
     "the paper's TIES": ("merging/methods/ties_paper.py", "import torch", "import torch\nEDITED = 1", {"merge:ties_paper-density0.5", "export"}),
     "mixtures of experts": ("merging/mixture.py", "SHARED_SCALE = 0.1", "SHARED_SCALE = 0.2", {"mix_experts", "export"}),

@@ -106,7 +106,7 @@ BAD = [
     ({"models__0__prompt": {}}, ["models[0].prompt", "a classifier is asked nothing"]),
     (
         {"references__0": {"name": "r", "model": "tiny-gpt2", "train": "none"}},
-        ["references[0].train", "is a classifier"],
+        ["references[0].train", "its head is random until trained"],
     ),
     ({"references__0": {"name": "r", "model": "tiny-gpt2", "train": "some"}}, ["references[0].train", "'some'"]),
     ({"models__0__pretrain__step": 3}, ["models[0].pretrain.step", "did you mean 'steps'"]),

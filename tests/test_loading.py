@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -15,6 +16,7 @@ from transformers import (
     GPT2LMHeadModel,
     RobertaConfig,
     RobertaForMaskedLM,
+    T5Config,
     T5ForConditionalGeneration,
 )
 
@@ -31,7 +33,8 @@ BERT = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_atten
 def checkpoint(folder: Path, model, tokenizer: bool = True) -> Path:
     model.save_pretrained(folder)
     if tokenizer:
-        scratch.train_tokenizer(TEXTS, 300, 16).save_pretrained(folder)
+        ended = model.config.is_encoder_decoder  # a T5's classifier reads its answer at the end
+        scratch.train_tokenizer(TEXTS, 300, 16, ended).save_pretrained(folder)
     return folder
 
 
@@ -47,7 +50,7 @@ MODELS = {
     "bert": lambda: BertForMaskedLM(BertConfig(**BERT)),
     "roberta": lambda: RobertaForMaskedLM(RobertaConfig(**BERT)),
     "llama": tiny_llama,
-    "t5": lambda: T5ForConditionalGeneration(t5_config()),
+    "t5": lambda: T5ForConditionalGeneration(t5_config(eos_token_id=0)),
 }
 
 
@@ -89,6 +92,41 @@ def test_a_tokenizer_of_bytes_has_no_file_of_words(tmp_path):
     assert tokenizers.load_tokenizer(tmp_path)("ab")["input_ids"] == [100, 101, 1]
 
 
+CASED = "The pain went away after 2 days. It made me sick! Ça va mieux. the pain it made HELLO Hello hello"
+
+
+@pytest.mark.parametrize("config", [False, True])
+@pytest.mark.parametrize(
+    ("config_class", "other"),
+    [
+        (BertConfig, "BertTokenizer"),
+        (GPT2Config, "GPT2Tokenizer"),
+        (RobertaConfig, "RobertaTokenizer"),
+        (T5Config, "no class"),
+    ],
+)
+def test_tokens_are_those_of_tokenizer_json(tmp_path, caplog, config_class, other, config):
+    """Not those of its words with a class's defaults: lower case, other pieces, another order."""
+    from tokenizers import BertWordPieceTokenizer
+
+    words = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
+    words.train_from_iterator([CASED] * 5, vocab_size=300)
+    words.save(str(tmp_path / "tokenizer.json"))
+    config_class().save_pretrained(tmp_path)
+    if config:
+        said = {"pad_token": "[PAD]", "unk_token": "[UNK]", "tokenizer_class": other if "T" in other else "T5Tokenizer"}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
+    with caplog.at_level("INFO"):
+        found = tokenizers.load_tokenizer(tmp_path)
+    for text in (*tokenizers.SAMPLES, *tokenizers.ODD):
+        assert found(text)["input_ids"] == words.encode(text).ids
+    assert f"tokens are those of its tokenizer.json; {other}" in caplog.text
+    assert found.pad_token == ("[PAD]" if config else None)
+    found.save_pretrained(tmp_path / "again")
+    again = tokenizers.load_tokenizer(tmp_path / "again")
+    assert again(CASED)["input_ids"] == words.encode(CASED).ids
+
+
 def test_different_reviews_that_become_the_same_tokens_are_refused():
     texts = [f"review {i}" for i in range(40)]
     tokenizers.check_distinct([[i] for i in range(40)], texts)
@@ -112,6 +150,25 @@ def test_tokens_without_embeddings_and_nothing_to_pad_with_are_refused(tmp_path)
     tokenizer.save_pretrained(folder)
     with pytest.raises(Failure, match="no padding token and no end token"):
         pretrained.from_checkpoint(folder, "classifier", LABELS, 16, 1)
+
+
+@pytest.mark.parametrize("ending", ["none", "another number", "two"])
+def test_a_classifier_that_reads_at_the_end_needs_one(tmp_path, ending):
+    folder = checkpoint(tmp_path, MODELS["t5"]())
+    if ending == "another number":
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": 7}))
+    else:
+        tokenizer = scratch.train_tokenizer(TEXTS, 300, 16)
+        if ending == "two":
+            processor = TemplateProcessing(
+                single="<|endoftext|> $A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
+            )
+            tokenizer.backend_tokenizer.post_processor = processor
+        tokenizer.save_pretrained(folder)
+    with pytest.raises(Failure, match=r"puts no end token \(number [07], eos_token_id in config.json\) after a text"):
+        pretrained.from_checkpoint(folder, "classifier", LABELS, 14, 1)
+    pretrained.from_checkpoint(folder, "text2text", LABELS, 14, 1)
 
 
 # ── Weights, in both directions ──

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from conftest import Project, fresh
 from mllm.models import cards, checkpoint_files
 from mllm.reporting import model_card
+from tiny_models import tiny_bert
 
 EXPERIMENT = """
 name: families
@@ -22,6 +23,7 @@ tasks: [{name: sentiment, label: sentiment}]
 models:
   - {name: t5, family: text2text, source: scratch, architecture: t5, width: 32, layers: 1, heads: 2, vocabulary: 400, max_length: 96}
   - {name: theirs, family: text2text, source: local, path: theirs, max_length: 96}
+  - {name: classifier, source: local, path: classifier, max_length: 16}
   - {name: small-lm, family: causal, source: scratch, architecture: llama, width: 32, layers: 1, heads: 2, vocabulary: 400,
      max_length: 96, pretrain: {steps: 3}}
 base: t5
@@ -35,6 +37,9 @@ merges:
 references:
   - {name: lm-on-all, model: small-lm, train: all, steps: 6, batch_size: 8}
   - {name: t5-zero-shot, model: t5, train: none}
+  - {name: as-it-is, model: classifier, train: none, labels: {negative: LABEL_1, neutral: LABEL_2, positive: LABEL_0}}
+blends:
+  - {name: both, method: soft_vote, members: [as-it-is, shard-0]}
 compare: {metric: macro_f1, margin: 0.01}
 keep: winners
 """
@@ -55,15 +60,38 @@ def finished(tmp_path_factory) -> Project:
     save_file(
         {n: v + 0.01 * torch.randn_like(v) for n, v in state.items()}, theirs / "model.safetensors", {"format": "pt"}
     )
+    # A classifier of another architecture, with other names in another order.
+    classifier = tiny_bert()
+    classifier.config.id2label = {i: f"LABEL_{i}" for i in range(3)}
+    classifier.save_pretrained(project.folder / "classifier")
+    words = train_tokenizer(["some words to make a vocabulary of"] * 3, 300, 16)
+    words.save_pretrained(project.folder / "classifier")
     project.snakemake(*RUN)
     return project
+
+
+def test_a_classifier_of_another_architecture_is_scored_and_blended_as_it_is(finished):
+    results = finished.folder / "results/families"
+    taken, theirs = (
+        load_file(f / "model.safetensors") for f in (results / "models/as-it-is", finished.folder / "classifier")
+    )
+    assert torch.equal(taken["classifier.weight"], theirs["classifier.weight"][[1, 2, 0]])
+    assert all(torch.equal(taken[n], theirs[n]) for n in theirs if not n.startswith("classifier"))
+    assert json.loads((results / "models/as-it-is/model.json").read_text())["source"]["name"] == "classifier"
+    board = pl.read_csv(results / "leaderboard.csv", infer_schema_length=None)
+    assert dict(board.select("candidate", "method").rows())["as-it-is"] == "published"
+    p, q, both = (
+        np.exp(pl.read_parquet(results / f"predictions/{n}.parquet").sort("split", "review_id").select("^logp_.$").to_numpy())
+        for n in ("as-it-is", "shard-0", "both")
+    )  # fmt: skip
+    np.testing.assert_allclose(both, (p + q) / 2, atol=1e-5)
 
 
 def test_they_end_in_one_leaderboard(finished):
     results = finished.folder / "results/families"
     board = pl.read_csv(results / "leaderboard.csv", infer_schema_length=None)
     kinds = dict(board.group_by("kind").len().rows())
-    assert kinds == {"base": 1, "expert": 4, "merge": 2, "reference": 2}
+    assert kinds == {"base": 1, "expert": 4, "merge": 2, "reference": 3, "blend": 1}
     assert dict(board.select("candidate", "method").rows())["bought"] == "published"
     # All of them are asked, and have scores with each prior taken away; what a published model cost nobody knows.
     assert board["test_contextual_macro_f1"].null_count() == board["test_batch_macro_f1"].null_count() == 0

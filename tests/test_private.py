@@ -29,6 +29,7 @@ NAMES = [
     ("transformers", "5.23.0", "transformers.PreTrainedModel", "warn_if_padding_and_no_attention_mask", "models/transformers_private/waiting: only slower on GPUs"),
     ("transformers", "5.23.0", "transformers.masking_utils", "find_packed_sequence_indices", "models/transformers_private/waiting: only slower on GPUs"),
     ("transformers", "5.23.0", "transformers.PreTrainedModel", "_init_weights", "models/transformers_private/heads: draw them by another way"),
+    ("transformers", "5.23.0", "transformers.PreTrainedModel", "_keys_to_ignore_on_load_unexpected", "models/transformers_private/names: nothing is passed over"),
     ("transformers", "5.23.0", "transformers.models.t5.modeling_t5.T5Attention", "_relative_position_bucket", "models/transformers_private/attention: T5's distances"),
     ("transformers", "5.23.0", "transformers.models.t5.modeling_t5.T5Attention", "compute_bias", "models/transformers_private/attention: T5's distances"),
     ("transformers", "5.23.0", "transformers.PreTrainedConfig", "_attn_implementation", "models/transformers_private/attention: fused"),

@@ -1,14 +1,19 @@
 """Experiment files, tables of predictions and scripts as people write them: taken by meaning, refused in the right words."""
 
+from decimal import Decimal
+
 import numpy as np
 import polars as pl
 import pytest
 import yaml
 
 import fit_baseline
+from mllm.core.errors import Failure
+from mllm.data import splitting
 from mllm.experiment import foreign_tables, load, names, yaml_files
-from mllm.experiment.schema import Candidates
+from mllm.experiment.schema import Candidates, Task
 from mllm.experiment.yaml_files import ExperimentError
+from mllm.prediction import foreign_predictions
 
 X = """
 name: x
@@ -134,3 +139,131 @@ def test_words_are_counted_where_there_are_words():
     assert fit_baseline.units(pl.Series(["it helped", "ça va très bien", "Боль прошла", "통증이 사라졌다"])) == words
     assert fit_baseline.units(pl.Series(["好", "it 不好 很难受"]))["analyzer"] == "char"
     assert fit_baseline.units(pl.Series(["ठीक है"]))["analyzer"] == "char_wb"
+
+
+# ── Tables of predictions ──
+
+TASK = Task.model_validate({"name": "t", "column": "label", "classes": {"a": [0], "b": [1], "c": [2]}})
+LOGITS = np.array([[2.0, -1.0, 0.3], [0.1, 0.2, 3.0], [-4.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+P = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
+
+
+def read_table(folder, numbers, values="log_probabilities", **columns):
+    table = pl.DataFrame(
+        {"review_id": [5, 6, 7, 8], "label": [0, 1, 2, 0], **{f"logp_{k}": numbers[:, k] for k in range(3)}, **columns}
+    )
+    table.write_parquet(folder / "x.parquet")
+    how = Candidates.model_validate({"from": str(folder), "values": values, "kinds": {"expert": ["*"]}})
+    return foreign_predictions.read(folder / "x.parquet", TASK, ["a", "b", "c"], how)
+
+
+@pytest.mark.parametrize(
+    ("values", "numbers"),
+    [("logits", LOGITS), ("logits", 100 * LOGITS + 1e4), ("probabilities", P), ("log_probabilities", np.log(P))],
+)
+def test_numbers_of_any_kind_become_log_probabilities(tmp_path, values, numbers):
+    found = read_table(tmp_path, numbers, values).select("^logp_.$").to_numpy()
+    np.testing.assert_allclose(np.exp(found).sum(1), 1, atol=1e-6)
+    if numbers.max() < 100:
+        np.testing.assert_allclose(found, np.log(P), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "numbers", "hint"),
+    [
+        ("log_probabilities", LOGITS, "if they are logits, say so (values: logits)"),
+        ("probabilities", LOGITS, "if they are logits, say so (values: logits)"),
+        ("log_probabilities", P, "they look like probabilities (values: probabilities)"),
+        ("probabilities", np.log(P), "they look like log-probabilities (values: log_probabilities)"),
+        ("probabilities", P.round(2) + [[0.01, 0, 0]] * 4, "they look like rounded probabilities; write more digits"),
+        ("log_probabilities", P.round(2) + [[0.01, 0, 0]] * 4, "they look like rounded probabilities; write more digits"),
+    ],
+)  # fmt: skip
+def test_numbers_that_are_something_else_get_a_hint(tmp_path, values, numbers, hint):
+    with pytest.raises(Failure) as refused:
+        read_table(tmp_path, numbers, values)
+    assert hint in str(refused.value)
+
+
+def test_columns_of_any_type_leave_slices_whole(tmp_path):
+    from mllm.evaluation import slices
+
+    columns = {
+        "price": pl.Series([Decimal("1.50"), Decimal("2.25"), Decimal("1.50"), None]),
+        "bytes": pl.Series([b"a", b"\xff", b"", None]),
+        "words": pl.Series([["a"], ["b"], [], None]),
+        "struct": pl.Series([{"a": 1}, {"a": 2}, {"a": 1}, None]),
+        "when": pl.Series([None, None, None, None], dtype=pl.Datetime),
+        "yes": pl.Series([True, False, True, None]),
+        "small": pl.Series([1, 2, 3, 4], dtype=pl.UInt8),
+        "half": pl.Series([0.5, 1, 2, 3], dtype=pl.Float32),
+    }
+    found = read_table(tmp_path, np.log(P), **columns)
+    assert {"price", "when", "yes", "small", "half"} <= set(found.columns)
+    assert not {"bytes", "words", "struct"} & set(found.columns)
+    assert found["price"].dtype == pl.Float64 and found["small"].dtype == pl.Int64
+    many = pl.concat([found.with_columns(group=pl.lit(i)) for i in range(60)])
+    names = {column for column, _ in slices.slices(many, "label")}
+    assert {"price", "yes", "small", "half"} <= names
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [(pl.Int32, pl.Int64, True), (pl.UInt8, pl.Int64, True), (pl.UInt32, pl.Int16, True), (pl.String, pl.String, True),
+     (pl.Int64, pl.String, False)],
+)  # fmt: skip
+def test_a_number_is_the_same_number_in_any_width(tmp_path, first, second, same):
+    ids = pl.Series([5, 6, 7, 8], dtype=pl.Int64)
+    one, other = (read_table(tmp_path, np.log(P), review_id=ids.cast(kind)) for kind in (first, second))
+    compare = (other, tmp_path / "b", one, tmp_path / "a")
+    if same:
+        foreign_predictions.check_alike(*compare)
+    else:
+        with pytest.raises(Failure, match="its reviews are identified by String"):
+            foreign_predictions.check_alike(*compare)
+
+
+# ── Rare values of an experiment ──
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("name: x\n", f"name: {'x' * 101}\n", "name: found 101 characters, expected at most 100: it becomes part of a file's name"),
+        ("name: shard,", f"name: {'s' * 240},", r"experts\[0\].name: found 240 characters"),
+        ("name: t,", f"name: {'t' * 300},", r"tasks\[0\].name: found 300 characters"),
+        ("name: x\n", "name: downloads\n", "name: results/downloads is where experiments share what they download"),
+    ],
+)  # fmt: skip
+def test_names_that_no_file_can_have(old, new, message):
+    with pytest.raises(ExperimentError, match=message):
+        parsed(old, new)
+
+
+def test_a_table_s_name_has_room_for_its_ending(tmp_path):
+    (tmp_path / f"{'a' * 240}.csv").touch()
+    with pytest.raises(ExperimentError, match="its name has 240 characters, expected at most 100; rename the file"):
+        foreign_tables.tables(candidates(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "width", "heads", "message"),
+    [("gpt2", 33, 2, "found 33, expected a multiple of 2 (2 heads of a gpt2), as 32 or 34"),
+     ("bert", 64, 3, "expected a multiple of 3 (3 heads of a bert), as 63 or 66"), ("t5", 3, 4, "as 4 or 8"),
+     ("llama", 66, 2, "expected a multiple of 4 (2 heads of a llama), as 64 or 68"), ("llama", 64, 2, None)],
+)  # fmt: skip
+def test_heads_share_the_width(architecture, width, heads, message):
+    scratch = f"{{name: m, source: scratch, architecture: {architecture}, width: {width}, heads: {heads}}}"
+    if message is None:
+        parsed("{name: m, source: local, path: M}", scratch)
+        return
+    with pytest.raises(ExperimentError) as refused:
+        parsed("{name: m, source: local, path: M}", scratch)
+    assert message in str(refused.value)
+
+
+def test_more_parts_than_texts_are_refused():
+    train = pl.DataFrame({"group": [1, 2, 3, 3]})
+    assert splitting.select_part(train, {"shard": 2, "of": 3, "seed": 1}).height > 0
+    with pytest.raises(Failure, match="parts: found 4, expected at most 3, the different texts of train"):
+        splitting.select_part(train, {"shard": 0, "of": 4, "seed": 1})

@@ -39,6 +39,7 @@ from mllm.models.hub import commit_of
 code_digest = functools.cache(code_digest)  # a grid of thousands asks for a few
 
 environment.use_this_python()
+environment.speak_utf8()
 environment.let_waiting_threads_sleep()
 environment.use_scratch()
 interrupts.before_jobs()
@@ -159,6 +160,11 @@ def model_of(wildcards):
 def start_of(wildcards):
     """The prepared checkpoint that a training, a merge or an expert taken as it is starts from."""
     return f"{RESULTS}/models/{candidate_of(wildcards).start.name}"
+
+
+def base_to_fit(wildcards):
+    """The base that an expert taken as it is must fit, to be merged; a reference fits none."""
+    return {"base": start_of(wildcards)} if candidate_of(wildcards).kind == "expert" else {}
 
 
 def members_of_merge(wildcards):
@@ -319,7 +325,7 @@ def farewell():
     board, verdict, models = (Path(RESULTS, name) for name in ("leaderboard.txt", "verdict.md", "export"))
     lines = []
     if made_now(verdict):
-        lines += ["", board.read_text(), verdict.read_text()]
+        lines += ["", board.read_text(encoding="utf-8"), verdict.read_text(encoding="utf-8")]
         lines += data_notes.data_notes(Path(RESULTS))
         lines.append(f"All of it, to look at: {RESULTS}/report/index.html; as tables: {RESULTS}/*.csv")
     if made_now(models):

@@ -59,7 +59,7 @@ rule prepare_base:
 rule take_expert:
     input:
         unpack(reads()),
-        base=start_of,
+        unpack(base_to_fit),
         checkpoint=taken_from,
     output:
         directory("<results>/models/{expert}"),
@@ -81,10 +81,14 @@ rule take_expert:
             if (words := EXPERIMENT.task(task_of(wildcards)).classes)
             else ""
         ),
+        labels=lambda wildcards: (
+            f"--labels {shlex.quote(json.dumps(said))}" if (said := candidate_of(wildcards).labels) else ""
+        ),
+        base=lambda wildcards, input: f"--base {input.base}" if "base" in input.keys() else "",
         data=f"{RESULTS}/data",
     shell:
-        "python workflow/scripts/take_expert.py --model {params.model:q} --checkpoint {input.checkpoint:q} --base {input.base}"
-        " --data {params.data} --task {params.task} {params.names} --output {output} --log {log}"
+        "python workflow/scripts/take_expert.py --model {params.model:q} --checkpoint {input.checkpoint:q} {params.base}"
+        " --data {params.data} --task {params.task} {params.names} {params.labels} --output {output} --log {log}"
 
 
 # Training writes its checkpoints to a path that is no output: Snakemake deletes the outputs of a failed job, and a

@@ -52,7 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
     apart = {task: pairs.told_apart for task, pairs in side_by_side.items()}
     said = beside_the_tables(experiment, built.runs, scores, apart, results)
     with whole(results / "verdict.md") as partial:
-        partial.write_text(verdict.text(said, frame, compared, chosen))
+        partial.write_text(verdict.text(said, frame, compared, chosen), encoding="utf-8")
 
 
 def beside_the_tables(

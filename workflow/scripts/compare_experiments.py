@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
         if not (folder / "leaderboard.parquet").exists():
             raise Failure(f"{folder}: no leaderboard.parquet; expected a finished experiment's folder, as results/demo")
         facts = read_json(folder / "data/split.json")
-        files[folder.name] = yaml.safe_load((folder / "experiment.yaml").read_text())
+        files[folder.name] = yaml.safe_load((folder / "experiment.yaml").read_text(encoding="utf-8"))
         tests[folder.name] = facts["sha256"]["test"]
         boards.append(
             result_tables.read(folder, "leaderboard").select(pl.lit(folder.name).alias("experiment"), pl.all())
@@ -113,7 +113,12 @@ def _drawn(part: "pl.DataFrame", metric: str) -> str:
 
     from mllm.evaluation import metrics
 
-    shown = part.sort(f"valid_{metric}", descending=metrics.sign(metric) > 0, nulls_last=True).select(
+    # Columns of calibrated scores, or with a prior taken away, are called after their metric.
+    known = [m for m in metrics.METRICS if metric == m or metric.endswith(f"_{m}")]
+    if not known:
+        raise Failure(f"--metric: found {metric!r}, which is no metric; expected one of {', '.join(metrics.METRICS)}")
+    better = metrics.sign(max(known, key=len)) > 0
+    shown = part.sort(f"valid_{metric}", descending=better, nulls_last=True).select(
         "experiment", "candidate", "kind",
         *(pl.col(f"{split}_{metric}").round(3).alias(f"{split} {metric}") for split in ("valid", "test")),
         pl.format("{} – {}", pl.col(f"test_{metric}_low").round(3), pl.col(f"test_{metric}_high").round(3)).alias("95 % interval"),

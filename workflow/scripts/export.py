@@ -71,7 +71,7 @@ def export(
     split = read_json(results / "data/split.json")
     labels = labelled.worded_names(results / "data", arguments.experiment["tasks"][row["task"]])
     checkpoint_files.name_labels(final, labels)
-    recipe = (final / "mergekit_config.yml").read_text()
+    recipe = (final / "mergekit_config.yml").read_text(encoding="utf-8")
     if mixed:  # its routers' texts are reviews
         recipe = json.dumps(recorded.recipe, indent=2)
         (final / "mergekit_config.yml").unlink()

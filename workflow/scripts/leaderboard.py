@@ -23,12 +23,15 @@ def main(arguments: argparse.Namespace) -> None:
     frame = leaderboard.ranked(leaderboard.table(scores, metric, side_by_side), side_by_side, metric, runs)
     with whole(output / "experiment.yaml") as partial:
         partial.write_text(
-            yaml.safe_dump(experiment.model_dump(by_alias=True, exclude_none=True), sort_keys=False, allow_unicode=True)
+            yaml.safe_dump(
+                experiment.model_dump(by_alias=True, exclude_none=True), sort_keys=False, allow_unicode=True
+            ),
+            encoding="utf-8",
         )
     result_tables.write(runs, output, "runs")
     result_tables.write(frame, output, "leaderboard")
     with whole(output / "leaderboard.txt") as partial:
-        partial.write_text(leaderboard_text.text(frame, metric, experiment.name))
+        partial.write_text(leaderboard_text.text(frame, metric, experiment.name), encoding="utf-8")
 
 
 if __name__ == "__main__":

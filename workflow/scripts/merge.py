@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
         )  # fmt: skip
         card.write(folder / cards.FILE)
         with whole(arguments.output / "mergekit.yaml") as partial:
-            partial.write_text(mergekit_yaml(merge, folders))
+            partial.write_text(mergekit_yaml(merge, folders), encoding="utf-8")
         card.write(arguments.output / "merge.json")
 
 

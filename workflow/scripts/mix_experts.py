@@ -37,7 +37,9 @@ def main(arguments: argparse.Namespace) -> None:
         )  # fmt: skip
         card.write(folder / cards.FILE)
         with whole(arguments.output / "mergekit.yaml") as partial:
-            partial.write_text(mixture.mergekit_yaml(recipe, {n: arguments.models / n for n in members}, prompts))
+            partial.write_text(
+                mixture.mergekit_yaml(recipe, {n: arguments.models / n for n in members}, prompts), encoding="utf-8"
+            )
         card.write(arguments.output / "merge.json")
 
 

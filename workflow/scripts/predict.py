@@ -78,7 +78,7 @@ def speeds(
     from mllm.prediction import speed
 
     device, dtype, seconds = timing.device_name(), cost["dtype"], cost["predict_seconds"]
-    shape = [*asked, (arguments.model / "config.json").read_text(), dtype, speed.mean_review(read)]
+    shape = [*asked, (arguments.model / "config.json").read_text(encoding="utf-8"), dtype, speed.mean_review(read)]
     flops = speed.once(arguments.tokens, "flops", shape, lambda: speed.counted_flops(scorer, read))
     machine = [os.uname().nodename, device, dtype, arguments.threads]
     peak = speed.once(arguments.tokens, "peak", machine, lambda: speed.peak_flops(dtype))

@@ -27,8 +27,8 @@ def main(arguments: argparse.Namespace) -> None:
     results = arguments.results / experiment.name
     used, paths = used_names(experiment), []
     for file in others(arguments.experiment):
-        if re.search(rf"\b{re.escape(results.as_posix())}/", file.read_text()):
-            paths += re.findall(rf"{re.escape(results.as_posix())}/([\w./*-]+)", file.read_text())
+        if re.search(rf"\b{re.escape(results.as_posix())}/", file.read_text(encoding="utf-8")):
+            paths += re.findall(rf"{re.escape(results.as_posix())}/([\w./*-]+)", file.read_text(encoding="utf-8"))
         try:
             if read_yaml(file).get("name") == experiment.name:
                 used |= used_names(load.load(file))

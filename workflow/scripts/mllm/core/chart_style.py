@@ -57,10 +57,10 @@ def write(charts: dict[str, Any], folder: Path, title: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, chart in charts.items():
         spec = styled(chart).to_dict()
-        (folder / f"{name}.svg").write_text(vl_convert.vegalite_to_svg(spec))
+        (folder / f"{name}.svg").write_text(vl_convert.vegalite_to_svg(spec), encoding="utf-8")
         (folder / f"{name}.png").write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
     page = alt.vconcat(*charts.values(), title=title).resolve_scale(color="independent")
-    (folder / "index.html").write_text(styled(page).to_html(inline=True))
+    (folder / "index.html").write_text(styled(page).to_html(inline=True), encoding="utf-8")
 
 
 def styled(chart: Any) -> Any:

@@ -55,12 +55,14 @@ def remove(path: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write canonical JSON: sorted keys, two spaces, a newline at the end."""
     with whole(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+        partial.write_text(
+            json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise Failure(f"{path}: no such file; what makes it did not run, or did not end") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

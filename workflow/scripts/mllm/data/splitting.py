@@ -151,6 +151,10 @@ def select_part(
         return train.filter(pl.col("review_id").is_in(pl.concat(ids).unique().implode()))
     if "of" in part:
         groups = train["group"].unique().sort().to_numpy()
+        if part["of"] > len(groups):
+            raise Failure(
+                f"experts: parts: found {part['of']}, expected at most {len(groups)}, the different texts of train"
+            )
         shuffled = np.random.default_rng(part["seed"]).permutation(groups)
         mine = np.array_split(shuffled, part["of"])[part["shard"]]
         train = train.filter(pl.col("group").is_in(pl.Series(mine).implode()))

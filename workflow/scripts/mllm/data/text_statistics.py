@@ -61,7 +61,7 @@ def token_counts(texts: pl.Series, model: Path) -> pl.Series:
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    apart = _splits_at_spaces(json.loads(file.read_text()))
+    apart = _splits_at_spaces(json.loads(file.read_text(encoding="utf-8")))
     special = tokenizer.num_special_tokens_to_add(False)
     words = pl.DataFrame(schema={"word": pl.String, "tokens": pl.UInt32})
     counts = []

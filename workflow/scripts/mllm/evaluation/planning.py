@@ -98,7 +98,7 @@ def pilot(results: Path, task: str) -> Noise | None:
 def test_texts(results: Path, task: str) -> int | None:
     """Different test texts of a finished experiment's task."""
     for file in sorted((results / "scores").glob("*.json")):
-        scores = json.loads(file.read_text())
+        scores = json.loads(file.read_text(encoding="utf-8"))
         if scores.get("task") == task and "counts" in scores:
             return int(scores["counts"]["test"]["texts"])
     return None
@@ -116,7 +116,7 @@ def expected_texts(data: Any, split: Any, results: Path, rows: int, part: str = 
     """
     done = results / "data/split.json"
     if done.exists():
-        return int(json.loads(done.read_text()).get("rows", {}).get(part, 0)) or None
+        return int(json.loads(done.read_text(encoding="utf-8")).get("rows", {}).get(part, 0)) or None
     if data.source not in ("uci", "synthetic") or not rows:
         return None
     if part == "valid":

@@ -1,5 +1,6 @@
 """The machine that runs Snakemake: its Python, its scratch folder, its packages."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,14 @@ def let_waiting_threads_sleep() -> None:
     processor time asleep, 69 to 143 ms with libgomp's default, and 20 to 34 times as many were done in 4 seconds.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def speak_utf8() -> None:
+    """Write and read text in UTF-8 whatever the locale: here where a character is unknown to it, in jobs from the start."""
+    os.environ["PYTHONUTF8"] = "1"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="replace")
 
 
 def use_scratch() -> None:

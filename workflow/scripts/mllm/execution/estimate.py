@@ -75,7 +75,7 @@ def usual_seconds(benchmarks: Path, rules: set[str]) -> dict[str, float]:
         files = [benchmarks / f"{rule}.tsv", *(benchmarks / rule).rglob("*.tsv")]
         there = sorted((f for f in files if f.exists()), key=lambda f: f.stat().st_mtime)
         for file in there[-SAMPLE:]:
-            lines = file.read_text().splitlines()
+            lines = file.read_text(encoding="utf-8").splitlines()
             if len(lines) > 1:
                 found[rule].append(float(lines[1].split("\t")[0]))
     return {rule: sum(times) / len(times) for rule, times in found.items()}

@@ -42,7 +42,7 @@ def shape_of(folders: list[Path], entry: Any = None) -> Shape:
     """Shape of a checkpoint: read off the first folder that is there, else off its entry, else GPT-2's."""
     folder = next((f for f in folders if (f / "config.json").exists()), None)
     if folder:
-        facts = json.loads((folder / "config.json").read_text())
+        facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         size = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
         width = next((facts[k] for k in ("n_embd", "hidden_size", "d_model") if k in facts), GPT2.width)
         layers = next((facts[k] for k in ("n_layer", "num_hidden_layers", "num_layers") if k in facts), GPT2.layers)
@@ -57,7 +57,7 @@ def shape_of(folders: list[Path], entry: Any = None) -> Shape:
 def review_rows(data: Any, split_json: Path) -> int:
     """Number of reviews: counted if they are split already, else what the source has."""
     if split_json.exists():
-        return sum(json.loads(split_json.read_text())["rows"].values())
+        return sum(json.loads(split_json.read_text(encoding="utf-8"))["rows"].values())
     return int(getattr(data, "rows", None) or ALL_REVIEWS)
 
 

@@ -37,7 +37,7 @@ def warning(dag: Any, experiment: Any, finished: Path, estimate: Estimate) -> st
 def cause(dag: Any, again: list[Any], experiment: Any, finished: Path) -> str:
     """Keys of the experiment file that changed; else Snakemake's reasons for the first jobs that are planned again."""
     if finished.exists():
-        before = yaml.safe_load(finished.read_text())
+        before = yaml.safe_load(finished.read_text(encoding="utf-8"))
         keys = changed(before, experiment.model_dump(mode="json", by_alias=True))
         keys = [
             k

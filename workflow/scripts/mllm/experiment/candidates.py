@@ -47,6 +47,8 @@ class Candidate:
     """Prepared checkpoint that its weights come from."""
     taken: Model | None = None
     """Published checkpoint that it is, as it is."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Class -> what a published classifier calls it; by the classes' own names where empty."""
     part: dict[str, Any] = field(default_factory=dict)
     """Reviews that it is trained on; all where empty."""
     hyper: dict[str, Any] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mllm.core.wording import listed
-from mllm.experiment.value_types import NAME
+from mllm.experiment.value_types import LONGEST, NAME
 from mllm.experiment.yaml_files import ExperimentError
 
 if TYPE_CHECKING:
@@ -50,6 +50,12 @@ def tables(candidates: "Candidates") -> dict[str, Path]:
             "experiment",
             [f"candidates.from: {listed(others)} in {str(folder)!r}: expected tables that end in {' or '.join(ENDINGS)};"
              " convert these, or move them away"],
+        )  # fmt: skip
+    long = [f.stem for f in files if len(f.stem) > LONGEST]
+    if long:
+        raise ExperimentError(
+            "experiment",
+            [f"candidates.from: table {s[:20]}…: its name has {len(s)} characters, expected at most {LONGEST}; rename the file" for s in long],
         )  # fmt: skip
     strange = [f.stem for f in files if not re.fullmatch(RUN, f.stem)]
     if strange:

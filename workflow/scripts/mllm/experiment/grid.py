@@ -8,6 +8,7 @@ from typing import Any
 from mllm.experiment import foreign_tables, replicates
 from mllm.experiment.candidates import Candidate, Duplicate, Grid, Start
 from mllm.experiment.equivalence import meaning
+from mllm.experiment.family_names import HEADED
 from mllm.experiment.names import match
 from mllm.experiment.recipes import expand
 from mllm.experiment.routers import routers
@@ -35,7 +36,7 @@ def build(experiment: Experiment) -> Grid:
     for reference in experiment.references:
         candidates.append(_reference(experiment, reference, experts))
         start = candidates[-1].start
-        if start:
+        if start and candidates[-1].made_by != "take_expert":  # what is taken as it is starts from nothing
             starts.setdefault(start.name, start)
     candidates += [*_blends(experiment, candidates), *routers(experts)]
     candidates += replicates.further(candidates)
@@ -53,8 +54,11 @@ def _experts(experiment: Experiment, entry: Expert, start: Start) -> list[Candid
     if entry.model:
         taken = experiment.model(entry.model)
         return [
-            Candidate(entry.name, "expert", start.task, "published", made_by="take_expert", start=start, taken=taken)
-        ]
+            Candidate(
+                entry.name, "expert", start.task, "published", made_by="take_expert", start=start, taken=taken,
+                labels=entry.labels or {},
+            )
+        ]  # fmt: skip
     part: dict[str, Any] = {"where": entry.where} if entry.where else {}
     cap = {"cap": entry.cap, "seed": experiment.seed} if entry.cap else {}
     parts = {entry.name: part}
@@ -108,6 +112,11 @@ def _reference(experiment: Experiment, entry: Reference | Baseline, experts: lis
     if not isinstance(entry, Reference):
         return Candidate(entry.name, "reference", task, entry.model, made_by="fit_baseline")
     start = _start(experiment, entry.model, task)
+    if entry.train == "none" and start.model.family == HEADED:
+        return Candidate(
+            entry.name, "reference", task, "published", made_by="take_expert", start=start, taken=start.model,
+            labels=entry.labels or {},
+        )  # fmt: skip
     if entry.train == "none":
         prompt = start.model.prompt
         method = "few_shot" if prompt and prompt.examples else "zero_shot"

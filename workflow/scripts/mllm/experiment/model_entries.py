@@ -6,10 +6,10 @@ from pydantic import Field, field_validator, model_validator
 
 from mllm.core.wording import listed, nearest
 from mllm.experiment import family_names as families
-from mllm.experiment.value_types import NAME, Strict
+from mllm.experiment.value_types import LONGEST, NAME, Strict
 
 TEMPLATE = "Drug review: {review}\nQuestion: what is the {task} of this review? Options: {labels}.\nAnswer:"
-Name = Annotated[str, Field(pattern=NAME)]
+Name = Annotated[str, Field(pattern=NAME, max_length=LONGEST)]
 Positive = Annotated[int, Field(ge=1)]
 
 

@@ -38,7 +38,7 @@ def pin(experiment: "Experiment", file: str | Path, ask: Callable[[str, str], st
     """
     lock, problems = path_of(file), []
     try:
-        known: Any = (yaml.safe_load(lock.read_text()) or {}) if lock.exists() else {}
+        known: Any = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}) if lock.exists() else {}
     except (yaml.YAMLError, UnicodeDecodeError):
         known = None
     if not isinstance(known, dict) or not all(COMMIT.fullmatch(str(v)) for v in known.values()):
@@ -60,7 +60,7 @@ def pin(experiment: "Experiment", file: str | Path, ask: Callable[[str, str], st
     if len(known) > before:
         try:
             with whole(lock) as partial:
-                partial.write_text(HEADING + yaml.safe_dump(known))
+                partial.write_text(HEADING + yaml.safe_dump(known), encoding="utf-8")
         except OSError as error:
             problems.append(f"{lock}: cannot be written ({error.strerror}); it has to stand beside the experiment")
     if problems:

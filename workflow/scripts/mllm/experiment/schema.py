@@ -108,8 +108,8 @@ class Candidates(Strict):
     """Column with the true class: a value of the task's classes, its name, or (rating, sentiment) its number from 0."""
     columns: Annotated[list[str], Field(min_length=2)] | None = None
     """Columns with one number per class, in the classes' order (default: logp_0, logp_1, …)."""
-    values: Literal["log_probabilities", "probabilities"] = "log_probabilities"
-    """What those numbers are."""
+    values: Literal["log_probabilities", "probabilities", "logits"] = "log_probabilities"
+    """What those numbers are; logits are given a sum of probabilities of 1."""
     review: str = "review_id"
     """Column that identifies a review; without it, all tables must hold the same reviews in the same order."""
     group: str | None = None

@@ -8,6 +8,7 @@ from mllm.experiment.model_entries import Name, Positive
 from mllm.experiment.value_types import Seed, Strict, Value
 
 BASELINES = ("tfidf", "majority")
+Labels = Annotated[dict[str, str], Field(min_length=2)]
 
 
 class Lora(Strict):
@@ -56,8 +57,10 @@ class Expert(Training):
     task: str | None = None
     """What it learns; needed where there are several tasks."""
     model: str | None = None
-    """A name under models, of the base's architecture and tokenizer (a classifier: with the task's classes in their order),
-    taken as it is. Nothing else is given then."""
+    """A name under models, of the base's architecture and tokenizer, taken as it is. Beside it only labels."""
+    labels: Labels | None = None
+    """Class -> the name of its output in the checkpoint's config.json, for a classifier taken as it is: {negative: LABEL_0, …}.
+    Needed where the names are others than the task's, upper and lower case aside."""
     cap: Positive | None = None
     """At most this many reviews of each class, drawn by the experiment's seed."""
     parts: Annotated[int, Field(ge=2)] | None = None
@@ -77,7 +80,9 @@ class Reference(Training):
     """A name under models, or tfidf (TF-IDF and logistic regression), or majority (the most frequent class)."""
     train: Literal["all", "joint", "probe", "none"] = "all"
     """all: fine-tuned on all of train; joint: on all reviews that its task's experts saw; probe: logistic regression on its
-    frozen features; none: a model of family text2text or causal, zero-shot or with its prompt's examples."""
+    frozen features; none: as it is. A classifier keeps its head; a text2text or causal model is asked, zero-shot or with examples."""
+    labels: Labels | None = None
+    """As for experts: a classifier's own names for the task's classes (train: none)."""
     task: str | None = None
     """What it learns; needed where there are several tasks."""
     replicates: Positive | None = None

@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema, core_schema
 T = TypeVar("T")
 Value = str | int | float  # of a column
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of what becomes a file or a folder
+LONGEST = 100  # characters of a name: a file may have 255 bytes, and joins two names and an ending
 
 
 class Strict(BaseModel):

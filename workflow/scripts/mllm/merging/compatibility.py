@@ -13,7 +13,7 @@ from mllm.core.errors import Failure
 from mllm.core.files import read_json
 from mllm.merging.tensor_files import Weights
 from mllm.models.checkpoint_files import check_labels, label_names
-from mllm.models.tokenizers import FILES, SAMPLES, load_tokenizer
+from mllm.models.tokenizers import FILES, ODD, SAMPLES, load_tokenizer
 
 BLEND = (
     "only weights of one architecture can be merged; for others, blend their predictions (blends: in the experiment)"
@@ -24,7 +24,7 @@ SILENT = {
     "_num_labels", "problem_type", "finetuning_task", "task_specific_params", "gradient_checkpointing", "output_past",
     "is_decoder_only", "keys_to_ignore_at_inference", "initializer_range", "initializer_factor",
 }  # fmt: skip
-ODD = ("", " two  spaces ", "HELLO Hello hello", "don't 1234567", "a\n\nb\tc", "naïve 😀", "<|endoftext|></s>[SEP]")
+SPECIAL = ("", "<|endoftext|></s>[SEP]")
 
 
 def open_alike(folders: dict[str, Path], donor: Path) -> tuple[dict[str, Weights], list[str]]:
@@ -105,7 +105,7 @@ def check_tokenizer(folder: Path, donor: Path) -> None:
         numbers = [v.get(word, "none") for v in vocabularies]
         what = f"{word!r} is {numbers[0]} here and {numbers[1]} there"
     else:
-        texts = [t for t in (*SAMPLES, *ODD) if _read(theirs, t) != _read(ours, t)]
+        texts = [t for t in (*SAMPLES, *ODD, *SPECIAL) if _read(theirs, t) != _read(ours, t)]
         what = (
             f"{texts[0]!r} becomes {_read(theirs, texts[0])[:8]} here and {_read(ours, texts[0])[:8]} there"
             if texts

@@ -41,7 +41,7 @@ def build(recipe: dict[str, Any], folders: dict[str, Path], prompts: dict[str, l
     Raises:
         Failure: no mixture can be made of the recipe, the architecture, the texts, the checkpoints or their values.
     """
-    from transformers import AutoTokenizer
+    from mllm.models.tokenizers import load_tokenizer
 
     members, parameters, base = recipe["members"], recipe["parameters"], folders[recipe["base"]]
     mixture, architecture = _check(recipe, folders, prompts)
@@ -53,7 +53,7 @@ def build(recipe: dict[str, Any], folders: dict[str, Path], prompts: dict[str, l
         average, made = Path(scratch) / "average", Path(scratch) / "mixture"
         with quiet() as said:
             head = _write_average({m: folders[m] for m in members}, base, average)
-            tokenizer = AutoTokenizer.from_pretrained(base)
+            tokenizer = load_tokenizer(base)
             gates = router.weights(parameters["gate_mode"], parameters["seed"], average, tokenizer, texts)
             said.clear()
             mixtures.warn_degenerate_gates(gates[:, : len(members)])  # the shared expert is like all of them

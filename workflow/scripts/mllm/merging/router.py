@@ -55,9 +55,11 @@ def _embedded(average: Path, encoded: list[list[list[int]]], mode: str) -> "list
 def _hidden(average: Path, encoded: list[list[list[int]]], mode: str) -> "list[torch.Tensor]":
     """(layers, width) of each expert, from the states in which the model reads its texts."""
     import torch
-    from transformers import AutoModel, BatchEncoding
+    from transformers import BatchEncoding
 
-    model = AutoModel.from_pretrained(average, dtype=torch.float32, use_safetensors=True).eval()
+    from mllm.models.loading import load_body
+
+    model = load_body(average).eval()
     found = []
     for several in progress(encoded, "texts for the router", total=len(encoded), unit="member"):
         batches = [BatchEncoding({"input_ids": torch.tensor([ids])}) for ids in several]

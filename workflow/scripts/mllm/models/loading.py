@@ -1,6 +1,7 @@
 """Loading checkpoints: the one place that compares what was loaded with what the files hold, in both directions."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from mllm.models import families
 from mllm.models.checkpoint_files import check_usable, check_whole, weight_files
 from mllm.models.heads import head_modules
 from mllm.models.tokenizers import load_tokenizer
+from mllm.models.transformers_private import names
 
 if TYPE_CHECKING:
     import torch
@@ -58,10 +60,47 @@ def load_weights(folder: Path, family: str, headless: bool, **how: Any) -> "PreT
     Raises:
         Failure: it cannot be loaded; a weight is missing, unused, misshapen or changed by loading.
     """
+    kind = families.load(family)
+    model, report = _loaded(folder, kind.AUTO, kind.WHAT, **how)
+    head = head_modules(model) if family == families.HEADED and headless else []
+    _check_names(model, folder, report, head, kind.WHAT)
+    check_values(model, folder, head)
+    return model
+
+
+def load_body(folder: Path) -> "PreTrainedModel":
+    """A model without any head, in float32, every weight as its files hold it.
+
+    Raises:
+        Failure: as of :func:`load_weights`.
+    """
+    model, report = _loaded(folder, "AutoModel", "a model without a head")
+    _check_names(model, folder, report, [], "a model without a head")
+    check_values(model, folder)
+    return model
+
+
+def load_into(model: Any, file: Path) -> None:
+    """Give a model its trained parameters from a file that holds these alone.
+
+    Raises:
+        Failure: one is missing in the file, or fits no module.
+    """
+    from safetensors.torch import load_file
+
+    state = load_file(file)
+    lost = [n for n, p in model.named_parameters() if p.requires_grad and n not in state]
+    strange = model.load_state_dict(state, strict=False).unexpected_keys
+    if lost or strange:
+        what = f"lacks {lost[0]}" if lost else f"holds {strange[0]}, which fits no module"
+        raise Failure(f"{file}: {what}. Fix: delete it and rerun, and the training begins again")
+
+
+def _loaded(folder: Path, auto: str, what: str, **how: Any) -> "tuple[PreTrainedModel, dict[str, Any]]":
+    """A model as transformers loads it, and its report of names: missing, unexpected, mismatched."""
     import transformers
     from transformers import logging
 
-    kind = families.load(family)
     check_usable(folder)
     check_whole(folder)
     logging.disable_progress_bar()
@@ -69,7 +108,7 @@ def load_weights(folder: Path, family: str, headless: bool, **how: Any) -> "PreT
     logging.set_verbosity_error()  # its report of loading is checked here
     how.setdefault("dtype", "float32")
     try:
-        model, report = getattr(transformers, kind.AUTO).from_pretrained(
+        model, report = getattr(transformers, auto).from_pretrained(
             folder, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True,
             output_loading_info=True, **how,
         )  # fmt: skip
@@ -77,13 +116,10 @@ def load_weights(folder: Path, family: str, headless: bool, **how: Any) -> "PreT
         if "out of memory" in str(error).lower():
             raise
         first = (str(error).splitlines() or [""])[0]
-        raise Failure(f"{folder}: cannot be loaded as {kind.WHAT}: {type(error).__name__}: {first}") from error
+        raise Failure(f"{folder}: cannot be loaded as {what}: {type(error).__name__}: {first}") from error
     finally:
         logging.set_verbosity(said)
-    head = head_modules(model) if family == families.HEADED and headless else []
-    _check_names(model, folder, report, head, kind.WHAT)
-    check_values(model, folder, head)
-    return model
+    return model, report
 
 
 def _check_names(model: Any, folder: Path, report: dict[str, Any], head: list[str], what: str) -> None:
@@ -97,7 +133,7 @@ def _check_names(model: Any, folder: Path, report: dict[str, Any], head: list[st
         what: the model's kind, in words.
     """
     body = f"{model.base_model_prefix}."
-    unused = sorted(report["unexpected_keys"])
+    unused = sorted({*report["unexpected_keys"], *_left_out(model, folder)})
     strange = [name for name in unused if _belongs_to_body(model, name)]
     lost = sorted(n for n in report["missing_keys"] if not _may_be_missing(n, body, head))
     if strange:
@@ -121,6 +157,20 @@ def _check_names(model: Any, folder: Path, report: dict[str, Any], head: list[st
         log.info("%s: %s are not in the file; they are drawn from the seed, like the head", folder, ", ".join(drawn))
     if unused:
         log.info("%s: not used, heads for something else: %s", folder, ", ".join(unused))
+
+
+def _left_out(model: Any, folder: Path) -> Iterator[str]:
+    """Tensors that transformers passes over by a pattern for a buffer, which is only a part of their name.
+
+    GPT-2's pattern for the mask ``attn.bias`` is found in ``h.9.attn.c_attn.bias`` too.
+    """
+    own, prefix = model.state_dict().keys(), f"{model.base_model_prefix}."
+    held = {name for _, header, _ in check_whole(folder) for name in header if name != "__metadata__"}
+    for name in held:
+        if not {name, prefix + name, name.removeprefix(prefix)} & own:
+            found = [m.start() for p in names.passed_over(model) for m in re.finditer(p, name)]
+            if found and not any(i == 0 or "." in name[i - 1 : i + 1] for i in found):
+                yield name
 
 
 def _seen(unused: list[str]) -> str:

@@ -1,6 +1,7 @@
 """Prompts: how a review becomes a question to a language model, and labels its possible answers."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +71,14 @@ def _chat(head: str, tail: str, words: list[str], tokenizer: Any, examples: Sequ
     for review, label in examples:
         turns += [{"role": "user", "content": f"{head}{review}{tail}"}, {"role": "assistant", "content": words[label]}]
     turns.append({"role": "user", "content": f"{head}{HOLE}{tail}"})
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # of jinja, and of templates that refuse by raise_exception
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Failure(
+            f"prompt.chat: the tokenizer's chat template refuses {len(turns)} turns of user and assistant: {first}. Fix: leave chat"
+            " out, or correct the template"
+        ) from None
     before, hole, after = text.rpartition(HOLE)  # the last one: examples may have it too
     if not hole:
         raise Failure("prompt.chat: the tokenizer's chat template does not show the user's words as they are")
@@ -106,7 +114,7 @@ def encode(tokenizer: Any, prompt: Prompt, reviews: Sequence[str], longest: int)
     """Tokens of the prompt around each review; too long a review is cut at its end, never the prompt.
 
     Args:
-        tokenizer: a fast one.
+        tokenizer: the model's; one in Python (ByT5's) reads a long review several times.
         prompt: what stands around the review.
         reviews: texts.
         longest: number of tokens at most.
@@ -121,6 +129,13 @@ def encode(tokenizer: Any, prompt: Prompt, reviews: Sequence[str], longest: int)
     def tokens(texts: list[str], **more: Any) -> Any:
         return tokenizer(texts, add_special_tokens=prompt.special_tokens, verbose=False, **more)
 
+    def whole(review: str) -> list[int]:
+        found: list[int] = tokens([prompt.before + review + prompt.after])["input_ids"][0]
+        return found
+
+    def fits(review: str, characters: int) -> bool:
+        return len(whole(review[:characters])) <= longest
+
     texts = [prompt.before + review + prompt.after for review in reviews]
     ids = tokens(texts)["input_ids"] if texts else []
     too_long = [i for i, found in enumerate(ids) if len(found) > longest]
@@ -133,14 +148,43 @@ def encode(tokenizer: Any, prompt: Prompt, reviews: Sequence[str], longest: int)
                     f"the prompt alone has {len(ids[i])} tokens; max_length leaves room for {longest}: a larger"
                     " max_length, a shorter template, or fewer examples"
                 )
+            if not tokenizer.is_fast:  # it does not say where its tokens are
+                review = review[: _most(functools.partial(fits, review), len(review) - 1)]
+                ids[i] = whole(review)
+                continue
             found = tokens([prompt.before + review + prompt.after], return_offsets_mapping=True)
             places = found["offset_mapping"][0]
             inside = [a for a, b in places if a < b and begin <= a < begin + len(review)]
             # Again, where the cut makes other tokens of what is beside it.
             kept = len(inside) - (len(ids[i]) - longest)
             review = review[: inside[max(0, kept)] - begin if inside else len(review) // 2]
-            ids[i] = tokens([prompt.before + review + prompt.after])["input_ids"][0]
+            ids[i] = whole(review)
     return ids, len(too_long)
+
+
+def _check_told_apart(tokenizer: Any, words: Sequence[str], labels: list[list[int]]) -> None:
+    """Refuse label words that the tokenizer does not know, or cannot tell from each other."""
+    seen: dict[tuple[int, ...], str] = {}
+    for word, label in zip(words, labels, strict=True):
+        if not set(label) - {tokenizer.unk_token_id}:
+            raise Failure(
+                f"prompt.words: the tokenizer has no token for {word.strip()!r}. Fix: another word for that class"
+            )
+        other = seen.setdefault(tuple(label), word)
+        if other is not word:
+            raise Failure(
+                f"prompt.words: the tokenizer gives {other.strip()!r} and {word.strip()!r} the same tokens. Fix: another word for one"
+                " of these classes"
+            )
+
+
+def _most(fits: Callable[[int], bool], most: int) -> int:
+    """The largest number up to ``most`` that fits, where all smaller ones do; 0 where none does."""
+    least = 0
+    while least < most:
+        middle = (least + most + 1) // 2
+        least, most = (middle, most) if fits(middle) else (least, middle - 1)
+    return least
 
 
 def answers(tokenizer: Any, prompt: Prompt, ended: bool) -> list[list[int]]:
@@ -152,7 +196,7 @@ def answers(tokenizer: Any, prompt: Prompt, ended: bool) -> list[list[int]]:
         ended: whether the end of sequence is part of them; it is in any case where one label's tokens begin another's.
 
     Raises:
-        Failure: the end of sequence is needed, and the tokenizer has none.
+        Failure: the tokenizer has no token for a word, or the same for two; the end of sequence is needed, and it has none.
     """
     # A word with a space before it continues the prompt: some tokenizers mark the beginning of a text in another way.
     tail = prompt.after[-40:] if prompt.words[0].startswith(" ") else ""
@@ -162,6 +206,7 @@ def answers(tokenizer: Any, prompt: Prompt, ended: bool) -> list[list[int]]:
         both = tokenizer(tail + word, add_special_tokens=False)["input_ids"]
         continues = both[: len(before)] == before
         found.append(both[len(before) :] if continues else tokenizer(word, add_special_tokens=False)["input_ids"])
+    _check_told_apart(tokenizer, prompt.words, found)
     if not ended and not one_begins_another(found):
         return found
     if tokenizer.eos_token_id is None:

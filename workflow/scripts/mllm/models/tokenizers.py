@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mllm.core.errors import Failure
+from mllm.core.messages import log
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,18 +22,19 @@ SAMPLES = (
     "通증이 사라졌다", "efeitos",
 )  # fmt: skip
 
+ODD = (" two  spaces ", "HELLO Hello hello", "don't 1234567", "a\n\nb\tc", "naïve 😀")
+
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """A checkpoint's tokenizer.
+    """A checkpoint's tokenizer, whose tokens are those of its ``tokenizer.json`` where it has one.
 
     Raises:
         Failure: there is none, a part of it is missing, it cannot be read, or it gives all texts the same tokens.
     """
-    from transformers import AutoTokenizer
-
     present = [name for name in FILES if (folder / name).exists()]
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = _read(folder)
+        read = [tuple(_tokens(tokenizer, text)) for text in SAMPLES]
     except Exception as error:  # the libraries raise nothing more special
         if not present:
             raise _absent(folder) from None
@@ -51,7 +53,6 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         ) from None
     if not present and (tokenizer.vocab_files_names or not (folder / "tokenizer_config.json").exists()):
         raise _absent(folder)
-    read = [tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) for text in SAMPLES]
     known = {ids for ids in read if set(ids) - {tokenizer.unk_token_id}}
     if len(known) < 2:
         raise Failure(
@@ -59,6 +60,39 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
             " or unknown ones. Fix: take the tokenizer that the model was trained with"
         )
     return tokenizer
+
+
+def _read(folder: Path) -> "PreTrainedTokenizerBase":
+    """A tokenizer by its own class, or by its file alone where the class would give other tokens than the file.
+
+    transformers 5 takes the words of ``tokenizer.json`` and builds all else from its class's defaults where
+    ``tokenizer_config.json`` does not say: a cased BERT's texts became lower-case without a word.
+    """
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    file, called = folder / "tokenizer.json", "no class of transformers"
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        called = type(tokenizer).__name__
+        if type(tokenizer) is PreTrainedTokenizerFast or not file.exists():
+            return tokenizer
+        plain = Tokenizer.from_file(str(file))
+        plain.no_truncation()
+        plain.no_padding()
+        if all(_tokens(tokenizer, t) == plain.encode(t, add_special_tokens=False).ids for t in (*SAMPLES, *ODD)):
+            return tokenizer
+    except Exception:  # as above
+        if not file.exists():
+            raise
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    log.info("%s: tokens are those of its tokenizer.json; %s would give others", folder, called)
+    return tokenizer
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return found
 
 
 def _absent(folder: Path) -> Failure:
@@ -89,6 +123,17 @@ def check_embedded(tokenizer: Any, model: Any, folder: Path) -> None:
             f"{folder}: its tokenizer numbers tokens up to {last[1]} ({last[0]!r}), its embeddings have {rows} rows. Fix:"
             " model.resize_token_embeddings(len(tokenizer)) before training, or the tokenizer that belongs to the model"
         )
+
+
+def check_ended(tokenizer: Any, end: int, folder: Path) -> None:
+    """Refuse a tokenizer that does not put one end token after a text: T5's and BART's classifiers read their answer there."""
+    for text in SAMPLES[:2]:
+        ids = tokenizer(text, verbose=False)["input_ids"]
+        if ids[-1:] != [end] or ids.count(end) > 1:
+            raise Failure(
+                f"{folder}: its tokenizer puts no end token (number {end}, eos_token_id in config.json) after a text, where the"
+                " model reads its answer. Fix: the tokenizer that belongs to the model, or the right eos_token_id"
+            )
 
 
 def check_distinct(rows: Sequence[Sequence[int]], texts: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +133,13 @@ def shared(scorer: Any, texts: Sequence[str], folder: Path, code: str) -> Tokens
         identity.update(f"{len(text)} {text}".encode())
     file = folder / f"{identity.hexdigest()[:16]}.npz"
     if file.exists():
-        log.info("tokens are those of %s", file)
-        with np.load(file) as kept:
-            return Tokens(kept["flat"], kept["ends"], int(kept["cut"]))
+        try:
+            with np.load(file) as kept:
+                found = Tokens(kept["flat"], kept["ends"], int(kept["cut"]))
+            log.info("tokens are those of %s", file)
+            return found
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:  # damaged, or deleted meanwhile
+            log.warning("%s cannot be read, and is made again: %s", file, error)
     found = encode(scorer, texts)
     with whole(file) as partial, partial.open("wb") as stream:
         np.savez(stream, flat=found.flat, ends=found.ends, cut=found.cut)

@@ -13,7 +13,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from mllm.core import gpu
 from mllm.core.errors import Failure
 from mllm.core.messages import log
-from mllm.models import families, lora, processes
+from mllm.models import families, loading, lora, processes
 from mllm.models.families import Family, Row
 from mllm.models.training_callbacks import (
     BEST,
@@ -102,9 +102,7 @@ def fine_tune(
     state, in_parts = _train_until_it_fits(model, tokenizer, reviews, family, hyper, checkpoints)
     curve = validation(state)
     if hyper.get("early_stopping") and curve:
-        from safetensors.torch import load_file
-
-        model.load_state_dict(load_file(checkpoints.folder / BEST), strict=False)
+        loading.load_into(model, checkpoints.folder / BEST)
     model = lora.folded(model) if hyper.get("lora") else model
     model.cpu()
     if not all(torch.isfinite(p).all() for p in model.parameters()):

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mllm.core.arrays import Array
 from mllm.core.errors import Failure
 from mllm.core.wording import listed
 
@@ -38,10 +39,7 @@ def read(path: Path, task: "Task", names: list[str], how: "Candidates") -> "pl.D
         )
     except (pl.exceptions.PolarsError, OSError) as error:
         raise Failure(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from None
-    # A number is the same number in 32 and in 64 bits.
-    frame = frame.with_columns(
-        pl.col(c).cast(pl.Int64) for c in frame.columns if frame[c].dtype.is_integer() and frame[c].dtype != pl.UInt64
-    )
+    frame = _plainly(frame, {how.review, how.label, how.group})
     columns = how.columns or [f"logp_{k}" for k in range(len(names))]
     missing = [c for c in (how.label, *columns, *([how.group] if how.group else [])) if c not in frame.columns]
     if missing:
@@ -62,14 +60,13 @@ def read(path: Path, task: "Task", names: list[str], how: "Candidates") -> "pl.D
         times = frame[how.review].eq(twice[how.review][0]).sum()
         raise Failure(f"{path}: review {twice[how.review][0]} stands {times} times")
     numbers = frame.select(pl.col(columns).cast(pl.Float64, strict=False)).to_numpy()
-    p = np.exp(numbers) if how.values == "log_probabilities" else numbers
+    p = _probabilities(numbers, how.values)
     off = np.flatnonzero(~((np.abs(p.sum(1) - 1) < SUM_TOLERANCE) & (p >= 0).all(1)))
     if len(off):
         row = int(off[0])
-        what = "are not all above 0" if (p[row] < 0).any() else f"sum to {p[row].sum():.6g}, expected 1"
         raise Failure(
-            f"{path}: review {frame[how.review][row]}: its {len(names)} numbers as {how.values.replace('_', '-')} {what} "
-            f"({len(off):,} of {len(p):,} reviews)"
+            f"{path}: review {frame[how.review][row]}: its {len(names)} numbers as {how.values.replace('_', '-')}"
+            f" {_not_probabilities(p[row])} ({len(off):,} of {len(p):,} reviews){_hint(numbers, how.values)}"
         )
     with np.errstate(divide="ignore"):
         logp = np.log(p / p.sum(1, keepdims=True))
@@ -82,6 +79,48 @@ def read(path: Path, task: "Task", names: list[str], how: "Candidates") -> "pl.D
         *(pl.Series(f"logp_{k}", logp[:, k], dtype=pl.Float32) for k in range(len(names))),
         *rest,
     )
+
+
+def _plainly(frame: "pl.DataFrame", used: set[str | None]) -> "pl.DataFrame":
+    """A table without what its writer's types add: numbers in 64 bits, decimals as numbers; no bytes or lists but in ``used``."""
+    import polars as pl
+
+    def plain(kind: "pl.DataType") -> Any:
+        if kind.is_decimal() or kind == pl.Float32:
+            return pl.Float64
+        return pl.Int64 if kind.is_integer() and kind not in (pl.UInt64, pl.Int128) else kind
+
+    strange = [c for c in frame.columns if frame[c].dtype.is_nested() or frame[c].dtype in (pl.Binary, pl.Object)]
+    kept = [c for c in frame.columns if c in used or c not in strange]
+    return frame.select(pl.col(c).cast(plain(frame[c].dtype)) for c in kept)
+
+
+def _probabilities(numbers: Array, values: str) -> Array:
+    """(reviews, classes) probabilities; sums are checked by the caller, those of logits are 1."""
+    import numpy as np
+
+    if values == "logits":
+        powers = np.exp(numbers - numbers.max(1, keepdims=True))
+        return np.asarray(powers / powers.sum(1, keepdims=True))
+    return np.exp(numbers) if values == "log_probabilities" else numbers
+
+
+def _not_probabilities(row: Array) -> str:
+    return "are not all above 0" if (row < 0).any() else f"sum to {row.sum():.6g}, expected 1"
+
+
+def _hint(numbers: Array, values: str) -> str:
+    """What numbers that are no distribution may be instead."""
+    import numpy as np
+
+    off = np.abs(numbers.sum(1) - 1)
+    if (numbers >= 0).all() and (off < SUM_TOLERANCE).all():
+        return ". Fix: they look like probabilities (values: probabilities)"
+    if (numbers >= 0).all() and (off <= 0.005 * numbers.shape[1] + SUM_TOLERANCE).all():
+        return ". Fix: they look like rounded probabilities; write more digits"
+    if np.isfinite(numbers).all() and (np.abs(np.exp(np.minimum(numbers, 1)).sum(1) - 1) < SUM_TOLERANCE).all():
+        return ". Fix: they look like log-probabilities (values: log_probabilities)"
+    return ". Fix: if they are logits, say so (values: logits)" if np.isfinite(numbers).all() else ""
 
 
 def _labels(column: "pl.Series", task: "Task", names: list[str], path: Path, how: "Candidates") -> "pl.Series":

@@ -1,5 +1,6 @@
 """What a prediction takes of a model and of a device: operations, and how many of them the device can do."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from mllm.core import gpu
+from mllm.core.errors import Failure
 from mllm.core.files import read_json, write_json
 from mllm.core.messages import log
 from mllm.models.scorers import Scorer
@@ -32,9 +34,11 @@ def once(folder: Path | None, what: str, of: list[Any], measure: Callable[[], fl
         return measure()
     key = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
     file = folder / f"{what}-{key}.json"
-    if not file.exists():
-        write_json(file, measure())
-    return read_json(file)
+    if file.exists():
+        with contextlib.suppress(Failure):  # damaged: a cost never fails a prediction
+            return read_json(file)
+    write_json(file, found := measure())
+    return found
 
 
 def counted_flops(scorer: Scorer, tokens: Tokens) -> int | None:

@@ -10,6 +10,11 @@ from mllm.evaluation.metrics import METRICS
 from mllm.experiment.merge_entries import in_mergekit
 from mllm.models import cards
 
+TEXTS = {
+    "uci": "drug reviews",
+    "synthetic": "generated drug reviews",
+}  # by data.source; of one's own files nothing is known
+
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
@@ -43,8 +48,8 @@ def text(facts: Facts) -> str:
     lines = [
         "---", yaml.safe_dump(_heading(facts), sort_keys=False, allow_unicode=True).rstrip(), "---", "",
         f"# {row['candidate']}", "",
-        f"A merge of {len(row['members'].split())} fine-tuned models by `{row['method']}`, for the classification of drug"
-        f" reviews: task *{facts.task}*, classes {', '.join(facts.labels)}. It is its method's best recipe on the"
+        f"A merge of {len(row['members'].split())} fine-tuned models by `{row['method']}`, for the classification of"
+        f" {TEXTS.get(facts.experiment['data']['source'], 'texts')}: task *{facts.task}*, classes {', '.join(facts.labels)}. It is its method's best recipe on the"
         f" validation reviews, among those of the experiment *{facts.experiment['name']}*; test had no part in the choice.",
         *(["", facts.among] if facts.among else []), "", "## Scores", "", *_scores(row), "",
         *_rivals(facts.rivals),
@@ -90,11 +95,10 @@ def among_runs(winner: dict[str, Any], rivals: list[Comparison]) -> str:
 def _heading(facts: Facts) -> dict[str, Any]:
     row, base = facts.row, facts.base
     model, licence = base.model, base.license
-    heading: dict[str, Any] = {
-        "library_name": "transformers",
-        "pipeline_tag": "text-classification",
-        "language": ["en"],
-    }
+    source = facts.experiment["data"]["source"]
+    heading: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-classification"}
+    if source in TEXTS:
+        heading["language"] = ["en"]
     others = {card.license for card in facts.members.values() if isinstance(card, cards.Published)}
     if others - {licence}:
         heading["license"] = "other"  # see the text: members bring their own
@@ -108,7 +112,7 @@ def _heading(facts: Facts) -> dict[str, Any]:
         for m, metric in METRICS.items()
         if row[f"test_{m}"] is not None
     ]
-    dataset = {"name": "Drug reviews", "type": facts.experiment["data"]["source"], "split": "test"}
+    dataset = {"name": TEXTS.get(source, "texts").capitalize(), "type": source, "split": "test"}
     task = {"type": "text-classification", "name": facts.task}
     heading["model-index"] = [
         {"name": row["candidate"], "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}

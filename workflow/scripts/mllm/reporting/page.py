@@ -195,7 +195,7 @@ class Report:
 
     def _recipes(self) -> list[dict[str, str]]:
         files = (f for f in sorted((self.results / "merges").glob("*/mergekit.yaml")) if f.parent.name in self.kept)
-        texts = {f.parent.name: f.read_text() for f in files}
+        texts = {f.parent.name: f.read_text(encoding="utf-8") for f in files}
         first = sorted(texts, key=lambda name: (name not in self.winners, len(texts[name]), name))
         room, kept = RECIPES, set()
         # Winners first; a mixture's recipe holds reviews, and many of them would make the page too large.
@@ -205,7 +205,7 @@ class Report:
         return [{"title": name, "text": text} for name, text in texts.items() if name in kept]
 
     def _experiment(self) -> list[dict[str, str]]:
-        return [{"title": "experiment.yaml", "text": (self.results / "experiment.yaml").read_text()}]
+        return [{"title": "experiment.yaml", "text": (self.results / "experiment.yaml").read_text(encoding="utf-8")}]
 
     def _provenance(self) -> list[dict[str, Any]]:
         found = [page_tables.table("Time", provenance.stages(self.results), "time")]
@@ -236,18 +236,18 @@ def write(report: Report, folder: Path) -> None:
     library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.ChainableUndefined)
     others = report.board.filter(pl.col("kind") != "merge").height
-    page = environment.from_string(TEMPLATE.read_text()).render(
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         name=report.experiment.name, sections=sections, kinds=charts.KINDS,
         question=f"{report.board.height} candidates, {others} of them no merges. Does a merge of small models do what others do,"
         " and at what cost?",
-        verdict=Markup(MarkdownIt("commonmark", {"html": False}).render((report.results / "verdict.md").read_text())),  # written here, from names and numbers
+        verdict=Markup(MarkdownIt("commonmark", {"html": False}).render((report.results / "verdict.md").read_text(encoding="utf-8"))),  # written here, from names and numbers
         library=Markup(library.replace("</script", "<\\/script")),
         specs=Markup(json.dumps(specs).replace("<", "\\u003c")),
     )  # fmt: skip
-    (folder / "index.html").write_text(page)
+    (folder / "index.html").write_text(page, encoding="utf-8")
     main = paper_files.main_table(report.board, report.metric)
-    (folder / "leaderboard.md").write_text(paper_files.markdown(main))
-    (folder / "leaderboard.tex").write_text(paper_files.latex(main))
+    (folder / "leaderboard.md").write_text(paper_files.markdown(main), encoding="utf-8")
+    (folder / "leaderboard.tex").write_text(paper_files.latex(main), encoding="utf-8")
     (folder / "tables").mkdir()
     for table in (t for section in sections for t in section.get("tables", [])):
         table["table"].write_csv(folder / f"tables/{table['id']}.csv")

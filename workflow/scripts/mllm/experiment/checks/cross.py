@@ -5,7 +5,7 @@ from typing import Any
 
 from mllm.core.wording import listed, nearest
 from mllm.experiment.checks.data import columns_of, data_problems, metric_problems, task_entry_problems, tasks_of
-from mllm.experiment.checks.families import family_problems
+from mllm.experiment.checks.families import family_problems, label_problems
 from mllm.experiment.checks.merges import member_problems, merge_problems, moe_problems
 from mllm.experiment.names import dicts, expert_names, is_pattern, match, names_in, repeated
 
@@ -21,6 +21,8 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     base = raw.get("base")
     if isinstance(base, str) and models and base not in models:
         problems.append(f"base: found {base!r}, expected one of models: {listed(models)}{nearest(base, models)}")
+    if raw.get("name") == "downloads":
+        problems.append("name: results/downloads is where experiments share what they download; choose another name")
     problems += [f"models: name {name!r} stands {count} times" for name, count in repeated(models)]
     problems += family_problems(raw)
     tasks = names_in(raw.get("tasks"))
@@ -47,6 +49,7 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
         for name, _ in experts
         if name == "layers"
     ]
+    problems += label_problems(raw)
     names = [name for name, _ in experts]
     task_of = tasks_of(raw, experts, tasks)
     problems += data_problems(raw) + metric_problems(raw)
@@ -88,7 +91,7 @@ def _blend_members(entry: dict[str, Any], allowed: list[str], raw: dict[str, Any
 def _expert_problems(entry: dict[str, Any], columns: list[str], models: list[str], scratch: list[str]) -> list[str]:
     problems = []
     if entry.get("model") is not None:
-        model, idle = entry["model"], [k for k in entry if k not in ("name", "task", "model")]
+        model, idle = entry["model"], [k for k in entry if k not in ("name", "task", "model", "labels")]
         if isinstance(model, str) and model not in models:
             problems.append(f"model: found {model!r}, expected one of models: {listed(models)}{nearest(model, models)}")
         if model in scratch:

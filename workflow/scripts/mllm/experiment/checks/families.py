@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mllm.core.wording import listed, nearest
 from mllm.experiment import family_names as families
 from mllm.experiment.names import dicts
 
@@ -24,6 +25,7 @@ def family_problems(raw: dict[str, Any]) -> list[str]:
             problems.append(f"models[{i}].prompt: a classifier is asked nothing; leave it out, or name another family")
         if entry.get("source") != "scratch" or architecture not in POSSIBLE:
             continue
+        problems += [f"models[{i}].{p}" for p in _width_problems(entry, architecture)]
         if found in families.NAMES and found not in POSSIBLE[architecture]:
             possible = " or ".join(POSSIBLE[architecture])
             problems.append(f"models[{i}].family: found {found!r}; architecture {architecture} makes {possible}")
@@ -32,9 +34,10 @@ def family_problems(raw: dict[str, Any]) -> list[str]:
     trained = [("base", raw.get("base"))] if isinstance(raw.get("base"), str) else []
     for i, entry in enumerate(dicts(raw.get("references"))):
         model, train = entry.get("model"), entry.get("train", "all")
-        if train == "none" and isinstance(model, str) and family.get(model) == families.HEADED:
+        scratch = isinstance(model, str) and entries.get(model, {}).get("source") == "scratch"
+        if train == "none" and scratch and family[model] == families.HEADED:
             problems.append(
-                f"references[{i}].train: none, but {model!r} is a classifier, whose head is random until trained"
+                f"references[{i}].train: none, but {model!r} has source scratch: its head is random until trained"
             )
         if train == "probe" and isinstance(model, str) and family.get(model, families.HEADED) != families.HEADED:
             problems.append(
@@ -50,3 +53,60 @@ def family_problems(raw: dict[str, Any]) -> list[str]:
                 " with the same checkpoint for few-shot"
             )
     return problems
+
+
+def _width_problems(entry: dict[str, Any], architecture: str) -> list[str]:
+    """A width that the heads cannot share; llama turns pairs of each head's numbers."""
+    width, heads = entry.get("width", 64), entry.get("heads", 2)
+    if not (isinstance(width, int) and isinstance(heads, int) and width > 0 and heads > 0):
+        return []
+    step = 2 * heads if architecture == "llama" else heads
+    if width % step == 0:
+        return []
+    fits = max(step, width // step * step)
+    return [
+        f"width: found {width}, expected a multiple of {step} ({heads} heads of a {architecture}), as {fits} or {fits + step}"
+    ]
+
+
+def label_problems(raw: dict[str, Any]) -> list[str]:
+    """One line for each map of labels that stands where nothing is taken as it is, or does not name the task's classes once."""
+    tasks = {t["name"]: t for t in dicts(raw.get("tasks")) if isinstance(t.get("name"), str)}
+    family = {
+        m["name"]: m.get("family", families.HEADED) for m in dicts(raw.get("models")) if isinstance(m.get("name"), str)
+    }
+    problems = []
+    for kind, beside in (("experts", "model"), ("references", "train: none")):
+        for i, entry in enumerate(dicts(raw.get(kind))):
+            labels, where = entry.get("labels"), f"{kind}[{i}].labels"
+            if not isinstance(labels, dict) or not all(isinstance(c, str) for c in labels):
+                continue
+            if not (entry.get("model") is not None if kind == "experts" else entry.get("train") == "none"):
+                problems.append(f"{where}: only beside {beside}; what is trained here has the task's own classes")
+                continue
+            model = entry.get("model")
+            if isinstance(model, str) and family.get(model, families.HEADED) != families.HEADED:
+                problems.append(f"{where}: {model!r} is asked by a prompt, and has no outputs. Fix: prompt.words")
+                continue
+            classes = _classes(tasks.get(entry.get("task") or next(iter(tasks), ""), {}))
+            unknown = [c for c in labels if classes and c not in classes]
+            missing = [c for c in classes if c not in labels]
+            twice = [v for v in labels.values() if list(labels.values()).count(v) > 1]
+            if unknown:
+                problems.append(
+                    f"{where}: {unknown[0]!r} is no class; allowed: {listed(classes)}{nearest(str(unknown[0]), classes)}"
+                )
+            elif missing:
+                problems.append(f"{where}: gives no output for {listed(missing)}; each class needs one")
+            elif twice:
+                problems.append(f"{where}: {twice[0]!r} stands for several classes; expected one output for each")
+    return problems
+
+
+def _classes(task: dict[str, Any]) -> list[str]:
+    """A task's classes, where the file alone tells them: conditions are counted in the reviews."""
+    if isinstance(task.get("classes"), dict):
+        return [c for c in task["classes"] if isinstance(c, str)]
+    known = {"sentiment": ["negative", "neutral", "positive"], "rating": [str(i) for i in range(1, 11)]}
+    label = task.get("label")
+    return known.get(label, []) if isinstance(label, str) else []

@@ -43,7 +43,7 @@ def moe_problems(raw: dict[str, Any]) -> list[str]:
     found = base.get("architecture", "gpt2") if base.get("source") == "scratch" else None
     if base.get("source") == "local" and isinstance(base.get("path"), str):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            found = json.loads(Path(base["path"], "config.json").read_text()).get("model_type")
+            found = json.loads(Path(base["path"], "config.json").read_text(encoding="utf-8")).get("model_type")
     possible = [mixture.model_type for mixture in MIXTURES]
     if found is None or found in possible:
         return []

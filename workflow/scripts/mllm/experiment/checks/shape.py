@@ -65,6 +65,8 @@ def _explain(item: Any, value: Any, loc: tuple[int | str, ...], model: type[Base
             return f"{found}, expected a {'list' if kind == 'list_type' else 'map'}"
         case "string_pattern_mismatch":
             return f"{found}, expected {_pattern(context['pattern'])}"
+        case "string_too_long":
+            return f"found {len(value)} characters, expected at most {context['max_length']}: it becomes part of a file's name"
         case "value_error":
             return f"{found}, {context['error']}"
         case "too_short" | "too_long":

@@ -52,8 +52,13 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> tuple[list[list[int]], int]:
     if not texts:
         return [], 0
     found = tokenizer([t or " " for t in texts], truncation=True, split_special_tokens=True)
-    cut = sum(bool(e.overflowing) for e in found.encodings or [])
-    return [ids or [tokenizer.eos_token_id] for ids in found["input_ids"]], cut
+    if tokenizer.is_fast:
+        cut = sum(bool(e.overflowing) for e in found.encodings)
+    else:  # it does not say what it left out
+        uncut = tokenizer([t or " " for t in texts], truncation=False, split_special_tokens=True, verbose=False)
+        cut = sum(len(a) > len(b) for a, b in zip(uncut["input_ids"], found["input_ids"], strict=True))
+    empty = next(i for i in (tokenizer.eos_token_id, tokenizer.pad_token_id, 0) if i is not None)
+    return [ids or [empty] for ids in found["input_ids"]], cut
 
 
 def scorer(
