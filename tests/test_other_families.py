@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import Project, fresh
 from mllm.models import cards, checkpoint_files
+from mllm.models.scratch import train_tokenizer
 from mllm.reporting import model_card
 from tiny_models import tiny_bert
 
