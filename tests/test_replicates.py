@@ -154,7 +154,7 @@ def test_intervals_cover_and_tests_keep_their_level(runs, trained):
         spreads = [several.Spread(0.0, 1 - interaction, (trained + interaction) * q, runs, None) for q in quantiles]
         total = np.sqrt(1 + trained)
         covered = weights @ [2 * stats.norm.cdf(s.half() / total) - 1 for s in spreads]
-        assert 0.93 < covered < 0.973
+        assert 0.938 < covered < (0.979 if runs == 2 else 0.972)
         edge = [s.detectable(0.005) - 0.841621 * np.sqrt(s.texts + s.training) for s in spreads[::10]]
         assert 10 * weights[::10] @ (2 * stats.norm.sf(np.array(edge) / total)) < 0.0055
 
