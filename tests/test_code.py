@@ -76,6 +76,7 @@ EDITS = {
     "the merge": ("merging/merge.py", "own = {", "own = set() | {", EVERY_MERGE),
     "the paper's TIES": ("merging/methods/ties_paper.py", "import torch", "import torch\nEDITED = 1", {"merge:ties_paper-density0.5", "export"}),
     "mixtures of experts": ("merging/mixture.py", "SHARED_SCALE = 0.1", "SHARED_SCALE = 0.2", {"mix_experts", "export"}),
+    "mergekit's parts for mixtures": ("merging/mergekit_private/mixtures.py", "from mergekit.options", "EDITED = 1\nfrom mergekit.options", {"mix_experts", "export"}),
     "what may be merged": ("merging/compatibility.py", '"problem_type", ', "", EVERY_MERGE | {"take_expert", "diagnose_members"}),
     "the split": ("data/splitting.py", "import polars as pl", "import polars as pl\nEDITED = 1", {"split_reviews", "label_reviews", "train_expert", "mix_experts", "export"}),
     "blends": ("prediction/blending.py", "import numpy as np", "import numpy as np\nEDITED = 1", {"blend"}),
