@@ -1,7 +1,8 @@
 """Interrupt the demonstration again and again, continue it by the same bare command, and compare the bytes.
 
 Signals take turns: Ctrl-C (SIGINT to all processes), SIGTERM and SIGKILL to Snakemake alone, SIGKILL to all processes,
-which is what a power cut is to processes. Prints one line per interrupt, and figures at the end as JSON.
+which is what a power cut is to processes. A moment is a random number of finished jobs and some random seconds, so that
+all stages are hit however fast the machine is. Prints one line per interrupt, and figures at the end as JSON.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -44,18 +46,19 @@ def main(arguments: argparse.Namespace) -> None:
         whole, broken = (copy(Path(folder, name)) for name in ("whole", "broken"))
         begin = time.monotonic()
         said, most = run(whole, ["-j", "2"], None)
-        usual = time.monotonic() - begin
-        print(f"undisturbed: {usual:.0f} s, {len(FINISHED.findall(said))} jobs, at most {most} at once", flush=True)
+        usual, total = time.monotonic() - begin, len(FINISHED.findall(said))
+        print(f"undisturbed: {usual:.0f} s, {total} jobs, at most {most} at once", flush=True)
         rng, ended, peak = random.Random(arguments.seed), Counter(FINISHED.findall("")), 0
         for number in range(arguments.interrupts):
             name, sent, how = WAYS[number % len(WAYS)]
-            moment = rng.uniform(0.3, 1.7) * usual / arguments.interrupts + 3
-            said, most = run(broken, [], (moment, sent, how))
+            jobs, seconds = rng.randint(0, 2 * total // arguments.interrupts - 2), rng.uniform(0, 4)
+            said, most = run(broken, [], Interrupt(jobs, seconds, sent, how))
             ended.update(FINISHED.findall(said))
             peak = max(peak, most)
             check(said, name, number)
             print(
-                f"{name} after {moment:.1f} s: {ended.total()} jobs finished in all, at most {most} at once", flush=True
+                f"{name} {seconds:.1f} s after {jobs} more: {ended.total()} jobs finished in all, at most {most} at once",
+                flush=True,
             )
         said, most = run(broken, [], None)
         ended.update(FINISHED.findall(said))
@@ -76,19 +79,28 @@ def copy(target: Path) -> Path:
     return target
 
 
-def run(
-    folder: Path, options: list[str], interrupt: tuple[float, int, Callable[[int, int], None]] | None
-) -> tuple[str, int]:
+class Interrupt(NamedTuple):
+    """A signal, some seconds after a number of jobs finished, and how it is sent."""
+
+    jobs: int
+    seconds: float
+    signal: int
+    send: Callable[[int, int], None]
+
+
+def run(folder: Path, options: list[str], interrupt: Interrupt | None) -> tuple[str, int]:
     """Run the demonstration, to its end or to an interrupt: what it said, and the most jobs at once."""
     output = folder / "said.txt"
     with output.open("w") as file:
         process = subprocess.Popen(
             [*COMMAND, *options], cwd=folder, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
-    begin, most = time.monotonic(), 0
+    reached, most = 0.0, 0
     while process.poll() is None:
-        if interrupt and time.monotonic() - begin > interrupt[0]:
-            interrupt[2](process.pid, interrupt[1])
+        if interrupt and not reached and len(FINISHED.findall(output.read_text())) >= interrupt.jobs:
+            reached = time.monotonic()
+        if interrupt and reached and time.monotonic() - reached > interrupt.seconds:
+            interrupt.send(process.pid, interrupt.signal)
             process.wait()
             break
         most = max(most, jobs_at_work(process.pid))

@@ -46,6 +46,9 @@ def test_a_slice_without_reviews_is_found_before_any_job(tmp_path, where, messag
     with pytest.raises(Failure, match=message):
         look([tmp_path / "r.csv"], COLUMNS, True, {"e": where})
     look([tmp_path / "r.csv", tmp_path / "absent.csv"], COLUMNS, True, {"e": where})  # it may be there
+    (tmp_path / "r.csv").write_text(CSV + "a, b,1,x,Pain\n")
+    with pytest.raises(Failure, match="line 5: a row of 5 fields"):
+        look([tmp_path / "r.csv"], COLUMNS, True, {"e": where})
 
 
 def test_the_end_counts_rejected_unlabelled_and_cut(tmp_path):

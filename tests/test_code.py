@@ -217,3 +217,14 @@ def test_no_result_is_worded_by_the_words_of_errors():
             tree = ast.parse(path.read_text())
             used = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "mllm.core.wording"]
             assert not used, f"{path}: results are written here; take another function than core/wording.py's"
+
+
+def test_a_rule_that_reads_reviews_says_what_they_follow_from():
+    """Their files are ancient inputs, whose times make no job stale."""
+    rules = "".join(p.read_text() for p in sorted((ROOT / "workflow/rules").glob("*.smk")))
+    found = {}
+    for name, body in re.findall(r"^ *rule (\w+):\n(.*?)(?=^\S|\Z)", rules, re.M | re.S):
+        if re.search(r"reads\(|_reads\)|by_meaning\(", body):
+            found[name] = "reviews=" in body
+    assert {"predict", "train_expert", "fit_baseline"} <= found.keys()
+    assert [name for name, said in found.items() if not said] == []

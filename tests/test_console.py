@@ -46,21 +46,28 @@ def test_the_time_that_is_left(tmp_path):
     for name, seconds in (("a", "10.0"), ("b", "20.0")):
         (tmp_path / f"predict/{name}.tsv").write_text(f"s\th:m:s\n{seconds}\t0:00:10\n")
     assert estimate.usual_seconds(tmp_path, {"predict", "merge"}) == {"predict": 15.0}
-    planned = estimate.Estimate(Counter(predict=4, merge=2), {"predict": 15.0}, reserved=3600)
-    assert str(planned) == (
-        "Estimate: 6 jobs; 4 of them about 60 s by earlier runs, one after another; 2 that never ran here at most 60 min;"
-        " disk about 0 MB"
+    counted = Counter(predict=4, merge=2)
+    planned = estimate.Estimate(counted, {"predict": 15.0, "merge": 5.0}, {"merge"}, core_seconds=70, cores=2)
+    assert (
+        str(planned) == "Estimate: 6 jobs; about 35 s on 2 cores (4 jobs by earlier runs, 2 by sizes); disk about 0 MB"
+    )
+    submitted = estimate.Estimate(counted, {}, {"merge", "predict"}, core_seconds=7200, gpu_seconds=3600)
+    assert str(submitted) == (
+        "Estimate: 6 jobs; about 2.0 h of work, one job after another (by sizes: none of them ran here yet);"
+        " about 1.0 GPU-hours; disk about 0 MB"
     )
     for job in range(3):
         left = planned.left("predict", job, 15.0)
     assert left > 0
+    planned.left("merge", 9, 100.0)
+    assert planned.seconds["merge"] == 100.0 and not planned.guessed
 
 
 def test_a_long_step_says_how_far_it_is(monkeypatch):
     said = io.StringIO()
     monkeypatch.setattr(messages, "console", said)
     monkeypatch.setattr(messages, "PAUSE", 0.001)
-    messages.keep_telling(Path("results/x/logs/prepare_base/base-t.log"), "prepare_base")
+    over = messages.keep_telling(Path("results/x/logs/prepare_base/base-t.log"), "prepare_base")
     for step in messages.progress(range(2001), "training", unit="step"):
         if step == 2000:
             while "[prepare_base base-t] training: step 2,000 of 2,001, about " not in said.getvalue():
@@ -70,7 +77,7 @@ def test_a_long_step_says_how_far_it_is(monkeypatch):
             time.sleep(0.01)
     while not re.search(r"^\[prepare_base base-t\] \d+ s so far$", said.getvalue(), re.M):
         time.sleep(0.01)
-    monkeypatch.setattr(messages, "PAUSE", 1e9)
+    over.set()
 
 
 @pytest.mark.parametrize("profile", [[], ["--profile", "profiles/local"], ["--profile", "slurm"]])

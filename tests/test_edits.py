@@ -74,7 +74,7 @@ def finished(tmp_path_factory):
     """The folder of the finished experiment."""
     folder = tmp_path_factory.mktemp("edits")
     for file in ("reviews.csv", "more.csv"):
-        (folder / file).write_text("text,stars,kind\nwell,5,x\nbad,1,y\n")
+        (folder / file).write_text("text,stars,kind,more\nfine,5,x,1\nbad,1,y,2\nbad,1,z,2\n")
     for link in ("Snakefile", "workflow", "profiles", "config"):  # rules look from the project's root
         (folder / link).symlink_to(ROOT / link)
     for model in ("tiny", "asked"):
@@ -123,7 +123,7 @@ def add(key, entry):
     return lambda raw: raw[key].append(entry)
 
 
-def on_expert(name, **values):
+def on_expert(name, /, **values):
     return lambda raw: expert(raw, name).update(values)
 
 
@@ -135,6 +135,14 @@ EDITS = {
         {"train_expert:y", "predict:y", "blend:router-mood"} | SCORES,
     ),
     "an expert less": (lambda raw: raw["experts"].remove(expert(raw, "x")), SCORES),
+    "an expert renamed": (
+        on_expert("x", name="z"),
+        {"train_expert:z", "predict:z"} | SCORES,  # the first two take over
+    ),
+    "a member of merges renamed": (
+        lambda raw: (on_expert("t", name="u")(raw), raw["merges"][1].update(members=["u-*"])),
+        each("train_expert", "u-0", "u-1") | each("predict", "u-0", "u-1", "linear") | {"merge:linear", "diagnose_members"} | SCORES,
+    ),
     "an expert's slice": (on_expert("x", where={"kind": ["y"]}), {"train_expert:x", "predict:x"} | SCORES),
     "an expert's seed": (on_expert("x", seed=9), {"train_expert:x", "predict:x"} | SCORES),
     "an expert's cap": (on_expert("t", cap=8), TRAINED_T | SCORES),
@@ -163,6 +171,16 @@ EDITS = {
         {"train_expert:all", "predict:all"} | SCORES,  # all is asked in words
     ),
     "classes with an order": (lambda raw: raw["tasks"][1].update(ordered=True), SCORES),
+    "a data column more": (
+        lambda raw: raw["data"]["columns"].update(more="more"),
+        {"clean_reviews", "split_reviews", "describe_reviews"} | SCORES,
+    ),
+    "another column for a task": (
+        lambda raw: raw["data"]["columns"].update(kind="more"),
+        {"clean_reviews", "split_reviews", "describe_reviews", "label_reviews:topic", "train_expert:x", "predict:x"}
+        | {"prepare_base:base-topic", "predict:base-topic", "prepare_base:asked-topic.base", "predict:zero"}
+        | TRAINED_T | SCORES,
+    ),
     "a model more": (add("models", {"name": "other", "source": "local", "path": "other"}), TABLES),
     "a reference more": (add("references", {"name": "majority", "model": "majority", "task": "topic"}), {"fit_baseline:majority"} | SCORES),
     "a reference's steps": (lambda raw: raw["references"][1].update(steps=3), {"train_expert:all", "predict:all"} | SCORES),
@@ -202,7 +220,11 @@ EDITS = {
         each("train_expert", "all@2", "all@3") | each("predict", "all@2", "all@3") | SCORES,
     ),
     "what is compared": (lambda raw: raw.update(compare={"metric": "macro_f1", "margin": 0.02}), TABLES),
-    "what is kept": (lambda raw: raw.update(keep="none"), {"leaderboard", "compare", "write_report"}),
+    "what is kept, none": (lambda raw: raw.update(keep="none"), {"leaderboard", "compare", "write_report"}),
+    "what is kept, all": (
+        lambda raw: raw.update(keep="all"),
+        {"merge:linear"} | each("merge", "ties-density0.5", "ties-density0.9") | {"leaderboard", "compare", "write_report"},
+    ),
 }  # fmt: skip
 
 
@@ -260,10 +282,12 @@ def test_a_new_expert_makes_a_deleted_split_again(finished, tmp_path):
     raw = copy.deepcopy(EXPERIMENT)
     raw["experts"].append({"name": "y", "task": "mood", "steps": 2})
     (finished / "two.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
-    for name, makers in (("valid.parquet", {"split_reviews"}), ("tasks/mood/labels.parquet", {"label_reviews:mood"})):
+    new = {"train_expert:y", "predict:y"} | SCORES
+    split = {"split_reviews", "describe_reviews"}
+    for name, makers in (("valid.parquet", split), ("tasks/mood/labels.parquet", {"label_reviews:mood"})):
         place = finished / "results/two/data" / name
         shutil.move(place, tmp_path / "kept")
         try:
-            assert makers <= planned(finished)
+            assert planned(finished) == makers | new
         finally:
             shutil.move(tmp_path / "kept", place)

@@ -95,7 +95,7 @@ def test_a_cpu_does_not_go_on_from_a_gpus_shards(monkeypatch):
     keys = set()
     for device in ("cpu", "cuda"):
         monkeypatch.setattr(gpu, "device", lambda device=device: device)
-        keys.add(predict.shards_key("code", "files"))
+        keys.add(predict.shards_key("identity"))
     assert len(keys) == 2
 
 

@@ -50,6 +50,22 @@ def test_leftovers_are_shown_and_deleted(results):
     assert "no leftovers" in run_script("prune", "--experiment", DEMO)
 
 
+def test_models_of_no_file_go_once_the_files_own_are_there(results):
+    """An expert that is not trained yet may be one of them under a new name, which its job takes over."""
+    assert "models/old" not in run_script("prune", "--experiment", DEMO)
+    for name in ("depression", "acne", "base-sentiment"):
+        (results / f"models/{name}").mkdir()
+    (results.parent.parent / "config").mkdir()
+    other = results.parent.parent / "config/other.yaml"
+    other.write_text("name: other\nmodels: [{name: m, source: local, path: results/demo/models/old}]\n")
+    assert "models/old" not in run_script("prune", "--experiment", DEMO)
+    other.unlink()
+    assert "results/demo/models: 1 leftovers" in run_script("prune", "--experiment", DEMO)
+    assert (results / "models/old").exists()
+    run_script("prune", "--experiment", DEMO, "--delete")
+    assert {p.name for p in (results / "models").iterdir()} == {"pain", "depression", "acne", "base-sentiment"}
+
+
 def test_what_another_experiment_uses_stays(results):
     (results.parent.parent / "config").mkdir()
     (results.parent.parent / "config/other.yaml").write_text(

@@ -189,6 +189,16 @@ def test_druglib_yelp_and_imdb_are_expressible_without_code(tmp_path):
     assert kept.select(x=labels.label_expression(task, ["bad", "good"], kept.schema))["x"].to_list() == [1, 0]
 
 
+def test_a_column_more_changes_no_rows(tmp_path):
+    """A row stands twice where all of the file's columns are the same, whether the experiment maps them or not."""
+    (tmp_path / "a.csv").write_text("text,stars,more\nsame words,5,1\nsame words,5,2\nsame words, 5,1\n")
+    columns = {"review": ["text"], "stars": ["stars"]}
+    for mapped in (columns, columns | {"more": ["more"]}):
+        kept, rejected, _ = cleaning.clean(raw_files.read_raw(tmp_path / "a.csv", mapped), "train", repairs="none")
+        assert kept["line"].to_list() == [2, 3] and rejected["line"].to_list() == [4]
+        assert set(kept.columns) >= set(mapped) and raw_files.AGAIN not in kept.columns
+
+
 def test_a_row_means_the_same_whatever_its_neighbours(tmp_path):
     """Slices are worked on apart: a line-break tag is a line break with and without another one nearby."""
     texts = ["bad &lt;br /&gt; drug", "One.<br />Two"]
@@ -242,6 +252,8 @@ def test_values_are_found_whatever_their_type():
         assert splitting.select_part(train, {"where": where}).height == rows
     with pytest.raises(Failure, match=r"where\.stars: no train review has 'many'; the most frequent are"):
         splitting.select_part(train, {"where": {"stars": ["many"]}})
+    whole = train.select("stars", n=pl.int_range(pl.len()))  # of 64 bits, which no float holds all of
+    assert splitting.select_part(whole, {"where": {"n": [0, "1", 2.0]}}).height == 3
 
 
 def test_labels_of_one_s_own_over_numbers_and_words():

@@ -264,7 +264,7 @@ def test_a_dry_run_says_what_and_why(changed):
         r"Retrains 1 model that is finished \(pain\), because experts\.pain\.learning_rate changed\. This takes about \d+ s",
         "\n".join(lines),
     )
-    assert re.search(r"^Estimate: \d+ jobs; \d+ of them about .* by earlier runs", "\n".join(lines), re.M)
+    assert re.search(r"^Estimate: \d+ jobs; about .* on 2 cores \(.*by earlier runs", "\n".join(lines), re.M)
 
 
 def test_stages_are_targets(project):

@@ -20,10 +20,11 @@ from mllm.core import compute
 from mllm.core.code_digest import code_digest
 from mllm.core.errors import Failure
 from mllm.evaluation import planning
-from mllm.execution import data_notes, environment, estimate, interrupts, local_limits, log_format
+from mllm.execution import data_notes, environment, estimate, expected_time, interrupts, local_limits, log_format
 from mllm.execution import (
     resources as needs,
     retraining,
+    reviews_meaning,
     run_lock,
     slurm_executor,
     slurm_resources,
@@ -45,6 +46,7 @@ environment.use_scratch()
 interrupts.before_jobs()
 snakemake_patches.keep_function_parameters()
 snakemake_patches.collect_less_garbage()
+BY_MEANING = snakemake_patches.let_ancient_inputs_be()
 
 local_limits.install(workflow)
 
@@ -109,7 +111,46 @@ def task_of(wildcards):
 
 def reads(*splits):
     """Input function: the tables of some splits, and their labels in the job's task."""
-    return lambda wildcards: {**tables(*splits), **labels_of(task_of(wildcards))}
+    return lambda wildcards: by_meaning({**tables(*splits), **labels_of(task_of(wildcards))})
+
+
+def by_meaning(files):
+    """Inputs whose making again makes no job stale: a parameter of the job says what they follow from."""
+    return {name: ancient(file) for name, file in files.items()} if BY_MEANING and GRID.starts else files
+
+
+def reviews(*columns):
+    """What the split's rows and some of their columns follow from; nothing where there are only predictions."""
+    if not GRID.starts:
+        return ""
+    raw = [Path(file) for file in RAW] if EXPERIMENT.data.source == "local" else []
+    stratum = definition(EXPERIMENT.tasks[0]) if EXPERIMENT.split.mode == "random" else ""
+    key = ("reviews", *columns)
+    if key not in KNOWN:
+        KNOWN[key] = reviews_meaning.digest(EXPERIMENT, raw, columns, stratum, RUNS / "mllm-contents.json")
+    return KNOWN[key]
+
+
+def labelled(task, *columns):
+    """What a task's labelled reviews and some of their columns follow from; nothing where there are only predictions."""
+    if not GRID.starts:
+        return ""
+    return digest_of(reviews(column_of(task), *columns), definition(task), code_digest("label_reviews"))
+
+
+def learns(wildcards):
+    """What the reviews that a job reads follow from: the columns of its expert's slice, or its members', among them."""
+    candidate = candidate_of(wildcards)
+    members = (
+        [GRID.candidates[name] for name in candidate.members] if candidate and candidate.method == "router" else []
+    )
+    columns = {column for c in [candidate, *members] if c for column in c.part.get("where", {})}
+    return labelled(EXPERIMENT.task(task_of(wildcards)), *sorted(columns))
+
+
+def column_of(task):
+    """The column that a task's labels are made of."""
+    return task.column or {"sentiment": "rating"}.get(task.label, task.label)
 
 
 def tables(*splits):
@@ -135,7 +176,7 @@ def worded(wildcards):
 def checkpoint_of(wildcards):
     """The folder that a prepared base is made from; none where it is made from scratch, of the train reviews."""
     folder = made_from(GRID.starts[wildcards.start].model)
-    return {"checkpoint": folder} if folder else tables("train")
+    return {"checkpoint": folder} if folder else by_meaning(tables("train"))
 
 
 def pretrained_here(wildcards):
@@ -154,7 +195,27 @@ def made_from(model):
 
 
 def model_of(wildcards):
-    return f"{RESULTS}/{candidate_of(wildcards).folder}"
+    """Weights to predict with. A merge's are made again without new predictions: they follow from its parents."""
+    candidate = candidate_of(wildcards)
+    folder = f"{RESULTS}/{candidate.folder}"
+    return by_meaning({"model": folder}) if candidate.recipe else {"model": folder}
+
+
+def parents_of(wildcards):
+    """Models that a merge's weights follow from; nothing for others."""
+    candidate = candidate_of(wildcards)
+    models = [candidate.start.name, *candidate.members] if candidate.recipe else []
+    return [f"{RESULTS}/models/{model}" for model in models]
+
+
+def made_as(wildcards):
+    """What a merge's weights follow from besides its parents; nothing for others."""
+    recipe = candidate_of(wildcards).recipe
+    return digest_of(merge_code(recipe.method), compute.version("mergekit"), recipe.canonical()) if recipe else ""
+
+
+def digest_of(*values):
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def start_of(wildcards):
@@ -308,6 +369,31 @@ def power():
     return planning.line(noise, texts, EXPERIMENT.compare.margin)
 
 
+def expected(job):
+    """Seconds that a planned job takes by its sizes."""
+    what, candidate = job.name, candidate_of(job.wildcards)
+    facts = {"rows": rows(), "cores": job.threads, "gpus": job.resources.get("gpu") or 0}
+    if what == "train_expert":
+        reviews = tokens(candidate) / needs.TOKENS / candidate.part.get("of", 1)
+        facts["operations"] = 6 * shape(candidate.start).parameters * reviews * expected_time.TOKENS
+        facts["steps"] = reviews / candidate.hyper["batch_size"]
+    elif what == "predict":
+        facts["operations"] = 2 * shape_of(job.wildcards).parameters * rows() // 4 * expected_time.TOKENS
+    elif what == "prepare_base" and pretrained_here(job.wildcards):
+        model = GRID.starts[job.wildcards.start].model
+        facts["steps"] = model.pretrain.steps
+        facts["operations"] = (
+            6 * shape().parameters * model.pretrain.steps * model.pretrain.batch_size * model.max_length
+        )
+    elif what in ("merge", "mix_experts"):
+        facts["mb"] = (len(candidate.members) + 2) * shape(candidate.start).mb
+    elif what == "fit_baseline":
+        what = candidate.method
+    elif what == "score":
+        facts["rows"] *= len(GRID.candidates)
+    return expected_time.seconds(what, **facts)
+
+
 def retrained():
     finished = Path(RESULTS, "experiment.yaml")
     return retraining.warning(workflow.dag, EXPERIMENT, finished, planned())
@@ -316,7 +402,10 @@ def retrained():
 def planned():
     """What the planned jobs take; worked out once."""
     if "planned" not in KNOWN:
-        KNOWN["planned"] = estimate.plan(workflow.dag, Path(RESULTS, "benchmarks"), disk_mb())
+        said = None if workflow.dryrun else workflow.resource_settings.cores  # 1 in every dry run
+        here = not slurm_resources.submits(workflow)
+        cores, gpus = (said or local_limits.cores(), len(local_limits.gpus())) if here else (0, 0)
+        KNOWN["planned"] = estimate.plan(workflow.dag, Path(RESULTS, "benchmarks"), disk_mb(), cores, gpus, expected)
     return KNOWN["planned"]
 
 

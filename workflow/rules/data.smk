@@ -125,7 +125,7 @@ rule split_reviews:
 # names and the experts' slices are there to be checked, and no label depends on them.
 rule label_reviews:
     input:
-        **tables("train", "valid", "test"),
+        **by_meaning(tables("train", "valid", "test")),
     output:
         labels="<results>/data/tasks/{task}/labels.parquet",
         facts="<results>/data/tasks/{task}/task.json",
@@ -140,6 +140,7 @@ rule label_reviews:
         runtime=by_attempt(30),
     params:
         code=code_digest("label_reviews"),
+        reviews=lambda wildcards: reviews(column_of(EXPERIMENT.task(wildcards.task))),
         definition=lambda wildcards: definition(EXPERIMENT.task(wildcards.task)),
         task=lambda wildcards, input: EXPERIMENT.task(wildcards.task).model_dump_json(exclude_none=True),
         wheres=lambda wildcards, input: wheres(wildcards.task),

@@ -70,6 +70,7 @@ rule mix_experts:
         ),
     params:
         code=code_digest("mix_experts"),
+        reviews=learns,
         mergekit=compute.version("mergekit"),
         recipe=lambda wildcards: json.dumps(GRID.merges[wildcards.merge].canonical()),
     shell:

@@ -47,6 +47,7 @@ rule prepare_base:
         checkpoint=lambda wildcards, input: (
             f"--checkpoint {shlex.quote(input.checkpoint)}" if "checkpoint" in input.keys() else ""
         ),
+        reviews=learns,
         task=task_of,
         seed=EXPERIMENT.seed,
         data=f"{RESULTS}/data",
@@ -75,6 +76,7 @@ rule take_expert:
     params:
         code=lambda wildcards: code_digest("take_expert", family_code(candidate_of(wildcards).start)),
         model=lambda wildcards: candidate_of(wildcards).taken.model_dump_json(),
+        reviews=learns,
         task=task_of,
         names=lambda wildcards: (
             f"--names {shlex.quote(json.dumps(list(words)))}"
@@ -113,6 +115,7 @@ rule train_expert:
         runtime=by_attempt(lambda wildcards: needs.train_minutes(shape_of(wildcards), tokens(candidate_of(wildcards)))),
     params:
         code=lambda wildcards: code_digest("train_expert", family_code(candidate_of(wildcards).start)),
+        reviews=learns,
         part=lambda wildcards: json.dumps(candidate_of(wildcards).part),
         hyper=lambda wildcards: json.dumps(candidate_of(wildcards).hyper),
         task=task_of,

@@ -10,7 +10,8 @@ TABLES = [*BLENDS, *FITTED, *PROBES, *GRID.imported]  # whose predictions are no
 rule predict:
     input:
         unpack(predict_reads),
-        model=model_of,
+        unpack(model_of),
+        parents=parents_of,
     output:
         predictions="<results>/predictions/{candidate}.parquet",
         cost="<results>/predictions/{candidate}.cost.json",
@@ -27,6 +28,8 @@ rule predict:
         runtime=by_attempt(lambda wildcards: needs.predict_minutes(shape_of(wildcards), rows() // 4)),
     params:
         code=lambda wildcards: code_digest("predict", family_code(candidate_of(wildcards).start)),
+        reviews=learns,
+        made_as=made_as,
         task=task_of,
         names=worded,
         gpus=gpus_of,
@@ -57,6 +60,7 @@ rule blend:
     localrule: True
     params:
         code=code_digest("blend"),
+        reviews=learns,
         method=lambda wildcards: candidate_of(wildcards).method,
         where=slices_of,
         task=task_of,
@@ -84,6 +88,7 @@ rule fit_baseline:
         runtime=by_attempt(60),
     params:
         code=code_digest("fit_baseline"),
+        reviews=learns,
         kind=lambda wildcards: candidate_of(wildcards).method,
         task=task_of,
         seed=EXPERIMENT.seed,
@@ -113,6 +118,7 @@ rule fit_probe:
         runtime=by_attempt(lambda wildcards: 30 + needs.predict_minutes(shape_of(wildcards), rows())),
     params:
         code=lambda wildcards: code_digest("fit_probe", family_code(candidate_of(wildcards).start)),
+        reviews=learns,
         task=task_of,
         seed=EXPERIMENT.seed,
     shell:

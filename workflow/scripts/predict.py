@@ -11,6 +11,7 @@ from typing import Any
 
 from mllm.core import compute, script, threads
 from mllm.core.code_digest import code_digest
+from mllm.core.messages import log
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -20,7 +21,7 @@ def main(arguments: argparse.Namespace) -> None:
     from mllm.core import timing
     from mllm.data import labelled
     from mllm.models import cards, checkpoint_files, families, loading, tokens
-    from mllm.prediction import asking, costs, prediction_tables, run_model, shards
+    from mllm.prediction import asking, costs, prediction_tables, run_model, shards, taken_over
 
     names = arguments.names or labelled.task_facts(arguments.data, arguments.task)["names"]
     card = replace(cards.read(arguments.model), task=arguments.task)
@@ -29,14 +30,20 @@ def main(arguments: argparse.Namespace) -> None:
         checkpoint_files.check_labels(arguments.model, names)
     rows = labelled.labelled(arguments.data, ("valid", "test"), arguments.task)
     dtype = run_model.dtype_of(arguments.dtype)
+    asked = card.asked()
+    identity = taken_over.identity(
+        arguments.model, code, read_by(arguments, asked), asked, names, dtype, arguments.seed
+    )
+    if name := taken_over.take(arguments.output, arguments.cost, identity):
+        log.info("the same predictions are finished as %s; taken over", name)
+        return
     weights_mb = checkpoint_files.parameters(arguments.model) * (2 if dtype == "bfloat16" else 4) / 2**20
     script.usable_gpu(weights_mb, arguments.gpus)
     cost: dict[str, Any] = {}
     with timing.timed(cost, "load_seconds"):
         model, tokenizer = loading.load_model(arguments.model, card.family, spread=arguments.gpus > 1, dtype=dtype)
-    scorer, examples = asking.scorer_of(card.asked(), model, tokenizer, names, arguments.data, arguments.seed)
-    files = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(arguments.model.iterdir())]
-    key = shards_key(code, files, card.to_json(), examples, dtype, labelled.digest(rows))
+    scorer, _ = asking.scorer_of(asked, model, tokenizer, names, arguments.data, arguments.seed)
+    key = shards_key(identity)
     kept = shards.Shards(arguments.shards, key, arguments.checkpoint_seconds) if arguments.shards else None
     texts = [*rows["review"].to_list(), *family.BESIDE]
     with timing.timed(cost, "tokenise_seconds"):
@@ -50,15 +57,25 @@ def main(arguments: argparse.Namespace) -> None:
     logp, beside = found[: rows.height], found[rows.height :]
     # A merge's training is its members', a blend's too: the leaderboard adds them up.
     cost |= {"n_parameters": model.num_parameters(), "train_seconds": card.train_seconds, "gpus": arguments.gpus, "dtype": dtype,
-             "reviews": rows.height}  # fmt: skip
+             "reviews": rows.height, "identity": identity}  # fmt: skip
     more = family.priors(logp, beside, (rows["split"] == "valid").to_numpy())
     cost |= speeds(scorer, read, [code, card.model, names], arguments, cost)
     begin = time.perf_counter()
     prediction_tables.write_predictions(arguments.output, rows, logp, **more)
     seconds = round(time.perf_counter() - begin, 6)
     costs.Cost(**cost, write_seconds=seconds).write(arguments.cost)
+    taken_over.note(arguments.cost, identity)
     if kept:
         kept.remove()
+
+
+def read_by(arguments: argparse.Namespace, asked: Any) -> list[str]:
+    """Digests of the reviews that a model is asked about, and of those that its prompt may show."""
+    from mllm.data import labelled
+
+    shown = ["train"] if ((asked["model"] or {}).get("prompt") or {}).get("examples") else []
+    tables = [labelled.labelled(arguments.data, (split,), arguments.task) for split in ("valid", "test", *shown)]
+    return [labelled.digest(table) for table in tables]
 
 
 def speeds(
@@ -96,14 +113,14 @@ def speeds(
     }
 
 
-def shards_key(*what: Any) -> str:
+def shards_key(identity: str) -> str:
     """Digest of all that unfinished predictions depend on; a GPU's batches are not a CPU's."""
     from mllm.core import gpu
     from mllm.prediction import run_model
 
     device = gpu.device()
-    identity = [*what, device, run_model.TOKENS_PER_BATCH[device], run_model.OUTPUTS_PER_BATCH]
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    batches = [identity, device, run_model.TOKENS_PER_BATCH[device], run_model.OUTPUTS_PER_BATCH]
+    return hashlib.sha256(json.dumps(batches).encode()).hexdigest()[:16]
 
 
 if __name__ == "__main__":

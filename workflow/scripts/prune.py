@@ -1,8 +1,8 @@
 """Show what earlier forms of an experiment file left in its results, or delete it.
 
-Leftovers are merges, predictions, logs and benchmarks of candidates that the file no longer has, checkpoints of finished
-trainings, outdated tokens, exports that no candidate has, and half-written files. Trained models are never deleted.
-What another experiment file in config/ uses is kept: files of the same name, and paths into these results.
+Leftovers are models, merges, predictions, logs and benchmarks of candidates that the file no longer has, checkpoints of
+finished trainings, outdated tokens, exports that no candidate has, and half-written files. Models stay while the file has
+one that is not trained yet: it may be one of them under a new name, and is then taken over. What another experiment file in config/ uses is kept: files of the same name, and paths into these results.
 """
 
 import argparse
@@ -26,6 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
     experiment = load.load(*arguments.experiment, override=arguments.override)
     results = arguments.results / experiment.name
     used, paths = used_names(experiment), []
+    trained = set(grid.build(experiment).made_by("train_expert", "take_expert"))
     for file in others(arguments.experiment):
         if re.search(rf"\b{re.escape(results.as_posix())}/", file.read_text(encoding="utf-8")):
             paths += re.findall(rf"{re.escape(results.as_posix())}/([\w./*-]+)", file.read_text(encoding="utf-8"))
@@ -36,7 +37,9 @@ def main(arguments: argparse.Namespace) -> None:
             log.warning("%s cannot be read; nothing is pruned that it may use", file)
             raise error
     found = [
-        p for p in outermost(leftovers(results, used, experiment.keep)) if not wanted(p.relative_to(results), paths)
+        p
+        for p in outermost(leftovers(results, used, trained, experiment.keep))
+        if not wanted(p.relative_to(results), paths)
     ]
     total = 0
     for kind in dict.fromkeys(p.relative_to(results).parts[0] for p in found):
@@ -54,7 +57,8 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"Deleted {len(found)} leftovers, {in_bytes(total)}.")
     else:
         print(
-            f"{len(found)} leftovers, {in_bytes(total)}. Nothing is deleted; `make prune DELETE=1` or --config delete=true deletes."
+            f"{len(found)} leftovers, {in_bytes(total)}. Nothing is deleted; `make prune DELETE=1` or --config delete=true deletes.\n"
+            f"Kept is what {' '.join(map(str, arguments.experiment))} and the files in {CONFIG}/ use; experiments elsewhere are not looked at."
         )
 
 
@@ -70,9 +74,17 @@ def used_names(experiment: Experiment) -> set[str]:
     return {*built.candidates, *built.starts, *(task.name for task in experiment.tasks)}
 
 
-def leftovers(results: Path, used: set[str], keep: str) -> Iterator[Path]:
-    """Files and folders that no candidate of the present file has or needs, outermost ones only."""
-    for folder in ("merges", "predictions", "export", "data/tasks"):
+def leftovers(results: Path, used: set[str], trained: set[str], keep: str) -> Iterator[Path]:
+    """Files and folders that no candidate of the present file has or needs.
+
+    Args:
+        results: of the experiment.
+        used: names of all that the present file and others of its name have.
+        trained: names of the models that the present file trains or takes.
+        keep: as in the experiment file.
+    """
+    models = {p.name for p in entries(results / "models")}
+    for folder in ("merges", "predictions", "export", "data/tasks", *(["models"] if trained <= models else [])):
         yield from (p for p in entries(results / folder) if name_of(p) not in used)
     for folder in ("logs", "benchmarks"):
         for rule in entries(results / folder):
@@ -93,6 +105,9 @@ def leftovers(results: Path, used: set[str], keep: str) -> Iterator[Path]:
         yield from (
             results / f"merges/{n}/model" for n in predicted if n in used and (results / f"merges/{n}/model").exists()
         )
+    for path in (results / "predictions/.identities").glob("*"):
+        if (name := path.read_text()) not in used or not (results / f"predictions/{name}.parquet").exists():
+            yield path
     yield from (p for p in results.rglob(".*") if re.search(r"\.(partial|old)-\d+$", p.name))
 
 

@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
         log.info("%s: %s reviews", split, f"{frame.height:,}")
         with whole(arguments.output / f"{split}.parquet") as partial:
             frame.write_parquet(partial, compression="lz4")
-        digests[split] = labelled.digest(frame)
+        digests[split] = labelled.digest(frame.select("review_id", "group", "review"))
     rows = {split: frame.height for split, frame in parts.items()}
     write_json(arguments.output / "split.json", {**facts, "rows": rows, "sha256": digests})
 

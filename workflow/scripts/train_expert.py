@@ -28,6 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     from mllm.core import timing
     from mllm.data import labelled
+    from mllm.data.labels import label_column
     from mllm.models import cards, checkpoint_files, families, loading, training, training_rows
 
     start = time.perf_counter()
@@ -37,9 +38,10 @@ def main(arguments: argparse.Namespace) -> None:
     if asked["family"] == families.HEADED:
         checkpoint_files.check_labels(base, names)
     rows, valid = parts(arguments)
-    parent, data = checkpoint_files.digest(base), labelled.digest(rows)
+    read = ["review_id", "group", "review", label_column(arguments.task)]  # other columns only choose rows
+    parent, data = checkpoint_files.digest(base), [labelled.digest(part.select(read)) for part in (rows, valid)]
     code = code_digest("train_expert", families.module(asked["family"]))
-    key = identity(code, arguments, names, asked, parent, [data, labelled.digest(valid)])
+    key = identity(code, arguments, names, asked, parent, data)
     if (same := trained_already(arguments.output, key)) is not None:
         if processes.first():
             log.info("the same training is finished as %s; taken over", same.name)
@@ -56,7 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
     memory = timing.peak_memory()
     card = cards.FineTuned(
         family=asked["family"], model=asked["model"], task=arguments.task, part=arguments.part, hyper_parameters=arguments.hyper,
-        identity=key, parents={"base": parent}, data=data, **facts, device=timing.device_name(), processes=processes.count(),
+        identity=key, parents={"base": parent}, data=data[0], **facts, device=timing.device_name(), processes=processes.count(),
         seconds=round(time.perf_counter() - start, 1), peak_memory_bytes=memory["peak_memory_bytes"],
         peak_gpu_memory_bytes=memory["peak_gpu_memory_bytes"],
     )  # fmt: skip

@@ -25,19 +25,19 @@ def start_logging(prefix: str = "") -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
-def keep_telling(log_file: Path, script: str) -> None:
-    """Say on the console every 30 s how far this job is: nobody should wait in silence for minutes."""
+def keep_telling(log_file: Path, script: str) -> threading.Event:
+    """Say on the console every 30 s how far this job is, until the event that is returned is set."""
     job = log_file.with_suffix("").as_posix().rpartition(f"/{script}/")[2].rpartition("/logs/")[2]
     name = script if job == script else f"{script} {job}"
-    begin = time.monotonic()
+    begin, over = time.monotonic(), threading.Event()
 
     def tell() -> None:
-        while True:
-            time.sleep(PAUSE)
+        while not over.wait(PAUSE):
             far = _steps[-1]() if _steps else f"{in_time(time.monotonic() - begin)} so far"
             print(f"[{name}] {far}", file=console, flush=True)
 
     threading.Thread(target=tell, daemon=True).start()
+    return over
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import polars as pl
 
 from mllm.data import condition_names
 from mllm.data.column_values import by_value, date_reader, nothing, whole_numbers
-from mllm.data.raw_files import UCI
+from mllm.data.raw_files import AGAIN, UCI
 
 # What a reader of HTML pages left in the condition column instead of a condition.
 SPAN = "</span>"
@@ -95,12 +95,13 @@ def clean(
         "date": date,
         "year": date.dt.year(),
         "useful_count": useful,
-        **{name: by_value(raw, name, _plain) for name in raw.columns if name not in UCI and name != "line"},
+        **{name: by_value(raw, name, _plain) for name in raw.columns if name not in UCI and name not in ("line", AGAIN)},
     })  # fmt: skip
     # A long text stands for itself in comparisons by 128 bits of it; numbers that were given here tell nothing.
     hashed = [pl.col("review").hash(seed).alias(f"#{seed}") for seed in (1, 2)]
     same = [c for c in table.columns if c not in ("file", "line", "review") and (c != "review_id" or "id" in known)]
     twice = table.select(*same, *hashed).select(~pl.struct(pl.all()).is_first_distinct()).to_series()
+    twice = raw[AGAIN] if AGAIN in known else twice  # without numbers: whatever columns the experiment maps
     ids = table["review_id"]
     table = table.with_columns(
         reason=pl.when(ids.is_null())

@@ -8,7 +8,7 @@ import polars as pl
 
 from mllm.core.errors import Failure
 from mllm.data.cleaning import unescape
-from mllm.data.raw_files import Columns, read_header
+from mllm.data.raw_files import Columns, read_header, read_raw
 
 Slices = dict[str, dict[str, list[Any]]]
 """Expert -> {column: values}."""
@@ -46,6 +46,8 @@ def look(files: list[Path], columns: Columns | None, quotes: bool, slices: Slice
                     f" the most frequent are {_frequent(found[column])}"
                 )
     if problems:
+        for file in files:  # where a row is broken, that is what to say
+            read_raw(file, columns, quotes)
         raise Failure("\n".join(problems))
 
 

@@ -19,6 +19,8 @@ UCI = {
     "rating": ("rating",), "date": ("date",), "useful_count": ("usefulCount",),
 }  # fmt: skip
 BOM = b"\xef\xbb\xbf"
+AGAIN = "#again"  # no column of a user's own can have this name
+
 Columns = dict[str, list[str]]
 """Our column -> the file's columns that make it; several are joined, as paragraphs."""
 
@@ -32,7 +34,8 @@ def read_raw(path: Path, columns: Columns | None = None, quotes: bool = True) ->
         quotes: whether quotation marks around a field are the format's; else they are characters like others.
 
     Returns:
-        ``line`` (1 is the header) and our columns, as strings, in the order of ``columns``.
+        ``line`` (1 is the header) and our columns, as strings, in the order of ``columns``; where none is ``id``, also
+        :data:`AGAIN`: whether the row, with all of the file's columns, stands above already.
 
     Raises:
         Failure: the file is missing, not UTF-8, without a needed column, cut in the middle of a row, or a
@@ -70,7 +73,16 @@ def read_raw(path: Path, columns: Columns | None = None, quotes: bool = True) ->
     starts = (breaks + 1).cum_sum().shift(1, fill_value=0) + 2
     if quotes:
         table_faults.check_swallowed(path, delimiter, frame, starts, breaks)
-    return frame.select(starts.cast(pl.Int64).alias("line"), *(_joined(names).alias(c) for c, names in chosen.items()))
+    ours = [_joined(names).alias(c) for c, names in chosen.items()]
+    again = [] if "id" in chosen else [_again(frame).alias(AGAIN)]
+    return frame.select(starts.cast(pl.Int64).alias("line"), *ours, *again)
+
+
+def _again(frame: pl.DataFrame) -> pl.Series:
+    """Whether a row stands above, by 128 bits of it, white space around its fields aside."""
+    plain = frame.select(pl.all().str.strip_chars())
+    hashed = pl.DataFrame([plain.hash_rows(seed).alias(str(seed)) for seed in (1, 2)])
+    return hashed.select(~pl.struct(pl.all()).is_first_distinct()).to_series()
 
 
 def read_header(path: Path, columns: Columns | None, quotes: bool = True) -> tuple[str, list[str], Columns]:

@@ -1,7 +1,8 @@
-"""What planned jobs will take: their time by earlier runs' benchmarks, else what is reserved for them; GPU-hours; disk."""
+"""What planned jobs will take: their time by earlier runs' benchmarks, else by their sizes; GPU-hours; disk."""
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,17 @@ SAMPLE = 20  # benchmarks of a rule that are read, the latest first
 class Estimate:
     """Planned jobs, and what is known of their times.
 
-    ``seconds`` has a mean time per rule; ``reserved`` the seconds that jobs of other rules may take at most.
+    ``seconds`` has a mean time per rule; ``guessed`` the rules whose jobs never ran here, so that it is from their sizes;
+    ``core_seconds`` and ``gpu_seconds`` are the work in all; ``cores`` and ``gpus`` what this machine spreads it over, 0
+    where jobs are submitted.
     """
 
     jobs: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=dict)
-    reserved: float = 0.0
+    guessed: set[str] = field(default_factory=set)
+    core_seconds: float = 0.0
+    cores: int = 0
+    gpus: int = 0
     gpu_seconds: float = 0.0
     disk_mb: int = 0
     begin: float = field(default_factory=time.monotonic)
@@ -28,17 +34,17 @@ class Estimate:
     ended: set[int] = field(default_factory=set)
 
     def __str__(self) -> str:
-        known = {rule: count for rule, count in self.jobs.items() if rule in self.seconds}
-        parts = [f"{sum(self.jobs.values())} jobs"]
-        if known:
-            total = sum(self.seconds[rule] * count for rule, count in known.items())
-            parts.append(f"{sum(known.values())} of them about {in_time(total)} by earlier runs, one after another")
-        if self.reserved:
-            parts.append(
-                f"{sum((self.jobs - Counter(known)).values())} that never ran here at most {in_time(self.reserved)}"
-            )
+        count, unknown = self.jobs.total(), sum(self.jobs[rule] for rule in self.guessed)
+        by = {0: "by earlier runs", count: "by sizes: none of them ran here yet"}
+        source = by.get(unknown, f"{count - unknown} jobs by earlier runs, {unknown} by sizes")
+        where = f"on {plural(self.cores, 'core')}" + (f" and {plural(self.gpus, 'GPU')}" if self.gpus else "")
+        where = where if self.cores else "of work, one job after another"
+        wall = max(self.core_seconds / max(self.cores, 1), self.gpu_seconds / max(self.gpus, 1))
+        parts = [f"{count} jobs"]
+        if count:
+            parts.append(f"about {in_time(wall)} {where} ({source})")
         if self.gpu_seconds:
-            parts.append(f"{self.gpu_seconds / 3600:.1f} GPU-hours at most")
+            parts.append(f"about {self.gpu_seconds / 3600:.1f} GPU-hours")
         return "Estimate: " + "; ".join([*parts, f"disk about {self.disk_mb:,} MB"])
 
     def left(self, rule: str, job: int, seconds: float) -> float:
@@ -47,6 +53,9 @@ class Estimate:
             self.ended.add(job)
             self.worked += seconds
             self.jobs[rule] -= 1
+            if rule in self.guessed:
+                self.guessed.remove(rule)
+                self.seconds[rule] = seconds
             self.seconds.setdefault(rule, seconds)
         usual = sum(self.seconds.values()) / len(self.seconds)
         remaining = sum(self.seconds.get(rule, usual) * count for rule, count in self.jobs.items())
@@ -54,18 +63,33 @@ class Estimate:
         return remaining / max(at_once, 1.0) if len(self.ended) > 2 else 0.0
 
 
-def plan(dag: Any, benchmarks: Path, disk_mb: int) -> Estimate:
-    """Read off the planned jobs and earlier runs' benchmarks what the run takes."""
+def plan(dag: Any, benchmarks: Path, disk_mb: int, cores: int, gpus: int, expected: Callable[[Any], float]) -> Estimate:
+    """Read off the planned jobs and earlier runs' benchmarks what the run takes.
+
+    Args:
+        dag: Snakemake's graph of jobs.
+        benchmarks: folder with a file per job that ran.
+        disk_mb: room that the experiment needs.
+        cores: of this machine; 0 where jobs are submitted.
+        gpus: of this machine; 0 where jobs are submitted.
+        expected: seconds of a job by its sizes.
+    """
     planned = [job for job in dag.needrun_jobs(exclude_finished=False) if not job.is_norun]  # a dry run finishes them
-    estimate = Estimate(Counter(job.name for job in planned), disk_mb=disk_mb)
-    estimate.seconds = usual_seconds(benchmarks, set(estimate.jobs))
+    estimate = Estimate(Counter(job.name for job in planned), cores=cores, gpus=gpus, disk_mb=disk_mb)
+    measured = usual_seconds(benchmarks, set(estimate.jobs))
+    estimate.guessed = set(estimate.jobs) - set(measured)
+    taken: dict[str, list[float]] = defaultdict(list)
     for job in planned:
-        at_most = 60 * int(job.resources.get("runtime") or 0)
-        if job.name not in estimate.seconds:
-            estimate.reserved += at_most
-        gpus = job.resources.get("gpu") or 0
-        estimate.gpu_seconds += gpus * estimate.seconds.get(job.name, at_most)
+        seconds = measured[job.name] if job.name in measured else expected(job)
+        taken[job.name].append(seconds)
+        estimate.gpu_seconds += (job.resources.get("gpu") or 0) * seconds
+        estimate.core_seconds += seconds * (min(job.threads, cores) if cores else 1)
+    estimate.seconds = {rule: sum(times) / len(times) for rule, times in taken.items()}
     return estimate
+
+
+def plural(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")
 
 
 def usual_seconds(benchmarks: Path, rules: set[str]) -> dict[str, float]:

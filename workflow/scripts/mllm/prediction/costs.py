@@ -14,6 +14,8 @@ class Cost(Record):
 
     reviews: int
     """Validation and test reviews that were predicted."""
+    identity: str | None = None
+    """Digest of what the predictions follow from: weights, reviews, prompt, code."""
     n_parameters: int | None = None
     weights_bytes: int | None = None
     flops_per_review: int | None = None

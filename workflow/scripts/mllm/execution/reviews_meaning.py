@@ -1,0 +1,59 @@
+"""What an experiment's reviews follow from, as a digest: jobs that read them depend on it, not on files' times.
+
+So a data column more, or a split that is made again with the same rows, trains and predicts nothing again.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mllm.core.code_digest import code_digest
+from mllm.core.files import read_json, write_json
+
+ROWS = ("id", "rating", "review")  # columns by which rows are numbered, rejected, grouped
+DERIVED = {"year": "date"}  # column of ours -> column of the file that it is taken from
+BLOCK = 1 << 20
+
+
+def digest(experiment: Any, raw: Iterable[Path], columns: Iterable[str], stratum: str, notes: Path) -> str:
+    """Digest of the split's rows, and of some of their columns.
+
+    Args:
+        experiment: its ``data``, ``split`` and ``seed`` say how rows are made and cut.
+        raw: files that somebody brought; their content counts.
+        columns: of ours, that the reader of the reviews uses beside the texts.
+        stratum: definition of the task whose classes all splits get alike; empty for other splits.
+        notes: file that remembers digests of large files.
+    """
+    data = experiment.data
+    mapped = getattr(data, "columns", None) or {}
+    read = {DERIVED.get(column, column) for column in columns}
+    facts = {
+        **data.model_dump(mode="json", exclude={"columns", "train", "test", "dates"}),
+        "raw": [content(file, notes) for file in raw],
+        "columns": {column: mapped.get(column) for column in sorted({*ROWS, *read})},
+        "dates": getattr(data, "dates", None) if "date" in read else None,
+        "split": experiment.split.model_dump(mode="json"),
+        "seed": experiment.seed,
+        "stratum": stratum,
+        "code": [code_digest("clean_reviews"), code_digest("split_reviews"), code_digest("generate_reviews")],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def content(file: Path, notes: Path) -> str:
+    """SHA-256 of a file, read again only where its size or time differs from the notes'; "absent" of one not there."""
+    if not file.is_file():
+        return "absent"
+    known = read_json(notes) if notes.exists() else {}
+    state = [file.stat().st_size, file.stat().st_mtime_ns]
+    if known.get(str(file), [None])[:-1] != state:
+        found = hashlib.sha256()
+        with file.open("rb") as stream:
+            while block := stream.read(BLOCK):
+                found.update(block)
+        known[str(file)] = [*state, found.hexdigest()]
+        write_json(notes, known)
+    return str(known[str(file)][-1])

@@ -1,0 +1,55 @@
+"""Finished predictions of the same weights under another name, as where an expert is renamed, are taken over."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mllm.core.files import read_json, whole
+from mllm.models import cards, checkpoint_files
+
+INDEX = ".identities"
+"""Folder beside predictions: a file for each identity, with the name of the candidate that has it."""
+
+
+def identity(model: Path, *what: Any) -> str:
+    """Digest of what predictions follow from.
+
+    Args:
+        model: folder whose weights, configuration and tokenizer count; what made them does not.
+        what: everything else, as JSON has it.
+    """
+    words = [f for f in sorted(model.glob("*.json")) if f.name != cards.FILE]
+    files = [[f.name, hashlib.sha256(f.read_bytes()).hexdigest()] for f in words]
+    whole_of_it = [files, checkpoint_files.digest(model), *what]
+    return hashlib.sha256(json.dumps(whole_of_it, sort_keys=True).encode()).hexdigest()
+
+
+def take(predictions: Path, cost: Path, identity: str) -> str | None:
+    """Copy finished predictions of an identity; the name of the candidate that had them, or None."""
+    noted = predictions.parent / INDEX / identity
+    if not noted.exists():
+        return None
+    name = noted.read_text()
+    table, record = (path.with_name(name + path.name.removeprefix(_name(cost))) for path in (predictions, cost))
+    # The candidate may have been predicted again since, by other weights.
+    if name == _name(cost) or not table.exists() or not record.exists():
+        return None
+    if read_json(record).get("identity") != identity:
+        return None
+    for source, target in ((table, predictions), (record, cost)):
+        with whole(target) as partial:
+            shutil.copyfile(source, partial)
+    note(cost, identity)
+    return name
+
+
+def note(cost: Path, identity: str) -> None:
+    """Let others find these predictions."""
+    with whole(cost.parent / INDEX / identity) as partial:
+        partial.write_text(_name(cost))
+
+
+def _name(cost: Path) -> str:
+    return cost.name.removesuffix(".cost.json")
