@@ -6,6 +6,7 @@ over trainings. Texts, trainings and what a text does in one training alone are 
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mllm.core.arrays import Array
 from mllm.evaluation import bootstrap, claims, intervals, metrics, paired, replicates
 
 MARGIN, RESAMPLES, CLASSES, AGREEMENT = 0.01, 400, 3, 0.6
+SPREADS = (0.0, 0.02, 0.1)
 SHARES = {"even": (1 / 3, 1 / 3, 1 / 3), "a class of 10 %": (0.55, 0.35, 0.1)}
 
 
@@ -66,13 +68,13 @@ def of_score(truth: Array, said: Array, seed: int) -> tuple[float, float]:
     return low, high
 
 
-def score_coverage(texts: int, runs: int, spread: float, tries: int) -> float:
+def score_coverage(texts: int, shares: tuple[float, ...], runs: int, spread: float, tries: int) -> float:
     """Share of experiments whose interval of a candidate's own macro-F1 holds the mean one over trainings."""
-    rng, mean, held = np.random.default_rng(runs), np.array([0.7, 0.73]), 0
+    rng, mean, held = np.random.default_rng([texts, runs, int(1000 * spread)]), np.array([0.7, 0.73]), 0
     skill = skills(np.random.default_rng(0), mean, 20_000, spread)
-    true = float(metrics.OF_CONFUSION["macro_f1"](matrices(SHARES["even"], skill))[0].mean())
+    true = float(metrics.OF_CONFUSION["macro_f1"](matrices(shares, skill))[0].mean())
     for n in range(tries):
-        truth = rng.choice(CLASSES, texts)
+        truth = rng.choice(CLASSES, texts, p=shares)
         said = labels(rng, skills(rng, mean, runs, spread), truth, rng.normal(size=texts))[0]
         low, high = of_score(truth, said, n)
         held += low <= true <= high
@@ -81,7 +83,7 @@ def score_coverage(texts: int, runs: int, spread: float, tries: int) -> float:
 
 def coverage(metric: str, texts: int, shares: tuple[float, ...], runs: int, spread: float, tries: int) -> float:
     """Share of experiments whose interval of a difference holds the mean one over trainings."""
-    rng, mean, held = np.random.default_rng(runs), np.array([0.7, 0.73]), 0
+    rng, mean, held = np.random.default_rng([texts, runs, int(1000 * spread)]), np.array([0.7, 0.73]), 0
     true = expected(metric, shares, mean, spread)
     for n in range(tries):
         truth, skill = rng.choice(CLASSES, texts, p=shares), skills(rng, mean, runs, spread)
@@ -115,7 +117,7 @@ def matrices(shares: tuple[float, ...], skill: Array) -> Array:
 
 def family_wise(texts: int, runs: int, spread: float, count: int, off: float, tries: int) -> float:
     """Share of experiments with any false statement among so many claims of accuracy; all rivals are better by ``off``."""
-    rng, wrong, mean = np.random.default_rng(count), 0, np.full(count + 1, 0.7)
+    rng, wrong, mean = np.random.default_rng([count, runs, int(1000 * spread)]), 0, np.full(count + 1, 0.7)
     mean[1:] += off
     false = {0.0: {"better", "behind", "worse"}, MARGIN: {"no worse", "better", "worse"}}[off]
     for _ in range(tries):
@@ -130,36 +132,43 @@ def family_wise(texts: int, runs: int, spread: float, count: int, off: float, tr
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tries", type=int, default=1000)
-    tries = parser.parse_args().tries
-    print("| coverage of 95 % intervals of a difference, over texts and trainings | texts | spread of trainings | 2 runs | 3 runs | 5 runs |\n| --- | ---: | ---: | ---: | ---: | ---: |")  # fmt: skip
-    for metric, kind, sizes in (
-        ("accuracy", "even", (50, 400, 2000, 20_000)),
-        ("macro_f1", "even", (400, 2000)),
-        ("macro_f1", "a class of 10 %", (400, 2000)),
-    ):
-        for texts in sizes:
-            for spread in (0.0, 0.02, 0.1):
-                less = tries if texts <= 400 else tries // 2 if texts <= 2000 else tries // 5
-                found = [coverage(metric, texts, SHARES[kind], runs, spread, less) for runs in (2, 3, 5)]
-                row = " | ".join(f"{share:.1%}" for share in found)
-                print(f"| {metrics.METRICS[metric].label}, {kind} | {texts:,} | {spread:g} | {row} |", flush=True)
-    for texts in (400, 2000):
-        for spread in (0.0, 0.02, 0.1):
-            found = [score_coverage(texts, runs, spread, tries // 2) for runs in (2, 3, 5)]
-            row = " | ".join(f"{share:.1%}" for share in found)
-            print(f"| one candidate's macro-F1, even | {texts:,} | {spread:g} | {row} |", flush=True)
-    print(
-        "\n| intervals over texts alone hold it | texts | spread of trainings | 1 run |\n| --- | ---: | ---: | ---: |"
-    )
-    for spread in (0.0, 0.02, 0.1):
-        print(f"| accuracy, even | 400 | {spread:g} | {coverage('accuracy', 400, SHARES['even'], 1, spread, tries):.1%} |", flush=True)  # fmt: skip
-    print("\n| any false statement among claims of accuracy, 400 texts | runs | spread | all differences 0 | all at −margin |\n| --- | ---: | ---: | ---: | ---: |")  # fmt: skip
+    parser.add_argument("--tries", type=int, default=2000, help="experiments per entry; less of what takes long")
+    parser.add_argument("--part", choices=["accuracy", "macro-F1", "claims"], help="one table's rows alone")
+    arguments = parser.parse_args()
+    tries, wanted = arguments.tries, [arguments.part] if arguments.part else ["accuracy", "macro-F1", "claims"]
+    print("| coverage of 95 % intervals, over texts and trainings | texts | spread of trainings | 2 runs | 3 runs | 5 runs |\n| --- | ---: | ---: | ---: | ---: | ---: |")  # fmt: skip
+    if "accuracy" in wanted:
+        for texts, less in ((50, 1), (400, 1), (2000, 1), (20_000, 4)):
+            show(
+                "difference of accuracies", texts, lambda *of: coverage("accuracy", *of), SHARES["even"], tries // less
+            )
+    if "macro-F1" in wanted:
+        for name, shares in SHARES.items():
+            for texts in (400, 2000):
+                show(
+                    f"difference of macro-F1, {name}", texts, lambda *of: coverage("macro_f1", *of), shares, tries // 5
+                )
+        for texts in (400, 2000):
+            show("macro-F1 of one candidate", texts, score_coverage, SHARES["even"], tries // 5)
+    if "claims" not in wanted:
+        return
+    print("\n| intervals over texts alone, of one run, hold the mean over trainings | texts | spread of trainings | 1 run |\n| --- | ---: | ---: | ---: |")  # fmt: skip
+    for spread in SPREADS:
+        held = coverage("accuracy", 400, SHARES["even"], 1, spread, tries)
+        print(f"| difference of accuracies | 400 | {spread:g} | {held:.1%} |", flush=True)
+    print("\n| any false statement among claims of accuracy, 400 texts | runs | spread of trainings | all differences 0 | all at −margin |\n| --- | ---: | ---: | ---: | ---: |")  # fmt: skip
     for count in (2, 12, 30):
         for runs in (2, 3, 5):
-            for spread in (0.02, 0.1):
-                found = [family_wise(400, runs, spread, count, off, tries // 2) for off in (0.0, MARGIN)]
+            for spread in SPREADS[1:]:
+                found = [family_wise(400, runs, spread, count, off, tries // 4) for off in (0.0, MARGIN)]
                 print(f"| {count} claims | {runs} | {spread:g} | {found[0]:.1%} | {found[1]:.1%} |", flush=True)
+
+
+def show(name: str, texts: int, function: Callable[..., float], shares: tuple[float, ...], tries: int) -> None:
+    """Print one row for each spread of trainings."""
+    for spread in SPREADS:
+        found = [function(texts, shares, runs, spread, tries) for runs in (2, 3, 5)]
+        print(f"| {name} | {texts:,} | {spread:g} | {' | '.join(f'{share:.1%}' for share in found)} |", flush=True)
 
 
 if __name__ == "__main__":

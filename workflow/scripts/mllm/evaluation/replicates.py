@@ -72,21 +72,21 @@ def spread(values: Sequence[float] | Array, covariance: Array, reach: float = 0.
     """A mean over runs.
 
     Metrics of decisions move in steps. Two runs that happen to agree would have no variance, more often than continuous values
-    come near each other: half a step is added in quadrature. What no text shows, each run would show on its own.
+    come near each other: half a step is added in quadrature. What no text shows is added where a run shows less than that.
 
     Args:
         values: (runs,) of a metric, or of differences of paired runs.
         covariance: (runs, runs) of these over texts, as of the bootstrap's draws.
         reach: how far one text can move a value (see ``intervals.reach``); 0 for losses.
     """
-    values, runs = np.asarray(values, dtype=float), len(values)
-    unseen = (Z * reach) ** 2 / runs
+    values, runs, unseen = np.asarray(values, dtype=float), len(values), (Z * reach) ** 2
     if runs < 2:
         return Spread(float(values[0]), float(np.asarray(covariance).reshape(-1)[0]) + unseen, 0.0, 1, None)
     shared = max(0.0, float(covariance.sum() - np.trace(covariance)) / (runs * (runs - 1)))
     deviation = float(values.std(ddof=1))
     training = (deviation**2 + reach**2 / 4) / runs
-    return Spread(float(values.mean()), shared + unseen, training, runs, deviation)
+    texts = max(shared, unseen - float(np.trace(covariance)) / runs)
+    return Spread(float(values.mean()), texts, training, runs, deviation)
 
 
 def tail(distance: float, texts: float, training: float, runs: int) -> float:

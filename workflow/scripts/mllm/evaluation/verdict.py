@@ -57,9 +57,7 @@ def _task(facts: Facts, frame: pl.DataFrame, comparisons: pl.DataFrame, selectio
     best = winners.row(0, named=True)
     every = comparisons.filter("claim")
     claims = every.filter(pl.col("candidate") == best["candidate"])
-    # The question of it all first: many small ones in one against what is larger.
-    larger = ((pl.col("kind") == "reference") & (pl.col("cost_ratio") < 1)).fill_null(False)
-    claims = claims.sort(larger, descending=True, maintain_order=True)
+    claims = claims.sort(pl.col("family") == "primary", descending=True, maintain_order=True)
     rows = comparison_table.rows(claims)
     lines = [*verdict_answers.answers(best, rows, frame), ""] if rows else []
     lines += [_merge(best, selection["metric"][0], frame, facts), *verdict_answers.about(best, rows, frame), ""]
