@@ -48,8 +48,8 @@ test: .venv/.ready ## run all tests; three at once on two cores, since those on 
 	.venv/bin/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --durations=10
 
 .PHONY: net
-net: .venv/.ready ## try thousands of tables and experiment files, valid and nearly valid
-	MLLM_NET=50 .venv/bin/python -m pytest -q tests/test_wider_net.py
+net: .venv/.ready ## try thousands of tables, experiment files and model folders, valid and nearly valid
+	MLLM_NET=50 .venv/bin/python -m pytest -q --hypothesis-show-statistics tests/test_wider_net.py tests/test_wider_net_models.py
 
 .PHONY: test-fast
 test-fast: .venv/.ready ## run the tests that take a minute in all, for a change in progress

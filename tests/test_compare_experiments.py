@@ -2,6 +2,7 @@ import json
 import shutil
 
 import polars as pl
+import pytest
 import yaml
 
 from conftest import run_script
@@ -41,3 +42,16 @@ def test_only_the_same_test_reviews_stand_together(demo, tmp_path):
     assert "no leaderboard.parquet; expected a finished experiment's folder" in said
     said = run_script("compare_experiments", first, "--metric", "f1", ok=False)
     assert "--metric: found 'f1'" in said
+
+
+@pytest.mark.parametrize(
+    ("metric", "better"), [("nll", min), ("mae", min), ("calibrated_brier", min), ("accuracy", max)]
+)
+def test_the_best_stand_first_whatever_is_measured(demo, tmp_path, metric, better):
+    """A loss is sorted upwards, also under the name of its calibrated column."""
+    board = pl.read_parquet(demo.folder / "results/demo/leaderboard.parquet")
+    printed = run_script("compare_experiments", demo.folder / "results/demo", "--metric", metric)
+    rows = dict(board.select("candidate", f"valid_{metric}").drop_nulls().rows())
+    order = sorted(rows, key=lambda name: printed.index(f" {name} "))
+    values = [round(rows[name], 3) for name in order]
+    assert values == sorted(values, reverse=better is max) and values[0] == better(values)

@@ -232,6 +232,9 @@ def test_a_number_is_the_same_number_in_any_width(tmp_path, first, second, same)
         ("name: x\n", f"name: {'x' * 101}\n", "name: found 101 characters, expected at most 100: it becomes part of a file's name"),
         ("name: shard,", f"name: {'s' * 240},", r"experts\[0\].name: found 240 characters"),
         ("name: t,", f"name: {'t' * 300},", r"tasks\[0\].name: found 300 characters"),
+        ("path: M", "path: 'M {x}'", r"models\[0\].path: found 'M \{x\}', expected a path without braces"),
+        ("train: r.csv", "train: '{r}.csv'", r"data.train: found '\{r\}.csv', expected a path without braces"),
+        ("train: r.csv", "train: r.csv, test: 'r}.csv'", r"data.test: found 'r\}.csv'.* Fix: rename it, or link to it"),
         ("name: x\n", "name: downloads\n", "name: results/downloads is where experiments share what they download"),
     ],
 )  # fmt: skip

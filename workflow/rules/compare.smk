@@ -35,7 +35,7 @@ rule score:
         **EXPERIMENT_FILE,
         code=code_digest("score"),
         candidates=hashlib.sha256(LABELS.encode()).hexdigest()[:16],
-        tasks=json.dumps([task.model_dump(exclude_none=True) for task in EXPERIMENT.tasks]),
+        tasks=lambda wildcards: json.dumps([task.model_dump(exclude_none=True) for task in EXPERIMENT.tasks]),
         seed=EXPERIMENT.seed,
     shell:
         "python workflow/scripts/score.py --experiment {params.files:q} --override {params.override:q}"

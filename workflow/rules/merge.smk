@@ -128,7 +128,7 @@ rule export:
     params:
         code=code_digest("export", *sorted({family_code(GRID.starts[base]) for base in GRID.bases.values()})),
         merge=sorted({merge_code(recipe.method) for recipe in GRID.merges.values()}),
-        experiment=json.dumps(
+        experiment=lambda wildcards: json.dumps(
             {
                 "name": EXPERIMENT.name,
                 "seed": EXPERIMENT.seed,

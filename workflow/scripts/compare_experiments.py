@@ -23,6 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
     import yaml
 
     from mllm.evaluation import result_tables
+    from mllm.evaluation.metrics import METRICS
 
     names = [folder.name for folder in arguments.results]
     if len(set(names)) < len(names):
@@ -41,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
         )
     table = pl.concat(boards, how="diagonal_relaxed")
     metric = arguments.metric or files[arguments.results[0].name]["compare"]["metric"]
-    if f"test_{metric}" not in table.columns:
+    if f"test_{metric}" not in table.columns or not metric.endswith(tuple(METRICS)):
         raise Failure(f"--metric: found {metric!r}; expected a metric of the leaderboards, as accuracy")
     for digest in dict.fromkeys(tests.values()):
         names = [name for name, found in tests.items() if found == digest]
@@ -113,12 +114,7 @@ def _drawn(part: "pl.DataFrame", metric: str) -> str:
 
     from mllm.evaluation import metrics
 
-    # Columns of calibrated scores, or with a prior taken away, are called after their metric.
-    known = [m for m in metrics.METRICS if metric == m or metric.endswith(f"_{m}")]
-    if not known:
-        raise Failure(f"--metric: found {metric!r}, which is no metric; expected one of {', '.join(metrics.METRICS)}")
-    better = metrics.sign(max(known, key=len)) > 0
-    shown = part.sort(f"valid_{metric}", descending=better, nulls_last=True).select(
+    shown = part.sort(f"valid_{metric}", descending=metrics.sign(metric) > 0, nulls_last=True).select(
         "experiment", "candidate", "kind",
         *(pl.col(f"{split}_{metric}").round(3).alias(f"{split} {metric}") for split in ("valid", "test")),
         pl.format("{} – {}", pl.col(f"test_{metric}_low").round(3), pl.col(f"test_{metric}_high").round(3)).alias("95 % interval"),

@@ -42,9 +42,21 @@ METRICS = {
 }
 
 
+def measured(column: str) -> str:
+    """The metric of a column of scores: calibrated ones, or those with a prior taken away, end in its name.
+
+    Raises:
+        KeyError: it is no metric's.
+    """
+    found = [name for name in METRICS if column == name or column.endswith(f"_{name}")]
+    if not found:
+        raise KeyError(column)
+    return max(found, key=len)
+
+
 def sign(metric: str) -> float:
     """1 where larger is better, -1 where smaller is: what makes a difference positive when it is an improvement."""
-    return -1.0 if METRICS[metric].smaller_is_better else 1.0
+    return -1.0 if METRICS[measured(metric)].smaller_is_better else 1.0
 
 
 def of_task(ordered: bool) -> list[str]:

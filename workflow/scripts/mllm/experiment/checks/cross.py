@@ -4,7 +4,14 @@ import re
 from typing import Any
 
 from mllm.core.wording import listed, nearest
-from mllm.experiment.checks.data import columns_of, data_problems, metric_problems, task_entry_problems, tasks_of
+from mllm.experiment.checks.data import (
+    columns_of,
+    data_problems,
+    metric_problems,
+    path_problems,
+    task_entry_problems,
+    tasks_of,
+)
 from mllm.experiment.checks.families import family_problems, label_problems
 from mllm.experiment.checks.merges import member_problems, merge_problems, moe_problems
 from mllm.experiment.names import dicts, expert_names, is_pattern, match, names_in, repeated
@@ -23,6 +30,7 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
         problems.append(f"base: found {base!r}, expected one of models: {listed(models)}{nearest(base, models)}")
     if raw.get("name") == "downloads":
         problems.append("name: results/downloads is where experiments share what they download; choose another name")
+    problems += path_problems(raw)
     problems += [f"models: name {name!r} stands {count} times" for name, count in repeated(models)]
     problems += family_problems(raw)
     tasks = names_in(raw.get("tasks"))

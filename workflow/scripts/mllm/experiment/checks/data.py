@@ -49,6 +49,19 @@ def data_problems(raw: dict[str, Any]) -> list[str]:
     return problems
 
 
+def path_problems(raw: dict[str, Any]) -> list[str]:
+    """Paths with braces: Snakemake reads them as its wildcards, in whatever way it is given them."""
+    data, candidates = (dicts([raw.get(key)])[0] for key in ("data", "candidates"))
+    paths = {"data.train": data.get("train"), "data.test": data.get("test"), "candidates.from": candidates.get("from")}
+    paths |= {f"models[{i}].path": model.get("path") for i, model in enumerate(dicts(raw.get("models")))}
+    return [
+        f"{where}: found {path!r}, expected a path without braces, which Snakemake reads as wildcards. Fix: rename it, or link to it"
+        " under another name"
+        for where, path in paths.items()
+        if isinstance(path, str) and set(path) & set("{}")
+    ]
+
+
 def metric_problems(raw: dict[str, Any]) -> list[str]:
     """A metric of ordered classes where a task's have no order."""
     metric, needs_order = dicts([raw.get("compare")])[0].get("metric"), ("kappa_quadratic", "mae", "spearman")
