@@ -123,11 +123,11 @@ def reviews(*columns):
     """What the split's rows and some of their columns follow from; nothing where there are only predictions."""
     if not GRID.starts:
         return ""
-    raw = [Path(file) for file in RAW] if EXPERIMENT.data.source == "local" else []
     stratum = definition(EXPERIMENT.tasks[0]) if EXPERIMENT.split.mode == "random" else ""
     key = ("reviews", *columns)
     if key not in KNOWN:
-        KNOWN[key] = reviews_meaning.digest(EXPERIMENT, raw, columns, stratum, RUNS / "mllm-contents.json")
+        scripts = [*MADE_BY.get(EXPERIMENT.data.source, []), "clean_reviews", "split_reviews"]
+        KNOWN[key] = reviews_meaning.digest(EXPERIMENT, columns, scripts, stratum, RUNS / "mllm-contents.json")
     return KNOWN[key]
 
 

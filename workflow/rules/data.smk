@@ -11,6 +11,7 @@ RAW = {
 }[DATA.source]()
 
 
+MADE_BY = {"synthetic": ["generate_reviews"]}  # source -> scripts that make its raw files
 READING = ("repairs", "dates", "quotes")  # keys of data that say how files are read
 
 # Our column -> list of the file's, where the experiment maps them.

@@ -17,36 +17,37 @@ DERIVED = {"year": "date"}  # column of ours -> column of the file that it is ta
 BLOCK = 1 << 20
 
 
-def digest(experiment: Any, raw: Iterable[Path], columns: Iterable[str], stratum: str, notes: Path) -> str:
+def digest(experiment: Any, columns: Iterable[str], scripts: Iterable[str], stratum: str, notes: Path) -> str:
     """Digest of the split's rows, and of some of their columns.
 
     Args:
-        experiment: its ``data``, ``split`` and ``seed`` say how rows are made and cut.
-        raw: files that somebody brought; their content counts.
+        experiment: its ``data``, ``split`` and ``seed`` say how rows are made and cut; files that ``data`` names count by
+            their content.
         columns: of ours, that the reader of the reviews uses beside the texts.
+        scripts: that make the raw files, clean and split.
         stratum: definition of the task whose classes all splits get alike; empty for other splits.
         notes: file that remembers digests of large files.
     """
     data = experiment.data
     mapped = getattr(data, "columns", None) or {}
     read = {DERIVED.get(column, column) for column in columns}
+    named = data.model_dump(mode="json", exclude={"columns", "dates"})
+    files = {key: content(Path(value), notes) for key, value in named.items() if Path(str(value)).is_file()}
     facts = {
-        **data.model_dump(mode="json", exclude={"columns", "train", "test", "dates"}),
-        "raw": [content(file, notes) for file in raw],
+        **named,
+        **files,
         "columns": {column: mapped.get(column) for column in sorted({*ROWS, *read})},
         "dates": getattr(data, "dates", None) if "date" in read else None,
         "split": experiment.split.model_dump(mode="json"),
         "seed": experiment.seed,
         "stratum": stratum,
-        "code": [code_digest("clean_reviews"), code_digest("split_reviews"), code_digest("generate_reviews")],
+        "code": [code_digest(script) for script in scripts],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def content(file: Path, notes: Path) -> str:
-    """SHA-256 of a file, read again only where its size or time differs from the notes'; "absent" of one not there."""
-    if not file.is_file():
-        return "absent"
+    """SHA-256 of a file, read again only where its size or time differs from the notes'."""
     known = read_json(notes) if notes.exists() else {}
     state = [file.stat().st_size, file.stat().st_mtime_ns]
     if known.get(str(file), [None])[:-1] != state:
