@@ -75,7 +75,7 @@ def asked_model(tmp_path_factory):
 def test_an_export_is_checked_as_it_was_predicted(asked_model):
     """In bfloat16, with its examples: float32 would be another model, and no examples another question."""
     arguments = SimpleNamespace(results=asked_model, experiment={"seed": 3, "tasks": {"t": TASK}})
-    row = {"task": "t", "candidate": "m"}
+    row = {"task": "t", "candidate": "m", "dtype": "bfloat16"}
     assert "in bfloat16 (largest difference 0.0e+00)" in export.check(asked_model / "model", row, arguments)
     others = SimpleNamespace(results=asked_model, experiment={"seed": 4, "tasks": {"t": TASK}})
     assert "difference 0.0e+00" not in export.check(asked_model / "model", row, others)

@@ -112,7 +112,7 @@ rule export:
         comparisons="<results>/comparisons.parquet",
         models=expand("<results>/models/{model}", model=[*GRID.bases.values(), *names("expert")]),
         cards=expand("<results>/merges/{merge}/merge.json", merge=GRID.merges),
-        predictions=expand("<results>/predictions/{merge}.{ending}", merge=GRID.merges, ending=["parquet", "cost.json"]),
+        predictions=expand("<results>/predictions/{merge}.parquet", merge=GRID.merges),
         reviews=[*tables("train", "valid", "test").values(), *all_labels()],
         split="<results>/data/split.json",
     output:

@@ -135,7 +135,7 @@ def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> s
 
     from mllm.data import labelled
     from mllm.models import cards, loading, tokens
-    from mllm.prediction import asking, costs, prediction_tables, run_model
+    from mllm.prediction import asking, prediction_tables, run_model
 
     rows = labelled.labelled(arguments.results / "data", ("valid", "test"), row["task"]).sort("review_id")
     rows = rows.sample(min(REVIEWS, rows.height), seed=arguments.experiment["seed"])
@@ -143,7 +143,7 @@ def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> s
     expected = rows.join(recorded, on=["review_id", "split"], how="inner", maintain_order="left")
     card = cards.read(folder).asked()
     names = labelled.worded_names(arguments.results / "data", arguments.experiment["tasks"][row["task"]])
-    dtype = costs.Cost.read(arguments.results / f"predictions/{row['candidate']}.cost.json").dtype or "float32"
+    dtype = row["dtype"]
     model, tokenizer = loading.load_model(folder, card["family"], dtype=dtype)
     scorer, _ = asking.scorer_of(
         card, model, tokenizer, names, arguments.results / "data", arguments.experiment["seed"]

@@ -15,7 +15,7 @@ SPLITS = ("valid", "test")
 PRIORS = ("contextual", "batch")  # columns beside logp of models that are asked; see mllm.prediction.prompt_priors
 COST = (
     "n_parameters", "weights_bytes", "flops_per_review", "train_seconds", "load_seconds", "predict_seconds",
-    "reviews_per_second", "peak_memory_bytes", "peak_gpu_memory_bytes", "device",
+    "reviews_per_second", "peak_memory_bytes", "peak_gpu_memory_bytes", "device", "dtype",
 )  # fmt: skip
 
 
