@@ -1,6 +1,7 @@
-"""The demonstration with cold and with warm starts: wall-clock and processor seconds, and whether all results are the same.
+"""Cold against warm starts: wall-clock and processor seconds, and whether all results are the same.
 
-    .venv/bin/python benchmarks/warm.py
+    .venv/bin/python benchmarks/warm.py demo        # the demonstration
+    .venv/bin/python benchmarks/warm.py points      # 60 merges of a 22.7M-parameter BERT and their predictions
 
 Each run is a fresh copy of the project. Processor seconds are those of Snakemake and of all that it started, the warm
 process included: this process becomes the parent of whatever loses its own.
@@ -8,42 +9,23 @@ process included: this process becomes the parent of whatever loses its own.
 
 import argparse
 import ctypes
-import hashlib
 import os
 import resource
-import subprocess
-import sys
+import shutil
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = (
-    "predictions/*.parquet",
-    "models/*/*.safetensors",
-    "merges/*/mergekit.yaml",
-    "merges/*/merge.json",
-    "scores/*.json",
-)
+import points
+
+CORES = 2
+PR_SET_CHILD_SUBREAPER = 36
 
 
-def copy(target: Path) -> None:
-    """The files that git knows, and the environment."""
-    target.mkdir()
-    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, check=True, capture_output=True).stdout
-    subprocess.run(["tar", "x", "-C", str(target)], input=archive, check=True)
-    (target / ".venv").symlink_to((ROOT / ".venv").resolve())
-
-
-def run(folder: Path, config: str, cold: bool) -> tuple[float, float]:
-    """Run an experiment; returns wall-clock and processor seconds."""
-    environment = (
-        {**os.environ, "MLLM_COLD": "1"} if cold else {k: v for k, v in os.environ.items() if k != "MLLM_COLD"}
-    )
-    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/local", "--configfile", config]
+def run(at: Path, cold: bool, *arguments: str, config: str = points.CONFIG) -> tuple[float, float]:
+    """Run a copy's workflow; returns wall-clock and processor seconds."""
     before, begin = processor_seconds(), time.perf_counter()
-    with (folder / "out.txt").open("w") as out:
-        subprocess.run(command, cwd=folder, env=environment, check=True, stdout=out, stderr=subprocess.STDOUT)
+    points.snakemake(at, *arguments, "--cores", str(CORES), config=config, MLLM_COLD="1" if cold else "")
     seconds = time.perf_counter() - begin
     while True:  # the warm process ends with its run, and is counted when it has ended
         try:
@@ -57,30 +39,74 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def digests(results: Path) -> dict[str, str]:
-    """Path -> digest of each result that must not depend on how jobs start."""
-    files = sorted(f for pattern in RESULTS for f in results.glob(pattern))
-    return {str(f.relative_to(results)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+def demo(scratch: Path, turns: int) -> None:
+    """The demonstration, cold and warm in turns."""
+    measured: dict[str, list[tuple[float, float]]] = {"cold": [], "warm": []}
+    found = {}
+    for turn in range(turns):
+        for start in measured:
+            at = points.copy(scratch / f"{start}-{turn}")
+            measured[start].append(run(at, start == "cold", config="config/demo.yaml"))
+            found[start] = points.digests(at / "results/demo")
+            wall, processor = measured[start][-1]
+            print(f"demonstration, {start}: {wall:.1f} s wall, {processor:.1f} s processor", flush=True)
+            print(by_rule(at / "results/demo/benchmarks"), flush=True)
+    wall, processor = (min(m[i] for m in measured["warm"]) / min(m[i] for m in measured["cold"]) for i in (0, 1))
+    print(f"warm / cold, best of {turns}: {wall:.2f} wall, {processor:.2f} processor (aims 0.5, 0.4)")
+    compare(found["cold"], found["warm"])
+
+
+def grid(scratch: Path, number: int, cold: int, size: str) -> None:
+    """Merges and predictions; seconds a point beyond the products of merge and prediction. Some of the points also cold."""
+    made = points.prepare(scratch / "made", number, size)
+    files = points.predictions(made)
+    merging, predicting = points.arithmetic(made)
+    found = {}
+    for start, wanted in (("cold", files[:: max(1, number // cold)]), ("warm", files)):
+        at = Path(shutil.copytree(made, scratch / f"points-{start}", symlinks=True))
+        wall, processor = (s / len(wanted) for s in run(at, start == "cold", *wanted))
+        found[start] = points.digests(at / points.RESULTS)
+        beyond, idle = (s - merging - predicting for s in (processor, CORES * wall))
+        print(
+            f"{len(wanted)} points, {start}: a point takes {wall:.2f} s on {CORES} cores and {processor:.2f} processor s, of"
+            f" which merging {merging:.2f} and predicting {predicting:.2f}; beyond that {beyond:.2f} processor s"
+            f" ({idle:.2f} with what the cores wait)",
+            flush=True,
+        )
+        print(by_rule(at / points.RESULTS / "benchmarks"), flush=True)
+    compare(found["cold"], {name: found["warm"].get(name, "") for name in found["cold"]})
+
+
+def by_rule(folder: Path) -> str:
+    """Seconds and processor seconds of each rule's jobs, from their benchmark files."""
+    lines = []
+    for place in sorted({f.relative_to(folder).parts[0].removesuffix(".tsv") for f in folder.rglob("*.tsv")}):
+        rows = [f.read_text().splitlines() for f in [*folder.glob(f"{place}/*.tsv"), *folder.glob(f"{place}.tsv")]]
+        jobs = [dict(zip(header.split("\t"), values.split("\t"), strict=True)) for header, values in rows]
+        wall, processor = (sum(float(job[k]) for job in jobs) for k in ("s", "cpu_time"))
+        lines.append(f"    {place:<20}{len(jobs):>4} jobs{wall:>8.1f} s{processor:>8.1f} processor s")
+    return "\n".join(lines)
+
+
+def compare(cold: dict[str, str], warm: dict[str, str]) -> None:
+    different = sorted(name for name in {*cold, *warm} if cold.get(name) != warm.get(name))
+    print(f"{len(cold)} results, {len(different)} different {' '.join(different)}")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     with tempfile.TemporaryDirectory() as scratch:
-        measured, found = {}, {}
-        for start in ("cold", "warm"):
-            folder = Path(scratch, start)
-            copy(folder)
-            measured[start] = run(folder, arguments.config, start == "cold")
-            (results,) = (f for f in (folder / "results").iterdir() if f.name != "downloads")
-            found[start] = digests(results)
-            print(f"{start}: {measured[start][0]:.1f} s wall, {measured[start][1]:.1f} s processor", flush=True)
-        wall, processor = (measured["warm"][i] / measured["cold"][i] for i in (0, 1))
-        print(f"warm / cold: {wall:.2f} wall, {processor:.2f} processor")
-        different = sorted(f for f in {*found["cold"], *found["warm"]} if found["cold"].get(f) != found["warm"].get(f))
-        print(f"{len(found['cold'])} results, {len(different)} different {' '.join(different)}")
+        if "demo" in arguments.parts:
+            demo(Path(scratch), arguments.turns)
+        if "points" in arguments.parts:
+            grid(Path(scratch), arguments.number, arguments.cold, arguments.size)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default="config/demo.yaml", help="experiment to run")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=["demo", "points"], choices=["demo", "points"])
+    parser.add_argument("--turns", type=int, default=2, help="runs of the demonstration, each")
+    parser.add_argument("--number", type=int, default=60, help="merges")
+    parser.add_argument("--cold", type=int, default=12, help="of them cold")
+    parser.add_argument("--size", default="minilm", choices=list(points.SIZES))
     main(parser.parse_args())

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
+from mllm.core import files
 from mllm.models import scratch, tokens
 from mllm.models.families.classifier import ClassifierScorer
 from mllm.prediction import speed
@@ -39,9 +40,9 @@ def test_a_deberta_s_operations_are_counted():
 
 
 def test_a_damaged_file_of_costs_is_measured_again(tmp_path):
-    assert speed.once(tmp_path, "flops", ["a"], lambda: 3) == speed.once(tmp_path, "flops", ["a"], lambda: 4) == 3
+    assert files.once(tmp_path, "flops", ["a"], lambda: 3) == files.once(tmp_path, "flops", ["a"], lambda: 4) == 3
     next(tmp_path.glob("flops-*.json")).write_text("{")
-    assert speed.once(tmp_path, "flops", ["a"], lambda: 5) == speed.once(tmp_path, "flops", ["a"], lambda: 6) == 5
+    assert files.once(tmp_path, "flops", ["a"], lambda: 5) == files.once(tmp_path, "flops", ["a"], lambda: 6) == 5
 
 
 def test_damaged_shared_tokens_are_made_again(tmp_path):

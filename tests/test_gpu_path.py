@@ -271,7 +271,8 @@ def test_a_merge_uses_a_gpu_only_where_it_is_told_to(tmp_path, monkeypatch):
     monkeypatch.setattr(compute, "gpu_problem", lambda *_: "too old")
     recipe = recipe_of({"method": "linear"})
     told = [
-        argparse.Namespace(recipe=recipe, models=models, base="base", gpus=n, output=tmp_path / "out") for n in (0, 1)
+        argparse.Namespace(recipe=recipe, models=models, base="base", gpus=n, kept=None, output=tmp_path / "out")
+        for n in (0, 1)
     ]
     with pytest.raises(Stopped):
         merge.main(told[0])

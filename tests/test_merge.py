@@ -16,7 +16,7 @@ from conftest import SCRIPTS, run_script
 from mllm.core.errors import Failure
 from mllm.merging import compatibility
 from mllm.merging.merge import Merge
-from mllm.models import loading
+from mllm.models import checkpoint_files, loading
 from mllm.models.scratch import train_tokenizer
 from tiny_models import make_models, recipe_of, tiny_bert, tiny_gpt2, tiny_t5
 
@@ -41,6 +41,15 @@ def test_the_same_bytes_whatever_the_hash_seed_and_the_order_of_members(gpt2, tm
         run_script("merge", "--recipe", recipe, "--models", gpt2, "--base", "base", "--output", tmp_path / hash_seed)
         written.add((tmp_path / hash_seed / "model/model.safetensors").read_bytes())
     assert len(written) == 1
+
+
+def test_parents_are_read_for_their_digests_once(gpt2, tmp_path):
+    model, kept = shutil.copytree(gpt2 / "a", tmp_path / "a"), tmp_path / "kept"
+    found = merge.digest(model, model, kept)
+    assert found == checkpoint_files.digest(model)
+    assert merge.digest(model, tmp_path / "no-copy", kept) == found
+    shutil.copyfile(gpt2 / "b/model.safetensors", model / "model.safetensors")
+    assert merge.digest(model, model, kept) == checkpoint_files.digest(gpt2 / "b")
 
 
 # ── What must be refused, with what stood there before untouched ──
@@ -104,7 +113,7 @@ DAMAGES = {
 
 
 def run_merge(recipe, models, output):
-    merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", gpus=0, output=output))
+    merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", gpus=0, kept=None, output=output))
 
 
 def files_in(folder):
@@ -216,7 +225,7 @@ from mllm.core import node_cache
 from mllm.merging import merge as merging, recipe_file  # what the children need is imported once
 from pathlib import Path
 recipe, models, output = json.loads({recipe!r}), Path({models!r}), Path({output!r})
-merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", gpus=0, output=output / "whole"))
+merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", gpus=0, kept=None, output=output / "whole"))
 left = 0
 def dies(event, arguments):
     global left
@@ -229,7 +238,7 @@ for n in range(1, 10_000):
     if child == 0:
         left = n
         sys.addaudithook(dies)
-        merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", gpus=0, output=output / str(n)))
+        merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", gpus=0, kept=None, output=output / str(n)))
         os._exit(0)
     if os.waitpid(child, 0)[1] == 0:
         print(n)

@@ -138,7 +138,9 @@ def test_members_in_half_precision_and_half_precision_out(tmp_path, method):
 
 
 def compare_with_the_command(models, tmp_path, recipe, dtype):
-    merge.main(argparse.Namespace(recipe=recipe, models=models, base="base", gpus=0, output=tmp_path / "ours"))
+    merge.main(
+        argparse.Namespace(recipe=recipe, models=models, base="base", gpus=0, kept=None, output=tmp_path / "ours")
+    )
     written = (tmp_path / "ours/mergekit.yaml").read_text()
     command = written.splitlines()[0].removeprefix("# ").split("   ")[0].split()
     assert command[:4] == ["OMP_NUM_THREADS=1", "mergekit-yaml", "mergekit.yaml", "OUTPUT"]
@@ -167,7 +169,7 @@ def test_a_merged_folder_loads(gpt2, tmp_path, method):
     values = {"method": "ties", "convention": "paper", "density": 0.5} if "_" in method else {"method": method}
     recipe = recipe_of(values)
     assert recipe["method"] == method
-    merge.main(argparse.Namespace(recipe=recipe, models=gpt2, base="base", gpus=0, output=tmp_path / "ours"))
+    merge.main(argparse.Namespace(recipe=recipe, models=gpt2, base="base", gpus=0, kept=None, output=tmp_path / "ours"))
     model, _ = loading.load_model(tmp_path / "ours/model")
     assert model.config.id2label == dict(enumerate(LABELS))
     (model_file,) = (tmp_path / "ours/model").glob("*.safetensors")

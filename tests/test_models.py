@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from transformers import MixtralConfig, MixtralForSequenceClassification
 
 from conftest import SCRIPTS, run_script, write_split
+from mllm.core import files
 from mllm.data import labelled
 from mllm.models import checkpoint_files, loading, scratch, tokens, training, training_rows
 from mllm.models.families.classifier import ClassifierScorer
@@ -345,10 +346,10 @@ def test_predict_writes_what_the_design_names(data, expert, tmp_path):
 
 
 def test_what_candidates_share_is_measured_once(tmp_path):
-    assert speed.once(tmp_path / "x", "peak", ["cpu", 1], lambda: 3.5) == 3.5
-    assert speed.once(tmp_path / "x", "peak", ["cpu", 1], lambda: 4.5) == 3.5
-    assert speed.once(tmp_path / "x", "peak", ["cpu", 2], lambda: 4.5) == 4.5
-    assert speed.once(None, "peak", ["cpu", 1], lambda: 5.5) == 5.5
+    assert files.once(tmp_path / "x", "peak", ["cpu", 1], lambda: 3.5) == 3.5
+    assert files.once(tmp_path / "x", "peak", ["cpu", 1], lambda: 4.5) == 3.5
+    assert files.once(tmp_path / "x", "peak", ["cpu", 2], lambda: 4.5) == 4.5
+    assert files.once(None, "peak", ["cpu", 1], lambda: 5.5) == 5.5
 
 
 @pytest.mark.parametrize("script", ["predict", "train_expert"])

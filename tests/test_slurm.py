@@ -538,8 +538,9 @@ rule predict:
     input: rules.merge.output.model
     output: "results/x/predictions/{{i}}"
     benchmark: "results/x/benchmarks/{{i}}.tsv"
-    resources: mem_mb=200, runtime=5
+    resources: mem_mb=lambda wildcards, attempt: 200 * attempt, runtime=5
     shell: "while [ -e {at}/hold-{{wildcards.i}} ]; do sleep 0.1; done; [ ! -e {at}/fail-{{wildcards.i}} ];"
+        " [ ! -e {at}/greedy-{{wildcards.i}} ] || {python} -IS -c 'import time; x = bytearray(300 << 20); time.sleep(6)';"
         " cat {{input}}/w > {{output}}; echo p{{wildcards.i}} >> {at}/ran"
 """
 
@@ -549,7 +550,9 @@ class Grouped:
 
     def __init__(self, at: Path, partition: str = "low"):
         at.mkdir()
-        (at / "Snakefile").write_text(GROUPED.format(scripts=str(ROOT / "workflow/scripts"), at=at))
+        (at / "Snakefile").write_text(
+            GROUPED.format(scripts=str(ROOT / "workflow/scripts"), at=at, python=sys.executable)
+        )
         self.at, self.partition = at, partition
         self.logs: list[Path] = []
 
@@ -641,3 +644,65 @@ def test_groups_with_every_fault(cluster: Cluster, tmp_path: Path) -> None:
     table = (faults["failing"].at / "results/x/efficiency.csv").read_text().splitlines()
     assert len([line for line in table if line.startswith("predict,3,")]) == 1
     assert len(list((faults["orphaned"].at / "results/x/benchmarks").iterdir())) == 4
+
+
+def test_groups_with_every_other_fault(cluster: Cluster, tmp_path: Path) -> None:
+    """A group is preempted, runs out of time, memory and disk, is interrupted, terminated; daemons restart under it."""
+    faults = {name: Grouped(tmp_path / name) for name in ("time", "memory", "disk", "interrupted", "terminated")}
+    faults["preempted"] = Grouped(tmp_path / "preempted", "gpu_pre")
+    for run in faults.values():
+        run.hold(2)
+    (faults["memory"].at / "greedy-1").touch()
+    disk = faults["disk"].at / "results/x/predictions"
+    disk.mkdir(parents=True)
+    small = ["mount", "-t", "tmpfs", "-o", "size=8k", "none", disk]  # two predictions
+    if subprocess.run(small, capture_output=True).returncode:
+        faults.pop("disk")  # no right to mount
+    running = {name: run.start() for name, run in faults.items()}
+    try:
+        for name in faults.keys() - {"memory"}:
+            faults[name].held()
+        where = dict(jobs("%i %N", "RUNNING"))
+        ids = {name: run.slurm_ids[0] for name, run in faults.items()}
+        subprocess.run(["scontrol", "update", f"jobid={ids['time']}", "timelimit=1"], check=True)
+        subprocess.run(
+            ["sbatch", "-p", "gpu", "-w", where[ids["preempted"]], "--exclusive", "--output=/dev/null", "--wrap=sleep 1"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        running["interrupted"].send_signal(signal.SIGINT)
+        running["terminated"].send_signal(signal.SIGTERM)
+        cluster.kill(f"slurmd.{where[ids['terminated']]}")
+        cluster.kill("slurmctld", signal.SIGTERM)
+        cluster.start()
+        running["interrupted"].wait(timeout=60)
+        running["interrupted"] = faults["interrupted"].start()
+        faults["terminated"].go_on()
+        running["terminated"].wait(timeout=60)
+        if "disk" in faults:
+            faults["disk"].go_on()
+            assert running["disk"].wait(timeout=120)
+            subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
+            running["disk"] = faults["disk"].start()
+        wait_for(
+            lambda: faults["memory"].ran["m2"] == 1 and "out of memory" in faults["memory"].text, "the memory limit"
+        )
+        (faults["memory"].at / "greedy-1").unlink()
+        for name in ("preempted", "interrupted", "time"):
+            wait_for(
+                lambda run=faults[name]: run.ran["m2"] == 2, f"the second start\n{name} {faults[name].text[-3000:]}"
+            )
+        for name, run in faults.items():
+            run.go_on()
+            run.ended(0 if name == "terminated" else running[name].wait(timeout=120))
+    finally:
+        for process in running.values():
+            process.kill()
+        subprocess.run(["umount", disk], capture_output=True, check=False)
+    once = {f"{kind}{i}": 1 for kind in "mp" for i in range(4)}
+    again = {name: {**once, "m2": 2} for name in ("preempted", "interrupted", "time")}
+    expected = {**again, "memory": {**once, "m1": 2}, "terminated": once, "disk": {**once, "m2": 3, "m3": 3}}
+    assert {name: dict(run.ran) for name, run in faults.items()} == {name: expected[name] for name in faults}
+    submitted = {name: len(run.slurm_ids) for name, run in faults.items()}
+    assert submitted["preempted"] == submitted["terminated"] == 1 and submitted["time"] == submitted["memory"] == 2
+    assert "predict 2 ran out of time" in faults["time"].text
+    assert "predict 1 ran out of memory (200 MB asked)" in faults["memory"].text

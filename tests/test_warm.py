@@ -163,6 +163,16 @@ def test_an_edit_during_a_run_counts(house):
         assert house.run("edited") == (0, f"{value}\n", "")
 
 
+def test_a_later_runs_first_job_is_warm(house):
+    """What one run's jobs imported, the next run's warm process imports before it forks; a wrong list costs nothing."""
+    assert house.run("warm")[1] == "False False True\n"
+    kept = house.execution / "__pycache__/warm-job.txt"
+    wait_for(kept.exists)
+    kept.write_text("no.such.module\n" + kept.read_text())
+    with house.interface.offered() as environment:
+        assert house.run("warm", environment) == (0, "True False True\n", "")
+
+
 def test_it_can_be_turned_off(house, monkeypatch):
     monkeypatch.setenv("MLLM_COLD", "1")
     with house.interface.offered() as environment:

@@ -42,9 +42,10 @@ rule merge:
         code=lambda wildcards: merge_code(GRID.merges[wildcards.merge].method),
         mergekit=compute.version("mergekit"),
         recipe=lambda wildcards: json.dumps(GRID.merges[wildcards.merge].canonical()),
+        kept=f"{RESULTS}/data/tokens",
     shell:
         "python workflow/scripts/merge.py --recipe {params.recipe:q} --models $(dirname {input.base})"
-        " --base $(basename {input.base}) --gpus {resources.gpu} --output $(dirname {output.card}) --log {log}"
+        " --base $(basename {input.base}) --gpus {resources.gpu} --kept {params.kept} --output $(dirname {output.card}) --log {log}"
 
 
 rule mix_experts:

@@ -26,7 +26,7 @@ def units(texts: Any) -> dict[str, Any]:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    threads.fix(1)
+    threads.fix_without_torch()
     import numpy as np
     from sklearn.dummy import DummyClassifier
     from sklearn.feature_extraction.text import TfidfVectorizer

@@ -12,6 +12,7 @@ STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # C of the logistic regression, on standard
 
 def main(arguments: argparse.Namespace) -> None:
     script.offline()
+    threads.fix_without_torch()  # scikit-learn's: threads of two libraries would wait for each other
     threads.fix(arguments.threads)
     compute.keep_freed_memory()
     script.usable_gpu()

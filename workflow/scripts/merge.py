@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mllm.core import compute, node_cache, script, threads
-from mllm.core.files import whole
+from mllm.core.files import once, whole
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
     device = "cuda" if arguments.gpus and torch.cuda.is_available() else "cpu"
     with ThreadPoolExecutor(1) as beside, whole(arguments.output / "model") as folder:
         merge = Merge(recipe, read, donor, device)
-        digests = {name: beside.submit(checkpoint_files.digest, parent) for name, parent in read.items()}
+        digests = {name: beside.submit(digest, folders[name], read[name], arguments.kept) for name in read}
         weights = write_model(merge, donor, folder)
         card = cards.Merge(
             **cards.read(donor).asked(), recipe=recipe, dtype=str(merge.out_dtype).removeprefix("torch."), weights=weights,
@@ -41,6 +41,20 @@ def main(arguments: argparse.Namespace) -> None:
         card.write(arguments.output / "merge.json")
 
 
+def digest(folder: Path, near: Path, kept: Path | None) -> str:
+    """SHA-256 of a parent's weights; read by the first of its merges alone, as long as its files stay as they are.
+
+    Args:
+        folder: of the parent.
+        near: the copy of it that is read.
+        kept: where jobs keep what others need again.
+    """
+    from mllm.models import checkpoint_files
+
+    facts = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in checkpoint_files.weight_files(folder)]
+    return str(once(kept, "weights", [str(folder.resolve()), facts], lambda: checkpoint_files.digest(near)))
+
+
 if __name__ == "__main__":
     parser = script.parser(__doc__)
     parser.add_argument(
@@ -49,5 +63,6 @@ if __name__ == "__main__":
     parser.add_argument("--models", type=Path, required=True, help="folder with the model folders <base> and <member>")
     parser.add_argument("--base", required=True, help="name of the members' base")
     parser.add_argument("--gpus", type=int, default=0, choices=[0, 1], help="1: compute on a GPU, where there is one")
+    parser.add_argument("--kept", type=Path, help="folder where merges of the same models share their digests")
     parser.add_argument("--output", type=Path, required=True, help="folder for mergekit.yaml, merge.json and model/")
     script.run(main, parser.parse_args())

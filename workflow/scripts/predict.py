@@ -11,6 +11,7 @@ from typing import Any
 
 from mllm.core import compute, script, threads
 from mllm.core.code_digest import code_digest
+from mllm.core.files import once
 from mllm.core.messages import log
 
 
@@ -96,9 +97,9 @@ def speeds(
 
     device, dtype, seconds = timing.device_name(), cost["dtype"], cost["predict_seconds"]
     shape = [*asked, (arguments.model / "config.json").read_text(encoding="utf-8"), dtype, speed.mean_review(read)]
-    flops = speed.once(arguments.tokens, "flops", shape, lambda: speed.counted_flops(scorer, read))
+    flops = once(arguments.tokens, "flops", shape, lambda: speed.counted_flops(scorer, read))
     machine = [os.uname().nodename, device, dtype, arguments.threads]
-    peak = speed.once(arguments.tokens, "peak", machine, lambda: speed.peak_flops(dtype))
+    peak = once(arguments.tokens, "peak", machine, lambda: speed.peak_flops(dtype))
     return {
         "weights_bytes": sum(f.stat().st_size for f in checkpoint_files.weight_files(arguments.model)),
         "device": device,

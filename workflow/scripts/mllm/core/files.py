@@ -2,10 +2,11 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,23 @@ def read_json(path: Path) -> Any:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         fix = "delete it and rerun" if "results" in path.parts else "copy or download it again"
         raise Failure(f"{path}: not valid JSON ({error}). Fix: {fix}") from None
+
+
+def once(folder: Path | None, what: str, of: list[Any], work_out: Callable[[], Any]) -> Any:
+    """A value that is the same for many jobs, taken from the file that the first of them left, or worked out.
+
+    Args:
+        folder: where such files are; without one, the value is worked out each time.
+        what: beginning of the file's name.
+        of: all that the value depends on, as JSON has it.
+        work_out: called by the first.
+    """
+    if folder is None:
+        return work_out()
+    key = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
+    file = folder / f"{what}-{key}.json"
+    if file.exists():
+        with contextlib.suppress(Failure):  # damaged
+            return read_json(file)
+    write_json(file, found := work_out())
+    return found

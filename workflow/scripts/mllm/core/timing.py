@@ -1,12 +1,11 @@
 """Time, memory and speed of what computes."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import torch
 
 
 @contextlib.contextmanager
@@ -22,10 +21,13 @@ def peak_memory() -> dict[str, int]:
     # Not getrusage's, which begins with that of the process that started this one.
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     host = int(line.split()[1]) * 1024
-    device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    torch = sys.modules.get("torch")  # who did not import it used no GPU
+    device = torch.cuda.max_memory_allocated() if torch and torch.cuda.is_available() else 0
     return {"peak_memory_bytes": host, "peak_gpu_memory_bytes": device}
 
 
 def device_name() -> str:
     """The GPU's name, or cpu."""
+    import torch
+
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

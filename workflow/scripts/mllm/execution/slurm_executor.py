@@ -13,13 +13,11 @@ What is to be decided is decided in ``slurm_tasks``, which knows neither Slurm n
 
 import asyncio
 import functools
-import os
 import shlex
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,11 +28,8 @@ from mllm.core.files import write_json
 from mllm.execution import jobstep, preflight, slurm_plugin, snakemake_patches
 from mllm.execution.slurm_members import in_order, in_words, members_of, name_of, record_path
 from mllm.execution.slurm_tasks import POLL, Task, Watch, key_of_group, plan, record_of
-from mllm.execution.squeue import alive, answer, cancel, find_orphans, queue, read
-from mllm.execution.usage import count_jobs, efficiency_text, progress, write_efficiency
-
-SAY = 30.0  # seconds between two lines about the progress
-ORPHANS = "MLLM_ORPHANS"  # what becomes of an earlier run's jobs: wait (take them over) or cancel
+from mllm.execution.squeue import cancel, queue, read, take_over
+from mllm.execution.usage import Progress, efficiency_text, write_efficiency
 
 
 def install(results: str, disk_mb: Callable[[], int] = lambda: 0) -> None:
@@ -58,30 +53,14 @@ class SlurmExecutor(slurm_plugin.Base):
         if problems:
             raise WorkflowError("\n".join(["This cluster cannot run it as the profile says:", *problems]))
         super().__post_init__(test_mode)
-        self.totals = count_jobs(self.workflow.dag)
         self.tasks: dict[Any, Task] = {}
-        self.watch = Watch()
-        self.failures: Counter[str] = Counter()
-        self.used: list[dict[str, Any]] = []
+        self.watch, self.progress = Watch(), Progress(self.workflow.dag)
         self.own: set[str] = set()  # Slurm jobs that this run submitted
-        self.said = (0.0, "")
         self.silent, self.stopping = False, threading.Event()
         self.look_again_in(POLL[0])
-        self.look_for_orphans()
-
-    def look_for_orphans(self) -> None:
-        self.orphans = find_orphans(self.folder, answer())
-        left = [o["slurm_id"] for o in self.orphans if alive(o["state"])]
-        if left and os.environ.get(ORPHANS, "wait") == "cancel":
-            cancel(left)
-            # What was cancelled is not to be taken over by what was found before.
-            self.orphans = find_orphans(self.folder, answer())
-            self.logger.warning(f"{len(left)} jobs of an earlier run were still in the queue: cancelled.")
-        elif left:
-            self.logger.warning(
-                f"{len(left)} jobs of an earlier run are still in the queue: those that are wanted are taken"
-                f" over, not submitted again ({ORPHANS}=cancel cancels them instead)."
-            )
+        self.orphans, said = take_over(self.folder)
+        if said:
+            self.logger.warning(said)
 
     # ── Submission ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -163,9 +142,9 @@ class SlurmExecutor(slurm_plugin.Base):
     def shutdown(self) -> None:
         self.stopping.set()
         super().shutdown()
-        if self.used:
+        if self.progress.used:
             table = self.folder.parent / "efficiency.csv"
-            self.logger.info(f"What the jobs asked for and used: {table}\n{efficiency_text(self.used)}")
+            self.logger.info(f"What the jobs asked for and used: {table}\n{efficiency_text(self.progress.used)}")
 
     # ── Looking after what was submitted ────────────────────────────────────────────────────────────────────────────
 
@@ -203,7 +182,8 @@ class SlurmExecutor(slurm_plugin.Base):
                 state = "RUNNING" if "RUNNING" in task.states.values() else "PENDING"
                 active.update(dict.fromkeys(task.jobs, state))
                 yield info
-        self.say(active)
+        if line := self.progress.line(active):
+            self.logger.info(line)
         self.look_again_in(self.watch.next_look(happened))
 
     def look(self, task: Task, rows: dict[str, dict[str, str]]) -> str:
@@ -240,7 +220,7 @@ class SlurmExecutor(slurm_plugin.Base):
             kept = f" {sum(good)} of the group's {len(good)} jobs finished and are kept."
             said = {i: words + kept for i, words in said.items()}
         for i, words in said.items():
-            self.failures[task.members[i].rule] += 1
+            self.progress.failures[task.members[i].rule] += 1
             task.jobs[i].log_error(words, aux_logs=[str(log)] if log else [])
         # Their outputs stay when Snakemake clears away what a failed group left (snakemake_patches).
         info.job.finished_members = {job for job, well in zip(task.jobs, good, strict=True) if well}
@@ -249,34 +229,12 @@ class SlurmExecutor(slurm_plugin.Base):
     def keep_used(
         self, task: Task, usages: list[dict[str, Any] | None], good: list[bool], state: str, log: Path | None
     ) -> None:
-        """Write down what members used; records go, since nobody needs to take them over, but for what is to be kept."""
-        new = []
-        for member, usage, well in zip(task.members, usages, good, strict=True):
-            if usage or len(task.members) == 1:
-                requested = {f"requested_{k}": v for k, v in member.requested.items()}
-                name = {"rule": member.rule, "job": member.job, "slurm_id": task.ids[-1]}
-                new.append({**name, "state": "COMPLETED" if well else state, **requested, **(usage or {})})
-        told = {(u["rule"], u["job"], u["slurm_id"]) for u in self.used}
-        new = [u for u in new if (u["rule"], u["job"], u["slurm_id"]) not in told]
-        self.used += new
+        """Write down what members used; their records go, since nobody needs to take them over any more."""
+        new = self.progress.add(task.used(usages, good, state))
         try:
             write_efficiency(self.folder.parent / "efficiency.csv", new)  # at once: this run's report reads it
-            task.record.unlink(missing_ok=True)
-            for slurm_id in task.ids:
-                jobstep.usage_path(task.record, slurm_id).unlink(missing_ok=True)
-            for member, well in zip(task.members, good, strict=True):
-                if all(good) or not well:  # what a failed group finished is known by it when it is tried again
-                    for slurm_id, _ in member.usages(self.folder):
-                        jobstep.usage_path(self.folder / f"{member.place}.json", slurm_id).unlink(missing_ok=True)
+            task.forget(self.folder, good)
             if all(good) and log and not self.workflow.executor_settings.keep_successful_logs:
                 Path(log).unlink(missing_ok=True)
         except OSError as error:  # bookkeeping: the outcome does not depend on it
             self.logger.warning(f"{name_of(task.members)}: what it used could not be written down: {error}")
-
-    def say(self, active: dict[Any, str]) -> None:
-        when, before = self.said
-        if time.time() - when > SAY:
-            line = progress(self.totals, count_jobs(self.workflow.dag), active, self.failures, self.used)
-            if line != before:
-                self.logger.info(line)
-            self.said = (time.time(), line)

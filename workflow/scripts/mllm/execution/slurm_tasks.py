@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mllm.execution.jobstep import finished
+from mllm.execution.jobstep import finished, usage_path
 from mllm.execution.squeue import FAILED, alive, read, usage_files
 
 POLL = (1.0, 15.0)  # seconds between two looks at the queue: after something happened, and at most
@@ -162,6 +162,32 @@ class Task:
         """Members that failed; where the allocation ended under them, the first that did not finish."""
         failed = [i for i, u in enumerate(usages) if u and u["status"]]
         return failed or [i for i, u in enumerate(usages) if u is None][:1]
+
+    def used(self, usages: list[dict[str, Any] | None], good: list[bool], state: str) -> list[dict[str, Any]]:
+        """Rows of the efficiency table: what each member asked for and used.
+
+        Args:
+            usages: of each member; None where it left none.
+            good: whether each finished.
+            state: of the allocation, for those that did not.
+        """
+        rows = []
+        for member, usage, well in zip(self.members, usages, good, strict=True):
+            if usage or len(self.members) == 1:
+                requested = {f"requested_{k}": v for k, v in member.requested.items()}
+                name = {"rule": member.rule, "job": member.job, "slurm_id": self.ids[-1]}
+                rows.append({**name, "state": "COMPLETED" if well else state, **requested, **(usage or {})})
+        return rows
+
+    def forget(self, folder: Path, good: list[bool]) -> None:
+        """Remove the task's record and usage files; those of a failed group's finished members stay: they tell the next attempt."""
+        self.record.unlink(missing_ok=True)
+        for slurm_id in self.ids:
+            usage_path(self.record, slurm_id).unlink(missing_ok=True)
+        for member, well in zip(self.members, good, strict=True):
+            if all(good) or not well:
+                for slurm_id, _ in member.usages(folder):
+                    usage_path(folder / f"{member.place}.json", slurm_id).unlink(missing_ok=True)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Slurm's queue: this user's jobs in it, and which of them an earlier run left there."""
 
 import json
+import os
 import subprocess
 import time
 from collections import defaultdict
@@ -18,6 +19,7 @@ FAILED = {
     "TIMEOUT": "ran out of time",
     "VANISHED": "is unknown to Slurm and left no result",
 }
+ORPHANS = "MLLM_ORPHANS"  # what becomes of an earlier run's jobs: wait (take them over) or cancel
 FORMAT = "%i|%j|%T|%r|%N|%k"  # id, name, state, reason, nodes, comment
 
 
@@ -81,6 +83,22 @@ def find_orphans(folder: Path, rows: list[dict[str, str]]) -> list[dict[str, Any
             state = "COMPLETED" if status == 0 else "FAILED"
             found.append({**record, "record": str(path), "slurm_id": slurm_id, "state": state})
     return found
+
+
+def take_over(folder: Path) -> tuple[list[dict[str, Any]], str]:
+    """An earlier run's allocations, and what the user is told of them; under ``MLLM_ORPHANS=cancel`` they are cancelled."""
+    orphans = find_orphans(folder, answer())
+    left = [o["slurm_id"] for o in orphans if alive(o["state"])]
+    if not left:
+        return orphans, ""
+    if os.environ.get(ORPHANS, "wait") != "cancel":
+        return orphans, (
+            f"{len(left)} jobs of an earlier run are still in the queue: those that are wanted are taken"
+            f" over, not submitted again ({ORPHANS}=cancel cancels them instead)."
+        )
+    cancel(left)
+    # What was cancelled is not to be taken over by what was found before.
+    return find_orphans(folder, answer()), f"{len(left)} jobs of an earlier run were still in the queue: cancelled."
 
 
 def usage_files(record: Path) -> list[tuple[str, Path]]:

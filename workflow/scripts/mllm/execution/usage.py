@@ -1,14 +1,47 @@
 """How far a run on a cluster is, and what its jobs used of what they asked for."""
 
 import csv
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+SAY = 30.0  # seconds between two lines about the progress
 
 
 def count_jobs(dag: Any) -> Counter[str]:
     """Rule -> jobs that are still to be finished, in the order of the experiment."""
     return Counter(j.name for j in dag.needrun_jobs() if not j.is_norun and not dag.finished(j))
+
+
+class Progress:
+    """How far a run is: its jobs by stage, what those that ended used."""
+
+    def __init__(self, dag: Any):
+        self.dag, self.totals = dag, count_jobs(dag)
+        self.failures: Counter[str] = Counter()  # rule -> failed attempts
+        self.used: list[dict[str, Any]] = []
+        self.said = (0.0, "")
+
+    def add(self, used: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Note what jobs used; returns those that were not known yet."""
+        told = {(u["rule"], u["job"], u["slurm_id"]) for u in self.used}
+        new = [u for u in used if (u["rule"], u["job"], u["slurm_id"]) not in told]
+        self.used += new
+        return new
+
+    def line(self, active: dict[Any, str]) -> str:
+        """A new line about the progress, every half minute; empty in between.
+
+        Args:
+            active: job -> RUNNING or PENDING.
+        """
+        when, before = self.said
+        if time.time() - when <= SAY:
+            return ""
+        line = progress(self.totals, count_jobs(self.dag), active, self.failures, self.used)
+        self.said = (time.time(), line)
+        return line if line != before else ""
 
 
 def progress(

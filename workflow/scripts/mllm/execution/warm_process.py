@@ -1,15 +1,13 @@
 """The warm process: it has imported what jobs need, and forks a child for each job that a client asks for.
 
-It imports third-party libraries alone, and learns from each job that ended which ones: the project's own modules are
-imported in the child, so that an edit during a run counts. It has one thread, touches no GPU, and ends with its owner.
+It imports third-party libraries alone (``warm_modules``): the project's own modules are imported in the child, so that an
+edit during a run counts. It has one thread, touches no GPU, and ends with its owner.
 Started by ``warm_client`` with the run's private folder and a descriptor on which it says that it listens.
 """
 
 import array
 import contextlib
 import ctypes
-import gc
-import importlib
 import marshal
 import os
 import select
@@ -23,6 +21,7 @@ from pathlib import Path
 
 import warm_child  # type: ignore[import-not-found]
 from warm_child import Job
+from warm_modules import Modules  # type: ignore[import-not-found]
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 NETWORK = ("download_",)  # scripts with the hub switched on, which libraries ask once, when they are imported
@@ -36,6 +35,7 @@ class Child:
     connection: socket.socket
     learned: int
     client: int
+    script: str
 
 
 class WarmProcess:
@@ -55,12 +55,12 @@ class WarmProcess:
         self.poll.register(self.listener, select.POLLIN)
         self.children: dict[int, Child] = {}  # by pidfd
         self.clients: dict[int, int] = {}  # descriptor of a client's connection -> pidfd
-        self.wanted: list[str] = []  # modules that are still to be imported
+        self.modules = Modules()
 
     def serve(self) -> Job:
         """Serve until the owner ends; returns in a child alone, with its job."""
         while True:
-            for descriptor, _ in self.poll.poll(0 if self.wanted else 1000):
+            for descriptor, _ in self.poll.poll(1000):
                 if descriptor == self.owner:
                     self.end()
                 elif descriptor == self.listener.fileno():
@@ -73,7 +73,6 @@ class WarmProcess:
                     self.forget(descriptor)
             if not (self.folder / "owner").exists():
                 self.end()
-            self.import_next()
 
     def accept(self) -> Job | None:
         """Take one client's job and fork; returns the job in the child, None in the warm process."""
@@ -88,9 +87,10 @@ class WarmProcess:
         except (OSError, EOFError, ValueError):
             connection.close()
             return None
-        while self.wanted:
-            self.import_next()
         refusal = refuse(job)
+        if not refusal:
+            self.modules.load(job.script.stem)
+            refusal = beside_libraries()
         if not refusal:
             try:
                 return self.fork(job, connection, client)
@@ -119,7 +119,7 @@ class WarmProcess:
         for descriptor in job.streams:
             os.close(descriptor)
         handle = os.pidfd_open(pid)
-        self.children[handle] = Child(pid, connection, job.learned, client)
+        self.children[handle] = Child(pid, connection, job.learned, client, job.script.stem)
         self.clients[connection.fileno()] = handle
         self.poll.register(handle, select.POLLIN)
         self.poll.register(connection, 0)  # its end alone
@@ -142,8 +142,7 @@ class WarmProcess:
         child.connection.close()
         with os.fdopen(child.learned, "rb") as file:
             file.seek(0)
-            names = file.read().decode().split()
-        self.wanted += [n for n in names if n not in sys.modules and n not in self.wanted]
+            self.modules.learn(child.script, file.read().decode().split())
 
     def forget(self, descriptor: int) -> None:
         self.poll.unregister(descriptor)
@@ -152,18 +151,6 @@ class WarmProcess:
     def say(self, connection: socket.socket, words: str) -> None:
         with contextlib.suppress(OSError):  # a dead client is seen by poll
             connection.sendall(f"{words}\n".encode())
-
-    def import_next(self) -> None:
-        """Import one module that a job needed; what cannot be imported alone is left to the jobs."""
-        if self.wanted:
-            name = self.wanted.pop(0)
-            try:
-                importlib.import_module(name)
-            except Exception as error:
-                print(f"{name}: {error!r}", flush=True)
-            if not self.wanted:
-                gc.collect()
-                gc.freeze()  # children do not copy what they never free
 
     def end(self) -> None:
         """The owner ended: nothing of its run stays."""
@@ -187,9 +174,12 @@ def receive(connection: socket.socket) -> Job:
 
 
 def refuse(job: Job) -> str:
-    """Why a job has to start cold; empty where it may start warm."""
-    if job.script.parent != SCRIPTS or job.script.name.startswith(NETWORK):
-        return "quietly"
+    """Why a job is to start cold; empty where it may start warm."""
+    return "quietly" if job.script.parent != SCRIPTS or job.script.name.startswith(NETWORK) else ""
+
+
+def beside_libraries() -> str:
+    """Why nothing can be forked beside what was imported; empty where it can."""
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
         return f"a library started {threads - 1} threads when it was imported"

@@ -5,9 +5,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mllm.experiment.layered import is_layered
 from mllm.experiment.model_entries import HubModel, LocalModel, ScratchModel
 from mllm.experiment.recipes import Recipe
-from mllm.experiment.value_types import is_layered
 
 Model = HubModel | LocalModel | ScratchModel
 

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
+from mllm.experiment.layered import is_layered
 from mllm.experiment.recipes import Recipe
-from mllm.experiment.value_types import is_layered
 
 Scalars = list[float]
 

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from mllm.experiment.layered import is_layered
 from mllm.experiment.merge_entries import entry_of
 from mllm.experiment.task_vector_entries import MergeEntry
-from mllm.experiment.value_types import is_layered
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import json
 from dataclasses import replace
 
 from mllm.experiment.candidates import Candidate
+from mllm.experiment.layered import is_layered
 from mllm.experiment.recipes import Recipe
-from mllm.experiment.value_types import is_layered
 
 STEP = 1_000_003  # between the seeds of two replicates: farther apart than seeds that people write
 

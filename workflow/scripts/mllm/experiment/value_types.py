@@ -8,6 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchem
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from mllm.experiment.layered import is_layered
+
 T = TypeVar("T")
 Value = str | int | float  # of a column
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of what becomes a file or a folder
@@ -104,11 +106,6 @@ class Range:
         parts = [f"{word} {bound:g}" for word, bound in words if bound is not None]
         parts += [f"less than or equal to {self.high:g}"] if self.high is not None else []
         return " " + " and ".join(parts) if parts else ""
-
-
-def is_layered(value: Any) -> bool:
-    """Whether a value is meant to change with depth."""
-    return isinstance(value, dict) and "layers" in value
 
 
 Number = Annotated[Any, Range()]

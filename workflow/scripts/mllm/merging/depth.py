@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from mllm.experiment.value_types import is_layered
+from mllm.experiment.layered import is_layered
 
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers", "n_layers")
 

@@ -1,44 +1,16 @@
 """What a prediction takes of a model and of a device: operations, and how many of them the device can do."""
 
-import contextlib
-import hashlib
-import json
 import math
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from mllm.core import gpu
-from mllm.core.errors import Failure
-from mllm.core.files import read_json, write_json
 from mllm.core.messages import log
 from mllm.models.scorers import Scorer
 from mllm.models.tokens import Batch, Tokens
 from mllm.prediction.run_model import make_ready
-
-
-def once(folder: Path | None, what: str, of: list[Any], measure: Callable[[], float | None]) -> Any:
-    """A number that is the same for many candidates, taken from the file that the first of them left, or measured.
-
-    Args:
-        folder: where such files are, shared by candidates; without one, the number is measured each time.
-        what: beginning of the file's name.
-        of: all that the number depends on, as JSON has it.
-        measure: called by the first.
-    """
-    if folder is None:
-        return measure()
-    key = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
-    file = folder / f"{what}-{key}.json"
-    if file.exists():
-        with contextlib.suppress(Failure):  # damaged: a cost never fails a prediction
-            return read_json(file)
-    write_json(file, found := measure())
-    return found
 
 
 def counted_flops(scorer: Scorer, tokens: Tokens) -> int | None:

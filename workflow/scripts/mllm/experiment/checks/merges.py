@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mllm.core.wording import listed, nearest
+from mllm.experiment.layered import is_layered
 from mllm.experiment.merge_entries import METHODS
 from mllm.experiment.mixture_architectures import MIXTURES
 from mllm.experiment.names import dicts, match, repeated
 from mllm.experiment.task_vector_entries import MergeEntry
-from mllm.experiment.value_types import is_layered
 
 # Methods whose agreeing members differ from entry to entry, so that a sum of weights can vanish anywhere.
 ELECTING = ("ties", "dare_ties", "della", "breadcrumbs_ties")

@@ -1,0 +1,84 @@
+"""What the project adds to Snakemake: 300 merges and predictions whose scripts only write empty files, ours and a bare workflow.
+
+    .venv/bin/python benchmarks/workflow_overhead.py [POINTS]
+
+Both have the same files, logs and benchmark files, and start the same scripts cold, one at a time. Start: a dry run. Job: what
+the run takes beyond it, over its jobs. Processor seconds, all processes included; the best of two runs in turn.
+"""
+
+import resource
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import points
+
+RUNS = 2
+STUB = """
+import sys
+from pathlib import Path
+options = dict(zip(sys.argv[1:], sys.argv[2:]))
+at = Path(options["--output"])
+if "--recipe" in options:
+    (at / "model").mkdir(parents=True, exist_ok=True)
+    made = [at / "mergekit.yaml", at / "merge.json"]
+else:
+    made = [at, Path(options["--cost"])]
+for file in made:
+    file.touch()
+"""
+BARE = """
+rule all:
+    input: {files}
+rule merge:
+    input: base="results/points/models/base-sentiment", members={members}
+    output: recipe="results/points/merges/{{m}}/mergekit.yaml", card="results/points/merges/{{m}}/merge.json", model=temp(directory("results/points/merges/{{m}}/model"))
+    log: "results/points/logs/merge/{{m}}.log"
+    benchmark: "results/points/benchmarks/merge/{{m}}.tsv"
+    shell: "python workflow/scripts/merge.py --recipe x --output $(dirname {{output.card}}) --log {{log}}"
+rule predict:
+    input: model="results/points/merges/{{m}}/model", test="results/points/data/test.parquet"
+    output: predictions="results/points/predictions/{{m}}.parquet", cost="results/points/predictions/{{m}}.cost.json"
+    log: "results/points/logs/predict/{{m}}.log"
+    benchmark: "results/points/benchmarks/predict/{{m}}.tsv"
+    shell: "python workflow/scripts/predict.py --model {{input.model}} --output {{output.predictions}} --cost {{output.cost}} --log {{log}}"
+"""
+
+
+def main(number: int) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        made = points.prepare(Path(scratch, "made"), number, "tiny")
+        files = points.predictions(made)
+        for script in ("merge", "predict"):
+            (made / f"workflow/scripts/{script}.py").write_text(STUB)
+        members = [str(p.relative_to(made)) for p in sorted((made / points.RESULTS / "models").glob("shard-*"))]
+        (made / "bare.smk").write_text(BARE.format(files=files, members=members))
+        ways = {
+            "a bare workflow": ["--snakefile", "bare.smk"],
+            "the same, --scheduler greedy": ["--snakefile", "bare.smk", "--scheduler", "greedy"],
+            "ours": files,
+        }
+        print(f"{number} merges and predictions       start, s   a job, ms", flush=True)
+        for way, arguments in ways.items():
+            measured = [used(made, arguments) for _ in range(RUNS)]
+            start, whole = (min(seconds) for seconds in zip(*measured, strict=True))
+            print(f"{way:<34}{start:>8.2f}{(whole - start) / number / 2 * 1000:>12.1f}", flush=True)
+
+
+def used(made: Path, arguments: list[str]) -> tuple[float, float]:
+    """Processor seconds of a dry run and of a run, with nothing made before."""
+    results = made / points.RESULTS
+    for folder in (results / "merges", results / "predictions", results / "benchmarks"):
+        shutil.rmtree(folder, ignore_errors=True)
+    found = []
+    for more in (["-n"], []):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        points.snakemake(made, *arguments, "--cores", "1", *more, MLLM_COLD="1")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return found[0], found[1]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)
