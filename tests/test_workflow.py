@@ -74,11 +74,14 @@ def test_a_merge_beats_every_expert_and_the_base_is_at_chance(board):
 
 
 def test_every_number_follows_from_the_predictions(demo, board):
-    """The leaderboard recomputed from the prediction files with plain arithmetic."""
+    """The table of runs recomputed from the prediction files with plain arithmetic, and the leaderboard from the runs."""
     results = demo.folder / "results/demo"
     test = pl.read_parquet(results / "data/test.parquet")
-    for row in board.iter_rows(named=True):
-        table = pl.read_parquet(results / f"predictions/{row['candidate']}.parquet").filter(pl.col("split") == "test")
+    runs = pl.read_parquet(results / "runs.parquet")
+    means = runs.group_by("candidate").agg(pl.col("test_accuracy").mean())
+    assert dict(board.select("candidate", "test_accuracy").rows()) == pytest.approx(dict(means.rows()))
+    for row in runs.iter_rows(named=True):
+        table = pl.read_parquet(results / f"predictions/{row['run']}.parquet").filter(pl.col("split") == "test")
         joined = test.join(table, on="review_id", how="full", coalesce=True)
         assert joined.height == test.height == table.height
         predicted = joined.select("logp_0", "logp_1", "logp_2").to_numpy().argmax(1)
@@ -184,7 +187,7 @@ def test_a_cold_merge_and_a_cold_prediction_have_the_same_bytes(demo, tmp_path):
 
 
 def test_a_run_ends_with_the_leaderboard(demo):
-    end = demo.output[-9000:]
+    end = demo.output[-12_000:]
     assert "demo: 20 candidates, task sentiment, sorted by macro_f1 on validation" in end
     assert (demo.folder / "results/demo/verdict.md").read_text() in end
     assert "All of it, to look at: results/demo/report/index.html" in end
