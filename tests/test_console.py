@@ -15,7 +15,9 @@ import yaml
 
 from conftest import ROOT, SCRIPTS
 from mllm.core import messages
+from mllm.core.files import write_json
 from mllm.execution import estimate, log_format, retraining
+from mllm.experiment import grid
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,19 @@ def test_what_changed_in_an_experiment():
     before = {"split": {"seed": 1, "valid": 0.1}, "experts": [{"name": "a", "steps": 1}, {"name": "b", "steps": 1}]}
     now = {"split": {"seed": 2, "valid": 0.1}, "experts": [{"name": "b", "steps": 2}, {"name": "a", "steps": 1}]}
     assert retraining.changed(before, now) == ["split.seed", "experts.b.steps"]
+
+
+def test_a_training_under_another_name_is_named(tmp_path):
+    hyper = {"steps": 2, "seed": 17}
+    for name, part in (("old", {"where": {"kind": ["x"]}}), ("kept", {}), ("other", {"where": {"kind": ["y"]}})):
+        write_json(tmp_path / name / "model.json", {"task": "t", "part": part, "hyper_parameters": hyper})
+    wanted = [
+        grid.Candidate(name, "expert", "t", part=part, hyper=hyper)
+        for name, part in (("new", {"where": {"kind": ["x"]}}), ("more", {}))
+    ]
+    said = retraining.taken_over(wanted, {"new", "more", "kept"}, tmp_path)
+    assert said == "Takes over what is trained already (old as new) if nothing else of it changed."
+    assert retraining.taken_over(wanted[1:], {"new", "more", "kept"}, tmp_path) == ""
 
 
 def test_the_end_of_a_log(tmp_path):

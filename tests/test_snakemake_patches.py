@@ -13,6 +13,7 @@ FIX = "Snakemake renamed this: see execution/snakemake_patches.py, {}"
 
 def test_everything_that_is_changed_is_there():
     from snakemake import common, rules
+    from snakemake.dag import DAG
     from snakemake.executors import local
     from snakemake.logging import DefaultFormatter
     from snakemake.scheduling.job_scheduler import JobScheduler
@@ -25,6 +26,8 @@ def test_everything_that_is_changed_is_there():
     assert "resources" in inspect.signature(local.run_wrapper).parameters, FIX.format("hand_out_gpus")
     assert "_get_process_prefix(" in inspect.getsource(shell.__new__), FIX.format("hand_out_gpus")
     assert "user_kill" in inspect.getsource(JobScheduler.exit_gracefully), FIX.format("stop_on_signals")
+    assert "self.bfs(self.depending, job)" in inspect.getsource(DAG.update_needrun), FIX.format("let_ancient_inputs_be")
+    assert "self.depending = defaultdict(" in inspect.getsource(DAG.__init__), FIX.format("let_ancient_inputs_be")
     source = inspect.getsource(DefaultFormatter)
     for name in ("format_run_info", "format_job_info", "format_job_finished", "format_progress", "_format_job_error"):
         assert f"self.{name}" in source, FIX.format(f"replace_formatter ({name})")
@@ -36,6 +39,8 @@ def test_everything_that_is_changed_is_there():
         ("snakemake.rules", "get_function_params", lambda: snakemake_patches.keep_function_parameters()),
         ("snakemake.executors.local", "run_wrapper", lambda: snakemake_patches.hand_out_gpus(lambda number: None)),
         ("snakemake.logging", "DefaultFormatter", lambda: snakemake_patches.replace_formatter(lambda base: base, bool)),
+        ("snakemake.dag.DAG", "update_needrun", lambda: snakemake_patches.let_ancient_inputs_be()),
+        ("snakemake.settings.types", "load_configfile", lambda: snakemake_patches.before_experiment_files(print)),
         ("snakemake.logging", "logger", lambda: snakemake_patches.limit(object(), {})),
         ("snakemake.logging", "logger", lambda: snakemake_patches.stop_on_signals(object(), print)),
     ],

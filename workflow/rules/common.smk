@@ -355,7 +355,7 @@ def start_run():
 
 def announcement():
     """What a run is told before its first job: finished models that it trains again, what it takes."""
-    return "\n".join(filter(None, [retrained(), str(planned()), power()]))
+    return "\n".join(filter(None, [retrained(), renamed(), str(planned()), power()]))
 
 
 def power():
@@ -397,6 +397,13 @@ def expected(job):
 def retrained():
     finished = Path(RESULTS, "experiment.yaml")
     return retraining.warning(workflow.dag, EXPERIMENT, finished, planned())
+
+
+def renamed():
+    """Which planned trainings are finished under another name."""
+    jobs = [job for job in workflow.dag.needrun_jobs(exclude_finished=False) if job.name == "train_expert"]
+    trained = [candidate_of(job.wildcards) for job in jobs]
+    return retraining.taken_over(trained, {*GRID.candidates, *GRID.starts}, Path(RESULTS, "models"))
 
 
 def planned():

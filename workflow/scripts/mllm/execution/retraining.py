@@ -1,10 +1,12 @@
 """Saying before a run which finished models it would train again, and what changed."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mllm.core.files import read_json
 from mllm.core.wording import in_time
 from mllm.execution.estimate import Estimate
 from mllm.execution.log_format import why
@@ -32,6 +34,29 @@ def warning(dag: Any, experiment: Any, finished: Path, estimate: Estimate) -> st
     cost = f" This takes about {in_time(seconds)}, one after another." if seconds else ""
     many = "s that are" if len(names) > 1 else " that is"
     return f"Retrains {len(names)} model{many} finished ({listed}), because {cause(dag, again, experiment, finished)}.{cost}"
+
+
+def taken_over(candidates: list[Any], all_names: set[str], models: Path) -> str:
+    """One line about planned trainings that are finished under a name that the experiment no longer has.
+
+    Args:
+        candidates: of the planned trainings.
+        all_names: of the present experiment.
+        models: its folder of models.
+    """
+    left = [card for card in models.glob("*/model.json") if card.parent.name not in all_names] if candidates else []
+    finished = {}
+    for path in left:
+        card = read_json(path)
+        finished[_definition(card.get("task"), card.get("part"), card.get("hyper_parameters"))] = path.parent.name
+    pairs = [(c.name, finished.get(_definition(c.task, c.part, c.hyper))) for c in candidates]
+    renamed = [f"{old} as {new}" for new, old in pairs if old]
+    shown = ", ".join(renamed[:SHOWN]) + (" …" if len(renamed) > SHOWN else "")
+    return f"Takes over what is trained already ({shown}) if nothing else of it changed." if renamed else ""
+
+
+def _definition(*values: Any) -> str:
+    return json.dumps(values, sort_keys=True)
 
 
 def cause(dag: Any, again: list[Any], experiment: Any, finished: Path) -> str:

@@ -78,8 +78,7 @@ def before_experiment_files(look: Callable[[Any], None]) -> None:
 def let_ancient_inputs_be() -> None:
     """Let ``ancient`` inputs never trigger a job, and never hide another reason of it.
 
-    Snakemake runs a job whose ancient input is missing, be its outputs finished; and what comes after a planned job
-    through ancient inputs alone is not asked whether its own parameters changed.
+    Snakemake runs a finished job whose ancient input is missing, and asks no job behind a planned one for reasons of its own.
     """
     from snakemake.dag import DAG
 
@@ -93,9 +92,8 @@ def let_ancient_inputs_be() -> None:
     async def update_needrun(self: Any, *arguments: Any, **named: Any) -> None:
         whole, self.depending = self.depending, defaultdict(functools.partial(defaultdict, set))
         for job, following in whole.items():
-            for other, files in following.items():
-                if not all(file.is_ancient for file in files):
-                    self.depending[job][other] = files
+            asked = {other: files for other, files in following.items() if not all(f.is_ancient for f in files)}
+            self.depending[job].update(asked)
         try:
             await original(self, *arguments, **named)
         finally:
