@@ -135,9 +135,10 @@ def is_script(process: psutil.Process | None) -> bool:
 
 
 def check(said: str, name: str, number: int) -> None:
-    """An interrupt that Snakemake could see ends in one line, without failures."""
+    """An interrupt that Snakemake could see ends in one line, without failures; before its first line it sees none."""
     bad = [word for word in ("FAILED", "Traceback", "IncompleteFiles", "cannot be locked") if word in said]
-    if bad or ("SIGKILL" not in name and "Interrupted; give the same command" not in said and "verdict" not in said):
+    silent = "SIGKILL" in name or len(said.splitlines()) < 2
+    if bad or not (silent or "Interrupted; give the same command" in said or "verdict" in said):
         sys.exit(f"interrupt {number} ({name}): found {bad}, in:\n{said[-4000:]}")
 
 
