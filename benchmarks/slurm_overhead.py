@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import points
+from filelock import FileLock
 
 JOBS = 60
 REPEATS = 3
@@ -51,7 +52,8 @@ def main(arguments: argparse.Namespace) -> None:
     if not shutil.which("slurmctld") or os.geteuid() != 0:
         print("no Slurm here (or not root): nothing measured")
         return
-    with tempfile.TemporaryDirectory() as folder:
+    lock = FileLock(Path(tempfile.gettempdir(), "mllm-test-slurm.lock"))  # the tests' clusters have the same ports
+    with lock, tempfile.TemporaryDirectory() as folder:
         cluster = Path(folder, "cluster")
         subprocess.run([points.ROOT / "tests/slurm/start.sh", cluster], check=True)
         try:
