@@ -48,13 +48,15 @@ EXPERIMENT = {
 
 EVERY_MERGE = {"merge", "mix_experts", "export"}
 PROMPTED = {
+    "tokenise:asker-sentiment.base",
+    "tokenise:t5-sentiment.base",
     "prepare_base:asker-sentiment.base",
     "prepare_base:t5-sentiment.base",
     "predict:asked",
     "predict:taught",
     "train_expert:taught",
 }
-CAUSAL = {"prepare_base:asker-sentiment.base", "predict:asked"}
+CAUSAL = {"prepare_base:asker-sentiment.base", "tokenise:asker-sentiment.base", "predict:asked"}
 JUDGED = {"score", "leaderboard", "compare", "write_report"}
 MODELS = {"prepare_base", "take_expert", "train_expert"}
 
@@ -105,7 +107,7 @@ EDITS = {
     "a docstring": ("prediction/run_model.py", "Score texts in batches", "Score reviews in batches", set()),
     "threads": (
         "core/threads.py", "interop_threads(1)", "interop_threads(2)",
-        MODELS | EVERY_MERGE | {"diagnose_members", "predict", "fit_baseline", "fit_probe", "blend", "score"},
+        MODELS | EVERY_MERGE | {"diagnose_members", "tokenise", "predict", "fit_baseline", "fit_probe", "blend", "score"},
     ),
 }  # fmt: skip
 """What is edited -> file, old text, new text, the jobs that become stale: ``rule``, or ``rule:name`` where not all of its jobs do."""

@@ -158,17 +158,18 @@ EDITS = {
             raw["experts"].append({"name": "s", "task": "stars", "parts": 2, "steps": 2}),
             raw["merges"].append({"method": "linear", "members": ["s-*"]}),
         ),
-        {"label_reviews:stars", "prepare_base:base-stars", "merge:linear", "diagnose_members"}
+        {"label_reviews:stars", "prepare_base:base-stars", "tokenise:base-stars", "merge:linear", "diagnose_members"}
         | each("train_expert", "s-0", "s-1") | each("predict", "base-stars", "s-0", "s-1", "linear") | SCORES,
     ),
     "a task's values": (
         lambda raw: raw["tasks"][1].update(classes={"a": ["x"], "b": ["z"]}),
-        {"label_reviews:topic", "prepare_base:base-topic", "predict:base-topic", "prepare_base:asked-topic.base", "predict:zero"}
+        {"label_reviews:topic", "prepare_base:base-topic", "predict:base-topic", "prepare_base:asked-topic.base", "predict:zero",
+         "tokenise:base-topic", "tokenise:asked-topic.base"}
         | TRAINED_T | SCORES,
     ),
     "a class's name": (
         lambda raw: raw["tasks"][0].update(classes={"poor": [1, 2], "good": [4, 5]}),
-        {"train_expert:all", "predict:all"} | SCORES,  # all is asked in words
+        {"tokenise:asked-mood.base", "train_expert:all", "predict:all"} | SCORES,  # all is asked in words
     ),
     "classes with an order": (lambda raw: raw["tasks"][1].update(ordered=True), SCORES),
     "a data column more": (
@@ -241,7 +242,15 @@ def test_the_split_and_the_seed_plan_all_but_the_cleaning(finished):
     for key, value in (("split", {"mode": "official-clean", "valid": 0.3}), ("seed", 6)):
         (finished / "two.yaml").write_text(yaml.safe_dump(EXPERIMENT | {key: value}, sort_keys=False))
         rules = {job.partition(":")[0] for job in planned(finished)}
-        expected = {"split_reviews", "label_reviews", "describe_reviews", "prepare_base", "train_expert", "predict"}
+        expected = {
+            "split_reviews",
+            "label_reviews",
+            "describe_reviews",
+            "prepare_base",
+            "tokenise",
+            "train_expert",
+            "predict",
+        }
         expected |= {"fit_baseline", "blend", "merge", "diagnose_members"}
         assert rules == expected | SCORES
 

@@ -168,7 +168,7 @@ def all_labels():
 
 def worded(wildcards):
     """Option for jobs whose model reads the classes' names: none for a classifier, whose outputs only have an order."""
-    start, task = candidate_of(wildcards).start, EXPERIMENT.task(task_of(wildcards))
+    start, task = start_from(wildcards), EXPERIMENT.task(task_of(wildcards))
     words = task.classes if start.model.prompt else None
     return f"--names {shlex.quote(json.dumps(list(words)))}" if words else ""
 
@@ -192,6 +192,16 @@ def made_from(model):
     if model.source == "hub":
         return f"results/downloads/models/{model.id}/{model.revision}"
     return model.path if model.source == "local" else None
+
+
+def start_from(wildcards):
+    """The prepared checkpoint that a job makes, or that its candidate goes back to."""
+    return candidate_of(wildcards).start if candidate_of(wildcards) else GRID.starts[wildcards.start]
+
+
+def tokens_of(wildcards):
+    """Made before a prediction; made again, they are the same, and the prediction stands."""
+    return ancient(f"{RESULTS}/data/tokens/{candidate_of(wildcards).start.name}.json")
 
 
 def model_of(wildcards):
@@ -444,7 +454,7 @@ def wheres(task):
 
 def predict_reads(wildcards):
     """Reviews to predict; the train reviews, too, where the prompt shows examples."""
-    prompt = candidate_of(wildcards).start.model.prompt
+    prompt = start_from(wildcards).model.prompt
     return reads(*(["train"] if prompt and prompt.examples else []), "valid", "test")(wildcards)
 
 

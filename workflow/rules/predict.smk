@@ -7,11 +7,38 @@ PROBES = GRID.made_by("fit_probe")
 TABLES = [*BLENDS, *FITTED, *PROBES, *GRID.imported]  # whose predictions are not a model's own
 
 
+# Tokens are named by all that they depend on, and predictions make what is missing: the rule saves time on a GPU alone.
+rule tokenise:
+    input:
+        unpack(predict_reads),
+        model="<results>/models/{start}",
+    output:
+        "<results>/data/tokens/{start}.json",
+    log:
+        "<logs>/tokenise/{start}.log",
+    benchmark:
+        "<benchmarks>/tokenise/{start}.tsv"
+    wildcard_constraints:
+        start=one_of(GRID.starts),
+    resources:
+        mem_mb=by_attempt(lambda wildcards: needs.data_mb(rows())),
+        runtime=by_attempt(30),
+    params:
+        code=lambda wildcards: code_digest("tokenise", family_code(GRID.starts[wildcards.start])),
+        task=task_of,
+        names=worded,
+        seed=EXPERIMENT.seed,
+    shell:
+        "python workflow/scripts/tokenise.py --model {input.model} --data $(dirname {input.test}) --task {params.task}"
+        " {params.names} --seed {params.seed} --output {output} --log {log}"
+
+
 rule predict:
     input:
         unpack(predict_reads),
         unpack(model_of),
         parents=parents_of,
+        tokens=tokens_of,
     output:
         predictions="<results>/predictions/{candidate}.parquet",
         cost="<results>/predictions/{candidate}.cost.json",

@@ -48,8 +48,11 @@ def main(arguments: argparse.Namespace) -> None:
     kept = shards.Shards(arguments.shards, key, arguments.checkpoint_seconds) if arguments.shards else None
     texts = [*rows["review"].to_list(), *family.BESIDE]
     with timing.timed(cost, "tokenise_seconds"):
+        reading = code_digest("tokenise", families.module(card.family))
         read = (
-            tokens.shared(scorer, texts, arguments.tokens, code) if arguments.tokens else tokens.encode(scorer, texts)
+            tokens.shared(scorer, texts, arguments.tokens, reading)
+            if arguments.tokens
+            else tokens.encode(scorer, texts)
         )
     run_model.warm_up(scorer, read)
     cost["start_seconds"] = compute.seconds_since_start()

@@ -48,6 +48,17 @@ def load_model(
     return load_weights(folder, family, headless=False, **how), load_tokenizer(folder)
 
 
+def without_weights(folder: Path, family: str) -> "PreTrainedModel":
+    """A model by its family's class that holds no numbers and takes no memory: for what hangs on its configuration alone."""
+    import torch
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with torch.device("meta"):
+        model: PreTrainedModel = getattr(transformers, families.load(family).AUTO).from_config(config)
+    return model
+
+
 def load_weights(folder: Path, family: str, headless: bool, **how: Any) -> "PreTrainedModel":
     """A model by its family's class, every weight as its files hold it.
 
