@@ -6,6 +6,7 @@ import json
 import polars as pl
 import pytest
 import torch
+import transformers
 
 import predict
 import tokenise
@@ -24,19 +25,18 @@ def test_a_prediction_finds_its_tokens(family, architecture, tmp_path, monkeypat
     numbers = range(len(TEXTS))
     frame = pl.DataFrame({"review_id": numbers, "group": numbers, "review": TEXTS, "label_t": [i % 2 for i in numbers]})
     (tmp_path / "data").mkdir()
-    write_split(tmp_path / "data", NAMES, train=frame, valid=frame[:2], test=frame[2:])
+    write_split(tmp_path / "data", NAMES, train=frame[:80], valid=frame[80:90], test=frame[90:])
     torch.manual_seed(5)
     model = ARCHITECTURES[architecture]()
     if family == families.HEADED:
-        model.config.num_labels = len(NAMES)
-        model.config.id2label = dict(enumerate(NAMES))
-        model = type(model)(model.config)
-    card = cards.Base(family=family, task="t", model={"prompt": PROMPT | {"examples": 2}}, seed=5)
+        model.config.num_labels, model.config.id2label = len(NAMES), dict(enumerate(NAMES))
+        model = transformers.AutoModelForSequenceClassification.from_config(model.config)
+    card = cards.Base(family=family, task="t", model={"prompt": PROMPT}, seed=5)
     checkpoint_files.save(model, scratch.train_tokenizer(TEXTS, 300, 64, ended=True), tmp_path / "model", card)
     tokenise.main(asked(tmp_path, output=tmp_path / "tokens/base.json"))
     (kept,) = (tmp_path / "tokens").glob("*.npz")
     facts = json.loads((tmp_path / "tokens/base.json").read_text())
-    assert facts["texts"] == len(TEXTS) + len(families.load(family).BESIDE) and facts["tokens"] > facts["texts"]
+    assert facts["texts"] == 160 + len(families.load(family).BESIDE) and facts["tokens"] > facts["texts"]
     before = kept.stat().st_mtime_ns
     for name, folder in (("one", tmp_path / "tokens"), ("other", None)):
         more = {"threads": 1, "gpus": 1, "dtype": "float32", "shards": None, "tokens": folder, "checkpoint_seconds": 9,
