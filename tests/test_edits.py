@@ -180,7 +180,7 @@ EDITS = {
         lambda raw: raw["data"]["columns"].update(kind="more"),
         {"clean_reviews", "split_reviews", "describe_reviews", "label_reviews:topic", "train_expert:x", "predict:x"}
         | {"prepare_base:base-topic", "predict:base-topic", "prepare_base:asked-topic.base", "predict:zero"}
-        | TRAINED_T | SCORES,
+        | {"tokenise:base-topic", "tokenise:asked-topic.base"} | TRAINED_T | SCORES,
     ),
     "a model more": (add("models", {"name": "other", "source": "local", "path": "other"}), TABLES),
     "a reference more": (add("references", {"name": "majority", "model": "majority", "task": "topic"}), {"fit_baseline:majority"} | SCORES),
