@@ -26,6 +26,7 @@ rule tokenise:
     params:
         code=lambda wildcards: code_digest("tokenise", family_code(GRID.starts[wildcards.start])),
         task=task_of,
+        reviews=learns,
         names=worded,
         seed=EXPERIMENT.seed,
     shell:
