@@ -161,9 +161,9 @@ def test_rules_scripts_and_logs_share_their_names():
         "compare_experiments"
     }  # which looks at several experiments
     for name in names - {"report"}:
-        body = re.search(rf"rule {name}:(.*?)(?=\n *rule |\Z)", rules, re.S).group(1)
-        assert f"scripts/{name}.py" in body
-        assert re.search(rf"logs?[>/]+{name}[./]", body), name
+        bodies = re.findall(rf"rule {name}:(.*?)(?=\n *rule |\Z)", rules, re.S)  # several where it depends on the data
+        assert any(f"scripts/{name}.py" in body for body in bodies), name
+        assert all(re.search(rf"logs?[>/]+{name}[./]", body) for body in bodies), name
 
 
 def test_front_page_is_short():
