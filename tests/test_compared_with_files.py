@@ -25,7 +25,7 @@ def made(request, tmp_path_factory):
     """A family's name, and a folder with its base, members and a merge of them."""
     folder = make_models(FAMILIES[request.param], tmp_path_factory.mktemp("made"))
     given = argparse.Namespace(
-        recipe=recipe_of({"method": "linear"}), models=folder, base="base", gpus=0, output=folder / "merge"
+        recipe=recipe_of({"method": "linear"}), models=folder, base="base", gpus=0, kept=None, output=folder / "merge"
     )
     merge.main(given)
     shutil.move(folder / "merge/model", folder / "merged")

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from mllm.execution import preflight, resources, slurm_resources
+from mllm.experiment.schema import Task
 
 XL = resources.Shape(1_557_611_200, 48, 1600)
 
@@ -112,3 +113,13 @@ def test_room_for_the_grid_is_asked_for_before_it_starts(tmp_path):
     assert preflight.disk(tmp_path / "not/there", 1) == []
     (line,) = preflight.disk(tmp_path, 10**9)
     assert "needs about 1,000,000,000 MB" in line and str(tmp_path) in line
+
+
+def test_scoring_asks_for_memory_by_classes():
+    """At least what one candidate took, measured with 10, 200 and 500 classes."""
+    for rows, classes, measured in ((5000, 10, 202), (5000, 200, 350), (3000, 500, 2143)):
+        assert measured * 1.2 < resources.score_mb(rows, 1, classes) < measured + 1000
+    tasks = [Task(name="a", label="rating"), Task(name="b", label="condition", top=30)]
+    assert resources.classes_of(tasks) == 30
+    many = {f"c{i}": [i] for i in range(200)}
+    assert resources.classes_of([*tasks, Task(name="c", column="x", classes=many)]) == 200

@@ -29,7 +29,9 @@ rule score:
         "<benchmarks>/score.tsv"
     threads: 2
     resources:
-        mem_mb=by_attempt(lambda wildcards: needs.score_mb(rows(), len(GRID.candidates))),
+        mem_mb=by_attempt(
+            lambda wildcards: needs.score_mb(rows(), len(GRID.candidates), needs.classes_of(EXPERIMENT.tasks))
+        ),
         runtime=by_attempt(lambda wildcards: needs.score_minutes(rows(), len(GRID.candidates))),
     params:
         **EXPERIMENT_FILE,
