@@ -458,6 +458,17 @@ def predict_reads(wildcards):
     return reads(*(["train"] if prompt and prompt.examples else []), "valid", "test")(wildcards)
 
 
+def look_at_files(raw, columns):
+    """Find wrong columns, and slices that no review is in, before any job, where the files are there to be read."""
+    data = EXPERIMENT.data
+    trained = [GRID.candidates[name] for name in GRID.made_by("train_expert")]
+    slices = {c.name: c.part["where"] for c in trained if "where" in c.part and not Path(RESULTS, c.folder).exists()}
+    if data.source == "local" or (data.source == "uci" and slices):
+        from mllm.data.first_look import look
+
+        look(raw, columns, getattr(data, "quotes", "csv") == "csv", slices)
+
+
 def made_now(path):
     """Whether a file or folder is there, and of this run."""
     return path.exists() and path.stat().st_mtime >= STARTED

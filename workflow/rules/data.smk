@@ -21,19 +21,9 @@ COLUMNS = {
 }
 
 
-def look_at_files():
-    """Find wrong columns, and slices that no review is in, before any job, where the files are there to be read."""
-    trained = [GRID.candidates[name] for name in GRID.made_by("train_expert")]
-    slices = {c.name: c.part["where"] for c in trained if "where" in c.part and not Path(RESULTS, c.folder).exists()}
-    if DATA.source == "local" or (DATA.source == "uci" and slices):
-        from mllm.data.first_look import look
-
-        look([Path(f) for f in RAW], COLUMNS or None, getattr(DATA, "quotes", "csv") == "csv", slices)
-
-
 if workflow.is_main_process:
     try:
-        look_at_files()
+        look_at_files([Path(f) for f in RAW], COLUMNS or None)
     except Failure as error:
         sys.exit(f"error: {error}")
 
