@@ -95,7 +95,7 @@ def make_again(recorded: "Merge", base: str, final: Path, arguments: argparse.Na
     # Sums on another device differ in their last digits.
     given = argparse.Namespace(
         recipe=recorded.recipe, models=results / "models", base=base, data=results / "data", output=made, log=None,
-        gpus=int(recorded.device == "cuda"),
+        gpus=int(recorded.device == "cuda"), kept=None,
     )  # fmt: skip
     child = PROCESSES.Process(
         target=merge, args=("mix_experts" if recorded.recipe["method"] == "moe" else "merge", given)
