@@ -11,6 +11,7 @@ import os
 import sys
 
 FOLDER, ARGUMENTS = sys.argv[1], sys.argv[2:]
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the child is there, Ctrl-C ends this process without a traceback
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
