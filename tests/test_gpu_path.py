@@ -4,6 +4,7 @@ import argparse
 import copy
 import gc
 import json
+import re
 import runpy
 import sys
 import weakref
@@ -319,4 +320,6 @@ def test_jobs_ask_for_a_gpu_where_they_compute_on_one(project: Project, monkeypa
     project.edit("config/demo.yaml", "    pretrain:", "    #")
     printed = project.snakemake(*base, "-p", "--set-resources", "merge:gpu=1")
     assert "ASKS prepare_base 0\nASKS merge 1\n" in printed
-    assert "merge.py" in printed and "--gpus 1 --output $(dirname results/demo/merges/" in printed
+    assert "merge.py" in printed and re.search(
+        r"--gpus 1 --kept \S+ --output \$\(dirname results/demo/merges/", printed
+    )

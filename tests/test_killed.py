@@ -81,7 +81,7 @@ def torment(folder: Path) -> None:
         child = forked(lambda: train_expert.main(training_to("killed", 0.0)), folder / "killed.log")
         if kills < KILLS:
             # Early ones come before the first new checkpoint, late ones while one is written, or the model itself.
-            time.sleep(moments.uniform(0.02, 0.4) * usual)
+            time.sleep(moments.uniform(0.01, 0.12) * usual)
             os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
         assert os.WIFSIGNALED(status) or status == 0, (folder / "killed.log").read_text()[-2000:]

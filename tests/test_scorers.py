@@ -486,7 +486,7 @@ def test_a_zero_shot_reference_in_the_workflow(project):
         "profiles/local",
     ]
     wanted = {"generate_reviews": 1, "clean_reviews": 1, "split_reviews": 1, "label_reviews": 1}
-    wanted |= {"prepare_base": 1, "predict": 1}
+    wanted |= {"prepare_base": 1, "tokenise": 1, "predict": 1}
     assert project.planned(*target) == wanted
     project.snakemake(*target)
     table = pl.read_parquet(project.folder / target[0])

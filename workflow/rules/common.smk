@@ -200,8 +200,9 @@ def start_from(wildcards):
 
 
 def tokens_of(wildcards):
-    """Made before a prediction; made again, they are the same, and the prediction stands."""
-    return ancient(f"{RESULTS}/data/tokens/{candidate_of(wildcards).start.name}.json")
+    """Made before a prediction; made again, they are the same, and the prediction stands. What is taken as it is has none."""
+    start = candidate_of(wildcards).start.name
+    return {"tokens": ancient(f"{RESULTS}/data/tokens/{start}.json")} if start in GRID.starts else {}
 
 
 def model_of(wildcards):

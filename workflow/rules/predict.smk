@@ -38,8 +38,8 @@ rule predict:
     input:
         unpack(predict_reads),
         unpack(model_of),
+        unpack(tokens_of),
         parents=parents_of,
-        tokens=tokens_of,
     output:
         predictions="<results>/predictions/{candidate}.parquet",
         cost="<results>/predictions/{candidate}.cost.json",

@@ -21,6 +21,14 @@ def stopped() -> bool:
     return _signals > 0
 
 
+def about_to_stop() -> bool:
+    """Whether the signal that a job died of reaches this run within a second: a terminal's reaches all processes, in any order."""
+    end = time.monotonic() + 1
+    while not stopped() and time.monotonic() < end:
+        time.sleep(0.02)
+    return stopped()
+
+
 def before_jobs() -> None:
     """Let a signal that comes before any job end this process in one line."""
 

@@ -37,6 +37,8 @@ def install(grid: Grid, estimate: Callable[[], Estimate], announcement: Callable
         text = str(record.msg)
         if "Directory cannot be locked" in text:
             record.msg = run_lock.who_works_here(owners)
+        if re.search(r"died with <Signals\.SIG(INT|TERM)", text) and interrupts.about_to_stop():
+            return False
         return not interrupts.stopped() and not text.startswith(NOISE)
 
     snakemake_patches.replace_formatter(lambda base: formatter(base, grid, estimate, announcement), keep)
