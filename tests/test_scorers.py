@@ -521,4 +521,4 @@ def test_a_zero_shot_reference_in_the_workflow(project):
     project.edit("config/asked.yaml", "name: lm\n", "name: lm\n  dtype: bfloat16\n")
     assert project.planned(*target) == {"predict": 1}
     project.edit("config/asked.yaml", "name: lm\n", "name: lm\n  prompt: {score: first_token}\n")
-    assert project.planned(*target) == {"prepare_base": 1, "predict": 1}
+    assert project.planned(*target) == {"prepare_base": 1, "tokenise": 1, "predict": 1}
