@@ -51,7 +51,9 @@ def main(arguments: argparse.Namespace) -> None:
         rng, ended, peak = random.Random(arguments.seed), Counter(FINISHED.findall("")), 0
         for number in range(arguments.interrupts):
             name, sent, how = WAYS[number % len(WAYS)]
-            jobs, seconds = rng.randint(0, 2 * total // arguments.interrupts - 2), rng.uniform(0, 4)
+            # One in each stretch of the run: some jobs into it, and a moment more.
+            reached = round(total * (number + rng.random()) / arguments.interrupts)
+            jobs, seconds = max(0, reached - ended.total()), rng.uniform(0, 0.7)
             said, most = run(broken, [], Interrupt(jobs, seconds, sent, how))
             ended.update(FINISHED.findall(said))
             peak = max(peak, most)

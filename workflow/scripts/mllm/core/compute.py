@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import re
 import time
@@ -14,6 +15,7 @@ def has_gpu() -> bool:
     return Path("/dev/nvidiactl").exists()
 
 
+@functools.cache
 def version(package: str) -> str:
     """Installed version of a package, without importing it."""
     return metadata.version(package)
