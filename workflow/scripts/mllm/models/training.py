@@ -1,5 +1,7 @@
 """Fine-tuning by transformers' Trainer, resumable at any moment."""
 
+# Over 250 lines: the Trainer, its settings and its attempts at smaller parts are read together.
+
 import gc
 import math
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """The report: one page from an experiment's tables, which needs no network, and its figures and main table for papers."""
 
+# Over 250 lines: the page's sections stand in the order in which they are read.
+
 import json
 import re
 from pathlib import Path
