@@ -2,7 +2,7 @@
 
 A text counts once, however many reviews (of several drug names) repeat it: each review has the weight 1 / reviews with its
 text, as in scikit-learn's sample_weight. Resampling draws whole texts, since copies are no independent evidence, and the same
-ones for every candidate, so that the draws of two candidates can be subtracted: a paired comparison.
+ones for every candidate and every task, so that the draws of two candidates can be subtracted: a paired comparison.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 
 from mllm.core.arrays import Array, text_weights
 from mllm.evaluation import delta, metrics
+from mllm.evaluation import resamples as resampling
 from mllm.evaluation.intervals import Z, calibration_error, reach, widened, wilson
 
 RESAMPLES = 2000
@@ -79,20 +80,19 @@ class Sample:
         ordered: whether the classes are ordered.
         seed: of the bootstrap.
         resamples: how often the texts are drawn; 0 where intervals by the delta method will do.
+        split: ids of all reviews of the split, with a label or without; those of ``groups`` where it is left out.
     """
 
     def __init__(
-        self, truth: Array, groups: Array, classes: int, ordered: bool, seed: int, resamples: int = RESAMPLES
-    ) -> None:
+        self, truth: Array, groups: Array, classes: int, ordered: bool, seed: int, resamples: int = RESAMPLES,
+        split: Array | None = None,
+    ) -> None:  # fmt: skip
         self.truth, self.groups, self.classes, self.resamples = truth, groups, classes, resamples
         self.metrics = metrics.of_task(ordered)
         self.weights = text_weights(groups)
-        _, self.text = np.unique(groups, return_inverse=True)
-        self.texts = int(self.text.max()) + 1
-        rng = np.random.default_rng(seed)
-        drawn = np.empty((resamples, self.texts), dtype=np.uint8)  # no text is drawn 256 times
-        for row in drawn:
-            row[:] = np.bincount(rng.integers(0, self.texts, self.texts), minlength=self.texts)
+        own, self.text = np.unique(groups, return_inverse=True)
+        self.texts = len(own)
+        drawn = resampling.draw(own, groups if split is None else split, resamples, seed)
         # A unit is what a text has of one true class, class by class: within a class, what a candidate says is one dense product.
         units, self.unit = np.unique(truth.astype(np.int64) * self.texts + self.text, return_inverse=True)
         self.units, unit_text = len(units), units % self.texts

@@ -47,7 +47,9 @@ class Bench(Reviews):
     def __init__(self, data: Path, task: dict[str, Any], seed: int) -> None:
         super().__init__(data, task["name"])
         self.seed, self.names, self.ordered = seed, class_names(task, self.names), is_ordered(task)
-        self.samples = {s: self._sample(rows) for s, rows in self.rows.items()}
+        # All texts of a split are drawn, labelled here or not: the resamples of all tasks are then of the same draws.
+        split = {s: pl.read_parquet(data / f"{s}.parquet", columns=["group"])["group"].to_numpy() for s in SPLITS}
+        self.samples = {s: self._sample(rows, split=split[s]) for s, rows in self.rows.items()}
         # Tables made elsewhere may have been cut into validation and test here: then all of them is worth a score.
         self.whole = self._sample(pl.concat(self.rows.values()), 0) if self.facts.get("imported") else None
         # Nothing is chosen by slices: they are for the report, and of the test reviews alone.
@@ -58,9 +60,9 @@ class Bench(Reviews):
         self._left_out: list[Array] = []
         self._marks = {s: np.zeros(rows.height, dtype=np.uint64) for s, rows in self.rows.items()}
 
-    def _sample(self, rows: pl.DataFrame, resamples: int = RESAMPLES) -> Sample:
+    def _sample(self, rows: pl.DataFrame, resamples: int = RESAMPLES, split: Array | None = None) -> Sample:
         truth, groups = rows[self.column].to_numpy(), rows["group"].to_numpy()
-        return Sample(truth, groups, len(self.names), self.ordered, self.seed, resamples)
+        return Sample(truth, groups, len(self.names), self.ordered, self.seed, resamples, split)
 
     @property
     def metrics(self) -> list[str]:
