@@ -69,6 +69,7 @@ EDITS = {
     "a batch size of prediction": ("prediction/run_model.py", '"cpu": 1024', '"cpu": 2048', {"predict", "export", "fit_probe"}),
     "the measured speed": ("prediction/speed.py", "8192", "4096", {"predict", "fit_probe"}),
     "how a training is watched": ("models/training_rows.py", "VALIDATION = 1000", "VALIDATION = 10", {"train_expert"}),
+    "how states are kept": ("models/frozen.py", "AT_ONCE = 32", "AT_ONCE = 16", {"train_expert"}),
     "adapters": ("models/lora.py", '"all-linear"', '"all"', {"train_expert"}),
     "models made from scratch": (
         "models/scratch.py", "4 * width", "2 * width",

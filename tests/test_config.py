@@ -30,6 +30,18 @@ def changed(**paths):
     return raw
 
 
+def test_new_training_keys_change_no_other_training():
+    """What is written without them, or with their neutral values, has the names and settings that it had before."""
+    plain = grid.build(schema.Experiment.model_validate(DEMO)).candidates["pain"].hyper
+    assert not {"freeze", "head_only", "class_weights"} & set(plain)
+    neutral = changed(experts__0__freeze=0, experts__0__head_only=False)
+    assert grid.build(schema.Experiment.model_validate(neutral)).candidates["pain"].hyper == plain
+    frozen = changed(experts__0__freeze=1, experts__0__class_weights="sqrt")
+    assert grid.build(schema.Experiment.model_validate(frozen)).candidates["pain"].hyper == {
+        **plain, "freeze": 1, "class_weights": "sqrt"
+    }  # fmt: skip
+
+
 TIES = {"method": "ties", "members": ["pain", "acne"], "density": 0.5}
 DARE = {"method": "dare_linear", "members": ["pain", "acne"], "density": 0.5}
 LINEAR = {"method": "linear", "members": ["pain", "acne"]}
@@ -104,6 +116,13 @@ BAD = [
         ["experts[0].steps: stands beside model, which is taken as it is"],
     ),
     ({"models__0__prompt": {}}, ["models[0].prompt", "a classifier is asked nothing"]),
+    ({"experts__0__freeze": 3}, ["experts[0].freeze", "found 3, expected at most 2, the layers of model 'tiny-gpt2'"]),
+    ({"experts__0__head_only": True, "experts__0__freeze": 1}, ["experts[0].head_only", "found beside freeze"]),
+    (
+        {"models__0__family": "causal", "experts__0__head_only": True},
+        ["experts[0].head_only", "family causal, which has no head"],
+    ),
+    ({"experts__0__class_weights": "root"}, ["experts[0].class_weights", "'root'", "sqrt"]),
     (
         {"references__0": {"name": "r", "model": "tiny-gpt2", "train": "none"}},
         ["references[0].train", "its head is random until trained"],

@@ -29,6 +29,8 @@ from mllm.models import (
     cards,
     checkpoint_files,
     families,
+    frozen,
+    heads,
     loading,
     pretrained,
     scratch,
@@ -203,12 +205,101 @@ def test_weights_that_are_not_the_files_are_refused(tmp_path):
 
 def test_class_weights_are_scikit_learns():
     labels = np.array([0] * 30 + [1] * 10 + [3] * 2)
-    found = training_rows.class_weights(labels, 4, True)
+    found = training_rows.class_weights(labels, 4, "balanced")
     np.testing.assert_allclose(
         found[[0, 1, 3]], compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels)
     )
     assert found[labels].mean() == pytest.approx(1)
-    assert training_rows.class_weights(labels, 4, False).tolist() == [1, 1, 1, 1]
+    assert training_rows.class_weights(labels, 4, None).tolist() == [1, 1, 1, 1]
+
+
+def test_root_weights_lie_between_none_and_balanced():
+    """In proportion to 1 / √frequency, so that scikit-learn's are proportional to their squares; 1 on average."""
+    labels = np.array([0] * 30 + [1] * 10 + [3] * 2)
+    found = training_rows.class_weights(labels, 4, "sqrt")
+    squares = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels)
+    np.testing.assert_allclose((found[[0, 1, 3]] / found[0]) ** 2, squares / squares[0])
+    assert found[labels].mean() == pytest.approx(1)
+
+
+LAYERS = {
+    "gpt2": "h.",
+    "bert": "layer.",
+    "roberta": "layer.",
+    "distilbert": "layer.",
+    "llama": "layers.",
+    "t5": "encoder.block.",
+}
+EMBEDDINGS = ("wte", "wpe", "embed", "shared")
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture", "lora"),
+    [
+        *((*case, None) for case in CASES),
+        *((*case, LORA) for case in CASES if case[1] in ("gpt2", "bert", "t5 untied")),
+    ],
+)
+def test_frozen_layers_stay_as_the_base_has_them(family, architecture, lora, tmp_path):
+    """And the embeddings with them, whatever is tied to these; all other layers move."""
+    model, tokenizer, card = prepared(family, architecture, tmp_path / "hub")
+    before = {n: v.clone() for n, v in model.state_dict().items()}
+    model, _ = trained(model, tokenizer, card, tmp_path, lora=lora, freeze=1, steps=4)
+    moved = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
+    first = LAYERS[architecture.split()[0]]
+    assert not [n for n in moved if f"{first}0." in n or any(word in n.lower() for word in EMBEDDINGS)]
+    matrices = {n for n, v in before.items() if f"{first}1." in n and v.dim() == 2}
+    assert matrices and matrices <= moved and not hasattr(model, "peft_config")
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert", "t5 tied"])
+def test_a_head_alone_is_trained(architecture, tmp_path):
+    model, tokenizer, card = prepared("classifier", architecture, tmp_path / "hub")
+    before = {n: v.clone() for n, v in model.state_dict().items()}
+    model, _ = trained(model, tokenizer, card, tmp_path, head_only=True, steps=4)
+    moved = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
+    assert moved == {n for n in before if n.split(".")[0] in heads.head_modules(model)} != set()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "freeze"), [("gpt2", 1), ("bert", 1), ("bert", 2), ("distilbert", 2), ("llama", 1)]
+)
+def test_remembered_states_train_the_same_model(architecture, freeze, tmp_path, monkeypatch):
+    """With dropout, which frozen layers have not, and all reviews' lengths: equal up to the rounding of other padding."""
+    ends = {}
+    for limit in (frozen.LARGEST, 0):
+        monkeypatch.setattr(frozen, "LARGEST", limit)
+        model, tokenizer, card = prepared("classifier", architecture, tmp_path / f"hub-{limit}")
+        calls = []
+        body = getattr(model, model.base_model_prefix)
+        last = next(m for m in body.modules() if isinstance(m, torch.nn.ModuleList))[freeze - 1]
+        last.register_forward_hook(lambda _, given, output, calls=calls: calls.append(output.requires_grad))
+        model, facts = trained(model, tokenizer, card, tmp_path / str(limit), freeze=freeze, epochs=2.0)
+        assert not any(calls)
+        ends[limit] = model.state_dict(), facts["validation"]
+        assert "forward" not in vars(last)
+    remembered, computed = ends.values()
+    matrices = {
+        n: v for n, v in remembered[0].items() if v.dim() == 2
+    }  # Adam makes steps of rounding errors, in biases of keys
+    for name, value in matrices.items():
+        torch.testing.assert_close(value, computed[0][name], atol=2e-4, rtol=0)
+    assert [round(p["loss"], 3) for p in remembered[1]] == pytest.approx(
+        [round(p["loss"], 3) for p in computed[1]], abs=2e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture", "hyper", "message"),
+    [
+        ("classifier", "bert", {"freeze": 3}, "freeze: found 3, expected at most 2, the layers of this bert"),
+        ("causal", "gpt2", {"head_only": True}, "head_only: found a model of family causal, expected classifier"),
+    ],
+)
+def test_what_cannot_be_frozen_is_refused(family, architecture, hyper, message, tmp_path):
+    model, tokenizer, card = prepared(family, architecture, tmp_path)
+    with pytest.raises(Failure, match=message):
+        trained(model, tokenizer, card, tmp_path, **hyper)
 
 
 def test_rare_classes_count_more_where_that_is_wanted(tmp_path):

@@ -24,7 +24,7 @@ from mllm.core import compute, gpu
 from mllm.core.errors import Failure
 from mllm.merging.merge import Merge
 from mllm.merging.recipe_file import mergekit_yaml
-from mllm.models import cards, checkpoint_files, processes, scratch, training, training_rows
+from mllm.models import cards, checkpoint_files, processes, scratch, trainer, training, training_rows
 from mllm.prediction import prediction_tables, run_model, speed
 from tiny_models import make_models, recipe_of, tiny_bert, tiny_gpt2, tiny_llama
 
@@ -154,13 +154,13 @@ def test_nothing_of_a_training_that_ran_out_of_memory_stays(tmp_path, monkeypatc
     seen = []
     make = training._trainer
 
-    def made(model, *more):
+    def watched(learner, *more):
         if seen:
             assert [ref() for ref in seen] == [None, None], "the first Trainer or its optimizer is still there"
-            assert all(p.grad is None for p in model.parameters())
-        trainer = make(model, *more)
+            assert all(p.grad is None for p in learner.model.parameters())
+        made = make(learner, *more)
         if not seen:
-            step = type(trainer).training_step
+            step = type(made).training_step
 
             def training_step(self, *given):
                 loss = step(self, *given)
@@ -168,11 +168,11 @@ def test_nothing_of_a_training_that_ran_out_of_memory_stays(tmp_path, monkeypatc
                 monkeypatch.setattr(type(self), "training_step", step)
                 raise torch.OutOfMemoryError(f"CUDA out of memory after a loss of {loss}.")
 
-            monkeypatch.setattr(type(trainer), "training_step", training_step)
-            seen.append(weakref.ref(trainer))
-        return trainer
+            monkeypatch.setattr(type(made), "training_step", training_step)
+            seen.append(weakref.ref(made))
+        return made
 
-    monkeypatch.setattr(training, "_trainer", made)
+    monkeypatch.setattr(training, "_trainer", watched)
     gc.disable()  # chance must not be what frees them
     try:
         _, facts = fine_tune(tiny_bert(), tmp_path)
@@ -182,7 +182,7 @@ def test_nothing_of_a_training_that_ran_out_of_memory_stays(tmp_path, monkeypatc
 
 
 def test_no_step_waits_for_the_gpu(tmp_path):
-    arguments = training._arguments({**HYPER, "epochs": 1}, 100, True, 2, tmp_path)
+    arguments = trainer.arguments({**HYPER, "epochs": 1}, 100, True, 2, tmp_path)
     assert not arguments.logging_nan_inf_filter
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (8, 2)
 

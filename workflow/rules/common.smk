@@ -332,6 +332,12 @@ def shape_of(wildcards):
     return size.times(len(candidate.members)) if candidate.method == "moe" else size
 
 
+def train_mb(wildcards):
+    hyper = candidate_of(wildcards).hyper
+    frozen = "freeze" in hyper or "head_only" in hyper
+    return gpus_of(wildcards) * needs.train_mb(shape_of(wildcards), rows(), frozen)
+
+
 def train_gpu_mb(wildcards):
     candidate = candidate_of(wildcards)
     batch = candidate.hyper["batch_size"] // candidate.gpus

@@ -111,7 +111,7 @@ rule train_expert:
     resources:
         gpu=gpu,
         gpu_mb=by_attempt(train_gpu_mb),
-        mem_mb=by_attempt(lambda wildcards: gpus_of(wildcards) * needs.train_mb(shape_of(wildcards), rows())),
+        mem_mb=by_attempt(train_mb),
         runtime=by_attempt(lambda wildcards: needs.train_minutes(shape_of(wildcards), tokens(candidate_of(wildcards)))),
     params:
         code=lambda wildcards: code_digest("train_expert", family_code(candidate_of(wildcards).start)),

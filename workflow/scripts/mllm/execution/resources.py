@@ -89,9 +89,9 @@ def score_minutes(rows: int, candidates: int) -> int:
     return 15 + candidates * rows // 4_000_000
 
 
-def train_mb(shape: Shape, rows: int) -> int:
-    """Weights, gradients, Adam's two moments, and a checkpoint on its way to the disk."""
-    return PROCESS_MB + math.ceil(5 * shape.mb) + rows // 100
+def train_mb(shape: Shape, rows: int, frozen: bool = False) -> int:
+    """Weights, gradients, Adam's two moments, and a checkpoint on its way to the disk; states of frozen layers, a GiB at most."""
+    return PROCESS_MB + math.ceil(5 * shape.mb) + rows // 100 + 1024 * frozen
 
 
 def train_gpu_mb(shape: Shape, batch: int, length: int) -> int:

@@ -194,4 +194,5 @@ def _hyper(entry: Training, seed: int) -> dict[str, Any]:
     values["seed"] = seed if entry.seed is None else entry.seed
     if values["epochs"] is None and values["steps"] is None:
         values["epochs"] = 1.0
-    return {k: v for k, v in values.items() if v is not None}
+    off = {"freeze": 0, "head_only": False}  # the same as absent, in names and digests, too
+    return {k: v for k, v in values.items() if v is not None and not (k in off and v == off[k])}

@@ -40,8 +40,13 @@ class Training(Strict):
     """Fraction of the steps in which the learning rate rises."""
     lora: Lora | None = None
     """Train adapters instead of all weights; {} for its defaults."""
-    class_weights: Literal["balanced"] | None = None
-    """balanced: a review counts in inverse proportion to its class's frequency among the reviews trained on."""
+    class_weights: Literal["balanced", "sqrt"] | None = None
+    """balanced: a review counts in inverse proportion to its class's frequency among the reviews trained on; sqrt: to the square
+    root of that frequency. Either way 1 on average over these reviews."""
+    freeze: Annotated[int, Field(ge=0)] | None = None
+    """Layers, from the first, that stay as the base has them, and the embeddings with them; of T5 the encoder's. 0: none."""
+    head_only: bool = False
+    """Train a classifier's head alone."""
     early_stopping: Positive | None = None
     """Stop after so many epochs without a better likelihood of validation (of an expert's own conditions, 1,000 reviews at
     most), and keep the best epoch's weights."""

@@ -56,7 +56,7 @@ def prepare(
         "train": parts["train"],
         "valid": parts["valid"].sample(min(VALIDATION, parts["valid"].height), seed=hyper["seed"], shuffle=True),
     }
-    by_class = class_weights(frames["train"][label].to_numpy(), len(names), hyper.get("class_weights") == "balanced")
+    by_class = class_weights(frames["train"][label].to_numpy(), len(names), hyper.get("class_weights"))
     read = families.load(card["family"]).rows
     rows, cut = {}, {}
     for split, frame in frames.items():
@@ -69,10 +69,17 @@ def prepare(
     return Reviews(rows["train"], rows["valid"], cut["train"])
 
 
-def class_weights(labels: np.ndarray, classes: int, balanced: bool) -> np.ndarray:
-    """(classes,) what a review of each class counts; balanced as in scikit-learn: all classes together count the same."""
+def class_weights(labels: np.ndarray, classes: int, how: str | None) -> np.ndarray:
+    """(classes,) what a review of each class counts: 1 on average over the reviews.
+
+    Args:
+        labels: (reviews,) class indices.
+        classes: how many there are.
+        how: balanced: in inverse proportion to the class's frequency (scikit-learn's rule); sqrt: to the root of it; None: 1.
+    """
     counts = np.bincount(labels, minlength=classes)
-    return counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)) if balanced else np.ones(classes)
+    weights = np.maximum(counts, 1) ** {"balanced": -1.0, "sqrt": -0.5, None: 0.0}[how]
+    return np.asarray(weights * counts.sum() / (weights @ counts))
 
 
 class ByLength(torch.utils.data.Sampler[int]):

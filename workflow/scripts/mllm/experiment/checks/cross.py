@@ -13,6 +13,7 @@ from mllm.experiment.checks.data import (
     tasks_of,
 )
 from mllm.experiment.checks.families import family_problems, label_problems
+from mllm.experiment.checks.freezing import freezing_problems
 from mllm.experiment.checks.merges import member_problems, merge_problems, moe_problems
 from mllm.experiment.names import dicts, expert_names, is_pattern, match, names_in, repeated
 
@@ -75,6 +76,7 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
         problems += [f"references[{i}].{p}" for p in _reference_problems(entry, models)]
         problems += [f"references[{i}].{p}" for p in task_entry_problems(entry, tasks)]
     problems += _batch_problems(raw)
+    problems += freezing_problems(raw)
     for i, entry in enumerate(dicts(raw.get("blends"))):
         allowed = [*names, *names_in(raw.get("references")), *bases]
         problems += _mixed_tasks(f"blends[{i}]", entry, task_of, "they predict different labels")

@@ -1,0 +1,148 @@
+"""Layers that a training leaves as the base has them; on a CPU, their states are computed once for all epochs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from mllm.core import gpu
+from mllm.core.errors import Failure
+from mllm.core.messages import log
+from mllm.models import families, processes
+from mllm.models.families import Row
+from mllm.models.heads import head_modules
+from mllm.models.training_rows import Reviews
+
+LARGEST = 2**30  # bytes of states that are kept; reviews with more are computed anew in each epoch
+AT_ONCE = 32  # reviews
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What a training leaves as it is.
+
+    Frozen modules are in evaluation mode, without dropout: a review has the same states in every epoch.
+
+    Args:
+        modules: that hold the frozen weights.
+        layers: those of them whose states :meth:`remembered` computes once, from the first.
+    """
+
+    modules: list[Any]
+    layers: list[Any]
+
+    def freeze(self) -> None:
+        """Train none of the frozen weights; adapters inside of them stay 0."""
+        for module in self.modules:
+            module.requires_grad_(False)
+
+    def remembered(self, model: Any, tokenizer: Any, reviews: Reviews, family: str) -> Reviews:
+        """The reviews with ``states`` in each row: (tokens, width), what the last frozen layer makes of it.
+
+        The reviews as they are where a GPU computes, for several processes, for all but classifiers, for T5, whose first layer
+        also makes the other layers' position bias, and where states take more than ``LARGEST``.
+        """
+        rows = [*reviews.train, *reviews.valid]
+        size = 4 * model.config.hidden_size * sum(len(row["input_ids"]) for row in rows)
+        fits = family == families.HEADED and not model.config.is_encoder_decoder and size <= LARGEST
+        if not fits or gpu.device() == "cuda" or processes.count() > 1:
+            return reviews
+        log.info("computing the states of %s frozen layers once, %.0f MB", len(self.layers), size / 2**20)
+        states = _states(model.eval(), self.layers[-1], families.load(family).collator(model, tokenizer), rows)
+        rows = [{**row, "states": own} for row, own in zip(rows, states, strict=True)]
+        return replace(reviews, train=rows[: len(reviews.train)], valid=rows[len(reviews.train) :])
+
+    @contextmanager
+    def at_rest(self, states: torch.Tensor | None) -> Iterator[None]:
+        """The frozen modules without dropout, whatever mode the Trainer puts the model into at each step.
+
+        Args:
+            states: (reviews, tokens, width) what the frozen layers return instead of computing it; None: they compute.
+        """
+        for module in self.modules:
+            module.eval()
+        replaced = [] if states is None else self.layers
+        for layer in replaced:  # an attribute of its own hides the class's method
+            layer.forward = lambda *_, **__: states
+        try:
+            yield
+        finally:
+            for layer in replaced:
+                del layer.forward
+
+
+def part(model: Any, family: str, hyper: dict[str, Any]) -> Frozen | None:
+    """What a training's ``freeze`` and ``head_only`` leave as it is; None where all weights are trained.
+
+    Args:
+        model: as loaded, without adapters.
+        family: its name.
+        hyper: of the training.
+
+    Raises:
+        Failure: the model has fewer layers, or no head.
+    """
+    body = getattr(model, model.base_model_prefix, model)
+    before, layers = _embeddings_and_layers(body, model.config.num_hidden_layers)
+    if hyper.get("head_only"):
+        if family != families.HEADED or not head_modules(model):
+            raise Failure(f"head_only: found a model of family {family}, expected {families.HEADED}. Fix: leave it out")
+        return Frozen([body], layers)
+    number = hyper.get("freeze", 0)
+    if number > len(layers):
+        kind = model.config.model_type
+        raise Failure(f"freeze: found {number}, expected at most {len(layers)}, the layers of this {kind}")
+    return Frozen([*before, *layers[:number]], layers[:number]) if number else None
+
+
+def pad(states: list[torch.Tensor], tokens: int) -> torch.Tensor:
+    """(reviews, tokens, width) states with zeros on the right, where nothing sees them."""
+    padded = torch.zeros(len(states), tokens, states[0].shape[1])
+    for to, own in zip(padded, states, strict=True):
+        to[: len(own)] = own
+    return padded
+
+
+def _embeddings_and_layers(body: Any, number: int) -> tuple[list[Any], list[Any]]:
+    """The modules before a model's first stack of layers (T5: its encoder's), in the order of the model; that stack's layers."""
+    before: list[tuple[str, Any]] = []
+    for name, module in body.named_modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == number:
+            return [m for other, m in before if other and not name.startswith(f"{other}.")], list(module)
+        before.append((name, module))
+    raise Failure(
+        f"{type(body).__name__} has no list of {number} layers: neither freeze nor head_only know what to leave"
+    )
+
+
+class _Reached(Exception):
+    """The last frozen layer has answered; the others need not."""
+
+
+def _states(
+    model: Any, last: Any, collate: Callable[[list[Row]], dict[str, torch.Tensor]], rows: list[Row]
+) -> list[torch.Tensor]:
+    """(tokens, width) of each row: the states that a layer returns, without what is padding."""
+    found: dict[int, torch.Tensor] = {}
+    seen: list[torch.Tensor] = []
+
+    def stop(_: Any, __: Any, output: torch.Tensor) -> None:
+        seen.append(output)
+        raise _Reached
+
+    hook = last.register_forward_hook(stop)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+    with torch.no_grad():
+        for start in range(0, len(order), AT_ONCE):
+            chosen = order[start : start + AT_ONCE]
+            batch = {k: v for k, v in collate([rows[i] for i in chosen]).items() if k != "labels"}
+            try:
+                model(**batch)
+            except _Reached:
+                found |= {
+                    i: own[: len(rows[i]["input_ids"])].clone() for i, own in zip(chosen, seen.pop(), strict=True)
+                }
+    hook.remove()
+    return [found[i] for i in range(len(rows))]

@@ -1,0 +1,111 @@
+"""transformers' Trainer with the families' losses, and its settings."""
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from mllm.core import gpu
+from mllm.models import frozen, processes
+from mllm.models.families import Family, Row
+from mllm.models.training_rows import ByLength
+
+
+class Begun(TrainerCallback):
+    """Tells the order its epoch where a training begins or goes on: accelerate's wrappers around it do not, all of them."""
+
+    def __init__(self, order: ByLength):
+        self.order = order
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        self.order.set_epoch(state.global_step // math.ceil(len(self.order) / self.order.batch))
+
+
+class FamilyTrainer(Trainer):
+    """The Trainer with a family's loss, the mean of its reviews' weighted ones; what is frozen has no dropout."""
+
+    def __init__(self, family: Family, order: ByLength, still: frozen.Frozen | None, **more: Any):
+        self.family, self.order, self.still = family, order, still
+        super().__init__(**more)
+        # Losses are means over the rows given, whatever is done with other arguments: the Trainer has to divide by the
+        # parts. It asks the model inside of adapters, so that the model is no place to say it.
+        self.model_accepts_loss_kwargs = False
+        self.add_callback(Begun(order))
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        inputs = dict(inputs)
+        weights, states = inputs.pop("weights"), inputs.pop("states", None)
+        with self.still.at_rest(states) if self.still else nullcontext():
+            losses, right = self.family.losses(model, inputs)
+        loss = (weights * losses).mean()
+        return (loss, {"losses": losses, "right": right}) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> ByLength:
+        return self.order
+
+
+def measures(found: Any) -> dict[str, float]:
+    """Mean negative log-likelihood of the true answers, and accuracy, of an evaluation."""
+    losses, right = found.predictions
+    return {"nll": round(float(losses.mean(dtype=float)), 6), "accuracy": round(float(right.mean()), 6)}
+
+
+def weighted(
+    collate: Callable[[list[Row]], dict[str, torch.Tensor]],
+) -> Callable[[list[Row]], dict[str, torch.Tensor]]:
+    """Makes a batch of rows with what the loss needs beside the model's arguments: weights, and states where rows have them."""
+
+    def batch(rows: list[Row]) -> dict[str, torch.Tensor]:
+        made = {**collate(rows), "weights": torch.tensor([row["weight"] for row in rows])}
+        if "states" in rows[0]:
+            made["states"] = frozen.pad([row["states"] for row in rows], made["input_ids"].shape[1])
+        return made
+
+    return batch
+
+
+def arguments(hyper: dict[str, Any], rows: int, watched: bool, parts: int, folder: Path) -> TrainingArguments:
+    """The Trainer's settings for so many rows, each batch computed in so many parts."""
+    there = torch.cuda.is_available()
+    steps = hyper.get("steps") or max(1, round(per_epoch(rows, hyper) * hyper["epochs"]))
+    size = hyper["batch_size"] // parts // processes.count()
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=size,
+        per_device_eval_batch_size=size,
+        gradient_accumulation_steps=parts,
+        learning_rate=hyper["learning_rate"],
+        weight_decay=hyper["weight_decay"],
+        warmup_steps=round(hyper["warmup"] * steps),
+        # Products in bfloat16, weights and their updates in float32; never float16, in which T5 overflows.
+        bf16=gpu.has_bfloat16(),
+        seed=hyper["seed"],
+        data_seed=hyper["seed"],
+        logging_steps=max(1, steps // 50),
+        # It would look at the loss after every step, and so wait for the GPU; fine_tune looks at the weights at the end.
+        logging_nan_inf_filter=False,
+        eval_strategy="epoch" if watched else "no",
+        save_strategy="no",  # TimedCheckpoints decides
+        save_total_limit=2,
+        label_names=["labels"],
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not there,
+        # Processes without GPUs find each other only where the backend is named.
+        ddp_backend="gloo" if processes.count() > 1 and not there else None,
+        dataloader_pin_memory=there,
+        accelerator_config={"non_blocking": there},
+    )
+
+
+def per_epoch(rows: int, hyper: dict[str, Any]) -> int:
+    """Optimiser steps of an epoch."""
+    return math.ceil(rows / hyper["batch_size"])
