@@ -35,7 +35,7 @@ rule data:
 
 rule experts:
     input:
-        expand("<results>/models/{expert}", expert=names("expert")),
+        expand("<results>/models/{expert}", expert=GRID.made_by("train_expert", "take_expert")),
 
 
 rule merges:

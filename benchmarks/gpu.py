@@ -297,7 +297,7 @@ def merging(small: bool) -> Measured:
         more: dict[str, dict[str, float]] = {"linear": {}, "ties": {"density": 0.5}, "breadcrumbs": {"density": 0.6}}
         for name, values in more.items():
             entry = merge_entries.METHODS[name].model_validate({"method": name, "members": names[1:], **values})
-            (recipe,) = recipes.expand(entry, entry.members, 17, "base")
+            (recipe,) = recipes.expand(entry, list(entry.members), 17, "base")
             paths = {n: Path(folder, n) for n in names}
             here: dict[str, Any] = {}
             for device in dict.fromkeys(("cpu", gpu.device())):

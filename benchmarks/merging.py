@@ -63,7 +63,7 @@ def recipe_of(method: str) -> dict[str, object]:
     from mllm.experiment import merge_entries, recipes
 
     entry = merge_entries.METHODS[method].model_validate({"method": method, "members": MEMBERS, **RECIPES[method]})
-    (recipe,) = recipes.expand(entry, entry.members, 17, "base")
+    (recipe,) = recipes.expand(entry, list(entry.members), 17, "base")
     return recipe.canonical()
 
 

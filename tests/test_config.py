@@ -280,12 +280,12 @@ def test_several_tasks_have_bases_and_merges_of_their_own():
     raw["blends"] = []
     assert any(r.members == ("b-0", "b-1") for r in grid.build(load.parse(raw)).merges.values())
     raw["experts"][0]["name"], raw["blends"] = "m", [{"method": "soft_vote", "members": ["m-*"]}]
-    raw["merges"][0]["members"] = ["m-0", "s-0"]
+    raw["merges"][0]["members"] = ["m-0", "m-1"]
     raw["blends"][0]["members"] = ["m-0", "words"]
     with pytest.raises(ExperimentError) as caught:
         load.parse(raw)
-    assert [p.split(":")[0] for p in caught.value.problems] == ["merges[0].members", "blends[0].members"]
-    assert "m-0 (mood), s-0 (stars)" in caught.value.problems[0]
+    assert [p.split(":")[0] for p in caught.value.problems] == ["blends[0].members"]
+    assert "m-0 (mood), words (stars)" in caught.value.problems[0]
 
 
 def test_schema_file_is_up_to_date_and_agrees_with_the_model():

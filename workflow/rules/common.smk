@@ -99,9 +99,10 @@ def other_than(words):
 
 
 def candidate_of(wildcards):
-    """The candidate that a job is about, if it is about one."""
+    """The candidate that a job is about, if it is about one; of a model over several tasks, its first task's."""
     values = dict(wildcards)
-    return GRID.candidates.get(values.get("candidate") or values.get("expert") or values.get("merge"))
+    name = values.get("candidate") or values.get("expert") or values.get("merge") or values.get("whole")
+    return GRID.candidates.get(name) or next(iter(GRID.wholes.get(name, {}).values()), None)
 
 
 def task_of(wildcards):
@@ -448,8 +449,8 @@ def farewell():
 
 
 def definition(task):
-    """What a task's labels follow from: neither its name, nor the words for its classes, nor whether they have an order."""
-    values = task.model_dump(exclude_none=True, exclude={"name", "ordered"})
+    """What a task's labels follow from: neither its name, nor words for its classes, nor their order, nor how it is asked."""
+    values = task.model_dump(exclude_none=True, exclude={"name", "ordered", "prompt"})
     values |= {"classes": dict(enumerate(task.classes.values()))} if task.classes else {}
     return json.dumps(values | {"name": "stratum"})
 

@@ -10,7 +10,7 @@ EXPERIMENT_FILE = {
     "files": lambda wildcards, input: CONFIG_FILES,
     "override": lambda wildcards, input: json.dumps(OVERRIDE),
 }
-MEANING = hashlib.sha256(EXPERIMENT.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
+MEANING = hashlib.sha256(EXPERIMENT.model_dump_json(by_alias=True, exclude_defaults=True).encode()).hexdigest()[:16]
 LABELS = json.dumps([c.label() for c in GRID.candidates.values()])
 
 
@@ -37,7 +37,9 @@ rule score:
         **EXPERIMENT_FILE,
         code=code_digest("score"),
         candidates=hashlib.sha256(LABELS.encode()).hexdigest()[:16],
-        tasks=lambda wildcards: json.dumps([task.model_dump(exclude_none=True) for task in EXPERIMENT.tasks]),
+        tasks=lambda wildcards: json.dumps(
+            [task.model_dump(exclude_none=True, exclude={"prompt"}) for task in EXPERIMENT.tasks]
+        ),
         seed=EXPERIMENT.seed,
     shell:
         "python workflow/scripts/score.py --experiment {params.files:q} --override {params.override:q}"

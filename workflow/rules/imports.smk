@@ -21,7 +21,7 @@ rule import_predictions:
         experiment=lambda wildcards: json.dumps(
             {
                 "candidates": EXPERIMENT.candidates.model_dump(),
-                "tasks": [t.model_dump() for t in EXPERIMENT.tasks],
+                "tasks": [t.model_dump(exclude={"prompt"}) for t in EXPERIMENT.tasks],
                 "split": EXPERIMENT.split.model_dump(),
                 "seed": EXPERIMENT.seed,
             }

@@ -111,9 +111,11 @@ rule export:
         leaderboard="<results>/leaderboard.parquet",
         runs="<results>/runs.parquet",
         comparisons="<results>/comparisons.parquet",
-        models=expand("<results>/models/{model}", model=[*GRID.bases.values(), *names("expert")]),
+        models=expand(
+            "<results>/models/{model}", model=[*GRID.bases.values(), *GRID.made_by("train_expert", "take_expert")]
+        ),
         cards=expand("<results>/merges/{merge}/merge.json", merge=GRID.merges),
-        predictions=expand("<results>/predictions/{merge}.parquet", merge=GRID.merges),
+        predictions=expand("<results>/predictions/{merge}.parquet", merge=names("merge")),
         reviews=[*tables("train", "valid", "test").values(), *all_labels()],
         split="<results>/data/split.json",
     output:

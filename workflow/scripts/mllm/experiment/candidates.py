@@ -59,6 +59,10 @@ class Candidate:
     """Whose trainings it is, or has beneath it, from 1."""
     of: str = ""
     """The candidate that it is a run of; empty where that is its own name."""
+    whole: str = ""
+    """The model over several tasks that it is one task's part of, ``<whole>.<task>``; empty for all others."""
+    covers: tuple[str, ...] = ()
+    """All tasks of that model, sorted."""
 
     @property
     def candidate(self) -> str:
@@ -69,7 +73,11 @@ class Candidate:
     def folder(self) -> str:
         """Its weights, in the experiment's folder."""
         if self.recipe:
-            return f"merges/{self.name}/model"
+            return f"merges/{self.whole}/model/{self.task}" if self.whole else f"merges/{self.name}/model"
+        if self.made_by == "train_tasks":
+            return f"models/{self.whole}/{self.task}"
+        if self.made_by == "predict":
+            return f"models/{self.whole}"
         prepared = self.start.name if self.start and self.made_by == "prepare_base" else None
         return f"models/{prepared or self.name}"
 
@@ -138,7 +146,18 @@ class Grid:
 
     @cached_property
     def merges(self) -> dict[str, Recipe]:
-        return {c.name: c.recipe for c in self.candidates.values() if c.recipe}
+        """Merge -> its recipe; what covers several tasks is made once."""
+        return {c.whole or c.name: c.recipe for c in self.candidates.values() if c.recipe}
+
+    @cached_property
+    def wholes(self) -> dict[str, dict[str, Candidate]]:
+        """Model over several tasks -> task -> the candidate that it is there."""
+        found: dict[str, dict[str, Candidate]] = {}
+        for part in self.candidates.values():
+            if part.whole:
+                own = self.candidates.get(part.whole)  # an expert that is asked about other tasks, too
+                found.setdefault(part.whole, {own.task: own} if own else {})[part.task] = part
+        return found
 
     @cached_property
     def bases(self) -> dict[str, str]:

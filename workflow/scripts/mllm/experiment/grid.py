@@ -3,9 +3,11 @@
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from mllm.experiment import foreign_tables, replicates
+from mllm.experiment import foreign_tables, over_tasks, replicates
 from mllm.experiment.candidates import Candidate, Duplicate, Grid, Start
 from mllm.experiment.equivalence import meaning
 from mllm.experiment.family_names import HEADED
@@ -33,12 +35,16 @@ def build(experiment: Experiment) -> Grid:
     experts = [e for entry in experiment.experts for e in _experts(experiment, entry, bases[experiment.task_of(entry)])]
     merges, duplicates = _merges(experiment, experts, bases)
     candidates += [*experts, *merges]
-    for reference in experiment.references:
-        candidates.append(_reference(experiment, reference, experts))
-        start = candidates[-1].start
-        if start and candidates[-1].made_by != "take_expert":  # what is taken as it is starts from nothing
-            starts.setdefault(start.name, start)
-    candidates += [*_blends(experiment, candidates), *routers(experts)]
+    for entry in experiment.references:
+        references = _references(experiment, entry, experts)
+        candidates += references
+        for start in [r.start for r in references if r.start and r.made_by != "take_expert"]:
+            starts.setdefault(start.name, start)  # what is taken as it is starts from nothing
+    candidates += [
+        *_blends(experiment, candidates),
+        *routers(experts),
+        *over_tasks.asked_elsewhere(experts, merges, bases),
+    ]
     candidates += replicates.further(candidates)
     return Grid({c.name: c for c in candidates}, starts, duplicates)
 
@@ -46,13 +52,13 @@ def build(experiment: Experiment) -> Grid:
 def _start(experiment: Experiment, model: str, task: str) -> Start:
     """A model as it is prepared for a task."""
     name = f"base-{task}" if model == experiment.base else f"{model}-{task}.base"
-    return Start(name, task, experiment.model(model))
+    return Start(name, task, experiment.model(model, task))
 
 
 def _experts(experiment: Experiment, entry: Expert, start: Start) -> list[Candidate]:
     """The experts of an entry: one, or one for each of its parts."""
     if entry.model:
-        taken = experiment.model(entry.model)
+        taken = experiment.model(entry.model, start.task)
         return [
             Candidate(
                 entry.name, "expert", start.task, "published", made_by="take_expert", start=start, taken=taken,
@@ -85,10 +91,13 @@ def _merges(
     written: set[str] = set()
     seen = {f"copy {name}": name for name in [*(s.name for s in bases.values()), *task_of]}
     for merge in experiment.merges:
-        members = match(merge.members, list(task_of))
-        base = bases[task_of[members[0]]]
-        for recipe in expand(merge, members, experiment.seed, base.name):
+        members = over_tasks.chosen(merge.members, task_of)
+        mine = {member: task_of[member] for member in members}
+        covers = over_tasks.covered(members, mine)
+        base = bases[covers[0]]
+        for recipe in expand(merge, members, experiment.seed, base.name, partial(over_tasks.by_member, task_of=mine)):
             name, (key, why) = recipe.name(), meaning(recipe)
+            key = over_tasks.key(recipe, key, mine) if len(covers) > 1 else key
             standing = seen.setdefault(key, name)
             if standing != name:
                 duplicates.append(Duplicate(name, standing, why))
@@ -97,13 +106,28 @@ def _merges(
             else:
                 rule = "mix_experts" if recipe.method == "moe" else "merge"
                 of = first.setdefault(replicates.but_for_the_seed(recipe), name)
-                candidates.append(
-                    Candidate(
-                        name, "merge", base.task, recipe.method, recipe.members, recipe.parameters, recipe, rule, base, of=of
-                    )
+                found = Candidate(
+                    name, "merge", base.task, recipe.method, recipe.members, recipe.parameters, recipe, rule, base, of=of
                 )  # fmt: skip
+                whole = replace(found, covers=covers)
+                candidates += over_tasks.parts(whole, bases) if len(covers) > 1 else [found]
             written.add(name)
     return candidates, duplicates
+
+
+def _references(experiment: Experiment, entry: Reference | Baseline, experts: list[Candidate]) -> list[Candidate]:
+    """The candidates of an entry: one, or one for each of the tasks that one model is trained on."""
+    if not isinstance(entry, Reference) or entry.train != "tasks":
+        return [_reference(experiment, entry, experts)]
+    trained = [e for e in experts if e.made_by == "train_expert"]
+    tasks = tuple(sorted(entry.tasks or {e.task for e in trained}))
+    starts = {task: _start(experiment, entry.model, task) for task in tasks}
+    unions = {task: {"union": [e.part for e in trained if e.task == task]} for task in tasks}
+    whole = Candidate(
+        entry.name, "reference", tasks[0], "multi_task", made_by="train_tasks", part={"tasks": unions},
+        hyper=_hyper(entry, experiment.seed), replicates=entry.replicates or experiment.replicates, covers=tasks,
+    )  # fmt: skip
+    return over_tasks.parts(whole, starts)
 
 
 def _reference(experiment: Experiment, entry: Reference | Baseline, experts: list[Candidate]) -> Candidate:

@@ -30,9 +30,33 @@ class Prompt(Strict):
     @field_validator("template")
     @classmethod
     def _one_review(cls, value: str) -> str:
-        if value.count("{review}") != 1:
-            raise ValueError("expected {review} in it, once")
-        return value
+        return _with_one_review(value)
+
+
+class TaskPrompt(Strict):
+    """How a task's reviews are asked about, where it is not as the model's own prompt says; keys that are left out are the model's."""
+
+    template: str | None = None
+    """With {review} once; {task} and {labels} are filled in."""
+    words: dict[str, str] | None = None
+    """Class -> the word that stands for it."""
+    score: Literal["likelihood", "first_token"] | None = None
+    """As in a model's prompt."""
+    examples: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Train reviews shown with their labels before the question."""
+    chat: bool | None = None
+    """Ask in the tokenizer's chat template."""
+
+    @field_validator("template")
+    @classmethod
+    def _one_review(cls, value: str | None) -> str | None:
+        return value if value is None else _with_one_review(value)
+
+
+def _with_one_review(template: str) -> str:
+    if template.count("{review}") != 1:
+        raise ValueError("expected {review} in it, once")
+    return template
 
 
 class Model(Strict):

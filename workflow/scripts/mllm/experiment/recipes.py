@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +47,14 @@ class Recipe:
         }
 
 
-def expand(entry: MergeEntry, members: list[str], default_seed: int, base: str) -> list[Recipe]:
-    """All points of one merge entry's grid.
+def expand(
+    entry: MergeEntry,
+    members: list[str],
+    default_seed: int,
+    base: str,
+    by_member: Callable[[Any], Any] = lambda value: value,
+) -> list[Recipe]:
+    """All points of one merge entry's grid; ``by_member`` puts maps of tasks into maps of members.
 
     Members are put into canonical (sorted) order, since the order changes random masks under one
     seed; where the first one has a part of its own (SLERP), the order has a meaning and is kept.
@@ -61,7 +68,7 @@ def expand(entry: MergeEntry, members: list[str], default_seed: int, base: str) 
     for convention in getattr(entry, "convention", ["mergekit"]):
         method = entry.method + ("_paper" if convention == "paper" else "")
         for point in itertools.product(*values):
-            parameters = {k: _simple(v) for k, v in zip(public, point, strict=True)}
+            parameters = {k: _simple(by_member(v)) for k, v in zip(public, point, strict=True)}
             role = {"needed": base, "first": ordered[0], "refused": None, "optional": None}[entry.base]
             role = base if parameters.get("use_base") else role
             found.append(Recipe(method, ordered, parameters, role))

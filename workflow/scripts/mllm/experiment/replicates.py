@@ -63,7 +63,7 @@ def _again(run: Candidate, replicate: int, number: dict[str, int]) -> Candidate:
     hyper = {**run.hyper, "seed": seed_of(run.hyper["seed"], replicate)} if run.hyper else {}
     recipe = _recipe(run.recipe, names, replicate) if run.recipe else None
     return replace(
-        run, name=run_name(run.name, replicate), of=run.candidate, replicate=replicate, hyper=hyper,
+        run, name=run_name(run.name, replicate), whole=run.whole and run_name(run.whole, replicate), of=run.candidate, replicate=replicate, hyper=hyper,
         members=tuple(names.values()), recipe=recipe, parameters=recipe.parameters if recipe else run.parameters,
     )  # fmt: skip
 

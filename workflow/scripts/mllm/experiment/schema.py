@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mllm.experiment.merge_entries import AnyMerge
-from mllm.experiment.model_entries import HubModel, LocalModel, Name, Positive, ScratchModel
+from mllm.experiment.model_entries import HubModel, LocalModel, Name, Positive, ScratchModel, TaskPrompt
 from mllm.experiment.training_entries import AnyReference, Baseline, Expert, Reference
 from mllm.experiment.value_types import Seed, Strict, Value
 
@@ -85,6 +85,8 @@ class Task(Strict):
     """Class -> values of the column; reviews with other values have no label in this task."""
     ordered: bool | None = None
     """Whether the classes, as written, have an order (with column; default false)."""
+    prompt: TaskPrompt | None = None
+    """How language models (text2text, causal) are asked in this task, where their own prompts do not fit."""
 
 
 class Blend(Strict):
@@ -129,6 +131,9 @@ class Compare(Strict):
     """A merge no worse than this below a reference counts as its equal."""
     equivalence: bool = False
     """Whether the verdict also says of each claim whether both are within the margin of each other, either way."""
+    tasks: str = "mean"
+    """Chooses among merges over several tasks, on validation: the mean of their scores, each divided by the score of the task's
+    best expert; worst, the lowest of them; or a task's name."""
 
 
 class Experiment(Strict):
@@ -160,11 +165,16 @@ class Experiment(Strict):
     """Merged weights to keep once they are scored."""
 
     def task_of(self, entry: Expert | Reference | Baseline) -> str:
-        """The task of an entry; the only one where it names none."""
+        """The task of an entry; the only one, or the first of several that it is trained on, where it names none."""
         return entry.task or self.tasks[0].name
 
     def task(self, name: str) -> Task:
         return next(t for t in self.tasks if t.name == name)
 
-    def model(self, name: str) -> HubModel | LocalModel | ScratchModel:
-        return next(m for m in self.models if m.name == name)
+    def model(self, name: str, task: str | None = None) -> HubModel | LocalModel | ScratchModel:
+        """An entry under models; with a task, as that task's prompt has it asked."""
+        found = next(m for m in self.models if m.name == name)
+        own = self.task(task).prompt if task else None
+        if own is None or found.prompt is None:
+            return found
+        return found.model_copy(update={"prompt": found.prompt.model_copy(update=own.model_dump(exclude_none=True))})

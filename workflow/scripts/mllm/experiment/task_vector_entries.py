@@ -3,19 +3,25 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from mllm.experiment.value_types import Axis, Density, Number, Seed, Share, Strict, Weight
 
 Convention = Literal["mergekit", "paper"]
+Names = Annotated[list[str], Field(min_length=1)]
+Members = Annotated[
+    Annotated[Names, Tag("names")] | Annotated[dict[str, Names], Tag("by task")],
+    Discriminator(lambda value: "by task" if isinstance(value, dict) else "names"),
+]
 
 
 class MergeEntry(Strict):
     """What all merge methods have in common."""
 
     method: str
-    members: Annotated[list[str], Field(min_length=1)]
-    """Experts to merge; `shard-*` stands for all whose names match."""
+    members: Members
+    """Experts to merge; `shard-*` stands for all whose names match. Experts of several tasks make one model for all of them; a map
+    task: experts takes those of each task alone."""
     out_dtype: Axis[Literal["float32", "bfloat16", "float16"]] = ["float32"]
     """Precision of the merged weights; the arithmetic is in float32."""
 
@@ -40,7 +46,7 @@ class TaskVectors(MergeEntry):
     """The base plus a combination of task vectors: members minus base."""
 
     weight: Axis[Weight] = [1.0]
-    """Factor of each task vector: one number, or a map member: weight."""
+    """Factor of each task vector: one number, or a map member: weight; a task in it stands for each of its members."""
     lambda_: Axis[Number] = Field([1.0], alias="lambda")
     """Factor of the combined task vector."""
     normalize: Axis[bool] = [False]

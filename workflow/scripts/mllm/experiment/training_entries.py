@@ -83,9 +83,12 @@ class Reference(Training):
     """Its name in the leaderboard."""
     model: Annotated[str, Field(json_schema_extra={"not": {"enum": list(BASELINES)}})]
     """A name under models, or tfidf (TF-IDF and logistic regression), or majority (the most frequent class)."""
-    train: Literal["all", "joint", "probe", "none"] = "all"
-    """all: fine-tuned on all of train; joint: on all reviews that its task's experts saw; probe: logistic regression on its
-    frozen features; none: as it is. A classifier keeps its head; a text2text or causal model is asked, zero-shot or with examples."""
+    train: Literal["all", "joint", "tasks", "probe", "none"] = "all"
+    """all: fine-tuned on all of train; joint: on all reviews that its task's experts saw; tasks: one model, on the reviews that
+    the experts of several tasks saw; probe: logistic regression on its frozen features; none: as it is. A classifier keeps its
+    head; a text2text or causal model is asked, zero-shot or with examples."""
+    tasks: Annotated[list[str], Field(min_length=2)] | None = None
+    """With train: tasks, the tasks that it learns (default: all that have experts)."""
     labels: Labels | None = None
     """As for experts: a classifier's own names for the task's classes (train: none)."""
     task: str | None = None

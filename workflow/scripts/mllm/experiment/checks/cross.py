@@ -14,7 +14,9 @@ from mllm.experiment.checks.data import (
 )
 from mllm.experiment.checks.families import family_problems, label_problems
 from mllm.experiment.checks.freezing import freezing_problems
-from mllm.experiment.checks.merges import member_problems, merge_problems, moe_problems
+from mllm.experiment.checks.members import member_problems
+from mllm.experiment.checks.merges import merge_problems, moe_problems
+from mllm.experiment.checks.over_tasks import reference_problems, task_problems
 from mllm.experiment.names import dicts, expert_names, is_pattern, match, names_in, repeated
 
 
@@ -61,20 +63,21 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     problems += label_problems(raw)
     names = [name for name, _ in experts]
     task_of = tasks_of(raw, experts, tasks)
+    of_experts = {name: task_of[name] for name in names}
     problems += data_problems(raw) + metric_problems(raw)
     for i, entry in enumerate(dicts(raw.get("merges"))):
-        problems += [f"merges[{i}].{p}" for p in merge_problems(entry, names)]
-        problems += _mixed_tasks(
-            f"merges[{i}]", entry, {n: task_of[n] for n in names}, "weights of different heads cannot be merged"
-        )
-    problems += moe_problems(raw)
+        problems += [f"merges[{i}].{p}" for p in merge_problems(entry, of_experts, tasks)]
+    problems += moe_problems(raw) + task_problems(raw, of_experts, tasks)
+    trained = {name: task_of[name] for name, entry in experts if entry.get("model") is None}
     scratch = names_in([m for m in dicts(raw.get("models")) if m.get("source") == "scratch"])
     for i, entry in enumerate(dicts(raw.get("experts"))):
         problems += [f"experts[{i}].{p}" for p in _expert_problems(entry, columns_of(raw), models, scratch)]
         problems += [f"experts[{i}].{p}" for p in task_entry_problems(entry, tasks)]
     for i, entry in enumerate(dicts(raw.get("references"))):
         problems += [f"references[{i}].{p}" for p in _reference_problems(entry, models)]
-        problems += [f"references[{i}].{p}" for p in task_entry_problems(entry, tasks)]
+        problems += [f"references[{i}].{p}" for p in reference_problems(entry, trained, tasks)]
+        if entry.get("train") != "tasks":
+            problems += [f"references[{i}].{p}" for p in task_entry_problems(entry, tasks)]
     problems += _batch_problems(raw)
     problems += freezing_problems(raw)
     for i, entry in enumerate(dicts(raw.get("blends"))):

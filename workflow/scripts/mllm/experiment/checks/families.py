@@ -43,7 +43,7 @@ def family_problems(raw: dict[str, Any]) -> list[str]:
             problems.append(
                 f"references[{i}].train: probe, but {model!r} is no classifier; expected one of family {families.HEADED}"
             )
-        if train in ("all", "joint") and isinstance(model, str):
+        if train in ("all", "joint", "tasks") and isinstance(model, str):
             trained.append((f"references[{i}].model", model))
     for where, model in trained:
         prompt = entries.get(model, {}).get("prompt") if model in asked else None

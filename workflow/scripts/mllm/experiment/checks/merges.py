@@ -4,26 +4,33 @@ import contextlib
 import itertools
 import json
 import math
-from collections.abc import Iterator
-from fnmatch import fnmatchcase
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mllm.core.wording import listed, nearest
+from mllm.core.wording import listed
+from mllm.experiment import over_tasks
+from mllm.experiment.checks import over_tasks as checked_tasks
 from mllm.experiment.layered import is_layered
 from mllm.experiment.merge_entries import METHODS
 from mllm.experiment.mixture_architectures import MIXTURES
-from mllm.experiment.names import dicts, match, repeated
+from mllm.experiment.names import dicts
 from mllm.experiment.task_vector_entries import MergeEntry
 
 # Methods whose agreeing members differ from entry to entry, so that a sum of weights can vanish anywhere.
 ELECTING = ("ties", "dare_ties", "della", "breadcrumbs_ties")
 
 
-def merge_problems(entry: dict[str, Any], experts: list[str]) -> list[str]:
-    """One line for each key of a merge entry that does not fit with its members or with another key."""
+def merge_problems(entry: dict[str, Any], task_of: Mapping[str, Any], tasks: list[str]) -> list[str]:
+    """One line for each key of a merge entry that does not fit with its members or with another key.
+
+    Args:
+        entry: as it is written.
+        task_of: all experts, with their tasks.
+        tasks: of the experiment.
+    """
     method = METHODS.get(entry["method"]) if isinstance(entry.get("method"), str) else None
-    members, problems = member_problems(entry.get("members"), experts)
+    members, problems = checked_tasks.chosen(entry.get("members"), task_of, tasks)
     if method is None or not members or problems:
         return problems
     fewest, most = method.count
@@ -32,9 +39,10 @@ def merge_problems(entry: dict[str, Any], experts: list[str]) -> list[str]:
         problems.append(f"members: {entry['method']} takes {expected}, found {len(members)}: {listed(members)}")
     elif len(members) < fewest:
         problems.append(f"members: found only {members[0]!r}, expected at least {fewest} experts")
-    maps = [_map_problems(entry, key, members) for key in entry if key not in ("method", "members")]
+    mine = {m: task_of[m] for m in members}
+    maps = [_map_problems(entry, key, mine) for key in entry if key not in ("method", "members")]
     problems += [p for found in maps for p in found]
-    return problems or _value_problems(method, entry, members)
+    return problems or _values_over_tasks(method, _by_member(entry, mine), mine)
 
 
 def moe_problems(raw: dict[str, Any]) -> list[str]:
@@ -54,30 +62,37 @@ def moe_problems(raw: dict[str, Any]) -> list[str]:
     ]
 
 
-def member_problems(patterns: Any, allowed: list[str]) -> tuple[list[str], list[str]]:
-    """The members that the patterns stand for, and what is wrong with the patterns."""
-    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns) or not allowed:
-        return [], []  # no list of names, or nothing known to compare them with: told elsewhere
-    problems = [
-        f"members: {p!r} matches none of {listed(allowed)}{nearest(p, allowed)}"
-        for p in patterns
-        if not any(fnmatchcase(n, p) for n in allowed)
-    ]
-    problems += [f"members: {p!r} stands {count} times" for p, count in repeated(patterns)]
-    return match(patterns, allowed), problems
-
-
-def _map_problems(entry: dict[str, Any], key: str, members: list[str]) -> Iterator[str]:
-    """Maps of member to value name every member, and no other."""
+def _map_problems(entry: dict[str, Any], key: str, mine: Mapping[str, Any]) -> Iterator[str]:
+    """Maps of member to value name every member, itself or by its task, and no other."""
+    members = list(mine)
     for where, value in _points(entry, key):
         if isinstance(value, dict) and not is_layered(value):
-            unknown = [m for m in value if m not in members]
-            missing = [m for m in members if m not in value]
+            unknown = [m for m in value if m not in members and m not in mine.values()]
+            missing = [m for m in members if m not in value and mine[m] not in value]
             if unknown:
                 yield (f"{where}: names {', '.join(map(repr, unknown))}, not among the members {', '.join(members)}"
                        f" (a value that changes with depth has the keys layers and rest)")  # fmt: skip
             elif missing:
                 yield f"{where}: gives no {key} for {', '.join(missing)}; a map names every member"
+
+
+def _by_member(entry: dict[str, Any], mine: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry whose maps name members alone."""
+    return {
+        key: [over_tasks.by_member(v, mine) for v in value]
+        if isinstance(value, list)
+        else over_tasks.by_member(value, mine)
+        for key, value in entry.items()
+        if key != "members"
+    }
+
+
+def _values_over_tasks(method: type[MergeEntry], entry: dict[str, Any], mine: Mapping[str, Any]) -> list[str]:
+    """Values that make nonsense for all members, or for those of one task, whose heads are merged by themselves."""
+    tasks = sorted({str(task) for task in mine.values()})
+    groups = [list(mine), *([m for m in mine if str(mine[m]) == task] for task in tasks if len(tasks) > 1)]
+    found = [_value_problems(method, entry, group) for group in groups if len(group) > 1 or group == list(mine)]
+    return list(dict.fromkeys(problem for problems in found for problem in problems))
 
 
 def _value_problems(method: type[MergeEntry], entry: dict[str, Any], members: list[str]) -> list[str]:

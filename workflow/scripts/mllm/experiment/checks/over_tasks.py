@@ -1,0 +1,126 @@
+"""What is wrong with models over several tasks: merges of their experts, references trained on them, the prompts that tell them apart."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mllm.core.wording import listed, nearest
+from mllm.experiment import family_names as families
+from mllm.experiment import over_tasks
+from mllm.experiment.checks.members import member_problems
+from mllm.experiment.names import dicts, names_in
+
+
+def chosen(patterns: Any, task_of: Mapping[str, Any], tasks: list[str]) -> tuple[list[str], list[str]]:
+    """The members that a merge's ``members`` stand for, and what is wrong with them.
+
+    Args:
+        patterns: names and patterns, or a map of task to them.
+        task_of: all experts, with their tasks.
+        tasks: of the experiment.
+    """
+    if not isinstance(patterns, dict):
+        return member_problems(patterns, list(task_of))
+    problems: list[str] = [] if patterns else ["members: found no task, expected at least one"]
+    for task, own in patterns.items():
+        experts = [e for e in task_of if task_of[e] == task]
+        if task not in tasks:
+            problems.append(f"members: found task {task!r}, expected one of {listed(tasks)}{nearest(str(task), tasks)}")
+        elif not experts:
+            problems.append(f"members.{task}: task {task} has no expert. Fix: add one, or leave the task out")
+        else:
+            problems += [f"members.{task}{p.removeprefix('members')}" for p in member_problems(own, experts)[1]]
+    readable = not problems and all(isinstance(own, list) and own for own in patterns.values())
+    return (over_tasks.chosen(patterns, task_of) if readable else []), problems
+
+
+def task_problems(raw: dict[str, Any], task_of: Mapping[str, Any], tasks: list[str]) -> list[str]:
+    """One line for each mixture of experts over several tasks, task to choose by that a merge lacks, prompt that says no task."""
+    problems: list[str] = []
+    covered: dict[int, tuple[str, ...]] = {}
+    for i, entry in enumerate(dicts(raw.get("merges"))):
+        members, wrong = chosen(entry.get("members"), task_of, tasks)
+        if members and not wrong and all(isinstance(task_of[m], str) for m in members):
+            covered[i] = over_tasks.covered(members, task_of)
+    several = {i: found for i, found in covered.items() if len(found) > 1}
+    problems += [
+        f"merges[{i}].members: of the tasks {listed(list(found))}, but a mixture of experts (moe) has the routers and the head of one"
+        " task. Fix: take the experts of one task, or another method"
+        for i, found in several.items()
+        if dicts(raw["merges"])[i].get("method") == "moe"
+    ]
+    problems += _chosen_by(raw, several, tasks)
+    joint = [
+        r["name"] for r in dicts(raw.get("references")) if r.get("train") == "tasks" and isinstance(r.get("name"), str)
+    ]
+    problems += [
+        f"{name!r}: names {whole!r} as it is in task {task}; give it another name"
+        for whole in [*joint, *(task_of if several else [])]
+        for task in tasks
+        if (name := f"{whole}.{task}") in [*task_of, *names_in(raw.get("references"))]
+    ]
+    asked = sorted({task for found in several.values() for task in found})
+    return problems + _prompt_problems(raw, asked)
+
+
+def _chosen_by(raw: dict[str, Any], several: Mapping[int, tuple[str, ...]], tasks: list[str]) -> list[str]:
+    """A task to choose merges by that is none, or that one of them has no expert of."""
+    by = dicts([raw.get("compare")])[0].get("tasks", "mean")
+    if not isinstance(by, str) or by in ("mean", "worst"):
+        return []
+    if by not in tasks:
+        allowed = ["mean", "worst", *tasks]
+        return [f"compare.tasks: found {by!r}, expected one of {listed(allowed)}{nearest(by, allowed)}"]
+    return [
+        f"compare.tasks: merges are chosen by task {by}, but merges[{i}] has no expert of it among its members"
+        for i, found in several.items()
+        if by not in found
+    ]
+
+
+def _prompt_problems(raw: dict[str, Any], asked: list[str]) -> list[str]:
+    """Prompts of tasks where nothing is asked; one prompt for several tasks that does not say which one is meant.
+
+    Args:
+        raw: the experiment file.
+        asked: tasks that merges over several tasks cover.
+    """
+    models = {m["name"]: m for m in dicts(raw.get("models")) if isinstance(m.get("name"), str)}
+    family = {name: entry.get("family", families.HEADED) for name, entry in models.items()}
+    entries = dicts(raw.get("tasks"))
+    own = [i for i, entry in enumerate(entries) if isinstance(entry.get("prompt"), dict)]
+    if own and models and set(family.values()) == {families.HEADED}:
+        return [f"tasks[{i}].prompt: no model is asked; leave it out, or name a family of a model" for i in own]
+    base = models.get(raw["base"], {}) if isinstance(raw.get("base"), str) else {}
+    if len(asked) < 2 or base.get("family", families.HEADED) == families.HEADED:
+        return []
+    problems = []
+    template = dicts([base.get("prompt")])[0].get("template")
+    if isinstance(template, str) and not any(hole in template for hole in ("{task}", "{labels}")):
+        problems += [
+            f"tasks[{i}].prompt: missing; the template of model {raw['base']!r} names neither {{task}} nor {{labels}}, so that a merge over"
+            f" {listed(asked)} cannot tell what is asked. Fix: give each task a template of its own"
+            for i, entry in enumerate(entries)
+            if entry.get("name") in asked and not isinstance(dicts([entry.get("prompt")])[0].get("template"), str)
+        ]
+    return problems
+
+
+def reference_problems(entry: dict[str, Any], task_of: Mapping[str, Any], tasks: list[str]) -> list[str]:
+    """What is wrong with the tasks that a reference is trained on together (``train: tasks``)."""
+    if entry.get("train") != "tasks":
+        given = entry.get("tasks") is not None
+        return [f"tasks: only with train: tasks, not {entry.get('train', 'all')}"] if given else []
+    problems = ["task: stands beside train: tasks; leave it out"] if entry.get("task") is not None else []
+    named = entry.get("tasks") if isinstance(entry.get("tasks"), list) else None
+    learnt = sorted({str(task) for task in task_of.values() if task in tasks})
+    unknown = [t for t in named or [] if t not in tasks]
+    idle = [str(t) for t in named or [] if t in tasks and t not in learnt]
+    if unknown:
+        problems.append(
+            f"tasks: found {unknown[0]!r}, expected some of {listed(tasks)}{nearest(str(unknown[0]), tasks)}"
+        )
+    elif idle:
+        problems.append(f"tasks: task {idle[0]} has no expert that is trained here, whose reviews it would learn from")
+    elif len(set(named or learnt)) < 2:
+        problems.append(f"train: tasks needs experts of several tasks, found {listed(learnt) or 'none'}")
+    return problems

@@ -1,0 +1,94 @@
+"""Models over several tasks: one set of weights with one candidate for each task that it covers, ``<whole>.<task>``."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from mllm.experiment.candidates import Candidate, Start
+from mllm.experiment.family_names import HEADED
+from mllm.experiment.layered import is_layered
+from mllm.experiment.names import match
+from mllm.experiment.recipes import Recipe
+
+Patterns = list[str] | dict[str, list[str]]
+
+
+def chosen(patterns: Patterns, task_of: Mapping[str, Any]) -> list[str]:
+    """The experts that a merge's members stand for, in their order; a task's own patterns match that task's experts alone.
+
+    Args:
+        patterns: names and patterns, or a map of task to them.
+        task_of: all experts, with their tasks.
+    """
+    if not isinstance(patterns, dict):
+        return match(patterns, list(task_of))
+    return [name for task, own in patterns.items() for name in match(own, [e for e in task_of if task_of[e] == task])]
+
+
+def by_member(value: Any, task_of: Mapping[str, Any]) -> Any:
+    """A parameter whose map may name tasks, each of which stands for its members that the map does not name; for members alone.
+
+    Args:
+        value: of a parameter.
+        task_of: the merge's members, with their tasks.
+    """
+    if not isinstance(value, dict) or is_layered(value):
+        return value
+    return {member: value[member] if member in value else value[task_of[member]] for member in sorted(task_of)}
+
+
+def covered(members: list[str], task_of: Mapping[str, Any]) -> tuple[str, ...]:
+    """The tasks of a merge's members, sorted."""
+    return tuple(sorted({task_of[member] for member in members}))
+
+
+def parts(whole: Candidate, starts: Mapping[str, Start]) -> list[Candidate]:
+    """The candidates of one model over several tasks.
+
+    Args:
+        whole: the model under its own name, of any of its tasks, with all that it covers.
+        starts: task -> the prepared checkpoint that it starts from there.
+    """
+    return [
+        replace(
+            whole, name=f"{whole.name}.{task}", task=task, start=starts[task], whole=whole.name,
+            of=f"{whole.of}.{task}" if whole.of else "",
+        )
+        for task in whole.covers
+    ]  # fmt: skip
+
+
+def key(recipe: Recipe, meaning: str, task_of: Mapping[str, str]) -> str:
+    """What a merge over several tasks computes, from what its recipe does.
+
+    No such merge is a copy of one of its inputs: each task has a head of its own, merged where it has several members.
+    """
+    tasks = [task_of[member] for member in recipe.members]
+    if meaning.startswith("copy ") and len(set(tasks)) < len(tasks):
+        return json.dumps(recipe.canonical(), sort_keys=True)
+    return json.dumps([*recipe.members, meaning])
+
+
+def asked_elsewhere(experts: list[Candidate], merges: list[Candidate], starts: Mapping[str, Start]) -> list[Candidate]:
+    """The members of merges over several tasks, as they answer in the others' tasks: what one of them can do without a merge.
+
+    A classifier has a head for its own task alone, and answers nowhere else.
+
+    Args:
+        experts: of all tasks.
+        merges: of all tasks.
+        starts: task -> its base.
+    """
+    tasks = sorted({task for merge in merges for task in merge.covers})
+    members = {member for merge in merges if merge.covers for member in merge.members}
+    return [
+        replace(
+            expert, name=f"{expert.name}.{task}", task=task, start=starts[task], made_by="predict", whole=expert.name,
+            covers=tuple(tasks),
+        )
+        for expert in experts
+        if expert.name in members
+        for task in tasks
+        if task != expert.task and starts[task].model.family != HEADED
+    ]  # fmt: skip
