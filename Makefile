@@ -115,6 +115,7 @@ gpu-bundle: .venv/.ready ## the same for a GPU machine without a package index: 
 simulate: .venv/.ready ## simulate the coverage of intervals and the errors of claims (the table of docs/scores.md)
 	.venv/bin/python benchmarks/simulation.py
 	.venv/bin/python benchmarks/simulation_replicates.py
+	.venv/bin/python benchmarks/simulation_tasks.py
 
 .PHONY: envs
 envs: .venv/.ready ## write envs/ and the schema anew, after a change of uv.lock or of the experiment's keys
