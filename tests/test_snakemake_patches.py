@@ -28,6 +28,8 @@ def test_everything_that_is_changed_is_there():
     assert "user_kill" in inspect.getsource(JobScheduler.exit_gracefully), FIX.format("stop_on_signals")
     assert "self.bfs(self.depending, job)" in inspect.getsource(DAG.update_needrun), FIX.format("let_ancient_inputs_be")
     assert "self.depending = defaultdict(" in inspect.getsource(DAG.__init__), FIX.format("let_ancient_inputs_be")
+    looking = inspect.getsource(JobScheduler.schedule), FIX.format("look_again_where_held_back")
+    assert "_schedule_reevalutation(self.job_rate_limiter.timespan)" in looking[0], looking[1]
     source = inspect.getsource(DefaultFormatter)
     for name in ("format_run_info", "format_job_info", "format_job_finished", "format_progress", "_format_job_error"):
         assert f"self.{name}" in source, FIX.format(f"replace_formatter ({name})")
@@ -40,6 +42,11 @@ def test_everything_that_is_changed_is_there():
         ("snakemake.executors.local", "run_wrapper", lambda: snakemake_patches.hand_out_gpus(lambda number: None)),
         ("snakemake.logging", "DefaultFormatter", lambda: snakemake_patches.replace_formatter(lambda base: base, bool)),
         ("snakemake.dag.DAG", "update_needrun", lambda: snakemake_patches.let_ancient_inputs_be()),
+        (
+            "snakemake.scheduling.job_scheduler.JobScheduler",
+            "_schedule_reevalutation",
+            lambda: snakemake_patches.look_again_where_held_back(),
+        ),
         ("snakemake.settings.types", "load_configfile", lambda: snakemake_patches.before_experiment_files(print)),
         ("snakemake.logging", "logger", lambda: snakemake_patches.limit(object(), {})),
         ("snakemake.logging", "logger", lambda: snakemake_patches.stop_on_signals(object(), print)),
@@ -50,6 +57,25 @@ def test_a_change_without_its_place_is_off_in_one_line(monkeypatch, capsys, modu
     assert change() is False
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and " is off (" in said and "Fix: execution/snakemake_patches.py" in said
+
+
+def test_the_scheduler_sets_a_timer_only_where_the_rate_holds_jobs_back(monkeypatch):
+    """It set one at each look, and each started the next: after a hundred jobs it looked a hundred times a second."""
+    from snakemake.scheduling.job_scheduler import JobRateLimiter, JobScheduler
+    from snakemake.settings.types import MaxJobsPerTimespan
+
+    monkeypatch.setattr(JobScheduler, "_schedule_reevalutation", JobScheduler._schedule_reevalutation)  # put back later
+    assert snakemake_patches.look_again_where_held_back()
+    scheduler = JobScheduler.__new__(JobScheduler)
+    scheduler._open_jobs = threading.Semaphore(0)
+    scheduler.job_rate_limiter = JobRateLimiter(MaxJobsPerTimespan(2, "1ms"))
+    scheduler.job_rate_limiter.register_jobs(1)
+    scheduler._schedule_reevalutation(scheduler.job_rate_limiter.timespan)
+    assert not scheduler._open_jobs.acquire(timeout=0.2)
+    scheduler.job_rate_limiter._limit.timespan = 0.2
+    scheduler.job_rate_limiter.register_jobs(2)
+    scheduler._schedule_reevalutation(scheduler.job_rate_limiter.timespan)
+    assert scheduler._open_jobs.acquire(timeout=5)
 
 
 def test_cards_are_handed_out_and_taken_back():

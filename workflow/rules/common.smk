@@ -46,6 +46,7 @@ environment.use_scratch()
 interrupts.before_jobs()
 snakemake_patches.keep_function_parameters()
 snakemake_patches.collect_less_garbage()
+snakemake_patches.look_again_where_held_back()
 BY_MEANING = snakemake_patches.let_ancient_inputs_be()
 
 local_limits.install(workflow)

@@ -104,6 +104,30 @@ def let_ancient_inputs_be() -> None:
     DAG.update_needrun = update_needrun
 
 
+@optional(without="Snakemake takes ever more of a processor beside a large grid's jobs, and a second more to end")
+def look_again_where_held_back() -> None:
+    """Let a timer wake the scheduler only where the limit of ``max-jobs-per-timespan`` held jobs back.
+
+    Snakemake starts one at each look at its queue; each of them looks again after a second, and starts the next. After 100
+    jobs of a long queue it looked 100 times a second.
+    """
+    from snakemake.scheduling.job_scheduler import JobScheduler
+
+    original = JobScheduler._schedule_reevalutation
+    if "_schedule_reevalutation(self.job_rate_limiter.timespan)" not in inspect.getsource(JobScheduler.schedule):
+        raise AttributeError("JobScheduler.schedule looks again in another way")
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def held_back(self: Any, delay: float) -> None:
+        limiter = self.job_rate_limiter
+        if not limiter or delay != limiter.timespan or not limiter.get_free_jobs():
+            original(self, delay)
+
+    JobScheduler._schedule_reevalutation = held_back
+
+
 def collect_less_garbage() -> None:
     """Thousands of merges make millions of small objects that all stay: looking for garbage among them is vain.
 
