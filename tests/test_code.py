@@ -87,7 +87,7 @@ EDITS = {
     "a metric": ("evaluation/metrics.py", "import numpy as np", "import numpy as np\nEDITED = 1", JUDGED | {"export"}),
     "intervals": ("evaluation/bootstrap.py", "0.025, 0.975", "0.05, 0.95", {"score"}),
     "the verdict": ("evaluation/verdict.py", "no worse than", "not worse than", {"compare"}),
-    "a chart": ("reporting/charts.py", "import polars as pl", "import polars as pl\nEDITED = 1", {"write_report"}),
+    "a chart": ("reporting/row_chart.py", "import polars as pl", "import polars as pl\nEDITED = 1", {"write_report"}),
     "the model card": ("reporting/model_card.py", "from typing import", "EDITED = 1\nfrom typing import", {"export"}),
     "the experiment's schema": ("experiment/training_entries.py", "BASELINES = (", "BASELINES = (*", JUDGED | {"import_predictions"}),
     "a check of the experiment": ("experiment/checks/cross.py", 'f"base-{task}"', 'f"basis-{task}"', set()),

@@ -340,7 +340,7 @@ def test_agreement_is_of_every_two(world):
     assert row["agreement"] == pytest.approx(np.mean(pairs._labels["weak"] == pairs._labels["strong"]))
 
 
-def test_conditions_are_normalised_by_their_own_experts():
+def test_parts_are_normalised_by_their_own_experts():
     def file(name, kind, values, members=()):
         slices = [
             {"column": c, "slice": s, "reviews": 60, "scores": {"accuracy": {"value": v, "low": v, "high": v}}}
@@ -359,15 +359,19 @@ def test_conditions_are_normalised_by_their_own_experts():
         file("v", "blend", {pain: 0.7}, ["n", "p"]),
     ]
     shown = ["base", "p", "shard-0", "m", "v"]
-    table = agreement.by_condition(files, shown, {"p": ["Pain"], "a": ["Acne"]}, "accuracy")
+    table = agreement.by_part(files, shown, {"condition": {"p": ["Pain"], "a": ["Acne"]}}, "accuracy")
     assert set(table["candidate"]) == set(shown)
     assert table.filter(pl.col("candidate") == "v")["trained_on"].to_list() == ["Acne, Pain"]
-    assert table.columns == list(agreement.CONDITIONS) and set(table["condition"]) == {"Pain", "Acne"}
-    rows = {(r["candidate"], r["condition"]): r for r in table.to_dicts()}
+    assert table.columns == list(agreement.PARTS) and set(table["part"]) == {"Pain", "Acne"}
+    rows = {(r["candidate"], r["part"]): r for r in table.to_dicts()}
     assert rows["m", "Pain"]["normalised"] == pytest.approx((0.7 - 0.3) / (0.8 - 0.3))
     assert rows["p", "Pain"]["normalised"] == 1 and rows["base", "Pain"]["normalised"] == 0
     assert rows["m", "Acne"]["normalised"] is None  # of the rows shown, no expert learned acne alone
     assert rows["p", "Acne"]["trained_on"] == "Pain" and rows["m", "Acne"]["trained_on"] == "all"
+    by_year = agreement.by_part(files, shown, {"condition": {}, "year": {"p": ["2010"]}}, "accuracy")
+    assert by_year.group_by("column").agg(pl.col("part").unique().sort()).sort("column").rows() == [
+        ("condition", ["Acne", "Pain"]), ("year", ["2010"]),
+    ]  # fmt: skip
 
 
 def said_of(world, compared, **more):

@@ -172,6 +172,7 @@ EDITS = {
         {"tokenise:asked-mood.base", "train_expert:all", "predict:all"} | SCORES,  # all is asked in words
     ),
     "classes with an order": (lambda raw: raw["tasks"][1].update(ordered=True), SCORES),
+    "what the texts are": (lambda raw: raw["data"].update(description="notes on toys"), {"write_report", "export"}),
     "a data column more": (
         lambda raw: raw["data"]["columns"].update(more="more"),
         {"clean_reviews", "split_reviews", "describe_reviews"} | SCORES,

@@ -1,6 +1,9 @@
 """Mixtures of experts through the whole workflow: a small LLaMA of one's own, mixed, scored and exported."""
 
 import json
+import re
+import subprocess
+import sys
 
 import polars as pl
 import pytest
@@ -62,10 +65,17 @@ def test_mixtures_are_made_scored_and_exported(llama):
         assert (type(model).__name__ == "MixtralForSequenceClassification") == (row["method"] == "moe")
         heading = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
         assert heading["license"] == "apache-2.0"
+        said = (folder / "README.md").read_text()
+        assert "(expert) | **" in said and "Yes: not worse by more than the margin of 0.01." in said
         # Prompts are reviews, which are nobody's to publish.
         text = (folder / "README.md").read_text()
         train = pl.read_parquet(results / "data/train.parquet")
         assert not any(review in text for review in train["review"].to_list())
+        code = re.search(r"```python\n(.*?)```", text, re.S)[1]  # what the card tells its readers to do
+        said = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder.parent, capture_output=True, text=True, check=True
+        ).stdout
+        assert any(label in said for label in ("negative", "neutral", "positive")) and "score" in said
     hidden = next(p for p in (results / "merges").glob("moe-*") if "random" not in p.name)
     prompts = yaml.safe_load((hidden / "mergekit.yaml").read_text())["experts"]
     assert [len(e["positive_prompts"]) for e in prompts] == [4, 4]

@@ -137,7 +137,7 @@ def test_artefacts(demo):
         "runs.parquet",
         "selection.csv",
         "agreement.csv",
-        "conditions.csv",
+        "parts.csv",
         "verdict.md",
         "predictions/base-sentiment.cost.json",
         "scores/base-sentiment.json",

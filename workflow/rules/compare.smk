@@ -1,7 +1,7 @@
 # From predictions to the verdict: CPU only, no model needed.
 # in:  <results>/predictions/, <results>/data/
 # out: <results>/scores/, <results>/leaderboard.{csv,parquet,txt}, <results>/experiment.yaml,
-#      <results>/{comparisons,selection,agreement,conditions}.{csv,parquet}, <results>/verdict.md
+#      <results>/{comparisons,selection,agreement,parts}.{csv,parquet}, <results>/verdict.md
 #
 # One job scores all candidates: the resamples are drawn once, and comparisons in pairs need the same ones for all. Its
 # scripts find the candidates by the experiment's own list, not by a command line, which thousands of paths would overflow.
@@ -10,11 +10,13 @@ EXPERIMENT_FILE = {
     "files": lambda wildcards, input: CONFIG_FILES,
     "override": lambda wildcards, input: json.dumps(OVERRIDE),
 }
-MEANING = hashlib.sha256(EXPERIMENT.model_dump_json(by_alias=True, exclude_defaults=True).encode()).hexdigest()[:16]
+MEANING = hashlib.sha256(
+    EXPERIMENT.model_dump_json(by_alias=True, exclude_defaults=True, exclude={"data": {"description"}}).encode()
+).hexdigest()[:16]
 LABELS = json.dumps([c.label() for c in GRID.candidates.values()])
 
 
-COMPARISONS = ["comparisons", "selection", "agreement", "conditions"]
+COMPARISONS = ["comparisons", "selection", "agreement", "parts"]
 
 
 rule score:
@@ -169,6 +171,7 @@ rule write_report:
     params:
         **EXPERIMENT_FILE,
         code=code_digest("write_report"),
+        description=EXPERIMENT.data.description or "",
         template=hashlib.sha256((SCRIPTS / "mllm/reporting/page.html").read_bytes()).hexdigest()[:16],
         experiment=MEANING,
     shell:

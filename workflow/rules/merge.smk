@@ -135,7 +135,8 @@ rule export:
             {
                 "name": EXPERIMENT.name,
                 "seed": EXPERIMENT.seed,
-                "data": {"source": EXPERIMENT.data.source},
+                "data": EXPERIMENT.data.model_dump(include={"source", "description"}, exclude_none=True),
+                "compare": {"margin": EXPERIMENT.compare.margin},
                 "tasks": {t.name: t.model_dump(exclude_none=True) for t in EXPERIMENT.tasks},
             }
         ),

@@ -41,14 +41,15 @@ def main(arguments: argparse.Namespace) -> None:
     }
     shown = frame.filter((pl.col("kind") != "merge") | pl.col("winner"))["candidate"].to_list()
     scores = {name: score_files.Scores.read(results / f"scores/{name}.json") for name in built.candidates}
-    trained_on = {
-        e.name: [str(v) for v in e.where["condition"]] for e in experiment.experts if e.where and "condition" in e.where
-    }
+    trained_on: dict[str, dict[str, list[str]]] = {}
+    for e in experiment.experts:
+        for column, values in (e.where or {}).items():
+            trained_on.setdefault(column, {})[e.name] = [str(v) for v in values]
     result_tables.write(compared, results, "comparisons")
     result_tables.write(chosen, results, "selection")
     result_tables.write(agreement.agreement(members, side_by_side, truth), results, "agreement")
-    conditions = agreement.by_condition([*scores.values()], shown, trained_on, metric)
-    result_tables.write(conditions, results, "conditions")
+    parts = agreement.by_part([*scores.values()], shown, trained_on or {"condition": {}}, metric)
+    result_tables.write(parts, results, "parts")
     apart = {task: pairs.told_apart for task, pairs in side_by_side.items()}
     said = beside_the_tables(experiment, built.runs, scores, apart, results)
     with whole(results / "verdict.md") as partial:

@@ -11,10 +11,11 @@ from mllm.core.files import whole
 def main(arguments: argparse.Namespace) -> None:
     from mllm.experiment import read
     from mllm.reporting import page
+    from mllm.reporting.report import Report
 
     experiment = read.read(*arguments.experiment, override=arguments.override)
     with whole(arguments.output) as folder:
-        page.write(page.Report(arguments.results, experiment), folder)
+        page.write(Report(arguments.results, experiment), folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How members are related by what they predict: who errs where others do, and who knows the conditions of whom."""
+"""How members are related by what they predict: who errs where others do, and who knows which part of the reviews."""
 
 from itertools import combinations
 from typing import Any
@@ -21,18 +21,19 @@ AGREEMENT = {
     "error_jaccard": (pl.Float64, "both wrong / either wrong: 1 where they err on the same texts"),
     "phi": (pl.Float64, "correlation of being right; empty where one is always right or always wrong"),
 }
-CONDITIONS = {
+PARTS = {
     "task": (pl.String, "task"),
     "candidate": (pl.String, "base, expert, merge that won its method, blend or reference"),
     "kind": (pl.String, "of the candidate"),
-    "trained_on": (pl.String, "conditions of the reviews that it, or its members, learned from; all: not chosen by condition"),
-    "condition": (pl.String, "of the test reviews"),
+    "column": (pl.String, "that experts were chosen by; condition where none was"),
+    "trained_on": (pl.String, "values of the column that it, or its members, learned from; all: not chosen by this column"),
+    "part": (pl.String, "value of the column in the test reviews"),
     "reviews": (pl.Int64, "number of test reviews"),
     "metric": (pl.String, "compare.metric"),
     "value": (pl.Float64, "on these reviews"),
     "low": (pl.Float64, "95 % interval"),
     "high": (pl.Float64, ""),
-    "normalised": (pl.Float64, "(value - base) / (this condition's own expert - base), empty where it has no expert of its own"),
+    "normalised": (pl.Float64, "(value - base) / (this part's own expert - base), empty where it has no expert of its own"),
 }  # fmt: skip
 
 
@@ -56,46 +57,61 @@ def agreement(
     return pl.DataFrame(rows, schema={name: kind for name, (kind, _) in AGREEMENT.items()})
 
 
-def by_condition(scores: list[Scores], shown: list[str], trained_on: dict[str, list[str]], metric: str) -> pl.DataFrame:
-    """What each candidate makes of each condition's test reviews; the columns are those of CONDITIONS.
+def by_part(
+    scores: list[Scores], shown: list[str], trained_on: dict[str, dict[str, list[str]]], metric: str
+) -> pl.DataFrame:
+    """Score each candidate on each part of the test reviews that experts were chosen by; the columns are those of PARTS.
 
     Args:
         scores: score files of all runs; of candidates with several, the means.
         shown: those whose rows are wanted.
-        trained_on: expert -> conditions of its train reviews; experts that were not chosen by condition are left out.
+        trained_on: column -> expert -> values of it in its train reviews; experts not chosen by the column are left out.
         metric: which; the calibration error, which slices do not have, makes an empty table.
     """
+    rows: list[dict[str, Any]] = []
+    for column, experts in trained_on.items():
+        rows += _of_column(scores, shown, column, experts, metric)
+    return pl.DataFrame(rows, schema={name: kind for name, (kind, _) in PARTS.items()})
+
+
+def _of_column(
+    scores: list[Scores], shown: list[str], column: str, trained_on: dict[str, list[str]], metric: str
+) -> list[dict[str, Any]]:
+    """Rows of :func:`by_part` for one column."""
     first = [s for s in scores if s.run is None]
     members = {s.candidate: s.members for s in first}
-
-    def learned(name: str) -> set[str] | None:
-        """Conditions of all the trainings beneath a candidate; none where one was not chosen by condition."""
-        if not members.get(name):
-            return set(trained_on[name]) if name in trained_on else None
-        parts = [learned(m) for m in members[name]]
-        return None if None in parts else {c for part in parts for c in part or ()}
-
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for s in scores:
-        for part in (p for p in s.slices if p["column"] == "condition" and p["scores"].get(metric)):
+        for part in _parts(s, column, metric):
             found.setdefault((s.candidate, part["slice"]), []).append(part["scores"][metric])
-    rows: list[dict[str, Any]] = []
+    rows = []
     for s in (s for s in first if s.candidate in shown):
-        conditions = learned(s.candidate)
-        known = "all" if conditions is None else ", ".join(sorted(conditions))
+        values = _learned(s.candidate, trained_on, members)
+        known = "all" if values is None else ", ".join(sorted(values))
         rows += [
-            {"task": s.task, "candidate": s.candidate, "kind": s.kind, "trained_on": known,
-             "condition": part["slice"], "reviews": part["reviews"], "metric": metric, **_mean(found[s.candidate, part["slice"]])}
-            for part in s.slices
-            if part["column"] == "condition" and part["scores"].get(metric)
+            {"task": s.task, "candidate": s.candidate, "kind": s.kind, "column": column, "trained_on": known, "part": part["slice"],
+             "reviews": part["reviews"], "metric": metric, **_mean(found[s.candidate, part["slice"]])}
+            for part in _parts(s, column, metric)
         ]  # fmt: skip
-    base = {(r["task"], r["condition"]): r["value"] for r in rows if r["kind"] == "base"}
-    own = {(r["task"], r["trained_on"]): r for r in rows if r["kind"] == "expert" and r["trained_on"] == r["condition"]}
+    base = {(r["task"], r["part"]): r["value"] for r in rows if r["kind"] == "base"}
+    own = {(r["task"], r["part"]): r for r in rows if r["kind"] == "expert" and r["trained_on"] == r["part"]}
     for row in rows:
-        place = row["task"], row["condition"]
+        place = row["task"], row["part"]
         lead = own[place]["value"] - base[place] if place in own and place in base else 0.0
         row["normalised"] = (row["value"] - base[place]) / lead if metrics.sign(metric) * lead > 0 else None
-    return pl.DataFrame(rows, schema={name: kind for name, (kind, _) in CONDITIONS.items()})
+    return rows
+
+
+def _parts(scores: Scores, column: str, metric: str) -> list[dict[str, Any]]:
+    return [part for part in scores.slices if part["column"] == column and part["scores"].get(metric)]
+
+
+def _learned(name: str, trained_on: dict[str, list[str]], members: dict[str, list[str]]) -> set[str] | None:
+    """Values of all the trainings beneath a candidate; none where one was not chosen by the column."""
+    if not members.get(name):
+        return set(trained_on[name]) if name in trained_on else None
+    parts = [_learned(m, trained_on, members) for m in members[name]]
+    return None if None in parts else {value for part in parts for value in part or ()}
 
 
 def _mean(runs: list[dict[str, float]]) -> dict[str, float]:

@@ -5,6 +5,9 @@ from typing import get_args
 
 import polars as pl
 
+ANSWERS = {"better": "Yes", "no worse": "Yes", "worse": "No"}
+"""The strongest statement that holds -> the answer; of the others nothing is shown."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -93,6 +96,11 @@ class Comparison:
     cost_ratio: float | None
     """The candidate's cost over the other's: floating-point operations, or else parameters."""
 
+    @property
+    def answer(self) -> str:
+        """May the candidate replace the other? Yes, No or Not shown; of claims after correction, of others taken alone."""
+        return ANSWERS.get(self.holds or self.verdict, "Not shown")
+
 
 SCHEMA = {
     f.name: next(kind for kind in get_args(f.type) or (f.type,) if kind is not type(None)) for f in fields(Comparison)
@@ -103,3 +111,11 @@ SCHEMA = {
 def rows(table: pl.DataFrame) -> list[Comparison]:
     """The rows of a table of comparisons, in order."""
     return [Comparison(**row) for row in table.iter_rows(named=True)]
+
+
+def rule(margin: float) -> str:
+    """What the answers mean, in one line."""
+    return (
+        f"Yes: not worse by more than the margin of {margin:g}. No: worse by more than it. Not shown: neither holds. After correction for"
+        " several claims, at 5 %."
+    )

@@ -1,4 +1,4 @@
-"""An experiment's tables: leaderboard, comparisons, selection, agreement, conditions. Written with a version, checked when read."""
+"""An experiment's tables: leaderboard, comparisons, selection, agreement, parts. Written with a version, checked when read."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ def read(results: Path, name: str, schema: Mapping[str, Any] | None = None) -> p
 
     Args:
         results: ``results/<name>``.
-        name: leaderboard, comparisons, selection, agreement or conditions.
+        name: leaderboard, comparisons, selection, agreement or parts.
         schema: column -> type, where they are known beforehand.
 
     Raises:

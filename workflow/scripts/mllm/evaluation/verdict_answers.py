@@ -7,7 +7,6 @@ import polars as pl
 from mllm.evaluation import claim_sentences, leaderboard
 from mllm.evaluation.comparison_table import Comparison
 
-ANSWERS = {"better": "Yes", "no worse": "Yes", "worse": "No"}
 ALWAYS_THE_SAME = (
     "tfidf",
     "majority",
@@ -27,12 +26,18 @@ def answers(best: dict[str, Any], claims: list[Comparison], frame: pl.DataFrame)
         frame: the task's leaderboard.
     """
     cost = leaderboard.price(frame)
-    larger = [c for c in claims if c.kind == "reference" and c.cost_ratio is not None and c.cost_ratio < 1]
-    larger = [c for c in larger if row(frame, c.against)["method"] != "router"]
-    lines = [_answer(best, c, frame, cost) for c in sorted(larger, key=lambda c: c.cost_ratio or 0)]
+    larger = larger_references(claims, frame)
+    lines = [_answer(best, c, frame, cost) for c in larger]
     if not larger:
         lines = ["- This experiment has no larger model to compare with."]
     return lines + [_answer(best, c, frame, cost) for c in claims if c.kind == "expert"]
+
+
+def larger_references(claims: list[Comparison], frame: pl.DataFrame) -> list[Comparison]:
+    """Claims against references that cost more than the merge, the dearest first; the router is no model of its own."""
+    larger = [c for c in claims if c.kind == "reference" and c.cost_ratio is not None and c.cost_ratio < 1]
+    larger = [c for c in larger if row(frame, c.against)["method"] != "router"]
+    return sorted(larger, key=lambda c: c.cost_ratio or 0)
 
 
 def _answer(best: dict[str, Any], claim: Comparison, frame: pl.DataFrame, cost: str | None) -> str:
@@ -43,7 +48,7 @@ def _answer(best: dict[str, Any], claim: Comparison, frame: pl.DataFrame, cost: 
         "" if cost is None or ratio is None or 0.95 < ratio < 1.05 else f", at {claim_sentences.times(ratio)} its cost"
     )
     return (
-        f"- **Replace {what}? {ANSWERS.get(claim.holds or '', 'Not shown')}.** {best[column]:.3f} against {other[column]:.3f}:"
+        f"- **Replace {what}? {claim.answer}.** {best[column]:.3f} against {other[column]:.3f}:"
         f" {claim_sentences.difference(claim)}{price}."
     )
 

@@ -31,7 +31,7 @@ def digest(experiment: Any, columns: Iterable[str], scripts: Iterable[str], stra
     data = experiment.data
     mapped = getattr(data, "columns", None) or {}
     read = {DERIVED.get(column, column) for column in columns}
-    named = data.model_dump(mode="json", exclude={"columns", "dates"})
+    named = data.model_dump(mode="json", exclude={"columns", "dates", "description"})
     files = {key: content(Path(value), notes) for key, value in named.items() if Path(str(value)).is_file()}
     facts = {
         **named,

@@ -16,13 +16,20 @@ Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "kappa", "kappa_quadratic", "mae", "spearman", "nll", "brier", "ece"]  # fmt: skip
 
 
-class UciData(Strict):
+class Described(Strict):
+    """What all sources have."""
+
+    description: str | None = None
+    """What the texts are, in a few words (reviews of hotels): for the report and for model cards. Nothing is computed from it."""
+
+
+class UciData(Described):
     """The official files, downloaded once and shared between experiments."""
 
     source: Literal["uci"]
 
 
-class LocalData(Strict):
+class LocalData(Described):
     """Your own files: TSV or CSV, with the columns of the official ones or others."""
 
     source: Literal["local"]
@@ -41,7 +48,7 @@ class LocalData(Strict):
     """csv: quotation marks may enclose a field; none: they are characters like others."""
 
 
-class SyntheticData(Strict):
+class SyntheticData(Described):
     """Generated reviews in the official format, quirks included; for demonstrations and tests."""
 
     source: Literal["synthetic"]
@@ -51,7 +58,7 @@ class SyntheticData(Strict):
     """Number of different conditions, each with a vocabulary of its own."""
 
 
-class PredictionsData(Strict):
+class PredictionsData(Described):
     """No reviews: predictions that were made elsewhere; see candidates."""
 
     source: Literal["predictions"]

@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from mllm.evaluation.comparison_table import Comparison
+from mllm.evaluation.claim_sentences import difference
+from mllm.evaluation.comparison_table import Comparison, rule
 from mllm.evaluation.metrics import METRICS
 from mllm.experiment.merge_entries import in_mergekit
 from mllm.models import cards
@@ -13,7 +14,8 @@ from mllm.models import cards
 TEXTS = {
     "uci": "drug reviews",
     "synthetic": "generated drug reviews",
-}  # by data.source; of one's own files nothing is known
+}  # by data.source; of one's own files nothing is known but their description
+LOADED_BY = {"text2text": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +51,15 @@ def text(facts: Facts) -> str:
         "---", yaml.safe_dump(_heading(facts), sort_keys=False, allow_unicode=True).rstrip(), "---", "",
         f"# {row['candidate']}", "",
         f"A merge of {len(row['members'].split())} fine-tuned models by `{row['method']}`, for the classification of"
-        f" {TEXTS.get(facts.experiment['data']['source'], 'texts')}: task *{facts.task}*, classes {', '.join(facts.labels)}. It is its method's best recipe on the"
-        f" validation reviews, among those of the experiment *{facts.experiment['name']}*; test had no part in the choice.",
-        *(["", facts.among] if facts.among else []), "", "## Scores", "", *_scores(row), "",
-        *_rivals(facts.rivals),
+        f" {_texts(facts)}: task *{facts.task}*, classes {', '.join(facts.labels)}. It is its method's best recipe on the"
+        f" validation texts, among those of the experiment *{facts.experiment['name']}*. Test had no part in the choice.",
+        *(["", facts.among] if facts.among else []), "", "## Use", "", *_use(facts), "", "## Scores", "", *_scores(row), "",
+        *_rivals(facts.rivals, facts.experiment),
         "## Recipe", "",
         "The weights are what this makes of the parents below"
         + (", bit for bit" if in_mergekit(row["method"]) else "") + ":",
         "", "```yaml", facts.recipe.rstrip(), "```", "",
-        "| parent | part of the reviews | SHA-256 of the weights |", "| --- | --- | --- |",
+        "| parent | part of the texts | SHA-256 of the weights |", "| --- | --- | --- |",
         *(
             f"| {name} | {_part(facts.members.get(name))} | `{digest}` |"
             for name, digest in facts.merge.parents.items()
@@ -66,11 +68,35 @@ def text(facts: Facts) -> str:
         " all members at the start.", "",
         "## Data", "", *_data(facts), "",
         "## Licence", "", _licence(model, base.license), *_licences_of_members(facts.members),
-        "The reviews' own terms hold for what was learned of them; read them before publishing this model.", "",
+        "The data's own terms hold for what was learned from it. Read them before you publish this model.", "",
         "## Versions", "", ", ".join(f"{k} {v}" for k, v in facts.merge.versions.items()), "",
         f"{facts.check}", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _texts(facts: Facts) -> str:
+    """What the texts are."""
+    data = facts.experiment["data"]
+    return str(data.get("description") or TEXTS.get(data["source"], "texts"))
+
+
+def _use(facts: Facts) -> list[str]:
+    """Lines of Python that load the folder."""
+    name, loader = facts.row["candidate"], LOADED_BY.get(facts.base.family)
+    if loader is None:
+        lines = [
+            "from transformers import pipeline",
+            f'classify = pipeline("text-classification", model="{name}")  # this folder',
+            'print(classify("A text to classify.", truncation=True))',
+        ]
+        return ["```python", *lines, "```"]
+    lines = [
+        f"from transformers import AutoTokenizer, {loader}",
+        f'tokenizer, model = AutoTokenizer.from_pretrained("{name}"), {loader}.from_pretrained("{name}")  # this folder',
+    ]
+    asked = "It is asked with the prompt in `model.json`; the label whose words are the most likely answer is the prediction."
+    return ["```python", *lines, "```", "", asked]
 
 
 def among_runs(winner: dict[str, Any], rivals: list[Comparison]) -> str:
@@ -87,7 +113,7 @@ def among_runs(winner: dict[str, Any], rivals: list[Comparison]) -> str:
     return (
         f"It is the run `{winner['best_run']}`, the best of the recipe's {winner['runs']} on validation; the scores below are this"
         f" run's. Over its runs the recipe has a {METRICS[metric].label} of {winner[column]:.4f} ({winner[f'{column}_low']:.4f} to"
-        f" {winner[f'{column}_high']:.4f}, over reviews and seeds) on test, with a standard deviation of"
+        f" {winner[f'{column}_high']:.4f}, over texts and seeds) on test, with a standard deviation of"
         f" {winner[f'{column}_sd']:.4f}. Comparisons with others are the recipe's."
     )
 
@@ -97,7 +123,7 @@ def _heading(facts: Facts) -> dict[str, Any]:
     model, licence = base.model, base.license
     source = facts.experiment["data"]["source"]
     heading: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-classification"}
-    if source in TEXTS:
+    if source in TEXTS:  # of others the language is not known
         heading["language"] = ["en"]
     others = {card.license for card in facts.members.values() if isinstance(card, cards.Published)}
     if others - {licence}:
@@ -112,7 +138,7 @@ def _heading(facts: Facts) -> dict[str, Any]:
         for m, metric in METRICS.items()
         if row[f"test_{m}"] is not None
     ]
-    dataset = {"name": TEXTS.get(source, "texts").capitalize(), "type": source, "split": "test"}
+    dataset = {"name": _texts(facts)[:1].upper() + _texts(facts)[1:], "type": source, "split": "test"}
     task = {"type": "text-classification", "name": facts.task}
     heading["model-index"] = [
         {"name": row["candidate"], "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}
@@ -132,19 +158,20 @@ def _scores(row: dict[str, Any]) -> list[str]:
             low, high = _interval(row, m, split)
             cells += [f"{row[f'{split}_{m}']:.4f}", f"{low:.4f} – {high:.4f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return [*lines, "", "Intervals: bootstrap over review texts, each text counting once."]
+    return [*lines, "", "Intervals are 95 %, over texts; each text counts once."]
 
 
-def _rivals(rows: list[Comparison]) -> list[str]:
+def _rivals(rows: list[Comparison], experiment: dict[str, Any]) -> list[str]:
+    """May this merge replace each of the others? The answers of the verdict, and by which rule."""
     if not rows:
         return []
-    table = [
-        f"| {r.against} ({r.kind}) | {r.difference:+.4f} | {r.low:+.4f} to {r.high:+.4f} | {r.verdict} |" for r in rows
-    ]
+    table = [f"| {r.against} ({r.kind}) | **{r.answer}** | {difference(r)} |" for r in rows if r.claim]
     metric = METRICS[rows[0].metric].label
     return [
-        f"## Against others, on the same test reviews ({metric}; positive: this merge is better)", "",
-        "| against | difference | 95 % interval | verdict |", "| --- | ---: | :---: | --- |", *table, "",
+        "## May it replace others?", "",
+        f"Differences are in {metric} on the same test texts, with 95 % intervals; positive: this merge is better.",
+        rule(experiment["compare"]["margin"]), "",
+        "| the other | replace it? | difference |", "| --- | --- | --- |", *table, "",
     ]  # fmt: skip
 
 

@@ -50,10 +50,9 @@ def write_chart(spec: dict[str, Any], file: Path) -> None:
     """A chart as ``file`` .svg and .png, and the numbers it draws as .csv."""
     import vl_convert
 
-    sized = json.loads(json.dumps(spec).replace('"width": "container"', '"width": 640'))  # files have no page to fill
     with_ending = {ending: file.with_name(f"{file.name}.{ending}") for ending in ("svg", "png", "csv")}
-    with_ending["svg"].write_text(vl_convert.vegalite_to_svg(sized), encoding="utf-8")
-    with_ending["png"].write_bytes(vl_convert.vegalite_to_png(sized, scale=2))
+    with_ending["svg"].write_text(vl_convert.vegalite_to_svg(spec), encoding="utf-8")
+    with_ending["png"].write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
     pl.DataFrame(_drawn(spec), infer_schema_length=None).write_csv(with_ending["csv"])
 
 

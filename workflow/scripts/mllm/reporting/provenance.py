@@ -2,11 +2,13 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from mllm.core.files import read_json
 from mllm.models.cards import Card, FineTuned, Merge
+from mllm.reporting import page_tables
 
 ORDER = (
     "clean_reviews", "split_reviews", "prepare_base", "describe_reviews", "train_expert", "take_expert", "diagnose_members",
@@ -62,6 +64,16 @@ def on_the_cluster(results: Path) -> pl.DataFrame | None:
         pl.col("peak_mb").max().alias("peak MB"),
         pl.col("requested_mem_mb").max().alias("asked MB"),
     )
+
+
+def tables(results: Path, cards: dict[str, Card], board: pl.DataFrame) -> list[dict[str, Any]]:
+    """The page's tables of times, of the cluster's use, and of software."""
+    used = on_the_cluster(results)
+    return [
+        page_tables.table("Time", stages(results), "time"),
+        *([page_tables.table("Asked for and used on the cluster", used, "cluster")] if used is not None else []),
+        page_tables.table("Software and hardware", software(results, cards, board), "software"),
+    ]
 
 
 def software(results: Path, cards: dict[str, Card], board: pl.DataFrame) -> pl.DataFrame:

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from mllm.evaluation import across
+from mllm.reporting.colours import INK, KINDS, SOFT
 
 
 def diagram(names: list[str], found: across.Ranks) -> Any:
@@ -29,15 +30,15 @@ def diagram(names: list[str], found: across.Ranks) -> Any:
     )  # fmt: skip
     rank = alt.X("rank:Q", title="mean rank (1 is the best)", scale=alt.Scale(zero=False, nice=True))
     place = alt.Scale(domain=[len(order) - 0.4, -0.6])
-    base = alt.Chart(alt.Data(values=points.to_dicts()), width="container", height=26 * len(order) + 30).encode(
+    base = alt.Chart(alt.Data(values=points.to_dicts()), width=420, height=26 * len(order) + 30).encode(
         x=rank, y=alt.Y("row:Q", axis=None, scale=place), tooltip=["entry:N", alt.Tooltip("rank:Q", format=".2f")]
     )
     layers = [
-        base.mark_circle(size=70, opacity=1, color="#b0432c"),
-        base.mark_text(align="left", dx=9).encode(text="entry:N"),
+        base.mark_circle(size=70, opacity=1, color=KINDS["merge"]),
+        base.mark_text(align="left", dx=9, color=INK).encode(text="entry:N"),
     ]
     if bars.height:
-        boxes = alt.Chart(alt.Data(values=bars.to_dicts())).mark_rect(color="#9ca3af", opacity=0.25)
+        boxes = alt.Chart(alt.Data(values=bars.to_dicts())).mark_rect(color=SOFT, opacity=0.2)
         ends = {"x": "from:Q", "x2": "to:Q", "y": alt.Y("row:Q", axis=None, scale=place), "y2": "last:Q"}
         layers.insert(0, boxes.encode(**ends))
     return alt.layer(*layers)

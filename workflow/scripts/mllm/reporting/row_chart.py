@@ -1,0 +1,138 @@
+"""Estimates with intervals, one below the other: on the page as rows that wrap, in files as a drawing."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from mllm.reporting.colours import ANSWERS, INK, KINDS, SOFT
+
+HEIGHT, APART = 22, 9  # pixels of a row, and between several estimates of one row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """An estimate with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    colour: str
+    """A kind of candidate, or an answer."""
+    filled: bool = True
+    tick: float | None = None
+    """A second estimate, drawn as a tick."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Further columns of the figure's CSV."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the chart."""
+
+    label: str
+    points: list[Point]
+    note: str = ""
+    """Numbers in words, at the line's end."""
+    group: str = ""
+    """Heading above the row, where it differs from the row before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowChart:
+    """Rows on one axis."""
+
+    rows: list[Row]
+    axis: str
+    """What the axis shows."""
+    margin: float | None = None
+    """Differences: what lies within this of 0 is shaded."""
+    domain: tuple[float, float] | None = None
+    """The axis, where several charts share it."""
+
+    def ends(self) -> tuple[float, float]:
+        """The axis: all intervals, 0 and the margin where there is one, with some room."""
+        if self.domain:
+            return self.domain
+        values = [v for row in self.rows for p in row.points for v in (p.low, p.high, p.value, p.tick) if v is not None]
+        values += [-self.margin, self.margin] if self.margin is not None else []
+        low, high = min(values), max(values)
+        room = 0.05 * ((high - low) or abs(high) or 1)
+        return low - room, high + room
+
+    def on_page(self) -> dict[str, Any]:
+        """What the template draws; places are percentages of the width."""
+        low, high = self.ends()
+
+        def place(value: float) -> float:
+            return round(100 * (value - low) / (high - low), 2)
+
+        marks = ticks(low, high)
+        digits = max(0, -math.floor(math.log10(marks[1] - marks[0]) + 1e-9)) if len(marks) > 1 else 2
+        band = (
+            None if self.margin is None else (place(-self.margin), round(place(self.margin) - place(-self.margin), 2))
+        )
+        shown, group = [], ""
+        for row in self.rows:
+            points = [
+                {"low": place(p.low), "high": place(p.high), "at": place(p.value), "colour": _class(p.colour), "filled": p.filled,
+                 "tick": None if p.tick is None else place(p.tick), "y": HEIGHT / 2 + APART * i}
+                for i, p in enumerate(row.points)
+            ]  # fmt: skip
+            shown.append({
+                "label": row.label, "note": row.note, "group": row.group if row.group != group else "", "points": points,
+                "height": HEIGHT + APART * (len(points) - 1),
+            })  # fmt: skip
+            group = row.group
+        return {
+            "rows": shown, "axis": self.axis, "band": band, "zero": None if band is None else place(0),
+            "ticks": [{"at": place(t), "text": f"{t:.{digits}f}".replace("-", "−")} for t in marks],
+        }  # fmt: skip
+
+    def drawn(self) -> Any:
+        """The same as a drawing for files."""
+        colours = KINDS | ANSWERS
+        lines = [
+            {"row": i + 0.25 * k, "label": row.label, "note": row.note, "value": p.value, "low": p.low, "high": p.high,
+             "colour": p.colour, "filled": p.filled, "tick": p.tick, **p.facts}
+            for i, row in enumerate(self.rows) for k, p in enumerate(row.points)
+        ]  # fmt: skip
+        table = pl.DataFrame(lines, infer_schema_length=None)
+        count = len(self.rows)
+        y = alt.Y("row:Q", axis=None, scale=alt.Scale(domain=[-0.6, count - 0.4], reverse=True, nice=False))
+        x = alt.X(
+            "low:Q", title=self.axis, scale=alt.Scale(domain=list(self.ends()), nice=False), axis=alt.Axis(tickCount=5)
+        )
+        base = alt.Chart(alt.Data(values=table.to_dicts()), width=560, height=HEIGHT * 2 * count).encode(y=y)
+        colour = alt.Color("colour:N", scale=alt.Scale(domain=list(colours), range=list(colours.values())), legend=None)
+        layers = []
+        if self.margin is not None:
+            band = {"from": -self.margin, "to": self.margin, "zero": 0}
+            lined = alt.Chart(alt.Data(values=[band]))
+            layers = [
+                lined.mark_rect(color=SOFT, opacity=0.15).encode(x="from:Q", x2="to:Q"),
+                lined.mark_rule(color=INK).encode(x="zero:Q"),
+            ]
+        first = base.transform_filter("datum.row % 1 == 0")
+        layers += [
+            base.mark_rule(size=2.5).encode(x=x, x2="high:Q", color=colour),
+            base.transform_filter("datum.filled").mark_point(size=70, filled=True, opacity=1).encode(x="value:Q", color=colour),
+            base.transform_filter("!datum.filled").mark_point(size=60, fill="white", opacity=1).encode(x="value:Q", color=colour),
+            base.transform_filter("datum.tick !== null").mark_tick(thickness=2, size=12, color=SOFT).encode(x="tick:Q"),
+            first.mark_text(align="left", dy=-14, fontWeight="bold", color=INK).encode(x=alt.value(0), text="label:N"),
+            first.mark_text(align="right", dy=-14, color=INK).encode(x=alt.value(560), text="note:N"),
+        ]  # fmt: skip
+        return alt.layer(*layers)
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers between two ends, at most so many."""
+    step = 10 ** math.floor(math.log10((high - low) / most))
+    step *= next(f for f in (1, 2, 5, 10) if (high - low) / (step * f) <= most)
+    return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _class(name: str) -> str:
+    return name.lower().replace(" ", "-")
