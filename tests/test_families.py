@@ -96,8 +96,8 @@ def shipped(architecture, folder):
     return folder
 
 
-def prepared(family, architecture, folder):
-    model, tokenizer = pretrained.from_checkpoint(shipped(architecture, folder), family, NAMES, LONGEST, 3)
+def prepared(family, architecture, folder, names=NAMES):
+    model, tokenizer = pretrained.from_checkpoint(shipped(architecture, folder), family, names, LONGEST, 3)
     return model, tokenizer, {"family": family, "task": "t", "model": {"prompt": PROMPT}}
 
 

@@ -8,16 +8,13 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mllm.core import node_cache, script, threads
 from mllm.core.code_digest import code_digest
 from mllm.core.files import read_json, whole
 from mllm.core.messages import log
 from mllm.models import processes
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -28,7 +25,6 @@ def main(arguments: argparse.Namespace) -> None:
 
     from mllm.core import timing
     from mllm.data import labelled
-    from mllm.data.labels import label_column
     from mllm.models import cards, checkpoint_files, families, loading, training, training_rows
 
     start = time.perf_counter()
@@ -37,9 +33,8 @@ def main(arguments: argparse.Namespace) -> None:
     asked = cards.read(base).asked()
     if asked["family"] == families.HEADED:
         checkpoint_files.check_labels(base, names)
-    rows, valid = parts(arguments)
-    read = ["review_id", "group", "review", label_column(arguments.task)]  # other columns only choose rows
-    parent, data = checkpoint_files.digest(base), [labelled.digest(part.select(read)) for part in (rows, valid)]
+    parts = training_rows.reviews_of(arguments.data, arguments.task, arguments.part)
+    parent, data = checkpoint_files.digest(base), training_rows.digests(parts, arguments.task)
     code = code_digest("train_expert", families.module(asked["family"]))
     key = identity(code, arguments, names, asked, parent, data)
     if (same := trained_already(arguments.output, key)) is not None:
@@ -52,7 +47,7 @@ def main(arguments: argparse.Namespace) -> None:
     set_seed(arguments.hyper["seed"])
     model, tokenizer = loading.load_model(base, asked["family"])
     asked_here: cards.Asked = {**asked, "task": arguments.task}
-    reviews = training_rows.prepare({"train": rows, "valid": valid}, names, tokenizer, asked_here, arguments.hyper)
+    reviews = training_rows.prepare(parts, names, tokenizer, asked_here, arguments.hyper)
     checkpoints = training.Checkpoints(unfinished, arguments.checkpoint_seconds)
     model, facts = training.fine_tune(model, tokenizer, reviews, asked["family"], arguments.hyper, checkpoints)
     memory = timing.peak_memory()
@@ -69,18 +64,6 @@ def main(arguments: argparse.Namespace) -> None:
     shutil.rmtree(arguments.checkpoints, ignore_errors=True)
     with contextlib.suppress(OSError):  # other experts are still at work there, or it never was
         arguments.checkpoints.parent.rmdir()
-
-
-def parts(arguments: argparse.Namespace) -> "tuple[pl.DataFrame, pl.DataFrame]":
-    """The train reviews of the training's part, and the validation reviews of its slice."""
-    from mllm.data import labelled, splitting
-
-    task, slice_ = arguments.task, {k: v for k, v in arguments.part.items() if k == "where"}
-    train, valid = (labelled.with_labels(arguments.data, split, task) for split in ("train", "valid"))
-    return (
-        splitting.select_part(train, arguments.part, task),
-        splitting.select_part(valid, slice_, task, strict=False),
-    )
 
 
 def identity(

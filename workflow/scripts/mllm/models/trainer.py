@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -50,19 +51,34 @@ class FamilyTrainer(Trainer):
         return self.order
 
 
-def measures(found: Any) -> dict[str, float]:
-    """Mean negative log-likelihood of the true answers, and accuracy, of an evaluation."""
-    losses, right = found.predictions
-    return {"nll": round(float(losses.mean(dtype=float)), 6), "accuracy": round(float(right.mean()), 6)}
+def measures(rows: list[Row]) -> Callable[[Any], dict[str, float]]:
+    """Make what measures an evaluation of some rows: mean negative log-likelihood of the true answers, and accuracy.
+
+    Of rows of several tasks, the mean of the tasks' means: each task counts the same.
+    """
+    task = np.array([row.get("task", 0) for row in rows])
+
+    def measure(found: Any) -> dict[str, float]:
+        losses, right = found.predictions
+        own = [task == t for t in np.unique(task)]
+        return {
+            "nll": round(float(np.mean([losses[at].mean(dtype=float) for at in own])), 6),
+            "accuracy": round(float(np.mean([right[at].mean() for at in own])), 6),
+        }
+
+    return measure
 
 
 def weighted(
     collate: Callable[[list[Row]], dict[str, torch.Tensor]],
 ) -> Callable[[list[Row]], dict[str, torch.Tensor]]:
-    """Makes a batch of rows with what the loss needs beside the model's arguments: weights, and states where rows have them."""
+    """Makes a batch of rows with what the loss needs beside the model's usual arguments: weights, and heads and states where rows
+    have them."""
 
     def batch(rows: list[Row]) -> dict[str, torch.Tensor]:
         made = {**collate(rows), "weights": torch.tensor([row["weight"] for row in rows])}
+        if "head" in rows[0]:
+            made["head"] = torch.tensor([row["head"] for row in rows])
         if "states" in rows[0]:
             made["states"] = frozen.pad([row["states"] for row in rows], made["input_ids"].shape[1])
         return made

@@ -176,7 +176,7 @@ def _trainer(
         train_dataset=rows,
         eval_dataset=reviews.valid,
         data_collator=weighted(of.collator(model, learner.tokenizer)),
-        compute_metrics=measures,
+        compute_metrics=measures(reviews.valid),
         callbacks=[
             QuietProgress("training"),
             TimedCheckpoints(checkpoints.seconds, per_epoch(len(rows), hyper)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import polars as pl
 import torch
 
 from mllm.core.errors import Failure
+from mllm.data import labelled, splitting
 from mllm.data.labels import label_column
 from mllm.models import families
 from mllm.models.cards import Asked
@@ -31,6 +33,28 @@ class Reviews:
     train: list[Row]
     valid: list[Row]
     cut: int
+
+
+def reviews_of(data: Path, task: str, part: dict[str, Any]) -> dict[str, pl.DataFrame]:
+    """The ``train`` reviews of a training's part, and the ``valid`` reviews of its slice, with the task's labels.
+
+    Args:
+        data: folder of the split.
+        task: that is learned.
+        part: see :func:`mllm.data.splitting.select_part`.
+    """
+    slice_ = {k: v for k, v in part.items() if k == "where"}
+    train, valid = (labelled.with_labels(data, split, task) for split in ("train", "valid"))
+    return {
+        "train": splitting.select_part(train, part, task),
+        "valid": splitting.select_part(valid, slice_, task, strict=False),
+    }
+
+
+def digests(reviews: dict[str, pl.DataFrame], task: str) -> list[str]:
+    """Digests of the ``train`` and ``valid`` reviews as a training reads them: other columns only choose rows."""
+    read = ["review_id", "group", "review", label_column(task)]
+    return [labelled.digest(reviews[split].select(read)) for split in ("train", "valid")]
 
 
 def prepare(
