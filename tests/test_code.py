@@ -192,7 +192,7 @@ def test_an_edit_of_the_script_itself_counts(stale, scripts):
 
 
 def test_every_job_with_a_script_has_its_digest(jobs):
-    without = {"download_model", "download_reviews"}  # what they make is named by what it is
+    without = {"download_model", "download_reviews", "train_tasks"}  # what they make is named by what it is
     made = {rule for rule, *_ in jobs}
     scripts = (
         {p.stem for p in SCRIPTS.glob("*.py")}

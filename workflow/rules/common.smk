@@ -84,6 +84,9 @@ pathvars:
     benchmarks=f"{RESULTS}/benchmarks",
 
 
+TRAINED_TASKS = sorted({GRID.candidates[name].whole for name in GRID.made_by("train_tasks")})
+
+
 def names(*kinds):
     """Names of the candidates of some kinds."""
     return [c.name for c in GRID.of_kind(*kinds)]
@@ -116,6 +119,20 @@ def reads(*splits):
     return lambda wildcards: by_meaning({**tables(*splits), **labels_of(task_of(wildcards))})
 
 
+def reads_tasks(*splits):
+    """Input function: the same with the labels of all tasks of a model over several."""
+
+    def files(wildcards):
+        labels = {
+            f"{what}_{i}": file
+            for i, task in enumerate(GRID.wholes[wildcards.whole])
+            for what, file in labels_of(task).items()
+        }
+        return by_meaning({**tables(*splits), **labels})
+
+    return files
+
+
 def by_meaning(files):
     """Inputs whose making again makes no job stale: a parameter of the job says what they follow from."""
     return {name: ancient(file) for name, file in files.items()} if BY_MEANING and GRID.starts else files
@@ -146,8 +163,21 @@ def learns(wildcards):
     members = (
         [GRID.candidates[name] for name in candidate.members] if candidate and candidate.method == "router" else []
     )
-    columns = {column for c in [candidate, *members] if c for column in c.part.get("where", {})}
+    columns = {column for c in [candidate, *members] if c for column in sliced_by(c.part)}
     return labelled(EXPERIMENT.task(task_of(wildcards)), *sorted(columns))
+
+
+def learns_tasks(wildcards):
+    """The same of a training on several tasks: their labels, and the columns of their experts' slices."""
+    return [
+        labelled(EXPERIMENT.task(task), *sorted(sliced_by(part)))
+        for task, part in candidate_of(wildcards).part["tasks"].items()
+    ]
+
+
+def sliced_by(part):
+    """Columns that choose a training's reviews."""
+    return {column for one in part.get("union", [part]) for column in one.get("where", {})}
 
 
 def column_of(task):
@@ -173,6 +203,13 @@ def worded(wildcards):
     start, task = start_from(wildcards), EXPERIMENT.task(task_of(wildcards))
     words = task.classes if start.model.prompt else None
     return f"--names {shlex.quote(json.dumps(list(words)))}" if words else ""
+
+
+def worded_tasks(wildcards):
+    """The same for several tasks: task -> names."""
+    tasks = [t for t, part in GRID.wholes[wildcards.whole].items() if part.start.model.prompt]
+    words = {task: list(EXPERIMENT.task(task).classes) for task in tasks if EXPERIMENT.task(task).classes}
+    return f"--names {shlex.quote(json.dumps(words))}" if words else ""
 
 
 def checkpoint_of(wildcards):
@@ -234,6 +271,11 @@ def digest_of(*values):
 def start_of(wildcards):
     """The prepared checkpoint that a training, a merge or an expert taken as it is starts from."""
     return f"{RESULTS}/models/{candidate_of(wildcards).start.name}"
+
+
+def starts_of_tasks(wildcards):
+    """Task -> the prepared checkpoint that a model over several tasks starts from."""
+    return {task: part.start.name for task, part in GRID.wholes[wildcards.whole].items()}
 
 
 def base_to_fit(wildcards):
@@ -314,7 +356,8 @@ def tokens(candidate):
     """Tokens that a training reads."""
     hyper = candidate.hyper
     reviews = hyper["steps"] * hyper["batch_size"] if "steps" in hyper else hyper["epochs"] * rows()
-    return reviews * needs.TOKENS
+    several = 1 if "steps" in hyper else max(1, len(candidate.part.get("tasks", ())))
+    return several * reviews * needs.TOKENS
 
 
 def merge_code(method):
@@ -356,6 +399,7 @@ def disk_mb():
     if not GRID.starts:
         return 0
     own = [GRID.candidates[name].start for name in GRID.made_by("train_expert", "take_expert")]
+    own += [next(iter(GRID.wholes[name].values())).start for name in TRAINED_TASKS]
     trained = [shape(start) for start in [*GRID.starts.values(), *own]]
     return needs.disk_mb(trained, shape(), len(GRID.merges), EXPERIMENT.keep == "all")
 
@@ -392,7 +436,7 @@ def expected(job):
     """Seconds that a planned job takes by its sizes."""
     what, candidate = job.name, candidate_of(job.wildcards)
     facts = {"rows": rows(), "cores": job.threads, "gpus": job.resources.get("gpu") or 0}
-    if what == "train_expert":
+    if what in ("train_expert", "train_tasks"):
         reviews = tokens(candidate) / needs.TOKENS / candidate.part.get("of", 1)
         facts["operations"] = 6 * shape(candidate.start).parameters * reviews * expected_time.TOKENS
         facts["steps"] = reviews / candidate.hyper["batch_size"]

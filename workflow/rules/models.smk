@@ -126,3 +126,37 @@ rule train_expert:
         "python workflow/scripts/train_expert.py --base {input.base} --data $(dirname {input.train})"
         " --task {params.task} {params.names} --part {params.part:q} --hyper {params.hyper:q} --checkpoints {params.checkpoints}"
         " --gpus {params.gpus} --output {output} --log {log}"
+
+
+# One job for all tasks: its folder has one for each of them, which share their backbone's file.
+rule train_tasks:
+    input:
+        unpack(reads_tasks("train", "valid")),
+        bases=lambda wildcards: [f"{RESULTS}/models/{start}" for start in starts_of_tasks(wildcards).values()],
+    output:
+        directory("<results>/models/{whole}"),
+    log:
+        "<logs>/train_tasks/{whole}.log",
+    benchmark:
+        "<benchmarks>/train_tasks/{whole}.tsv"
+    wildcard_constraints:
+        whole=one_of(TRAINED_TASKS),
+    threads: gpus_of
+    resources:
+        gpu=gpu,
+        gpu_mb=by_attempt(train_gpu_mb),
+        mem_mb=by_attempt(train_mb),
+        runtime=by_attempt(lambda wildcards: needs.train_minutes(shape_of(wildcards), tokens(candidate_of(wildcards)))),
+    params:
+        code=lambda wildcards: code_digest("train_tasks", family_code(candidate_of(wildcards).start)),
+        reviews=learns_tasks,
+        parts=lambda wildcards: json.dumps(candidate_of(wildcards).part["tasks"]),
+        hyper=lambda wildcards: json.dumps(candidate_of(wildcards).hyper),
+        bases=lambda wildcards: json.dumps(starts_of_tasks(wildcards)),
+        names=worded_tasks,
+        checkpoints=f"{RESULTS}/checkpoints/{{whole}}",
+        gpus=gpus_of,
+    shell:
+        "python workflow/scripts/train_tasks.py --models $(dirname {output}) --bases {params.bases:q} --data $(dirname {input.train})"
+        " {params.names} --parts {params.parts:q} --hyper {params.hyper:q} --checkpoints {params.checkpoints}"
+        " --gpus {params.gpus} --output {output} --log {log}"

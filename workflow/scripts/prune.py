@@ -15,6 +15,7 @@ from mllm.core import script
 from mllm.core.files import remove
 from mllm.core.messages import log
 from mllm.experiment import grid, load
+from mllm.experiment.candidates import Grid
 from mllm.experiment.schema import Experiment
 from mllm.experiment.yaml_files import ExperimentError, read_yaml
 
@@ -26,7 +27,10 @@ def main(arguments: argparse.Namespace) -> None:
     experiment = load.load(*arguments.experiment, override=arguments.override)
     results = arguments.results / experiment.name
     used, paths = used_names(experiment), []
-    trained = set(grid.build(experiment).made_by("train_expert", "take_expert"))
+    built = grid.build(experiment)
+    trained = {
+        built.candidates[name].whole or name for name in built.made_by("train_expert", "train_tasks", "take_expert")
+    }
     for file in others(arguments.experiment):
         if re.search(rf"\b{re.escape(results.as_posix())}/", file.read_text(encoding="utf-8")):
             paths += re.findall(rf"{re.escape(results.as_posix())}/([\w./*-]+)", file.read_text(encoding="utf-8"))
@@ -38,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
             raise error
     found = [
         p
-        for p in outermost(leftovers(results, used, trained, experiment.keep))
+        for p in outermost(leftovers(results, used, trained, {} if experiment.keep == "all" else parts_of(built)))
         if not wanted(p.relative_to(results), paths)
     ]
     total = 0
@@ -71,17 +75,22 @@ def others(files: list[Path]) -> list[Path]:
 def used_names(experiment: Experiment) -> set[str]:
     """All names that files of an experiment's candidates, checkpoints and tasks bear."""
     built = grid.build(experiment)
-    return {*built.candidates, *built.starts, *(task.name for task in experiment.tasks)}
+    return {*built.candidates, *built.wholes, *built.starts, *(task.name for task in experiment.tasks)}
 
 
-def leftovers(results: Path, used: set[str], trained: set[str], keep: str) -> Iterator[Path]:
+def parts_of(built: Grid) -> dict[str, list[str]]:
+    """Merge -> the candidates that are predicted with its weights: itself, or one for each task that it covers."""
+    return {name: [c.name for c in built.wholes.get(name, {}).values()] or [name] for name in built.merges}
+
+
+def leftovers(results: Path, used: set[str], trained: set[str], temporary: dict[str, list[str]]) -> Iterator[Path]:
     """Files and folders that no candidate of the present file has or needs.
 
     Args:
         results: of the experiment.
         used: names of all that the present file and others of its name have.
         trained: names of the models that the present file trains or takes.
-        keep: as in the experiment file.
+        temporary: merges whose weights go once all of their candidates are predicted -> these candidates.
     """
     models = {p.name for p in entries(results / "models")}
     for folder in ("merges", "predictions", "export", "data/tasks", *(["models"] if trained <= models else [])):
@@ -98,13 +107,9 @@ def leftovers(results: Path, used: set[str], trained: set[str], keep: str) -> It
     split = results / "data/split.json"
     if split.exists():
         yield from (p for p in entries(results / "data/tokens") if p.stat().st_mtime < split.stat().st_mtime)
-    if keep != "all":  # a killed run did not come to delete what its merge's prediction no longer needs
-        predicted = [
-            p.name for p in entries(results / "merges") if (results / f"predictions/{p.name}.parquet").exists()
-        ]
-        yield from (
-            results / f"merges/{n}/model" for n in predicted if n in used and (results / f"merges/{n}/model").exists()
-        )
+    for merge, candidates in temporary.items():  # a killed run did not come to delete what predictions no longer need
+        predicted = all((results / f"predictions/{name}.parquet").exists() for name in candidates)
+        yield from (path for path in [results / f"merges/{merge}/model"] if predicted and path.exists())
     for path in (results / "predictions/.identities").glob("*"):
         if (name := path.read_text()) not in used or not (results / f"predictions/{name}.parquet").exists():
             yield path

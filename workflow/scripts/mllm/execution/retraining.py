@@ -11,7 +11,7 @@ from mllm.core.wording import in_time
 from mllm.execution.estimate import Estimate
 from mllm.execution.log_format import why
 
-RULES = ("prepare_base", "train_expert")
+RULES = ("prepare_base", "train_expert", "train_tasks")
 SHOWN = 3
 
 
