@@ -19,7 +19,7 @@ SCRATCH = {"source": "scratch", "max_length": 32}
 EXPERIMENT = {
     "name": "codes",
     "data": {"source": "synthetic"},
-    "tasks": [{"name": "sentiment", "label": "sentiment"}],
+    "tasks": [{"name": "sentiment", "label": "sentiment"}, {"name": "rating", "label": "rating"}],
     "models": [
         {"name": "llama", "architecture": "llama", **SCRATCH},
         {"name": "asker", "architecture": "llama", "family": "causal", **SCRATCH},
@@ -28,25 +28,30 @@ EXPERIMENT = {
         {"name": "tuned", "source": "local", "path": "tuned"},
     ],
     "base": "llama",
-    "experts": [{"name": "shard", "parts": 2}, {"name": "taken", "model": "tuned"}],
+    "experts": [
+        {"name": "shard", "parts": 2, "task": "sentiment"},
+        {"name": "taken", "model": "tuned", "task": "sentiment"},
+        {"name": "stars", "task": "rating"},
+    ],
     "merges": [
         {"method": "linear", "members": ["shard-*"]},
         {"method": "ties", "members": ["shard-*"], "density": 0.5, "convention": ["mergekit", "paper"]},
         {"method": "moe", "members": ["shard-*"]},
+        {"method": "ties", "members": ["shard-*", "stars"], "density": 0.3},
     ],
     "blends": [{"name": "vote", "method": "soft_vote", "members": ["shard-*"]}],
     "references": [
-        {"name": "asked", "model": "asker", "train": "none"},
-        {"name": "taught", "model": "t5", "train": "all"},
-        {"name": "bert-on-all", "model": "bert", "train": "all"},
-        {"name": "tfidf", "model": "tfidf"},
-        {"name": "probe", "model": "llama", "train": "probe"},
+        {"name": "asked", "model": "asker", "train": "none", "task": "sentiment"},
+        {"name": "taught", "model": "t5", "train": "all", "task": "sentiment"},
+        {"name": "bert-on-all", "model": "bert", "train": "all", "task": "sentiment"},
+        {"name": "tfidf", "model": "tfidf", "task": "sentiment"},
+        {"name": "probe", "model": "llama", "train": "probe", "task": "sentiment"},
     ],
     "keep": "winners",
 }  # fmt: skip
 """A job of every rule with a model, of every family, of each way to make a base."""
 
-EVERY_MERGE = {"merge", "mix_experts", "export"}
+EVERY_MERGE = {"merge", "merge_tasks", "mix_experts", "export"}
 PROMPTED = {
     "tokenise:asker-sentiment.base",
     "tokenise:t5-sentiment.base",
@@ -66,14 +71,16 @@ EDITS = {
     "the labels' tree": ("models/label_tree.py", "result = [0]", "result = [1]", PROMPTED),
     "scores of prompted labels": ("models/language_model_scorers.py", "float32: 1e-3", "float32: 1e-2", PROMPTED),
     "priors of prompts": ("models/prompt_priors.py", '("N/A", ', '("n/a", ', PROMPTED),
-    "a batch size of prediction": ("prediction/run_model.py", '"cpu": 1024', '"cpu": 2048', {"predict", "export", "fit_probe"}),
-    "the measured speed": ("prediction/speed.py", "8192", "4096", {"predict", "fit_probe"}),
+    "a batch size of prediction": ("prediction/run_model.py", '"cpu": 1024', '"cpu": 2048', {"predict", "predict_tasks", "export", "fit_probe"}),
+    "the measured speed": ("prediction/speed.py", "8192", "4096", {"predict", "predict_tasks", "fit_probe"}),
+    "heads on one backbone": ("prediction/heads.py", "self._found = None", "self._found = 1 and None", {"predict_tasks"}),
+    "merges over several tasks": ("merging/over_tasks.py", "> 1:", "> 2:", {"merge_tasks", "export"}),
     "how a training is watched": ("models/training_rows.py", "VALIDATION = 1000", "VALIDATION = 10", {"train_expert"}),
     "how states are kept": ("models/frozen.py", "AT_ONCE = 32", "AT_ONCE = 16", {"train_expert"}),
     "adapters": ("models/lora.py", '"all-linear"', '"all"', {"train_expert"}),
     "models made from scratch": (
         "models/scratch.py", "4 * width", "2 * width",
-        {"prepare_base:base-sentiment", "prepare_base:asker-sentiment.base", "prepare_base:t5-sentiment.base"},
+        {"prepare_base:base-sentiment", "prepare_base:base-rating", "prepare_base:asker-sentiment.base", "prepare_base:t5-sentiment.base"},
     ),
     "models from the hub": ("models/pretrained.py", '"right"', '"left"', {"prepare_base:bert-sentiment.base", "take_expert"}),
     "the merge": ("merging/merge.py", "own = {", "own = set() | {", EVERY_MERGE),
@@ -108,7 +115,7 @@ EDITS = {
     "a docstring": ("prediction/run_model.py", "Score texts in batches", "Score reviews in batches", set()),
     "threads": (
         "core/threads.py", "interop_threads(1)", "interop_threads(2)",
-        MODELS | EVERY_MERGE | {"diagnose_members", "tokenise", "predict", "fit_baseline", "fit_probe", "blend", "score"},
+        MODELS | EVERY_MERGE | {"diagnose_members", "tokenise", "predict", "predict_tasks", "fit_baseline", "fit_probe", "blend", "score"},
     ),
 }  # fmt: skip
 """What is edited -> file, old text, new text, the jobs that become stale: ``rule``, or ``rule:name`` where not all of its jobs do."""

@@ -25,7 +25,7 @@ from mllm.core.errors import Failure
 from mllm.merging.merge import Merge
 from mllm.merging.recipe_file import mergekit_yaml
 from mllm.models import cards, checkpoint_files, processes, scratch, trainer, training, training_rows
-from mllm.prediction import prediction_tables, run_model, speed
+from mllm.prediction import one_task, prediction_tables, run_model, speed
 from tiny_models import make_models, recipe_of, tiny_bert, tiny_gpt2, tiny_llama
 
 NAMES = ["bad", "good"]
@@ -66,7 +66,7 @@ def asked_model(tmp_path_factory):
     card = cards.Base(family="causal", task="t", model={"prompt": PROMPT}, seed=5)
     checkpoint_files.save(model, scratch.train_tokenizer(TEXTS, 300, 128), root / "model", card)
     (root / "predictions").mkdir()
-    arguments = {"model": root / "model", "data": root / "data", "task": "t", "names": None, "threads": 1, "gpus": 1, "dtype": "bfloat16",
+    arguments = {"model": root / "model", "data": root / "data", "task": "t", "names": None, "prompt": None, "threads": 1, "gpus": 1, "dtype": "bfloat16",
                  "seed": 3, "shards": None, "tokens": None, "checkpoint_seconds": 9, "output": root / "predictions/m.parquet",
                  "cost": root / "predictions/m.cost.json"}  # fmt: skip
     predict.main(argparse.Namespace(**arguments))
@@ -96,7 +96,7 @@ def test_a_cpu_does_not_go_on_from_a_gpus_shards(monkeypatch):
     keys = set()
     for device in ("cpu", "cuda"):
         monkeypatch.setattr(gpu, "device", lambda device=device: device)
-        keys.add(predict.shards_key("identity"))
+        keys.add(one_task.shards_key("identity"))
     assert len(keys) == 2
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import merge
 from conftest import SCRIPTS, run_script
 from mllm.core.errors import Failure
-from mllm.merging import compatibility
+from mllm.merging import compatibility, parents
 from mllm.merging.merge import Merge
 from mllm.models import checkpoint_files, loading
 from mllm.models.scratch import train_tokenizer
@@ -45,11 +45,11 @@ def test_the_same_bytes_whatever_the_hash_seed_and_the_order_of_members(gpt2, tm
 
 def test_parents_are_read_for_their_digests_once(gpt2, tmp_path):
     model, kept = shutil.copytree(gpt2 / "a", tmp_path / "a"), tmp_path / "kept"
-    found = merge.digest(model, model, kept)
+    found = parents.digest(model, model, kept)
     assert found == checkpoint_files.digest(model)
-    assert merge.digest(model, tmp_path / "no-copy", kept) == found
+    assert parents.digest(model, tmp_path / "no-copy", kept) == found
     shutil.copyfile(gpt2 / "b/model.safetensors", model / "model.safetensors")
-    assert merge.digest(model, model, kept) == checkpoint_files.digest(gpt2 / "b")
+    assert parents.digest(model, model, kept) == checkpoint_files.digest(gpt2 / "b")
 
 
 # ── What must be refused, with what stood there before untouched ──

@@ -105,8 +105,14 @@ def other_than(words):
 def candidate_of(wildcards):
     """The candidate that a job is about, if it is about one; of a model over several tasks, its first task's."""
     values = dict(wildcards)
-    name = values.get("candidate") or values.get("expert") or values.get("merge") or values.get("whole")
+    name = values.get("candidate") or values.get("expert") or values.get("merge") or whole_of(values)
     return GRID.candidates.get(name) or next(iter(GRID.wholes.get(name, {}).values()), None)
+
+
+def whole_of(wildcards):
+    """The model over several tasks that a job predicts with: its name, and its run, which stand apart in its files' names."""
+    values = dict(wildcards)
+    return values["whole"] + values.get("run", "") if "whole" in values else None
 
 
 def task_of(wildcards):
@@ -241,7 +247,11 @@ def start_from(wildcards):
 def tokens_of(wildcards):
     """Made before a prediction; made again, they are the same, and the prediction stands. What is taken as it is has none."""
     start = candidate_of(wildcards).start.name
-    return {"tokens": ancient(f"{RESULTS}/data/tokens/{start}.json")} if start in GRID.starts else {}
+    return {"tokens": tokens_file(start)} if start in GRID.starts else {}
+
+
+def tokens_file(start):
+    return ancient(f"{RESULTS}/data/tokens/{start}.json")
 
 
 def model_of(wildcards):
@@ -254,14 +264,16 @@ def model_of(wildcards):
 def parents_of(wildcards):
     """Models that a merge's weights follow from; nothing for others."""
     candidate = candidate_of(wildcards)
-    models = [candidate.start.name, *candidate.members] if candidate.recipe else []
+    models = [*bases_of(candidate), *candidate.members] if candidate.recipe else []
     return [f"{RESULTS}/models/{model}" for model in models]
 
 
 def made_as(wildcards):
     """What a merge's weights follow from besides its parents; nothing for others."""
-    recipe = candidate_of(wildcards).recipe
-    return digest_of(merge_code(recipe.method), compute.version("mergekit"), recipe.canonical()) if recipe else ""
+    candidate = candidate_of(wildcards)
+    recipe = candidate.recipe
+    code = merge_code(recipe.method, bool(candidate.whole)) if recipe else ""
+    return digest_of(code, compute.version("mergekit"), recipe.canonical()) if recipe else ""
 
 
 def digest_of(*values):
@@ -285,6 +297,104 @@ def base_to_fit(wildcards):
 
 def members_of_merge(wildcards):
     return [f"{RESULTS}/models/{m}" for m in GRID.merges[wildcards.merge].members]
+
+
+def wholes(*kinds):
+    """Names of the models over several tasks that are made as one, of some kinds; experts that are asked elsewhere are not."""
+    return [
+        name for name, parts in GRID.wholes.items() if name not in GRID.candidates and first_part(parts).kind in kinds
+    ]
+
+
+def first_part(parts):
+    """The candidate of the first task that a model over several tasks covers."""
+    return next(iter(parts.values()))
+
+
+def parts_of_merge(merge):
+    """Task -> {base, members} of a merge over several tasks."""
+    parts = GRID.wholes[merge]
+    return {
+        task: {
+            "base": GRID.bases[task],
+            "members": [m for m in part.members if GRID.candidates[m].task == task],
+        }
+        for task, part in parts.items()
+    }
+
+
+def bases_of(candidate):
+    """The prepared checkpoints that a merge goes back to: one for each task that it covers."""
+    return [GRID.bases[task] for task in candidate.covers] or [candidate.start.name]
+
+
+def bases_of_merge(wildcards):
+    return [f"{RESULTS}/models/{base}" for base in bases_of(candidate_of(wildcards))]
+
+
+def covered_together():
+    """Tasks -> the models that cover them, by the names of their first runs."""
+    found = {}
+    for name in wholes("merge", "reference"):
+        part = first_part(GRID.wholes[name])
+        if part.replicate == 1:
+            found.setdefault(part.covers, []).append(name)
+    return dict(sorted(found.items()))
+
+
+def several(name, number):
+    """The name of a rule that is there several times; the first bears it as it is."""
+    return f"{name}_{number + 1}" if number else name
+
+
+def passes(wildcards):
+    """How often a model over several tasks reads the reviews: a classifier once, one that is asked for each task."""
+    candidate = candidate_of(wildcards)
+    return 1 if candidate.start.model.family == families.HEADED else len(candidate.covers)
+
+
+def whole_model_of(wildcards):
+    """The folder with a folder for each task, to predict with; a merge's follows from its parents."""
+    folder = {"model": str(Path(f"{RESULTS}/{candidate_of(wildcards).folder}").parent)}
+    return by_meaning(folder) if candidate_of(wildcards).recipe else folder
+
+
+def task_reads(covers):
+    """Input function: reviews that a model over several tasks predicts, with their labels in each; examples' reviews, too."""
+
+    def read(wildcards):
+        prompts = [part.start.model.prompt for part in GRID.wholes[whole_of(wildcards)].values()]
+        train = ["train"] if any(prompt and prompt.examples for prompt in prompts) else []
+        labels = {f"{kind}_{i}": file for i, task in enumerate(covers) for kind, file in labels_of(task).items()}
+        # A classifier reads the reviews of all tasks at once: their tokens are no base's.
+        tokens = {f"tokens_{i}": tokens_file(GRID.bases[task]) for i, task in enumerate(covers) if any(prompts)}
+        return {**by_meaning({**tables(*train, "valid", "test"), **labels}), **tokens}
+
+    return read
+
+
+def learns_together(wildcards):
+    """What the reviews of all tasks that a model covers follow from."""
+    return " ".join(labelled(EXPERIMENT.task(task)) for task in candidate_of(wildcards).covers)
+
+
+def asked_together(wildcards):
+    """Task -> the classes' names where a prompt words them, the prompt that a merge hands on, and where predictions go."""
+    return {
+        task: {
+            "names": list(words) if (words := EXPERIMENT.task(task).classes) and part.start.model.prompt else None,
+            "output": f"{RESULTS}/predictions/{part.name}",
+        }
+        for task, part in GRID.wholes[whole_of(wildcards)].items()
+    }
+
+
+def asked_otherwise(wildcards):
+    """Option for experts that are asked about other tasks than their own: those tasks' prompt."""
+    candidate = candidate_of(wildcards)
+    if candidate.made_by != "predict":
+        return ""
+    return f"--prompt {shlex.quote(candidate.start.model.prompt.model_dump_json())}"
 
 
 def members_by_task():
@@ -360,9 +470,11 @@ def tokens(candidate):
     return several * reviews * needs.TOKENS
 
 
-def merge_code(method):
+def merge_code(method, of_tasks=False):
     """The digest of what makes a merge: of mergekit's methods none has code here, of ours each its own."""
-    return code_digest("mix_experts") if method == "moe" else code_digest("merge", *methods.modules(method))
+    if method == "moe":
+        return code_digest("mix_experts")
+    return code_digest("merge_tasks" if of_tasks else "merge", *methods.modules(method))
 
 
 def family_code(start):

@@ -15,6 +15,7 @@ RECIPE = report(
     },
 )
 MIXTURES = GRID.made_by("mix_experts")
+OVER_TASKS = wholes("merge")
 
 
 rule merge:
@@ -30,7 +31,7 @@ rule merge:
     benchmark:
         "<benchmarks>/merge/{merge}.tsv"
     wildcard_constraints:
-        merge=other_than(MIXTURES),
+        merge=other_than([*MIXTURES, *OVER_TASKS]),
     threads: 1
     resources:
         # Merges read and write more than they compute. `--set-resources merge:gpu=1` asks for a GPU all the same.
@@ -46,6 +47,39 @@ rule merge:
     shell:
         "python workflow/scripts/merge.py --recipe {params.recipe:q} --models $(dirname {input.base})"
         " --base $(basename {input.base}) --gpus {resources.gpu} --kept {params.kept} --output $(dirname {output.card}) --log {log}"
+
+
+# The members' heads differ, so that the backbone is merged without them, and each task has its own folder.
+rule merge_tasks:
+    input:
+        bases=bases_of_merge,
+        members=members_of_merge,
+    output:
+        recipe=RECIPE,
+        card="<results>/merges/{merge}/merge.json",
+        model=MERGED if EXPERIMENT.keep == "all" else temp(MERGED),
+    log:
+        "<logs>/merge_tasks/{merge}.log",
+    benchmark:
+        "<benchmarks>/merge_tasks/{merge}.tsv"
+    wildcard_constraints:
+        merge=one_of(OVER_TASKS),
+    threads: 1
+    resources:
+        gpu=0,
+        gpu_mb=by_attempt(lambda wildcards: needs.merge_gpu_mb(shape(), len(parents_of(wildcards)))),
+        mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), len(parents_of(wildcards)))),
+        runtime=by_attempt(lambda wildcards: needs.merge_minutes(shape(), len(parents_of(wildcards)))),
+    params:
+        code=lambda wildcards: code_digest("merge_tasks", *methods.modules(GRID.merges[wildcards.merge].method)),
+        mergekit=compute.version("mergekit"),
+        recipe=lambda wildcards: json.dumps(GRID.merges[wildcards.merge].canonical()),
+        tasks=lambda wildcards: json.dumps(parts_of_merge(wildcards.merge)),
+        models=f"{RESULTS}/models",
+        kept=f"{RESULTS}/data/tokens",
+    shell:
+        "python workflow/scripts/merge_tasks.py --recipe {params.recipe:q} --tasks {params.tasks:q} --models {params.models}"
+        " --gpus {resources.gpu} --kept {params.kept} --output $(dirname {output.card}) --log {log}"
 
 
 rule mix_experts:
@@ -130,7 +164,7 @@ rule export:
         runtime=by_attempt(60),
     params:
         code=code_digest("export", *sorted({family_code(GRID.starts[base]) for base in GRID.bases.values()})),
-        merge=sorted({merge_code(recipe.method) for recipe in GRID.merges.values()}),
+        merge=sorted({merge_code(recipe.method, merge in OVER_TASKS) for merge, recipe in GRID.merges.items()}),
         experiment=lambda wildcards: json.dumps(
             {
                 "name": EXPERIMENT.name,

@@ -4,7 +4,8 @@
 BLENDS = GRID.made_by("blend")  # and routers
 FITTED = GRID.made_by("fit_baseline")
 PROBES = GRID.made_by("fit_probe")
-TABLES = [*BLENDS, *FITTED, *PROBES, *GRID.imported]  # whose predictions are not a model's own
+PARTS = [part.name for name in wholes("merge", "reference") for part in GRID.wholes[name].values()]
+TABLES = [*BLENDS, *FITTED, *PROBES, *GRID.imported, *PARTS]  # whose predictions are not one model's in one task
 
 
 # Tokens are named by all that they depend on, and predictions make what is missing: the rule saves time on a GPU alone.
@@ -60,6 +61,7 @@ rule predict:
         made_as=made_as,
         task=task_of,
         names=worded,
+        prompt=asked_otherwise,
         gpus=gpus_of,
         dtype=lambda wildcards: candidate_of(wildcards).start.model.dtype,
         seed=EXPERIMENT.seed,
@@ -67,8 +69,55 @@ rule predict:
         tokens=f"{RESULTS}/data/tokens",
     shell:
         "python workflow/scripts/predict.py --model {input.model} --data $(dirname {input.test}) --task {params.task}"
-        " {params.names} --gpus {params.gpus} --dtype {params.dtype} --seed {params.seed} --shards {params.shards} --tokens {params.tokens}"
+        " {params.names} {params.prompt} --gpus {params.gpus} --dtype {params.dtype} --seed {params.seed} --shards {params.shards} --tokens {params.tokens}"
         " --output {output.predictions} --cost {output.cost} --log {log}"
+
+
+# One model, all tasks that it covers: its outputs are declared, so that there is a rule for each set of tasks.
+for number, covers in enumerate(covered_together()):
+
+    rule:
+        name:
+            several("predict_tasks", number)
+        input:
+            unpack(task_reads(covers)),
+            unpack(whole_model_of),
+            parents=parents_of,
+        output:
+            [
+                f"<results>/predictions/{{whole}}.{task}{{run}}.{end}"
+                for task in covers
+                for end in ("parquet", "cost.json")
+            ],
+        log:
+            "<logs>/predict_tasks/{whole}{run}.log",
+        benchmark:
+            "<benchmarks>/predict_tasks/{whole}{run}.tsv"
+        wildcard_constraints:
+            whole=one_of(covered_together()[covers]),
+            run=r"(@\d+)?",
+        resources:
+            gpu=gpu,
+            gpu_mb=by_attempt(predict_gpu_mb),
+            mem_mb=by_attempt(lambda wildcards: needs.predict_mb(shape_of(wildcards))),
+            runtime=by_attempt(
+                lambda wildcards: needs.predict_minutes(shape_of(wildcards), passes(wildcards) * rows() // 4)
+            ),
+        params:
+            code=lambda wildcards: code_digest("predict_tasks", family_code(candidate_of(wildcards).start)),
+            reviews=learns_together,
+            made_as=made_as,
+            tasks=lambda wildcards: json.dumps(asked_together(wildcards)),
+            data=f"{RESULTS}/data",
+            gpus=gpus_of,
+            dtype=lambda wildcards: candidate_of(wildcards).start.model.dtype,
+            seed=EXPERIMENT.seed,
+            shards=f"{RESULTS}/checkpoints/{{whole}}{{run}}.predictions",
+            tokens=f"{RESULTS}/data/tokens",
+        shell:
+            "python workflow/scripts/predict_tasks.py --model {input.model} --data {params.data} --tasks {params.tasks:q}"
+            " --gpus {params.gpus} --dtype {params.dtype} --seed {params.seed} --shards {params.shards} --tokens {params.tokens}"
+            " --log {log}"
 
 
 rule blend:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mllm.core import compute, node_cache, script, threads
-from mllm.core.files import once, whole
+from mllm.core.files import whole
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -17,6 +17,7 @@ def main(arguments: argparse.Namespace) -> None:
         script.usable_gpu()
     import torch
 
+    from mllm.merging import parents
     from mllm.merging.merge import Merge, write_model
     from mllm.merging.recipe_file import mergekit_yaml
     from mllm.models import cards, checkpoint_files
@@ -28,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
     device = "cuda" if arguments.gpus and torch.cuda.is_available() else "cpu"
     with ThreadPoolExecutor(1) as beside, whole(arguments.output / "model") as folder:
         merge = Merge(recipe, read, donor, device)
-        digests = {name: beside.submit(digest, folders[name], read[name], arguments.kept) for name in read}
+        digests = {name: beside.submit(parents.digest, folders[name], read[name], arguments.kept) for name in read}
         weights = write_model(merge, donor, folder)
         card = cards.Merge(
             **cards.read(donor).asked(), recipe=recipe, dtype=str(merge.out_dtype).removeprefix("torch."), weights=weights,
@@ -39,20 +40,6 @@ def main(arguments: argparse.Namespace) -> None:
         with whole(arguments.output / "mergekit.yaml") as partial:
             partial.write_text(mergekit_yaml(merge, folders), encoding="utf-8")
         card.write(arguments.output / "merge.json")
-
-
-def digest(folder: Path, near: Path, kept: Path | None) -> str:
-    """SHA-256 of a parent's weights; read by the first of its merges alone, as long as its files stay as they are.
-
-    Args:
-        folder: of the parent.
-        near: the copy of it that is read.
-        kept: where jobs keep what others need again.
-    """
-    from mllm.models import checkpoint_files
-
-    facts = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in checkpoint_files.weight_files(folder)]
-    return str(once(kept, "weights", [str(folder.resolve()), facts], lambda: checkpoint_files.digest(near)))
 
 
 if __name__ == "__main__":

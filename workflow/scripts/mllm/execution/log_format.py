@@ -102,9 +102,10 @@ def formatter(base: type, grid: Grid, estimate: Callable[[], Estimate], announce
 def describe(grid: Grid, rule: str, wildcards: Any) -> str:
     """A job in the words of the experiment."""
     values = dict(wildcards.items()) if hasattr(wildcards, "items") else {}
+    values |= {"whole": values["whole"] + values.pop("run")} if "whole" in values else {}
     name = values.get("merge") or values.get("candidate") or values.get("expert") or " ".join(map(str, values.values()))
-    candidate = grid.candidates.get(name)
-    if rule in ("merge", "blend") and candidate:
+    candidate = grid.candidates.get(name) or next(iter(grid.wholes.get(name, {}).values()), None)
+    if rule in ("merge", "merge_tasks", "blend") and candidate:
         return f"{name}: {candidate.describe()}"
     return name
 

@@ -4,6 +4,7 @@ mergekit merges permuted labels, other tokenizers and other hyper-parameters of 
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,15 @@ SILENT = {
 SPECIAL = ("", "<|endoftext|></s>[SEP]")
 
 
-def open_alike(folders: dict[str, Path], donor: Path) -> tuple[dict[str, Weights], list[str]]:
+def open_alike(
+    folders: dict[str, Path], donor: Path, part: Callable[[str], bool] | None = None
+) -> tuple[dict[str, Weights], list[str]]:
     """Open checkpoints, and refuse any that cannot be merged with the donor.
+
+    Args:
+        folders: of the checkpoints, by name.
+        donor: the folder that all others must be like.
+        part: whether a tensor is to be merged; without it, all are, and labels must be the donor's.
 
     Returns:
         The checkpoints by name, and the names of the tensors to merge, sorted.
@@ -37,12 +45,13 @@ def open_alike(folders: dict[str, Path], donor: Path) -> tuple[dict[str, Weights
         Failure: a checkpoint is not whole, or its labels, tokenizer, architecture, tensors or shapes are not the donor's.
     """
     for folder in folders.values():
-        check_labels(folder, label_names(donor))
+        if part is None:
+            check_labels(folder, label_names(donor))
         check_config(folder, donor)
         check_tokenizer(folder, donor)
     expected = Weights(donor)
     opened = {name: expected if folder == donor else Weights(folder) for name, folder in folders.items()}
-    names = _without_copies([expected, *opened.values()])
+    names = [n for n in _without_copies([expected, *opened.values()]) if part is None or part(n)]
     for weights in opened.values():
         _check_tensors(weights, expected, names)
     return opened, names

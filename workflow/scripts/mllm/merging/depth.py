@@ -35,11 +35,13 @@ class Depth:
         part = place - left
         return (1 - part) * given[left] + part * given[min(left + 1, len(given) - 1)]
 
-    def setting(self, value: Any) -> Any:
-        """The same in the words of mergekit's configuration."""
+    def setting(self, value: Any, body: str = "") -> Any:
+        """The same in the words of mergekit's configuration, for tensors whose names do not begin with ``body``."""
         if not is_layered(value):
             return value
-        return [{"filter": prefix, "value": value["layers"]} for prefix in self.layers] + [{"value": value["rest"]}]
+        return [{"filter": prefix.removeprefix(body), "value": value["layers"]} for prefix in self.layers] + [
+            {"value": value["rest"]}
+        ]
 
 
 def _of(value: Any, member: str) -> Any:

@@ -6,7 +6,7 @@ them: the same bits (a test holds it to that) without the command's start-up tim
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,20 @@ class Merge:
         folders: model folder of each member, and of the base where it takes part.
         donor: the folder whose names, shapes, labels, tokenizer and configuration all others must have.
         device: where to compute; random methods stay on the CPU, whose generator makes the same masks everywhere.
+        part: whether a tensor takes part; without it, all do, and all parents have the donor's labels.
 
     Raises:
         Failure: a parent is not whole, or cannot be merged with the donor.
     """
 
-    def __init__(self, recipe: dict[str, Any], folders: dict[str, Path], donor: Path, device: str = "cpu"):
+    def __init__(
+        self,
+        recipe: dict[str, Any],
+        folders: dict[str, Path],
+        donor: Path,
+        device: str = "cpu",
+        part: Callable[[str], bool] | None = None,
+    ):
         self.name, self.members, self.base = recipe["method"], list(recipe["members"]), recipe["base"]
         self.parameters = dict(recipe["parameters"])
         self.seed = self.parameters.pop("seed", None)
@@ -47,9 +55,9 @@ class Merge:
         self.device = device if self.seed is None else "cpu"
         self.inputs = [*([self.base] if self.base and self.base not in self.members else []), *self.members]
         self.method = methods.method(self.name)
-        self.parents, self.names = open_alike({name: folders[name] for name in self.inputs}, donor)
+        self.parents, self.names = open_alike({name: folders[name] for name in self.inputs}, donor, part)
         self.first = self.parents[self.inputs[0]]
-        self.depth = Depth(self.names, read_json(donor / "config.json"))
+        self.depth = Depth(list(self.first), read_json(donor / "config.json"))
         if any(map(_varies, self.parameters.values())) and not self.depth.layers:
             raise Failure(f"{donor}: no numbered layers among its tensors; a parameter cannot change with depth")
 
@@ -160,14 +168,19 @@ def write_model(merge: Merge, donor: Path, folder: Path) -> str:
     """
     folder.mkdir(parents=True)
     copy_but_weights(donor, folder)
-    config = read_json(folder / "config.json")
-    config["dtype"] = str(merge.out_dtype).removeprefix("torch.")
-    config.pop("torch_dtype", None)
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    announce(folder, merge.out_dtype)
     digest = write(folder / WEIGHTS, merge.layout(), merge.tensors())
     log.info("%s of %s: %s tensors, in %s on %s", merge.name, ", ".join(merge.members), len(merge.names),
-             config["dtype"], merge.device)  # fmt: skip
+             str(merge.out_dtype).removeprefix("torch."), merge.device)  # fmt: skip
     return digest
+
+
+def announce(folder: Path, dtype: torch.dtype) -> None:
+    """Let a model folder's configuration say what type its weights have."""
+    config = read_json(folder / "config.json")
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    config.pop("torch_dtype", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def copy_but_weights(donor: Path, folder: Path) -> None:

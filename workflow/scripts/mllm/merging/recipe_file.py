@@ -12,19 +12,26 @@ from mllm.merging.merge import Merge
 from mllm.merging.mergekit_private.methods import ParameterScope
 
 
-def mergekit_yaml(merge: Merge, folders: dict[str, Path]) -> str:
+def mergekit_yaml(merge: Merge, folders: dict[str, Path], body: str = "") -> str:
     """The recipe as a file for the ``mergekit-yaml`` command, which makes the same tensors, bit for bit.
 
     Of a method of ours, which the command does not know, the file says so.
+
+    Args:
+        merge: opened.
+        folders: of its parents.
+        body: what tensors' names begin with in models with a head, where heads are left out; the command merges models without.
     """
     scopes = {spec.name: spec.scope for spec in merge.method.spec.parameters}
     own = {k: v for k, v in merge.parameters.items() if scopes[k] != ParameterScope.SHARED}
-    shared = {k: merge.depth.setting(v) for k, v in merge.parameters.items() if scopes[k] == ParameterScope.SHARED}
+    shared = {
+        k: merge.depth.setting(v, body) for k, v in merge.parameters.items() if scopes[k] == ParameterScope.SHARED
+    }
     models = []
     for member in merge.members:
         entry: dict[str, Any] = {"model": str(folders[member])}
         if own and not (member == merge.base and all(scopes[k] == ParameterScope.NON_BASE for k in own)):
-            entry["parameters"] = {k: merge.depth.setting(_of(v, member)) for k, v in own.items()}
+            entry["parameters"] = {k: merge.depth.setting(_of(v, member), body) for k, v in own.items()}
         models.append(entry)
     document: dict[str, Any] = {"merge_method": merge.name, "models": models, "dtype": "float32"}
     if merge.out_dtype != torch.float32:
@@ -42,4 +49,6 @@ def mergekit_yaml(merge: Merge, folders: dict[str, Path]) -> str:
         note = f"{command} --cuda   (from the project's root; another device's sums differ in their last digits)"
     if not methods.in_mergekit(merge.name):
         note = f"not for the mergekit-yaml command, which has no {merge.name}; see docs/merging.md"
+    if body:
+        note += "\n# of the models without their heads: for each, AutoModel.from_pretrained(FOLDER).save_pretrained(HEADLESS)"
     return f"# {note}\n" + yaml.safe_dump(document, sort_keys=False)

@@ -145,7 +145,8 @@ def _scored(scorer: Scorer, batch: Batch, room: _Room) -> torch.Tensor:
     size, half = len(batch) * int(batch.lengths.max()), len(batch) // 2
     if size <= room.tokens or not half:
         try:
-            return scorer.score(batch).log_softmax(-1)
+            scores = scorer.score(batch).split(getattr(scorer, "sizes", scorer.classes), dim=-1)
+            return torch.cat([of_a_task.log_softmax(-1) for of_a_task in scores], dim=-1)
         except torch.OutOfMemoryError:
             if not half:
                 raise

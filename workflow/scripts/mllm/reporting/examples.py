@@ -25,7 +25,8 @@ def disagreements(results: Path, task: str, board: pl.DataFrame, names: list[str
     reviews = results / "data/test.parquet"
     if not best or "review" not in pl.read_parquet_schema(reviews):
         return []
-    members = best[0]["members"].split()
+    here = set(board["candidate"])  # of a merge over several tasks, the other tasks' members predict other labels
+    members = [name for name in best[0]["members"].split() if name in here]
     if not members:  # predictions made elsewhere: whose, nobody said
         return []
     rows = labelled.labelled(results / "data", ("test",), task).with_row_index("place")

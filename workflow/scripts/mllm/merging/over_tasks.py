@@ -1,0 +1,147 @@
+"""One model for several tasks: the backbone of all members, merged once, and a head for each task.
+
+A classifier's head is that of its task's member, or, where a task has several, merged from theirs by the same recipe; heads of
+different tasks are never mixed. A model that is asked has no heads: everything is merged.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mllm.core.errors import Failure
+from mllm.core.files import once
+from mllm.core.messages import log
+from mllm.merging.merge import Merge, announce
+from mllm.merging.tensor_files import Weights, write
+from mllm.models import cards, checkpoint_files, families, loading, task_folders
+
+Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a model over several tasks has of one of them."""
+
+    base: str
+    """The prepared checkpoint of the task."""
+    members: tuple[str, ...]
+    """The experts of the task among the merge's members."""
+
+
+class TaskMerge:
+    """A recipe whose members are of several tasks, with its opened parents.
+
+    Args:
+        recipe: as of :class:`mllm.merging.merge.Merge`; its base is that of the first task.
+        folders: model folder of each member and of each task's base.
+        parts: task -> its base and members.
+        device: as of Merge.
+        kept: folder where merges of the same bases share what they know of them.
+
+    Raises:
+        Failure: the bases differ in more than their heads; a member's labels are not its task's; as of Merge.
+    """
+
+    def __init__(
+        self, recipe: dict[str, Any], folders: dict[str, Path], parts: dict[str, Part], device: str, kept: Path | None
+    ) -> None:
+        self.recipe, self.folders, self.device = recipe, folders, device
+        self.parts = dict(sorted(parts.items()))
+        self.donors = {task: folders[part.base] for task, part in self.parts.items()}
+        first = next(iter(self.donors.values()))
+        self.heads = heads_of(first)
+        for task, part in self.parts.items():
+            for member in part.members:
+                checkpoint_files.check_labels(folders[member], checkpoint_files.label_names(self.donors[task]))
+        check_backbones(self.donors, self.heads, kept)
+        self.backbone = Merge(recipe, folders, first, device, lambda name: name not in self.heads)
+
+    @property
+    def body(self) -> str:
+        """What the names of a classifier's tensors begin with, but for its head's; nothing where there is no head."""
+        begins = {name.split(".")[0] for name in self.backbone.names} if self.heads else set()
+        return f"{begins.pop()}." if len(begins) == 1 else ""
+
+    def write(self, output: Path) -> str:
+        """Write ``output/<task>/`` for each task, complete but for its card.
+
+        Returns:
+            SHA-256 of all weights, hexadecimal.
+        """
+        digests: list[Any] = []
+        first: Path | None = None
+        for task, donor in self.donors.items():
+            (output / task).mkdir(parents=True)
+            files = [output / task / name for name in task_folders.shard_names(2 if self.heads else 1)]
+            if first is None:
+                digests.append(write(files[0], self.backbone.layout(), self.backbone.tensors()))
+            else:
+                task_folders.link(first, files[0])
+            first = files[0]
+            if self.heads:
+                digests.append([task, write(files[1], *self._head(task))])
+            task_folders.complete(output / task, donor)
+            announce(output / task, self.backbone.out_dtype)
+        dtype = str(self.backbone.out_dtype).removeprefix("torch.")
+        log.info("%s of %s: %s shared tensors and %s of each task's own, in %s on %s", self.backbone.name,
+                 ", ".join(self.backbone.members), len(self.backbone.names), len(self.heads), dtype,
+                 self.backbone.device)  # fmt: skip
+        return digests[0] if not self.heads else hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+    def _head(self, task: str) -> tuple[Layout, Iterator[tuple[str, torch.Tensor]]]:
+        """A task's head: its member's, or merged from its members'."""
+        part, dtype = self.parts[task], self.backbone.out_dtype
+        if len(part.members) > 1:
+            base = part.base if self.recipe["base"] else None
+            own = {**self.recipe, "members": list(part.members), "base": base}
+            merge = Merge(own, self.folders, self.donors[task], self.device, lambda name: name in self.heads)
+            return merge.layout(), merge.tensors()
+        weights = Weights(self.folders[part.members[0]])
+        floats = {n: weights.dtype(n).is_floating_point for n in sorted(self.heads)}
+        layout = {n: (dtype if floats[n] else weights.dtype(n), weights.shape(n)) for n in floats}
+        return layout, ((n, weights.read(n).to(layout[n][0])) for n in layout)
+
+
+def heads_of(folder: Path) -> set[str]:
+    """Names of a model's tensors that belong to one task alone; none where it is asked."""
+    family = cards.read(folder).family
+    if family != families.HEADED:
+        return set()
+    held = set(Weights(folder))
+    return {name for name in task_folders.head_names(loading.without_weights(folder, family)) if name in held}
+
+
+def check_backbones(donors: dict[str, Path], heads: set[str], kept: Path | None = None) -> None:
+    """Refuse bases of several tasks whose weights, heads aside, are not the same.
+
+    Raises:
+        Failure: two of them differ.
+    """
+    found = {task: _shared_digest(folder, lambda name: name not in heads, kept) for task, folder in donors.items()}
+    first, *others = found
+    for task in others:
+        if found[task] != found[first]:
+            raise Failure(
+                f"{donors[task]}: not the weights of {donors[first]}, heads aside (SHA-256 found {found[task][:12]}…, expected"
+                f" {found[first][:12]}…); experts of several tasks can be merged only where they start from one model. Fix: delete"
+                " both and rerun, so that both are made of the same checkpoint"
+            )
+
+
+def _shared_digest(folder: Path, part: Callable[[str], bool], kept: Path | None) -> str:
+    """SHA-256 of a checkpoint's tensors that are part of the backbone; read by the first of its merges alone."""
+
+    def digest() -> str:
+        weights, total = Weights(folder), hashlib.sha256()
+        for name in filter(part, weights):
+            total.update(f"{name} {weights.dtype(name)} {weights.shape(name)}".encode())
+            total.update(weights.read(name).contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return total.hexdigest()
+
+    facts = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in checkpoint_files.weight_files(folder)]
+    return str(once(kept, "backbone", [str(folder.resolve()), facts], digest))
