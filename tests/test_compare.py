@@ -226,7 +226,7 @@ def test_relative_gain(world):
 
 
 def test_relative_gain_says_nothing_where_the_expert_does_not_lead():
-    part = pl.DataFrame({"kind": ["merge", "expert"]})
+    part = pl.DataFrame({"kind": ["merge", "expert"], "whole": [None, None]})
     values, constant = np.array([0.8, 0.61]), 0.6 + np.random.default_rng(1).normal(scale=0.02, size=501)
     constant[0] = 0.6
     draws = values[:, None] + np.random.default_rng(0).normal(scale=0.02, size=(2, 500))

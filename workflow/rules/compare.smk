@@ -1,7 +1,8 @@
 # From predictions to the verdict: CPU only, no model needed.
 # in:  <results>/predictions/, <results>/data/
 # out: <results>/scores/, <results>/leaderboard.{csv,parquet,txt}, <results>/experiment.yaml,
-#      <results>/{comparisons,selection,agreement,parts}.{csv,parquet}, <results>/verdict.md
+#      <results>/{comparisons,selection,agreement,parts}.{csv,parquet}, <results>/verdict.md; where models cover several
+#      tasks, <results>/{tasks,tasks_comparisons}.{csv,parquet}
 #
 # One job scores all candidates: the resamples are drawn once, and comparisons in pairs need the same ones for all. Its
 # scripts find the candidates by the experiment's own list, not by a command line, which thousands of paths would overflow.
@@ -17,6 +18,7 @@ LABELS = json.dumps([c.label() for c in GRID.candidates.values()])
 
 
 COMPARISONS = ["comparisons", "selection", "agreement", "parts"]
+COMPARISONS += ["tasks", "tasks_comparisons"] if GRID.wholes else []  # models over several tasks
 
 
 rule score:

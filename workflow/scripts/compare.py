@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,17 +10,29 @@ from mllm.core import script
 from mllm.core.files import read_json, whole
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from mllm.evaluation.over_tasks import OverTasks
     from mllm.evaluation.score_files import Scores
     from mllm.evaluation.verdict import Facts
-    from mllm.experiment.schema import Experiment
+    from mllm.experiment.schema import Compare, Experiment
 
 
 def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
     from mllm.data import labelled, labels
-    from mllm.evaluation import agreement, comparison, result_tables, score_files, selection, shared_draws, verdict
-    from mllm.experiment import grid, read
+    from mllm.evaluation import (
+        agreement,
+        comparison,
+        over_tasks,
+        result_tables,
+        score_files,
+        selection,
+        shared_draws,
+        verdict,
+    )  # fmt: skip
+    from mllm.experiment import grid, read, systems
 
     experiment = read.read(*arguments.experiment, override=arguments.override)
     built = grid.build(experiment)
@@ -33,14 +46,17 @@ def main(arguments: argparse.Namespace) -> None:
         truth[task] = rows[labels.label_column(task)].to_numpy(), rows["group"].to_numpy()
     compared = comparison.compare(frame, runs, side_by_side, truth, metric, margin)
     if not experiment.compare.equivalence:
-        compared = compared.with_columns(p_equivalent_holm=pl.lit(None, pl.Float64))
-    chosen = selection.selection(frame, side_by_side, metric)
+        compared = comparison.without_equivalence(compared)
+    scores = {name: score_files.Scores.read(results / f"scores/{name}.json") for name in built.candidates}
+    found = systems.systems(built)
+    over = over_tasks.OverTasks(found, frame, runs, side_by_side, experiment.compare, scores) if found else None
+    chosen = selection.selection(frame, side_by_side, metric, over.choices() if over else ())
 
     members = {
-        task: [c.name for c in built.of_kind("base", "expert") if c.task == task and c.replicate == 1] for task in tasks
+        task: [c.name for c in built.of_kind("base", "expert") if c.task == task and c.replicate == 1 and not c.whole]
+        for task in tasks
     }
     shown = frame.filter((pl.col("kind") != "merge") | pl.col("winner"))["candidate"].to_list()
-    scores = {name: score_files.Scores.read(results / f"scores/{name}.json") for name in built.candidates}
     trained_on: dict[str, dict[str, list[str]]] = {}
     for e in experiment.experts:
         for column, values in (e.where or {}).items():
@@ -52,8 +68,22 @@ def main(arguments: argparse.Namespace) -> None:
     result_tables.write(parts, results, "parts")
     apart = {task: pairs.told_apart for task, pairs in side_by_side.items()}
     said = beside_the_tables(experiment, built.runs, scores, apart, results)
+    if over:
+        said = replace(said, **across(over, chosen, experiment.compare, results))
     with whole(results / "verdict.md") as partial:
         partial.write_text(verdict.text(said, frame, compared, chosen), encoding="utf-8")
+
+
+def across(over: "OverTasks", chosen: "pl.DataFrame", compare: "Compare", results: Path) -> dict[str, Any]:
+    """Write tasks.csv and tasks_comparisons.csv; what the verdict says of them."""
+    from mllm.evaluation import comparison, result_tables, tasks_verdict
+
+    table, pairs = over.table(), over.comparisons(compare.margin)
+    pairs = pairs if compare.equivalence else comparison.without_equivalence(pairs)
+    result_tables.write(table, results, "tasks")
+    result_tables.write(pairs, results, "tasks_comparisons")
+    lines = tasks_verdict.lines(table, pairs, chosen, compare.margin)
+    return {"over_tasks": lines, "chosen": over.winners[0] if over.winners else ""}
 
 
 def beside_the_tables(

@@ -12,7 +12,7 @@ def main(arguments: argparse.Namespace) -> None:
     import yaml
 
     from mllm.evaluation import leaderboard, leaderboard_text, result_tables, run_table, shared_draws
-    from mllm.experiment import grid, read
+    from mllm.experiment import grid, read, systems
 
     experiment = read.read(*arguments.experiment, override=arguments.override)
     built, metric, output = grid.build(experiment), experiment.compare.metric, arguments.results
@@ -20,7 +20,8 @@ def main(arguments: argparse.Namespace) -> None:
     tasks = {c.task for c in built.candidates.values()}
     side_by_side = {task: shared_draws.Pairs(output / "scores", task, built.runs) for task in tasks}
     runs = run_table.table(scores)
-    frame = leaderboard.ranked(leaderboard.table(scores, metric, side_by_side), side_by_side, metric, runs)
+    frame = leaderboard.table(scores, metric, side_by_side, systems.wholes(built), experiment.compare.tasks)
+    frame = leaderboard.ranked(frame, side_by_side, metric, runs)
     with whole(output / "experiment.yaml") as partial:
         partial.write_text(
             yaml.safe_dump(

@@ -6,6 +6,9 @@ exploration. Each task has two families of claims, each with a family-wise error
 against the large reference), and all others, corrected among themselves. The whole table is corrected for false discoveries.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import polars as pl
 
@@ -47,8 +50,7 @@ def compare(
             **one.compared(candidate["candidate"], other["candidate"], claim, margin),
             "cost_ratio": candidate[cost] / other[cost] if cost and other[cost] else None,
         })  # fmt: skip
-    types = {**SCHEMA, **dict.fromkeys(BESIDE, pl.Float64)}
-    return _corrected(pl.DataFrame(rows, schema={k: v for k, v in types.items() if k not in LATER}))
+    return corrected(rows, SCHEMA)
 
 
 LATER = (
@@ -64,16 +66,22 @@ LATER = (
 BESIDE = ("p_better", "p_behind", "p_not_better", "texts", "training")  # what corrections need beside the columns
 
 
-def _corrected(table: pl.DataFrame) -> pl.DataFrame:
-    """Add what depends on all rows: corrected p-values, and what holds after correction."""
-    table = table.with_columns(p_bh=pl.Series(significance.benjamini_hochberg(table["p"].to_numpy())))
-    parts = [
-        _family(part) if family else part for (_, family), part in table.group_by("task", "family", maintain_order=True)
-    ]
+def corrected(rows: list[dict[str, Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
+    """The table of some comparisons, with what depends on all of them: corrected p-values, and what holds after correction.
+
+    Args:
+        rows: with the columns of ``paired.Difference.columns``, ``family`` (none: no claim), and others of the schema.
+        schema: column -> type of the table. Claims of one task, where there is such a column, and family are corrected together.
+    """
+    types = {**schema, **dict.fromkeys(BESIDE, pl.Float64)}
+    table = pl.DataFrame(rows, schema={k: v for k, v in types.items() if k not in LATER})
+    table = table.with_columns(p_bh=pl.Series(significance.benjamini_hochberg(table["p"].to_numpy()), dtype=pl.Float64))
+    by = [name for name in ("task", "family") if name in schema]
+    parts = [_family(part) if group[-1] else part for group, part in table.group_by(by, maintain_order=True)]
     done = pl.concat(parts, how="diagonal") if parts else table
     return done.select(
         pl.col(name).cast(kind) if name in done.columns else pl.lit(None, kind).alias(name)
-        for name, kind in SCHEMA.items()
+        for name, kind in schema.items()
     )
 
 
@@ -87,10 +95,17 @@ def _family(part: pl.DataFrame) -> pl.DataFrame:
     variances = part.select("texts", "training", "runs").rows()
     spreads = [replicates.Spread(0.0, texts, training, runs, None) for texts, training, runs in variances]
     detectable = [spread.detectable(claims.LEVEL / part.height) for spread in spreads]
-    return part.with_columns(
+    part = part.with_columns(
         holds=pl.Series(holds, dtype=pl.String), p_holm=pl.Series(np.minimum(1, 2 * np.minimum(better, behind))),
         p_not_worse_holm=pl.Series(not_worse), p_worse_holm=pl.Series(worse),
         p_equivalent_holm=pl.Series(np.maximum(not_worse, not_better)),
-        p_mcnemar_holm=pl.Series(significance.holm(part["p_mcnemar"].to_numpy())),
         detectable_holm=pl.Series(detectable),
     )  # fmt: skip
+    if "p_mcnemar" not in part.columns:
+        return part
+    return part.with_columns(p_mcnemar_holm=pl.Series(significance.holm(part["p_mcnemar"].to_numpy())))
+
+
+def without_equivalence(table: pl.DataFrame) -> pl.DataFrame:
+    """The same where the experiment does not ask for claims of equivalence."""
+    return table.with_columns(p_equivalent_holm=pl.lit(None, pl.Float64))

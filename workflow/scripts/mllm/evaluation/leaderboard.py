@@ -1,11 +1,12 @@
 """The leaderboard: one row per candidate, and what it is worth among the others."""
 
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
 
-from mllm.evaluation import metrics, run_table, significance
+from mllm.evaluation import metrics, run_table, significance, tasks_choice
 from mllm.evaluation.run_table import ENDS
 from mllm.evaluation.score_files import Scores
 from mllm.evaluation.shared_draws import Pairs
@@ -14,16 +15,21 @@ from mllm.prediction.costs import Cost
 PRICES = ("flops_per_review", "n_parameters")  # what the quality is held against: the first that all candidates have
 
 
-def table(scores: list[tuple[Scores, Cost]], metric: str, pairs: dict[str, Pairs] | None = None) -> pl.DataFrame:
+def table(
+    scores: list[tuple[Scores, Cost]], metric: str, pairs: dict[str, Pairs] | None = None,
+    wholes: Mapping[str, str] | None = None, by: str = "mean",
+) -> pl.DataFrame:  # fmt: skip
     """One row per candidate, task by task, best validation score first.
 
     Args:
         scores: of all runs, as from run_table.read_scores.
         metric: chooses each method's winner (on validation alone) and sorts.
         pairs: task -> draws; needed where a candidate has several runs.
+        wholes: candidate -> the model over several tasks that it is a part of.
+        by: how merges over several tasks are chosen, as ``compare.tasks``.
 
     Returns:
-        candidate, kind, method, task, members, one column per parameter, recipe, winner, runs, replicates, best_run, the standard
+        candidate, kind, method, task, members, one column per parameter, recipe, whole, winner, runs, replicates, best_run, the standard
         deviations between runs, then scores and costs as run_table.over_runs gives them.
     """
     frame = run_table.over_runs(run_table.table(scores), pairs or {}, metric)
@@ -31,11 +37,17 @@ def table(scores: list[tuple[Scores, Cost]], metric: str, pairs: dict[str, Pairs
     order = pl.col("task").replace_strict(tasks, return_dtype=pl.Int64)
     descending = not metrics.METRICS[metric].smaller_is_better
     frame = frame.sort([order, f"valid_{metric}", "candidate"], descending=[False, descending, False])
-    merged = pl.col("kind") == "merge"
-    winners = frame.filter(merged).group_by("task", "method", maintain_order=True).first()["candidate"]
-    frame = frame.with_columns(winner=pl.col("candidate").is_in(winners.implode()))
+    whole = pl.col("candidate").replace_strict(wholes or {}, default=None, return_dtype=pl.String)
+    frame = frame.with_columns(whole=whole)
+    own = frame.filter(pl.col("kind") == "merge", pl.col("whole").is_null())
+    winners = own.group_by("task", "method", maintain_order=True).first()["candidate"]
+    over = tasks_choice.winners(frame, metric, by) if wholes else []  # one model is chosen for all of its tasks at once
+    merge = pl.col("kind") == "merge"
+    frame = frame.with_columns(
+        winner=merge & (pl.col("candidate").is_in(winners.implode()) | pl.col("whole").is_in(over).fill_null(False))
+    )
     first = frame.columns[: frame.columns.index("recipe") + 1]
-    said = ["winner", "runs", "replicates", "best_run", f"valid_{metric}_sd", f"test_{metric}_sd"]
+    said = ["whole", "winner", "runs", "replicates", "best_run", f"valid_{metric}_sd", f"test_{metric}_sd"]
     return frame.select(*first, *said, *(c for c in frame.columns if c not in (*first, *said)))
 
 
@@ -87,7 +99,9 @@ def relative_gain(
         constant: (1 + resamples,) the constant answer's value and draws.
         metric: which.
     """
-    kinds = part["kind"].to_list()
+    kinds = [
+        "" if whole else kind for kind, whole in part.select("kind", "whole").rows()
+    ]  # other tasks' experts are none here
     found: dict[str, list[float | None]] = {f"relative_gain{end}": [None] * len(kinds) for end, _ in ENDS}
     if "expert" not in kinds:
         return found
@@ -95,7 +109,7 @@ def relative_gain(
     lead = draws[expert] - floor_draws
     if np.quantile(metrics.sign(metric) * lead, 0.025) <= 0:
         return found
-    for i in (i for i, kind in enumerate(kinds) if kind == "merge"):
+    for i in (i for i, kind in enumerate(part["kind"]) if kind == "merge"):
         low, high = np.quantile((draws[i] - floor_draws) / lead, [0.025, 0.975])
         one = (values[i] - floor) / (values[expert] - floor)
         for (end, _), value in zip(ENDS, (one, low, high), strict=True):

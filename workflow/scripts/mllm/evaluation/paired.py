@@ -8,6 +8,7 @@ bound to a fixed sum (the Poisson bootstrap, Chamandy et al. 2012), which no met
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -31,6 +32,18 @@ class Difference:
     tests: claims.Tests
     spread: replicates.Spread
     """Its variance, over texts and trainings."""
+
+    def columns(self) -> dict[str, Any]:
+        """Of a table of comparisons, with what corrections need beside them."""
+        tests, spread = self.tests, self.spread
+        return {
+            "runs": spread.runs, "deviation": spread.deviation, "texts": spread.texts, "training": spread.training,
+            "difference": self.value, "low": self.low, "high": self.high,
+            "verdict": claims.strongest(tests.better, tests.not_worse, tests.behind, tests.worse), "p": tests.two_sided,
+            "p_not_worse": tests.not_worse, "p_worse": tests.worse, "p_better": tests.better, "p_behind": tests.behind,
+            "p_equivalent": tests.equivalent, "p_not_better": tests.not_better,
+            "detectable": spread.detectable(claims.LEVEL),
+        }  # fmt: skip
 
 
 def of_shares(gain: Array, margin: float) -> Difference:

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from mllm.core.arrays import Array, text_weights
-from mllm.evaluation import claims, delta, intervals, metrics, paired, replicates, significance
+from mllm.evaluation import delta, intervals, metrics, paired, replicates, significance
 from mllm.evaluation.shared_draws import Pairs
 
 Matched = list[tuple[list[int], list[int]]]
@@ -57,15 +57,10 @@ class TaskPairs:
         raw, accuracy = self.raw(matched, gain, claim, margin), self.accuracy(gain, margin)
         calibrated = self.shared(matched, "calibrated", self.metric, margin)
         nll, tuned = self.shared(matched, "raw", "nll", margin), self.tuned(matched)
-        tests, right = raw.tests, gain.mean(axis=0)
+        right = gain.mean(axis=0)
         discordant = significance.mcnemar(int((right > 1e-9).sum()), int((right < -1e-9).sum()))
-        verdict = claims.strongest(tests.better, tests.not_worse, tests.behind, tests.worse)
         return {
-            "runs": raw.spread.runs, "deviation": raw.spread.deviation, "texts": raw.spread.texts, "training": raw.spread.training,
-            "difference": raw.value, "low": raw.low, "high": raw.high, "verdict": verdict, "p": tests.two_sided,
-            "p_not_worse": tests.not_worse, "p_worse": tests.worse, "p_better": tests.better, "p_behind": tests.behind,
-            "p_equivalent": tests.equivalent, "p_not_better": tests.not_better,
-            "detectable": raw.spread.detectable(claims.LEVEL), "support": self.support,
+            **raw.columns(), "support": self.support,
             "calibrated_difference": calibrated.value, "calibrated_low": calibrated.low,
             "calibrated_high": calibrated.high,
             "tuned_difference": tuned[0], "tuned_low": tuned[1], "tuned_high": tuned[2],

@@ -10,21 +10,29 @@ from mllm.evaluation import leaderboard
 def rivals(frame: pl.DataFrame) -> list[tuple[dict[str, Any], dict[str, Any], bool]]:
     """(candidate, other, whether it is a claim), task by task, in the leaderboard's order.
 
+    Merges over several tasks are claimed about over all of their tasks (see ``over_tasks``); in each task they are exploration.
+
     Args:
         frame: the leaderboard, best validation score first.
     """
     found = []
     for _, part in frame.group_by("task", maintain_order=True):
         rows = part.to_dicts()
-        best = {kind: next((r for r in rows if r["kind"] == kind), None) for kind in ("expert", "blend", "base")}
+        own = [r for r in rows if not r["whole"]]
+        best = {kind: next((r for r in own if r["kind"] == kind), None) for kind in ("expert", "blend", "base")}
         others = [best["expert"], best["blend"], *(r for r in rows if r["kind"] == "reference"), best["base"]]
         for candidate in (r for r in rows if r["kind"] in ("merge", "blend")):
             found += [
-                (candidate, other, candidate["winner"] and other["kind"] != "base")
+                (candidate, other, candidate["winner"] and not candidate["whole"] and other["kind"] != "base")
                 for other in others
                 if other and other is not candidate
             ]
     return found
+
+
+def own_winners(part: pl.DataFrame) -> pl.DataFrame:
+    """Winners among the merges within a task, the best on validation first."""
+    return part.filter("winner", pl.col("whole").is_null())
 
 
 def primary(part: pl.DataFrame, rivals: list[dict[str, Any]]) -> str | None:
@@ -34,7 +42,7 @@ def primary(part: pl.DataFrame, rivals: list[dict[str, Any]]) -> str | None:
         part: a task's rows of the leaderboard, best validation score first.
         rivals: of the chosen merge, rows of the same.
     """
-    chosen, cost = part.filter("winner").head(1).to_dicts(), leaderboard.price(part)
+    chosen, cost = own_winners(part).head(1).to_dicts(), leaderboard.price(part)
     if not chosen or not rivals:
         return None
     references = [r for r in rivals if r["kind"] == "reference" and r["method"] != "router"]
@@ -48,7 +56,7 @@ def families(frame: pl.DataFrame, found: list[tuple[dict[str, Any], dict[str, An
     """primary, secondary or nothing for each pair of :func:`rivals`."""
     wanted: dict[Any, tuple[str, ...]] = {}
     for (task,), part in frame.group_by("task"):
-        chosen = part.filter("winner").head(1)["candidate"].to_list()
+        chosen = own_winners(part).head(1)["candidate"].to_list()
         mine = [other for one, other, claim in found if claim and [one["candidate"]] == chosen]
         wanted[task] = (*chosen, primary(part, mine) or "")
     return [

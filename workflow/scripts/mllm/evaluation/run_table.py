@@ -30,13 +30,14 @@ def table(scores: list[tuple[Scores, Cost]]) -> pl.DataFrame:
         candidate, run, replicate, kind, method, task, members, one column per parameter, recipe (all parameters as JSON), then
         ``valid_<metric>``, ``valid_<metric>_low``, ``valid_<metric>_high``, the same for test, both once more as
         ``<split>_calibrated_<metric>``, metrics of decisions as ``<split>_tuned_<metric>``, and the cost; where some candidate is
-        asked by a prompt, ``<split>_contextual_<metric>`` and ``<split>_batch_<metric>``. ``all_<metric>`` where the predictions
+        a part of a model over several tasks, ``parameters_of_whole``; where some is asked by a prompt, ``<split>_contextual_<metric>`` and ``<split>_batch_<metric>``. ``all_<metric>`` where the predictions
         were made elsewhere.
     """
     names = dict.fromkeys(name for s, _ in scores for name in s.parameters)
     trained = {s.run or s.candidate: cost.train_seconds for s, cost in scores}
     members = {s.run or s.candidate: s.members for s, _ in scores}
     priors = dict.fromkeys(name for s, _ in scores for name in s.priors)
+    costs = [*COST, *(["parameters_of_whole"] if any(cost.parameters_of_whole for _, cost in scores) else [])]
     rows = []
     for s, cost in scores:
         row: dict[str, Any] = {"candidate": s.candidate, "run": s.run or s.candidate, "replicate": s.replicate}
@@ -45,7 +46,7 @@ def table(scores: list[tuple[Scores, Cost]]) -> pl.DataFrame:
         row |= {name: _cell(s.parameters.get(name)) for name in names}
         row["recipe"] = json.dumps(s.parameters, sort_keys=True)
         row |= _estimates(s, list(priors))
-        row |= {name: getattr(cost, name) for name in COST}
+        row |= {name: getattr(cost, name) for name in costs}
         row["train_seconds"] = train_seconds(row["run"], members, trained)
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)

@@ -1,16 +1,21 @@
 """How honest the choice was: what choosing the best of many adds to its score, and what its runs' seeds do."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import polars as pl
 
+from mllm.core.arrays import Array
 from mllm.evaluation import metrics, significance, stability
 from mllm.evaluation.shared_draws import Pairs
 
 SELECTION = {
-    "task": (pl.String, "task"),
+    "task": (pl.String, "task, or the tasks that merges over several cover"),
     "method": (pl.String, "merge method; all: the best of all merges"),
     "points": (pl.Int64, "recipes that were tried"),
     "winner": (pl.String, "the best on validation"),
-    "metric": (pl.String, "compare.metric"),
+    "metric": (pl.String, "compare.metric; over several tasks the normalised one"),
     "valid": (pl.Float64, "the winner on validation"),
     "test": (pl.Float64, "the winner on test"),
     "optimism": (pl.Float64, "validation minus test (the other way round where smaller is better)"),
@@ -30,28 +35,60 @@ SELECTION = {
 }
 
 
-def selection(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str) -> pl.DataFrame:
-    """One row per task and method, and one for all methods: what was chosen, and how much of its lead is luck."""
-    rows = []
-    merged = frame.filter(pl.col("kind") == "merge")
+@dataclass(frozen=True)
+class Choice:
+    """Some points of which the first was chosen on validation, with what they are judged by."""
+
+    points: list[str]
+    valid: float
+    """Of the first."""
+    test: float
+    draws: Array
+    """(points, resamples) on validation."""
+    left_out: Array
+    """(points, first resamples) on the validation texts that each leaves out."""
+    runs: int
+    run_deviation: float | None
+    sampling_error: float
+    """The first one's standard error over texts on test."""
+
+    def row(self, task: str, method: str, metric: str, larger: bool) -> dict[str, Any]:
+        """Of selection.csv; ``larger``: whether larger is better."""
+        sign, several = 1.0 if larger else -1.0, len(self.points) > 1
+        sure = stability.stability(self.draws, self.left_out, larger)
+        expected = significance.expected_optimism(self.draws, larger)
+        return {
+            "task": task, "method": method, "points": len(self.points), "winner": self.points[0], "metric": metric,
+            "valid": self.valid, "test": self.test, "optimism": sign * (self.valid - self.test), "expected_optimism": expected,
+            "expected_optimism_independent": max(expected, significance.independent_optimism(self.draws.std(axis=1))),
+            "chosen_again": sure.again, "second": self.points[sure.second] if several else None,
+            "second_share": sure.second_share if several else None, "crossfitted": sure.crossfitted,
+            "optimism_tried": sign * (self.valid - sure.crossfitted),
+            "runs": self.runs, "run_deviation": self.run_deviation, "sampling_error": self.sampling_error,
+        }  # fmt: skip
+
+
+def selection(
+    frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str, over_tasks: Sequence[dict[str, Any]] = ()
+) -> pl.DataFrame:
+    """One row per task and method, and one for all methods: what was chosen, and how much of its lead is luck.
+
+    Args:
+        frame: the leaderboard.
+        pairs: task -> draws.
+        metric: which.
+        over_tasks: rows of merges over several tasks, which are not chosen task by task.
+    """
+    rows = [*over_tasks]
+    merged = frame.filter(pl.col("kind") == "merge", pl.col("whole").is_null())
     for (task,), part in merged.group_by("task", maintain_order=True):
         groups = [(str(m), rows_) for (m,), rows_ in part.group_by("method", maintain_order=True)]
         for method, points in sorted(groups, key=lambda g: g[0]) + ([("all", part)] if len(groups) > 1 else []):
-            names = points["candidate"].to_list()
-            valid = pairs[str(task)].draws(names, metric, "valid")
-            winner = points.row(0, named=True)
-            sure = stability.stability(valid, pairs[str(task)].left_out(names, metric), metrics.sign(metric) > 0)
-            expected = significance.expected_optimism(valid, not metrics.METRICS[metric].smaller_is_better)
-            rows.append({
-                "task": task, "method": method, "points": len(names), "winner": names[0], "metric": metric,
-                "valid": winner[f"valid_{metric}"], "test": winner[f"test_{metric}"],
-                "optimism": metrics.sign(metric) * (winner[f"valid_{metric}"] - winner[f"test_{metric}"]),
-                "expected_optimism": expected,
-                "expected_optimism_independent": max(expected, significance.independent_optimism(valid.std(axis=1))),
-                "chosen_again": sure.again, "second": names[sure.second] if len(names) > 1 else None,
-                "second_share": sure.second_share if len(names) > 1 else None, "crossfitted": sure.crossfitted,
-                "optimism_tried": metrics.sign(metric) * (winner[f"valid_{metric}"] - sure.crossfitted),
-                "runs": winner["runs"], "run_deviation": winner[f"test_{metric}_sd"],
-                "sampling_error": float(pairs[str(task)].draws(names[:1], metric).std()),
-            })  # fmt: skip
+            names, winner, drawn = points["candidate"].to_list(), points.row(0, named=True), pairs[str(task)]
+            choice = Choice(
+                names, winner[f"valid_{metric}"], winner[f"test_{metric}"], drawn.draws(names, metric, "valid"),
+                drawn.left_out(names, metric), winner["runs"], winner[f"test_{metric}_sd"],
+                float(drawn.draws(names[:1], metric).std()),
+            )  # fmt: skip
+            rows.append(choice.row(str(task), method, metric, metrics.sign(metric) > 0))
     return pl.DataFrame(rows, schema={name: kind for name, (kind, _) in SELECTION.items()})

@@ -6,7 +6,16 @@ from typing import Any
 
 import polars as pl
 
-from mllm.evaluation import claim_sentences, comparison, comparison_table, leaderboard, metrics, verdict_answers
+from mllm.evaluation import (
+    claim_sentences,
+    comparison,
+    comparison_table,
+    leaderboard,
+    metrics,
+    rivals,
+    tasks_verdict,
+    verdict_answers,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +34,10 @@ class Facts:
     """task -> names of its classes."""
     never: dict[str, list[str]] = field(default_factory=dict)
     """Candidate -> classes of the test set that it never predicts."""
+    over_tasks: list[str] = field(default_factory=list)
+    """Lines on models over several tasks; see ``tasks_verdict``."""
+    chosen: str = ""
+    """The chosen merge over several tasks."""
 
 
 def text(facts: Facts, frame: pl.DataFrame, comparisons: pl.DataFrame, selection: pl.DataFrame) -> str:
@@ -36,7 +49,7 @@ def text(facts: Facts, frame: pl.DataFrame, comparisons: pl.DataFrame, selection
         comparisons: as from comparison.compare.
         selection: as from selection.selection.
     """
-    lines = [f"# {facts.name}: can the merge do it?", ""]
+    lines = [f"# {facts.name}: can the merge do it?", "", *facts.over_tasks]
     for (task,), part in frame.group_by("task", maintain_order=True):
         lines += [f"## Task {task}", ""] if frame["task"].n_unique() > 1 else []
         lines += [
@@ -51,9 +64,15 @@ def text(facts: Facts, frame: pl.DataFrame, comparisons: pl.DataFrame, selection
 
 
 def _task(facts: Facts, frame: pl.DataFrame, comparisons: pl.DataFrame, selection: pl.DataFrame) -> list[str]:
-    winners = frame.filter(pl.col("winner"))
+    winners = rivals.own_winners(frame)
+    over = (
+        tasks_verdict.part(facts.chosen, frame, comparisons, _size(facts.counts[frame["task"][0]]))
+        if facts.chosen
+        else []
+    )
     if not winners.height:
-        return [f"Task {frame['task'][0]}: no merges. {_best(frame)}"]
+        within = " within it" if over else ""
+        return [f"Task {frame['task'][0]}: no merges{within}. {_best(frame)}", *(["", *over] if over else [])]
     best = winners.row(0, named=True)
     every = comparisons.filter("claim")
     claims = every.filter(pl.col("candidate") == best["candidate"])
@@ -75,12 +94,16 @@ def _task(facts: Facts, frame: pl.DataFrame, comparisons: pl.DataFrame, selectio
         lines += [
             f"- The rarest class has {support} test texts. Below {comparison.FEWEST}, tests of macro averages find too many differences."
         ]
-    return lines + _honesty(selection, best) + _front(frame, best)
+    return lines + _honesty(selection, best) + _front(frame, best) + (["", *over] if over else [])
 
 
 def _merge(best: dict[str, Any], metric: str, frame: pl.DataFrame, facts: Facts) -> str:
     """Which merge the answers are of, and its score."""
-    task, merges, parts = best["task"], frame.filter(kind="merge").height, len(best["members"].split())
+    task, merges, parts = (
+        best["task"],
+        frame.filter(pl.col("kind") == "merge", pl.col("whole").is_null()).height,
+        len(best["members"].split()),
+    )
     classes = facts.classes.get(task, [])
     named = ", ".join(map(plain, classes)) if len(classes) < 5 else f"{len(classes)} classes"
     made = f", a merge of {parts} models by {best['method']}" if parts else ""

@@ -44,6 +44,19 @@ class Results:
         """One row per pair of candidates that is compared on the same test reviews."""
         return self.table("comparisons")
 
+    @cached_property
+    def tasks(self) -> "pl.DataFrame":
+        """One row per model over several tasks, or several used together; columns as in docs/tasks.md.
+
+        Raises:
+            Failure: no model of the experiment covers several tasks.
+        """
+        if not (self.folder / "tasks.parquet").exists():
+            raise Failure(
+                f"{self.folder}: no table over tasks: no model covers several. Fix: merge experts of several tasks"
+            )
+        return self.table("tasks")
+
     @property
     def verdict(self) -> str:
         """The verdict in words (Markdown)."""

@@ -17,6 +17,8 @@ class Cost(Record):
     identity: str | None = None
     """Digest of what the predictions follow from: weights, reviews, prompt, code."""
     n_parameters: int | None = None
+    parameters_of_whole: int | None = None
+    """Of the model over several tasks that it is a part of, with the heads of all tasks; weights that tasks share count once."""
     weights_bytes: int | None = None
     flops_per_review: int | None = None
     """Floating-point operations of a pass over a review of mean length."""

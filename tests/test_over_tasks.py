@@ -1,0 +1,353 @@
+"""Systems over several tasks, from prediction files to tasks.csv and verdict, against naive loops over the same files."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+import mllm
+from conftest import run_script, write_split
+from mllm.core.errors import Failure
+from mllm.data import labelled
+from mllm.evaluation import claims, result_tables, selection, significance, tasks_choice, tasks_table
+from mllm.experiment import grid, load, systems
+from mllm.prediction import prediction_tables
+from mllm.prediction.costs import Cost
+
+SEED, TEXTS = 17, {"valid": 150, "test": 260}
+CLASSES = {"rating": 4, "mood": 3, "topic": 3}
+RAW = {
+    "name": "three",
+    "data": {"source": "synthetic"},
+    "tasks": [
+        {"name": "rating", "column": "useful_count", "classes": {c: [c] for c in "abcd"}, "ordered": True},
+        {"name": "mood", "label": "sentiment"},
+        {"name": "topic", "label": "condition", "top": 3},
+    ],
+    "models": [{"name": "tiny", "source": "scratch"}, {"name": "big", "source": "scratch"}],
+    "base": "tiny",
+    "experts": [{"name": "rating", "task": "rating"}, {"name": "m", "task": "mood", "parts": 2}, {"name": "t", "task": "topic"}],
+    "merges": [
+        {"method": "ties", "density": [0.5, 0.9], "members": ["*"]},
+        {"method": "linear", "weight": {"rating": 1.0, "mood": 0.5, "topic": 1.0}, "members": ["*"]},
+        {"method": "slerp", "t": 0.5, "members": {"mood": ["*"]}},
+    ],
+    "blends": [{"name": f"v-{task}", "method": "soft_vote", "members": members} for task, members in (("mood", ["m-*"]), ("topic", ["t", "base-topic"]))],
+    "references": [
+        {"name": "joint", "model": "tiny", "train": "tasks"},
+        *({"name": f"big-{task}", "model": "big", "task": task} for task in CLASSES),
+    ],
+}  # fmt: skip
+SKILL = {"base": 0.0, "expert": 0.8, "reference": 0.85, "blend": 0.8, "ties": 0.72, "linear": 0.6, "slerp": 0.75}
+
+
+def write_data(folder):
+    """Reviews of all splits: rating and mood label all, topic half; a third of the texts stand twice."""
+    rng = np.random.default_rng(0)
+    parts, first = {}, 0
+    for split, n in TEXTS.items():
+        ids = np.arange(first, first + n)
+        first += n
+        parts[split] = pl.DataFrame(
+            {"review_id": ids, "group": np.where(ids % 3, ids, ids - ids % 2), "label_t": rng.integers(0, 2, n)}
+        )
+    folder.mkdir(parents=True)
+    write_split(folder, ["bad", "good"], **parts)
+    ids, labels = np.arange(first), {}
+    for task, classes in CLASSES.items():
+        own = pl.DataFrame({"review_id": ids, "label": rng.integers(0, classes, first)})
+        labels[task] = own.filter(pl.col("review_id") % 2 == 0) if task == "topic" else own
+        names = [f"c{k}" for k in range(classes)]
+        labelled.write_task(
+            folder, task, {"names": names, "label": {"mood": "sentiment"}.get(task, "condition")}, labels[task]
+        )
+    split = {"mode": "random", "test_rows": TEXTS["test"], "test_rows_also_in_train": 0}
+    (folder / "split.json").write_text(json.dumps(split))
+    return labels
+
+
+def write_predictions(results, built, labels):
+    """Each candidate right by chance of its own and of the review."""
+    luck = np.random.default_rng(1).random(sum(TEXTS.values()))
+    (results / "predictions").mkdir()
+    for number, (name, c) in enumerate(built.candidates.items()):
+        own, classes, rng = labels[c.task], CLASSES[c.task], np.random.default_rng([2, number])
+        ids, truth = own["review_id"].to_numpy(), own["label"].to_numpy()
+        skill = SKILL[c.method if c.kind == "merge" else c.kind] - 0.12 * (c.task == "topic") * (c.whole != "")
+        right = 0.7 * luck[ids] + 0.3 * rng.random(len(ids)) < skill
+        said = np.where(right, truth, rng.integers(0, classes, len(ids)))
+        p = np.full((len(ids), classes), 0.2 / classes) + 0.8 * np.eye(classes)[said]
+        rows = own.with_columns(
+            split=pl.when(pl.col("review_id") < TEXTS["valid"]).then(pl.lit("valid")).otherwise(pl.lit("test"))
+        )
+        prediction_tables.write_predictions(results / f"predictions/{name}.parquet", rows, np.log(p))
+        size = 1000 if name.startswith("big") else 300 if c.kind == "blend" else 100
+        whole = 104 if c.whole else None
+        Cost(reviews=len(ids), n_parameters=size, parameters_of_whole=whole).write(
+            results / f"predictions/{name}.cost.json"
+        )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The experiment's folder, from hand-written predictions to the verdict; its grid, its labels."""
+    root = tmp_path_factory.mktemp("three")
+    results, built = root / "results/three", grid.build(load.parse(RAW))
+    labels = write_data(results / "data")
+    write_predictions(results, built, labels)
+    (root / "three.yaml").write_text(yaml.safe_dump(RAW))
+    run(root, "score", "--output", results / "scores")
+    run(root, "leaderboard")
+    run(root, "compare")
+    return results, built, labels
+
+
+def run(root, script, *more, ok=True):
+    return run_script(script, "--experiment", root / "three.yaml", "--results", root / "results/three", *more, ok=ok)
+
+
+def table(results, name="tasks"):
+    return pl.read_csv(results / f"{name}.csv", infer_schema_length=None)
+
+
+# ── The naive way ──
+
+
+def macro_f1(truth, said, weight):
+    found = []
+    for k in sorted({*truth, *said}):
+        hits = sum(w for t, s, w in zip(truth, said, weight, strict=True) if t == s == k)
+        total = sum(w for t, w in zip(truth, weight, strict=True) if t == k)
+        total += sum(w for s, w in zip(said, weight, strict=True) if s == k)
+        if total:
+            found.append(2 * hits / total)
+    return sum(found) / len(found)
+
+
+class Naive:
+    """Scores on test straight from the prediction files."""
+
+    def __init__(self, results, labels):
+        self.results, self.labels = results, labels
+        self.group = dict(pl.read_parquet(results / "data/test.parquet").select("review_id", "group").rows())
+        self.texts = sorted(set(self.group.values()))
+
+    def score(self, candidate, times=None):
+        """On all texts, or on each as often as ``times`` says."""
+        frame = pl.read_parquet(self.results / f"predictions/{candidate}.parquet").filter(split="test")
+        logp = frame.select(pl.selectors.starts_with("logp_")).to_numpy()
+        groups = [self.group[i] for i in frame["review_id"]]
+        weight = [(1 if times is None else times[g]) / groups.count(g) for g in groups]
+        return macro_f1(frame["label"].to_list(), logp.argmax(axis=1).tolist(), weight)
+
+    def resamples(self, count):
+        rng, n = np.random.default_rng(SEED), len(self.texts)
+        for _ in range(count):
+            yield dict(zip(self.texts, np.bincount(rng.integers(0, n, n), minlength=n), strict=True))
+
+
+@pytest.fixture(scope="module")
+def naive(made):
+    return Naive(made[0], made[2])
+
+
+def test_systems_are_models_over_tasks_and_what_is_used_together(made):
+    found = {s.name: s for s in systems.systems(made[1])}
+    merges = [s for s in found.values() if s.kind == "merge"]
+    assert len(merges) == 3 and all(list(s.options) == ["mood", "rating", "topic"] and s.one for s in merges)
+    assert found["joint"].kind == "reference" and found["joint"].options["mood"] == ("joint.mood",)
+    assert found[systems.SWITCH].options == {"mood": ("m-0", "m-1"), "rating": ("rating",), "topic": ("t",)}
+    assert found["big (fine_tuned)"].options == {task: (f"big-{task}",) for task in sorted(CLASSES)}
+    assert found["soft_vote in each task"].options == {"mood": ("v-mood",), "topic": ("v-topic",)}
+    assert len(found) == 7  # an untrained classifier's head is no system
+    alone = {**RAW, "merges": RAW["merges"][2:], "references": RAW["references"][1:]}
+    assert systems.systems(grid.build(load.parse(alone))) == []
+
+
+def test_scores_and_normalised_scores_are_those_of_the_files(made, naive):
+    results, built, _ = made
+    experts = tasks_choice.own_experts(pl.read_parquet(results / "leaderboard.parquet"), "macro_f1")
+    for row in table(results).iter_rows(named=True):
+        ratios = {}
+        for task, candidate in zip(row["tasks"].split(), row["candidates"].split(), strict=True):
+            assert built.candidates[candidate].task == task
+            score = naive.score(candidate)
+            ratios[task] = score / naive.score(experts[task])
+            assert row[task] == pytest.approx(score) and row[f"{task}_normalised"] == pytest.approx(ratios[task])
+        assert row["mean_normalised"] == pytest.approx(sum(ratios.values()) / len(ratios))
+        assert row["worst_normalised"] == pytest.approx(min(ratios.values()))
+        assert ratios[row["worst_task"]] == min(ratios.values())
+        if row["system"] == systems.SWITCH:
+            assert row["mean_normalised"] == row["mean_normalised_low"] == row["mean_normalised_high"] == 1
+            assert row["n_parameters"] == 300
+        elif row["kind"] == "merge":
+            assert row["n_parameters"] == 104
+
+
+def test_the_interval_is_that_of_joint_resamples(made, naive):
+    """The first 60 resamples text by text; the interval from all that the scorer drew, combined by hand."""
+    results, _, _ = made
+    row = table(results).filter("chosen").row(0, named=True)
+    tasks, names = row["tasks"].split(), row["candidates"].split()
+    experts = tasks_choice.own_experts(pl.read_parquet(results / "leaderboard.parquet"), "macro_f1")
+    drawn = {}
+    for task, name in zip(tasks, names, strict=True):
+        index = json.loads((results / f"scores/resamples-{task}.json").read_text())
+        all_ = np.load(results / f"scores/resamples-{task}-test.npy")[:, 0, index["metrics"].index("macro_f1")]
+        mine, theirs = (all_[index["candidates"].index(n)].astype(float) for n in (name, experts[task]))
+        drawn[task] = mine / theirs
+        for number, times in enumerate(naive.resamples(60)):
+            if number % 12 == 0:
+                assert mine[number] == pytest.approx(naive.score(name, times), abs=1e-5)
+    means = np.mean(list(drawn.values()), axis=0)
+    low, high = np.quantile(means - means.mean() + row["mean_normalised"], [0.025, 0.975])
+    width = high - low
+    assert row["mean_normalised_low"] == pytest.approx(low, abs=0.05 * width)  # and a little of what no text shows
+    assert row["mean_normalised_high"] == pytest.approx(high, abs=0.05 * width)
+    assert row["mean_normalised_low"] < low and row["mean_normalised_high"] > high
+
+
+def test_one_merge_is_chosen_over_all_tasks_and_wins_in_each_of_them(made):
+    results, built, _ = made
+    board, frame = pl.read_parquet(results / "leaderboard.parquet"), table(results)
+    value = dict(board.select("candidate", "valid_macro_f1").rows())
+    experts = tasks_choice.own_experts(board, "macro_f1")
+    means = {}
+    for whole in {c.whole for c in built.candidates.values() if c.recipe and c.whole}:
+        means[whole] = np.mean([value[f"{whole}.{task}"] / value[experts[task]] for task in CLASSES])
+    best = max(means, key=means.get)
+    assert frame.filter("chosen")["system"].to_list() == [best]
+    assert frame.filter(system=best)["valid_mean_normalised"][0] == pytest.approx(means[best])
+    ties = {w: m for w, m in means.items() if w.startswith("ties")}
+    winners = {max(ties, key=ties.get), *(w for w in means if w.startswith("linear"))}
+    assert set(frame.filter("winner")["system"]) == winners
+    over = board.filter(pl.col("whole").is_not_null(), pl.col("kind") == "merge")
+    assert set(over.filter("winner")["candidate"]) == {f"{w}.{task}" for w in winners for task in CLASSES}
+    within = board.filter(pl.col("kind") == "merge", pl.col("whole").is_null())
+    assert within["winner"].to_list() == [True] and within["method"].to_list() == ["slerp"]
+
+
+def test_merges_over_tasks_change_no_claim_within_a_task(made, tmp_path):
+    """The same experiment without them: the same winners, claims, selection and corrected p-values in each task."""
+    results, _, _labels = made
+    alone = {**RAW, "merges": RAW["merges"][2:], "references": RAW["references"][1:]}
+    plain = grid.build(load.parse(alone))
+    (tmp_path / "results/three/predictions").mkdir(parents=True)
+    for folder in ("data",):
+        (tmp_path / f"results/three/{folder}").symlink_to(results / folder)
+    for name in plain.candidates:
+        for ending in ("parquet", "cost.json"):
+            (tmp_path / f"results/three/predictions/{name}.{ending}").symlink_to(
+                results / f"predictions/{name}.{ending}"
+            )
+    (tmp_path / "three.yaml").write_text(yaml.safe_dump(alone))
+    own = tmp_path / "results/three"
+    run(tmp_path, "score", "--output", own / "scores")
+    run(tmp_path, "leaderboard")
+    run(tmp_path, "compare")
+    assert not (own / "tasks.csv").exists() and "One model" not in (own / "verdict.md").read_text()
+    with pytest.raises(Failure, match="no model covers several"):
+        _ = mllm.open(own).tasks
+    mine, theirs = (table(folder, "comparisons").filter("claim").drop("p_bh") for folder in (own, results))
+    theirs = theirs.filter(~pl.col("against").str.starts_with("joint"))
+    # The joint training is a rival of its own: one claim more, so that corrected p-values alone may be larger.
+    kept = [c for c in mine.columns if not c.endswith("_holm") and c != "holds"]
+    assert mine.select(kept).equals(theirs.select(kept)) and mine.height
+    chosen = table(results, "selection").filter(~pl.col("task").str.contains(" "))
+    assert chosen.to_dicts() == table(own, "selection").to_dicts()
+
+
+def test_claims_are_held_against_all_that_covers_the_tasks(made):
+    results, _, _ = made
+    found, frame = table(results, "tasks_comparisons"), table(results)
+    assert list(found.columns) == list(tasks_table.COMPARISONS)
+    chosen, winners = frame.filter("chosen")["system"][0], set(frame.filter("winner")["system"])
+    assert set(found.filter(candidate=chosen)["against"]) == {
+        "joint",
+        systems.SWITCH,
+        "big (fine_tuned)",
+    }  # no blend of rating
+    assert set(found.filter("claim")["candidate"]) == winners
+    assert found.filter(family="primary").select("candidate", "against").rows() == [(chosen, "big (fine_tuned)")]
+    value = dict(frame.select("system", "mean_normalised").rows())
+    for row in found.iter_rows(named=True):
+        assert row["difference"] == pytest.approx(value[row["candidate"]] - value[row["against"]])
+        assert row["low"] < row["difference"] < row["high"]
+    second = found.filter(family="secondary")
+    better, behind = (second["p"] / 2).to_numpy(), (second["p"] / 2).to_numpy()
+    side = second["difference"].to_numpy() > 0
+    one_sided = significance.holm(np.where(side, 1 - better, behind))
+    lower = np.flatnonzero(~side)
+    assert second["p_holm"].to_numpy()[lower] == pytest.approx(np.minimum(1, 2 * one_sided[lower]), abs=2e-3)
+    row = found.filter(family="primary").row(0, named=True)
+    tests = {k: row[f"p_{k}"] for k in ("not_worse", "worse")}
+    assert (
+        row["holds"]
+        == row["verdict"]
+        == claims.strongest(1.0, tests["not_worse"], row["p"] / 2, tests["worse"])
+        == "worse"
+    )
+    assert row["cost_ratio"] == pytest.approx(104 / 3000)
+
+
+def test_selection_over_tasks_is_of_normalised_scores(made):
+    results, _, _ = made
+    rows = table(results, "selection").filter(task="mood rating topic")
+    assert rows["method"].to_list() == ["all", "linear", "ties"] and rows["points"].to_list() == [3, 1, 2]
+    frame = table(results)
+    for row in rows.iter_rows(named=True):
+        of = frame.filter(system=row["winner"]).row(0, named=True)
+        assert (row["valid"], row["test"]) == pytest.approx((of["valid_mean_normalised"], of["mean_normalised"]))
+        assert row["metric"] == "mean_normalised" and 0 <= row["chosen_again"] <= 1 and 0.5 < row["crossfitted"] < 1.1
+    assert list(rows.columns) == list(selection.SELECTION)
+
+
+def test_the_verdict_says_what_one_model_keeps(made):
+    results, _, _ = made
+    text, row = (results / "verdict.md").read_text(), table(results).filter("chosen").row(0, named=True)
+    low, high = (100 * row[f"mean_normalised_{end}"] for end in ("low", "high"))
+    first = text.split("\n")[4]
+    assert first == (
+        f"**One model for 3 tasks keeps {100 * row['mean_normalised']:.0f} % ({low:.0f} to {high:.0f}) of the experts' mean score,"
+        f" with 35 % of their parameters.** It loses most on topic (−{100 - 100 * row['topic_normalised']:.0f} %)."
+    )
+    assert "- **Replace big (fine_tuned)? No.** (primary claim)" in text and "at 1/28.8 of its parameters" in text
+    assert "- **Replace the experts behind a task switch? " in text and "- **Replace joint? " in text
+    for task in ("rating", "topic"):
+        section = text.split(f"## Task {task}")[1].split("## ")[0]
+        assert "no merges within it" in section and row["system"] in section and "Against the best expert" in section
+    mood = text.split("## Task mood")[1].split("## ")[0]
+    assert "**slerp" in mood and "the only merge" in mood and "Primary claim" in mood and row["system"] in mood
+
+
+@pytest.mark.parametrize("by", ["worst", "topic"])
+def test_merges_are_chosen_by_what_the_experiment_says(made, by, tmp_path):
+    results, _, _ = made
+    board = pl.read_parquet(results / "leaderboard.parquet")
+    scores = tasks_choice.on_validation(board, "macro_f1", by)
+    value, experts = (
+        dict(board.select("candidate", "valid_macro_f1").rows()),
+        tasks_choice.own_experts(board, "macro_f1"),
+    )
+    for whole, found in scores.items():
+        ratios = {task: value[f"{whole}.{task}"] / value[experts[task]] for task in CLASSES}
+        assert found == pytest.approx(ratios["topic"] if by == "topic" else min(ratios.values()))
+    assert tasks_choice.winners(board, "macro_f1", by)[0] == max(scores, key=scores.get)
+
+
+def test_smaller_is_better_divides_the_other_way(made):
+    board = pl.read_parquet(made[0] / "leaderboard.parquet")
+    found = tasks_choice.on_validation(board, "nll", "mean")
+    value, experts = dict(board.select("candidate", "valid_nll").rows()), tasks_choice.own_experts(board, "nll")
+    for whole, score in found.items():
+        assert score == pytest.approx(np.mean([value[experts[task]] / value[f"{whole}.{task}"] for task in CLASSES]))
+    zero = board.with_columns(valid_ece=0.0)
+    with pytest.raises(Failure, match=r"ece cannot be normalised .* Fix: compare.metric"):
+        tasks_choice.on_validation(zero, "ece", "mean")
+
+
+def test_results_have_the_table(made):
+    opened = mllm.open(made[0])
+    assert opened.tasks.equals(result_tables.read(made[0], "tasks")) and opened.tasks.filter("chosen").height == 1

@@ -1,0 +1,82 @@
+"""Which merge over several tasks is chosen: by its normalised scores on validation, as ``compare.tasks`` says."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from mllm.core.errors import Failure
+from mllm.evaluation import metrics
+
+
+def own_experts(frame: pl.DataFrame, metric: str) -> dict[str, str]:
+    """Task -> its expert that is best on validation, by which scores are normalised. Experts of other tasks do not count.
+
+    Args:
+        frame: with candidate, task, kind, whole and valid_<metric>.
+        metric: which.
+    """
+    experts = frame.filter(pl.col("kind") == "expert", pl.col("whole").is_null())
+    best = experts.sort(f"valid_{metric}", descending=metrics.sign(metric) > 0, nulls_last=True, maintain_order=True)
+    return dict(best.unique("task", keep="first", maintain_order=True).select("task", "candidate").rows())
+
+
+def on_validation(frame: pl.DataFrame, metric: str, by: str) -> dict[str, float]:
+    """Merge over several tasks -> what it is chosen by.
+
+    Args:
+        frame: as for :func:`own_experts`, one row per candidate.
+        metric: which.
+        by: mean or worst of the normalised scores, or a task's name.
+
+    Raises:
+        Failure: a score that is divided by is not above 0.
+    """
+    value = dict(frame.select("candidate", f"valid_{metric}").rows())
+    expert = {task: value[name] for task, name in own_experts(frame, metric).items()}
+    found: dict[str, dict[str, float]] = {}
+    for task, name, whole in parts(frame).select("task", "candidate", "whole").rows():
+        found.setdefault(whole, {})[task] = normalised(value[name], expert[task], metric, f"task {task}, {name}")
+    return {whole: combined(scores, by) for whole, scores in found.items()}
+
+
+def normalised(mine: float, expert: float, metric: str, where: str) -> float:
+    """A score over the expert's; where smaller is better, the expert's over it.
+
+    Raises:
+        Failure: it cannot be divided.
+    """
+    top, bottom = (expert, mine) if metrics.METRICS[metric].smaller_is_better else (mine, expert)
+    if bottom <= 0:
+        raise Failure(
+            f"{where}: {metric} cannot be normalised by the expert's ({mine:.3f} and {expert:.3f} on validation, expected both above 0)."
+            " Fix: compare.metric: accuracy or macro_f1"
+        )
+    return top / bottom
+
+
+def combined(scores: Mapping[str, float], by: str) -> float:
+    """mean, worst or a task's own of normalised scores by task."""
+    return scores[by] if by in scores else float(min(scores.values()) if by == "worst" else np.mean([*scores.values()]))
+
+
+def parts(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows of merges over several tasks."""
+    return frame.filter(pl.col("kind") == "merge", pl.col("whole").is_not_null())
+
+
+def covered(frame: pl.DataFrame) -> dict[str, tuple[str, ...]]:
+    """Merge over several tasks -> the tasks that it covers, sorted."""
+    grouped = parts(frame).group_by("whole", maintain_order=True).agg(pl.col("task").sort())
+    return {whole: tuple(tasks) for whole, tasks in grouped.rows()}
+
+
+def winners(frame: pl.DataFrame, metric: str, by: str) -> list[str]:
+    """The best merge over several tasks of each method and set of tasks, best first; those of most tasks first."""
+    score, covers = on_validation(frame, metric, by), covered(frame)
+    method = dict(parts(frame).select("whole", "method").rows())
+    order = sorted(score, key=lambda whole: (-len(covers[whole]), covers[whole], -score[whole], whole))
+    first: dict[tuple[str, tuple[str, ...]], str] = {}
+    for whole in order:
+        first.setdefault((method[whole], covers[whole]), whole)
+    return list(first.values())
