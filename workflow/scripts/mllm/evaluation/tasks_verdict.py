@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 
 from mllm.evaluation import claim_sentences, comparison_table, metrics
-from mllm.evaluation.verdict_answers import ANSWERS
+from mllm.evaluation.comparison_table import ANSWERS
 from mllm.experiment.systems import SWITCH
 
 BY = {"mean": "mean", "worst": "lowest"}

@@ -7,7 +7,15 @@ import polars as pl
 
 from mllm.core.files import read_json
 from mllm.data import labelled
-from mllm.evaluation import comparison_table, leaderboard, leaderboard_text, over_units, result_tables, verdict_answers
+from mllm.evaluation import (
+    comparison_table,
+    leaderboard,
+    leaderboard_text,
+    over_units,
+    result_tables,
+    rivals,
+    verdict_answers,
+)
 from mllm.evaluation.metrics import METRICS
 from mllm.evaluation.score_files import Scores
 from mllm.experiment import grid
@@ -48,7 +56,7 @@ class Report:
         found = []
         for number, task in enumerate(self.tasks):
             board = self.board.filter(task=task)
-            winners = board.filter("winner")
+            winners = rivals.own_winners(board)  # merges over several tasks have a section of their own
             if not winners.height:
                 continue
             best = winners.row(0, named=True)
