@@ -156,14 +156,15 @@ def test_every_script_explains_itself_quickly():
 
 def test_rules_scripts_and_logs_share_their_names():
     rules = "".join(p.read_text() for p in (ROOT / "workflow/rules").glob("*.smk"))
-    names = set(re.findall(r"^ *rule (\w+):", rules, re.M))
+    names = set(re.findall(r"^ *rule (\w+):", rules, re.M)) | set(re.findall(r'several\("(\w+)"', rules))
     assert {s.stem for s in SCRIPTS.glob("*.py")} == names - {"report"} | {
         "compare_experiments"
     }  # which looks at several experiments
     for name in names - {"report"}:
-        bodies = re.findall(rf"rule {name}:(.*?)(?=\n *rule |\Z)", rules, re.S)  # several where it depends on the data
+        # Several where it depends on the data; one without a name of its own where it is made in a loop.
+        bodies = re.findall(rf"(?:rule {name}:|several\(\"{name}\")(.*?)(?=\n *rule |\n *rule:|\Z)", rules, re.S)
         assert any(f"scripts/{name}.py" in body for body in bodies), name
-        assert all(re.search(rf"logs?[>/]+{name}[./]", body) for body in bodies), name
+        assert all(re.search(rf"logs?[>/]+(?:{name}[./]|{{several\('{name}')", body) for body in bodies), name
 
 
 def test_front_page_is_short():

@@ -16,7 +16,6 @@ import pytest
 import torch
 from transformers.trainer_utils import set_seed
 
-import export
 import merge
 import predict
 from conftest import SCRIPTS, Project, write_split
@@ -26,6 +25,7 @@ from mllm.merging.merge import Merge
 from mllm.merging.recipe_file import mergekit_yaml
 from mllm.models import cards, checkpoint_files, processes, scratch, trainer, training, training_rows
 from mllm.prediction import one_task, prediction_tables, run_model, speed
+from mllm.reporting import exported
 from tiny_models import make_models, recipe_of, tiny_bert, tiny_gpt2, tiny_llama
 
 NAMES = ["bad", "good"]
@@ -77,16 +77,16 @@ def test_an_export_is_checked_as_it_was_predicted(asked_model):
     """In bfloat16, with its examples: float32 would be another model, and no examples another question."""
     arguments = SimpleNamespace(results=asked_model, experiment={"seed": 3, "tasks": {"t": TASK}})
     row = {"task": "t", "candidate": "m", "dtype": "bfloat16"}
-    assert "in bfloat16 (largest difference 0.0e+00)" in export.check(asked_model / "model", row, arguments)
+    assert "in bfloat16 (largest difference 0.0e+00)" in exported.check(asked_model / "model", row, arguments)
     others = SimpleNamespace(results=asked_model, experiment={"seed": 4, "tasks": {"t": TASK}})
-    assert "difference 0.0e+00" not in export.check(asked_model / "model", row, others)
+    assert "difference 0.0e+00" not in exported.check(asked_model / "model", row, others)
     file = asked_model / "predictions/m.parquet"
     recorded = pl.read_parquet(file)
     columns = prediction_tables.logp_columns(recorded)
     try:
         recorded.with_columns(pl.col(columns) * 0.5).write_parquet(file)
         with pytest.raises(Failure, match=r"expected at most 0\.03 in bfloat16"):
-            export.check(asked_model / "model", row, arguments)
+            exported.check(asked_model / "model", row, arguments)
     finally:
         recorded.write_parquet(file)
 

@@ -343,8 +343,11 @@ def covered_together():
 
 
 def several(name, number):
-    """The name of a rule that is there several times; the first bears it as it is."""
-    return f"{name}_{number + 1}" if number else name
+    """The name of a rule that is there several times; the first bears it as it is, and gives the others its group."""
+    found, groups = f"{name}_{number + 1}" if number else name, workflow.group_settings.overwrite_groups
+    if name in groups:
+        groups[found] = groups[name]
+    return found
 
 
 def passes(wildcards):
@@ -398,12 +401,19 @@ def asked_otherwise(wildcards):
 
 
 def members_by_task():
-    """Task -> {base, members}: the experts (first replicate) that some merge has as a member, where a task has two of them."""
+    """Task -> {base, members}: the experts (first replicate) that some merge has as a member, where a task has two of them.
+
+    And those of merges over several tasks together, without their heads.
+    """
     merged = {member for recipe in GRID.merges.values() for member in recipe.members}
     experts = [c for c in GRID.of_kind("expert") if c.name in merged and c.replicate == 1]
     experts = sorted(experts, key=lambda c: c.name)
     found = {task: [c.name for c in experts if c.task == task] for task in GRID.bases}
-    return {task: {"base": GRID.bases[task], "members": names} for task, names in found.items() if len(names) > 1}
+    compared = {task: {"base": GRID.bases[task], "members": names} for task, names in found.items() if len(names) > 1}
+    tasks = sorted({task for c in GRID.of_kind("merge") for task in c.covers})
+    members = sorted({m for c in GRID.of_kind("merge") if c.covers and c.replicate == 1 for m in c.members})
+    across = {", ".join(tasks): {"base": GRID.bases[tasks[0]], "members": members, "heads": False}} if tasks else {}
+    return compared | across
 
 
 def members_of(wildcards, ending):
@@ -552,15 +562,17 @@ def expected(job):
         reviews = tokens(candidate) / needs.TOKENS / candidate.part.get("of", 1)
         facts["operations"] = 6 * shape(candidate.start).parameters * reviews * expected_time.TOKENS
         facts["steps"] = reviews / candidate.hyper["batch_size"]
-    elif what == "predict":
-        facts["operations"] = 2 * shape_of(job.wildcards).parameters * rows() // 4 * expected_time.TOKENS
+    elif what == "predict" or what.startswith("predict_tasks"):
+        times = passes(job.wildcards) if what != "predict" else 1
+        facts["operations"] = 2 * times * shape_of(job.wildcards).parameters * rows() // 4 * expected_time.TOKENS
+        what = "predict"
     elif what == "prepare_base" and pretrained_here(job.wildcards):
         model = GRID.starts[job.wildcards.start].model
         facts["steps"] = model.pretrain.steps
         facts["operations"] = (
             6 * shape().parameters * model.pretrain.steps * model.pretrain.batch_size * model.max_length
         )
-    elif what in ("merge", "mix_experts"):
+    elif what in ("merge", "merge_tasks", "mix_experts"):
         facts["mb"] = (len(candidate.members) + 2) * shape(candidate.start).mb
     elif what == "fit_baseline":
         what = candidate.method

@@ -90,9 +90,9 @@ for number, covers in enumerate(covered_together()):
                 for end in ("parquet", "cost.json")
             ],
         log:
-            "<logs>/predict_tasks/{whole}{run}.log",
+            f"<logs>/{several('predict_tasks', number)}/{{whole}}{{run}}.log",
         benchmark:
-            "<benchmarks>/predict_tasks/{whole}{run}.tsv"
+            f"<benchmarks>/{several('predict_tasks', number)}/{{whole}}{{run}}.tsv"
         wildcard_constraints:
             whole=one_of(covered_together()[covers]),
             run=r"(@\d+)?",

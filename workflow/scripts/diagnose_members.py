@@ -21,7 +21,7 @@ def main(arguments: argparse.Namespace) -> None:
     for task, models in arguments.tasks.items():
         base, members = models["base"], models["members"]
         folders = {name: node_cache.near(arguments.models / name) for name in (base, *members)}
-        layers = diagnosis.by_layer(folders, base, task)
+        layers = diagnosis.by_layer(folders, base, task, models.get("heads", True))
         for layer, sums in layers.items():
             found += [(task, layer, *row) for row in diagnosis.rows(sums, members)]
         log.info("%s: %s members, %s layers and other parts", task, len(members), len(layers) - 1)
@@ -35,7 +35,10 @@ if __name__ == "__main__":
     parser = script.parser(__doc__)
     parser.add_argument("--models", type=Path, required=True, help="folder with the model folders <base> and <member>")
     parser.add_argument(
-        "--tasks", type=json.loads, required=True, help='{"<task>": {"base": "<name>", "members": ["<name>", …]}, …}'
+        "--tasks",
+        type=json.loads,
+        required=True,
+        help='{"<task>": {"base": "<name>", "members": ["<name>", …]}, …}; "heads": false leaves heads out',
     )
     parser.add_argument("--output", type=Path, required=True, help="measures to write (CSV)")
     script.run(main, parser.parse_args())

@@ -13,20 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from mllm.core import script, threads
 from mllm.core.errors import Failure
-from mllm.core.files import read_json, whole
+from mllm.core.files import whole
 from mllm.core.messages import progress
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from mllm.evaluation.comparison_table import Comparison
     from mllm.models.cards import Merge
+    from mllm.reporting.exported import Exported
 
 # Each merge has a fresh process, forked from one that has imported the libraries.
 PROCESSES = multiprocessing.get_context("forkserver")
-REVIEWS = 500  # whose predictions are compared: enough to see any difference, seconds on a CPU
-# Of a probability. A GPU's sums differ from a CPU's, and in bfloat16 those of one batch from another's.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.03}
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -36,55 +33,100 @@ def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
     from mllm.evaluation import comparison_table, result_tables
-    from mllm.reporting import model_card
+    from mllm.reporting import exported
 
     results = arguments.results
     board, runs = result_tables.read(results, "leaderboard"), result_tables.read(results, "runs")
     comparisons = result_tables.read(results, "comparisons", comparison_table.SCHEMA)
-    winners = board.filter(pl.col("winner")).to_dicts()
+    winners: dict[str, list[exported.Exported]] = {}
+    for row in board.filter(pl.col("winner")).to_dicts():
+        rivals = comparison_table.rows(comparisons.filter(pl.col("candidate") == row["candidate"]))
+        winners.setdefault(row["whole"] or row["candidate"], []).append(exported.Exported(row, rivals))
     with whole(arguments.output) as folder:
         folder.mkdir()
-        for winner in progress(winners, "exporting"):
-            rivals = comparison_table.rows(comparisons.filter(pl.col("candidate") == winner["candidate"]))
-            export(row_of(winner, runs), rivals, folder, arguments, model_card.among_runs(winner, rivals))
+        for parts in progress(list(winners.values()), "exporting"):
+            if parts[0].row["whole"]:
+                export_over_tasks(parts, runs, folder, arguments)
+            else:
+                (winner,) = parts
+                export(winner, row_of(winner.row, runs), folder, arguments)
 
 
-def row_of(winner: dict[str, Any], runs: "pl.DataFrame") -> dict[str, Any]:
-    """The leaderboard's row of the run of a winner that is exported: with the run's name and its own scores."""
-    (run,) = runs.filter(run=winner["best_run"]).to_dicts()
+def row_of(winner: dict[str, Any], runs: "pl.DataFrame", name: str = "") -> dict[str, Any]:
+    """The leaderboard's row of the run of a winner that is exported: with the run's name and its own scores.
+
+    Args:
+        winner: the leaderboard's row.
+        runs: of all candidates.
+        name: of the run (default: the best on validation).
+    """
+    (run,) = runs.filter(run=name or winner["best_run"]).to_dicts()
     return {**winner, **run, "candidate": run["run"]}
 
 
-def export(
-    row: dict[str, Any], rivals: list["Comparison"], folder: Path, arguments: argparse.Namespace, among: str
-) -> None:
+def export(winner: "Exported", row: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> None:
     """Make one winner's folder; refuse it if its weights or its predictions are not the recorded ones."""
-    from mllm.data import labelled
-    from mllm.models import cards, checkpoint_files
-    from mllm.reporting import model_card
+    from mllm.models import cards
+    from mllm.reporting import exported, model_card
 
-    results, name, base = arguments.results, row["candidate"], arguments.bases[row["task"]]
-    recorded = cards.Merge.read(results / "merges" / name / "merge.json")
+    name = row["candidate"]
+    recorded = cards.Merge.read(arguments.results / "merges" / name / "merge.json")
     final, mixed = folder / name, recorded.recipe["method"] == "moe"
-    make_again(recorded, base, final, arguments)
-    members = {m: cards.read(results / "models" / m) for m in recorded.recipe["members"]}
-    split = read_json(results / "data/split.json")
-    labels = labelled.worded_names(results / "data", arguments.experiment["tasks"][row["task"]])
-    checkpoint_files.name_labels(final, labels)
+    given = {"base": arguments.bases[row["task"]], "data": arguments.results / "data"}
+    make_again("mix_experts" if mixed else "merge", recorded, final, given, arguments)
     recipe = (final / "mergekit_config.yml").read_text(encoding="utf-8")
     if mixed:  # its routers' texts are reviews
         recipe = json.dumps(recorded.recipe, indent=2)
         (final / "mergekit_config.yml").unlink()
-    facts = model_card.Facts(
-        experiment=arguments.experiment, task=row["task"], labels=labels, row=row, rivals=rivals, merge=recorded, recipe=recipe,
-        among=among, members=members, base=cards.Base.read(results / "models" / base / cards.FILE), split=split,
-        counts=labelled.task_facts(results / "data", row["task"])["counts"], check=check(final, row, arguments),
-    )  # fmt: skip
+    among = model_card.among_runs(winner.row, winner.rivals)
+    facts = exported.facts_of(final, exported.Exported(row, winner.rivals), recorded, (recipe, among), arguments)
     (final / "README.md").write_text(model_card.text(facts), encoding="utf-8")
 
 
-def make_again(recorded: "Merge", base: str, final: Path, arguments: argparse.Namespace) -> None:
+def export_over_tasks(
+    parts: "list[Exported]", runs: "pl.DataFrame", folder: Path, arguments: argparse.Namespace
+) -> None:
+    """Make the folder of one model over several tasks, with a complete folder for each, and one card for all.
+
+    Of several runs, the one that is best on validation in most of the tasks is exported.
+    """
+    from mllm.models import cards
+    from mllm.reporting import exported, model_card, model_card_tasks
+
+    results = arguments.results
+    chosen = [exported.whole_run(part.row["best_run"], part.row["task"]) for part in parts]
+    name = max(chosen, key=chosen.count)
+    recorded = cards.Merge.read(results / "merges" / name / "merge.json")
+    members = {member: cards.read(results / "models" / member).task for member in recorded.recipe["members"]}
+    tasks = {
+        part.row["task"]: {
+            "base": arguments.bases[part.row["task"]],
+            "members": [member for member, task in members.items() if task == part.row["task"]],
+        }
+        for part in parts
+    }
+    final = folder / name
+    make_again("merge_tasks", recorded, final, {"tasks": tasks}, arguments)
+    recipe = (final / "mergekit_config.yml").read_text(encoding="utf-8")
+    facts = {}
+    for part in sorted(parts, key=lambda part: str(part.row["task"])):
+        task, among = part.row["task"], model_card.among_runs(part.row, part.rivals)
+        row = row_of(part.row, runs, exported.part_run(name, task))
+        facts[task] = exported.facts_of(
+            final / task, exported.Exported(row, part.rivals), recorded, (recipe, among), arguments
+        )
+    (final / "README.md").write_text(model_card_tasks.text(name, facts), encoding="utf-8")
+
+
+def make_again(how: str, recorded: "Merge", final: Path, given: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Make a merge's weights and its mergekit_config.yml once more, in a process of its own.
+
+    Args:
+        how: the script that makes it: merge, merge_tasks or mix_experts.
+        recorded: the merge's card.
+        final: folder to make.
+        given: the script's arguments beside the recipe, models and output.
+        arguments: of this script.
 
     Raises:
         Failure: it cannot be made here, or its weights are not the recorded ones.
@@ -93,13 +135,11 @@ def make_again(recorded: "Merge", base: str, final: Path, arguments: argparse.Na
 
     results, name, made = arguments.results, final.name, final.with_name(f".{final.name}")
     # Sums on another device differ in their last digits.
-    given = argparse.Namespace(
-        recipe=recorded.recipe, models=results / "models", base=base, data=results / "data", output=made, log=None,
-        gpus=int(recorded.device == "cuda"), kept=None,
+    whole_of_it = argparse.Namespace(
+        recipe=recorded.recipe, models=results / "models", output=made, log=None,
+        gpus=int(recorded.device == "cuda"), kept=None, **given,
     )  # fmt: skip
-    child = PROCESSES.Process(
-        target=merge, args=("mix_experts" if recorded.recipe["method"] == "moe" else "merge", given)
-    )
+    child = PROCESSES.Process(target=merge, args=(how, whole_of_it))
     child.start()
     child.join()
     if child.exitcode:
@@ -121,46 +161,8 @@ def make_again(recorded: "Merge", base: str, final: Path, arguments: argparse.Na
 
 
 def merge(name: str, given: argparse.Namespace) -> None:
-    """Run the script ``merge`` or ``mix_experts`` in this process."""
+    """Run a script that merges in this process."""
     script.run(import_module(name).main, given)
-
-
-def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> str:
-    """Load the folder as its users will, and compare its predictions with the recorded ones; says what was found.
-
-    It predicts in the recorded number format, and is shown the recorded predictions' examples.
-    """
-    import numpy as np
-    import polars as pl
-
-    from mllm.data import labelled
-    from mllm.models import cards, loading, tokens
-    from mllm.prediction import asking, prediction_tables, run_model
-
-    rows = labelled.labelled(arguments.results / "data", ("valid", "test"), row["task"]).sort("review_id")
-    rows = rows.sample(min(REVIEWS, rows.height), seed=arguments.experiment["seed"])
-    recorded = pl.read_parquet(arguments.results / f"predictions/{row['candidate']}.parquet")
-    expected = rows.join(recorded, on=["review_id", "split"], how="inner", maintain_order="left")
-    card = cards.read(folder).asked()
-    names = labelled.worded_names(arguments.results / "data", arguments.experiment["tasks"][row["task"]])
-    dtype = row["dtype"]
-    model, tokenizer = loading.load_model(folder, card["family"], dtype=dtype)
-    scorer, _ = asking.scorer_of(
-        card, model, tokenizer, names, arguments.results / "data", arguments.experiment["seed"]
-    )
-    found = np.exp(run_model.log_probabilities(scorer, tokens.encode(scorer, rows["review"].to_list())))
-    difference = float(
-        np.abs(found - np.exp(expected.select(prediction_tables.logp_columns(expected)).to_numpy())).max()
-    )
-    if expected.height != rows.height or difference > TOLERANCE[dtype]:
-        raise Failure(
-            f"{row['candidate']}: loaded from its folder, it predicts otherwise than it was scored (probabilities differ by "
-            f"{difference:.2g}); expected at most {TOLERANCE[dtype]:g} in {dtype}"
-        )
-    return (
-        f"Loaded back from this folder, the model gave {rows.height} reviews drawn from validation and test the probabilities "
-        f"that were scored, in {dtype} (largest difference {difference:.1e})."
-    )
 
 
 if __name__ == "__main__":

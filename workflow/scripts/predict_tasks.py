@@ -48,7 +48,7 @@ def with_heads(arguments: argparse.Namespace, how: "How", questions: "list[Quest
     from mllm.models import families
     from mllm.prediction import heads, one_task, run_model
 
-    cost: dict[str, Any] = {}
+    cost: dict[str, Any] = {"parameters_of_whole": parameters_of_whole(arguments)}
     with timing.timed(cost, "load_seconds"):
         models, tokenizer = heads.load_together([q.model for q in questions], spread=how.gpus > 1, dtype=how.dtype)
     numbers = [model.num_parameters() for model in models]
@@ -84,7 +84,7 @@ def asked_in_turn(arguments: argparse.Namespace, how: "How", questions: "list[Qu
     from mllm.models import families, loading
     from mllm.prediction import asking, one_task, run_model
 
-    first: dict[str, Any] = {}
+    first: dict[str, Any] = {"parameters_of_whole": parameters_of_whole(arguments)}
     family = questions[0].card.family
     with timing.timed(first, "load_seconds"):
         model, tokenizer = loading.load_model(questions[0].model, family, spread=how.gpus > 1, dtype=how.dtype)
@@ -106,6 +106,13 @@ def asked_in_turn(arguments: argparse.Namespace, how: "How", questions: "list[Qu
         one_task.write(question, found[: rows.height], found[rows.height :], cost)
         if kept:
             kept.remove()
+
+
+def parameters_of_whole(arguments: argparse.Namespace) -> int:
+    """Of the model with the heads of all its tasks."""
+    from mllm.models import task_folders
+
+    return task_folders.parameters([arguments.model / task for task in arguments.tasks])
 
 
 def shards_in(arguments: argparse.Namespace, folder: Path | None, *identities: str) -> Any:

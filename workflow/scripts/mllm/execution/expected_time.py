@@ -9,7 +9,7 @@ GPU_FLOPS = 5e12  # of the slowest GPU that is worth waiting for
 STEP = 0.05  # seconds of a training's step, beside its arithmetic
 DISK = 200.0  # MB a second
 EMPTY = {
-    "prepare_base": 4.0, "train_expert": 3.0, "train_tasks": 3.0, "predict": 3.0, "merge": 1.5, "mix_experts": 4.0, "fit_baseline": 3.0,
+    "prepare_base": 4.0, "train_expert": 3.0, "train_tasks": 3.0, "predict": 3.0, "merge": 1.5, "merge_tasks": 2.0, "mix_experts": 4.0, "fit_baseline": 3.0,
     "describe_reviews": 3.0, "diagnose_members": 2.0, "score": 3.0, "write_report": 4.0, "export": 10.0,
 }  # fmt: skip
 """Rule -> seconds of a job with almost nothing to do; of other rules 1."""

@@ -17,11 +17,12 @@ from mllm.core.files import read_json
 from mllm.core.messages import progress
 from mllm.merging.compatibility import open_alike
 from mllm.merging.depth import Depth
+from mllm.models.task_folders import heads_of
 
 WHOLE = "all"
 DENSITIES = (0.2, 1.0)  # what TIES keeps of a task vector in its paper (section 4: the top 20 %), and all of it
 COLUMNS = {
-    "task": "task whose experts are compared",
+    "task": "task whose experts are compared; several, with commas, of whose experts all but the heads is",
     "layer": "all: the whole model; a layer (transformer.h.3); for tensors of no layer, their module (transformer.wte)",
     "measure": "one of MEASURES",
     "density": "fraction of each tensor's entries that is kept before signs are compared; 1: all; else empty",
@@ -134,13 +135,14 @@ def layer_of(name: str, depth: Depth) -> str:
     return name.rpartition(".")[0] or name
 
 
-def by_layer(folders: dict[str, Path], base: str, what: str = "members") -> dict[str, Sums]:
+def by_layer(folders: dict[str, Path], base: str, what: str = "members", heads: bool = True) -> dict[str, Sums]:
     """Sum up checkpoints, one tensor at a time.
 
     Args:
         folders: model folder of each member, in the order of the sums, and of their base.
         base: which of them the base is.
         what: name of the progress bar.
+        heads: whether classification heads count; those of several tasks are not comparable.
 
     Returns:
         The whole model's sums as ``all``, then each layer's, ordered by name with numbers as numbers.
@@ -148,7 +150,8 @@ def by_layer(folders: dict[str, Path], base: str, what: str = "members") -> dict
     Raises:
         Failure: a checkpoint is not whole, or cannot be merged with the base.
     """
-    parents, names = open_alike(folders, folders[base])
+    left_out = set() if heads else heads_of(folders[base])
+    parents, names = open_alike(folders, folders[base], None if heads else lambda name: name not in left_out)
     start = parents.pop(base)
     depth = Depth(names, read_json(folders[base] / "config.json"))
     found: dict[str, Sums] = {}

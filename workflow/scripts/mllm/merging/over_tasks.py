@@ -18,7 +18,7 @@ from mllm.core.files import once
 from mllm.core.messages import log
 from mllm.merging.merge import Merge, announce
 from mllm.merging.tensor_files import Weights, write
-from mllm.models import cards, checkpoint_files, families, loading, task_folders
+from mllm.models import checkpoint_files, task_folders
 
 Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
@@ -54,7 +54,7 @@ class TaskMerge:
         self.parts = dict(sorted(parts.items()))
         self.donors = {task: folders[part.base] for task, part in self.parts.items()}
         first = next(iter(self.donors.values()))
-        self.heads = heads_of(first)
+        self.heads = task_folders.heads_of(first)
         for task, part in self.parts.items():
             for member in part.members:
                 checkpoint_files.check_labels(folders[member], checkpoint_files.label_names(self.donors[task]))
@@ -105,15 +105,6 @@ class TaskMerge:
         floats = {n: weights.dtype(n).is_floating_point for n in sorted(self.heads)}
         layout = {n: (dtype if floats[n] else weights.dtype(n), weights.shape(n)) for n in floats}
         return layout, ((n, weights.read(n).to(layout[n][0])) for n in layout)
-
-
-def heads_of(folder: Path) -> set[str]:
-    """Names of a model's tensors that belong to one task alone; none where it is asked."""
-    family = cards.read(folder).family
-    if family != families.HEADED:
-        return set()
-    held = set(Weights(folder))
-    return {name for name in task_folders.head_names(loading.without_weights(folder, family)) if name in held}
 
 
 def check_backbones(donors: dict[str, Path], heads: set[str], kept: Path | None = None) -> None:

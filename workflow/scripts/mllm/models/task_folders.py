@@ -1,13 +1,16 @@
 """One model of several tasks as files: a complete folder for each task, in which the weights they share are one file, linked."""
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mllm.core.errors import Failure
+from mllm.models import cards, families, loading
 from mllm.models.checkpoint_files import INDEX, WEIGHTS, check_whole
+from mllm.models.checkpoint_files import parameters as all_parameters
 from mllm.models.heads import head_modules
 
 if TYPE_CHECKING:
@@ -105,6 +108,21 @@ def head_names(model: Any) -> set[str]:
     """Names of a classifier's tensors that are its head's, as its files have them: all others can be another task's, too."""
     modules = head_modules(model)
     return {name for name in model.state_dict() if name.split(".")[0] in modules}
+
+
+def heads_of(folder: Path) -> set[str]:
+    """Names of a model's tensors that belong to one task alone, by its card's family; none where it is asked."""
+    family = cards.read(folder).family
+    if family != families.HEADED:
+        return set()
+    return head_names(loading.without_weights(folder, family)) & shapes(folder).keys()
+
+
+def parameters(folders: list[Path]) -> int:
+    """Number of values of one model with a folder for each task; what they share counts once."""
+    heads = heads_of(folders[0])
+    others = [shapes(folder) for folder in folders[1:]]
+    return all_parameters(folders[0]) + sum(math.prod(found[name]) for found in others for name in heads)
 
 
 def link(source: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ from mllm.reporting import page_tables
 
 ORDER = (
     "clean_reviews", "split_reviews", "prepare_base", "describe_reviews", "train_expert", "take_expert", "diagnose_members",
-    "merge", "mix_experts", "predict", "fit_baseline", "blend", "import_predictions", "score", "leaderboard", "compare", "export",
+    "train_tasks", "merge", "merge_tasks", "mix_experts", "predict", "predict_tasks", "fit_baseline", "blend", "import_predictions", "score", "leaderboard", "compare", "export",
 )  # fmt: skip
 TIMES = {"stage": pl.String, "jobs": pl.Int64, "seconds": pl.Float64, "GPU-hours": pl.Float64, "longest (s)": pl.Float64, "peak GB": pl.Float64}  # fmt: skip
 
@@ -78,7 +78,8 @@ def tables(results: Path, cards: dict[str, Card], board: pl.DataFrame) -> list[d
 
 def software(results: Path, cards: dict[str, Card], board: pl.DataFrame) -> pl.DataFrame:
     """Commit of this project when the report was made; devices that models ran on, versions that made their weights."""
-    merges = [results / f"merges/{name}/merge.json" for name in board["candidate"].sort()]
+    names = board.select(pl.coalesce("whole", "candidate").unique().sort()).to_series()
+    merges = [results / f"merges/{name}/merge.json" for name in names]
     made = [*cards.values(), *(Merge.read(f) for f in merges if f.exists())]
     versions: dict[str, set[str]] = {}
     for card in made:
@@ -99,6 +100,7 @@ def _gpus(results: Path, rule: str, name: str) -> int:
         "train_expert": (results / f"models/{name}/model.json", "processes"),
         "predict": (results / f"predictions/{name}.cost.json", "gpus"),
         "merge": (results / f"merges/{name}/merge.json", "gpus"),
+        "merge_tasks": (results / f"merges/{name}/merge.json", "gpus"),
     }.get(rule, (None, ""))
     if file is None or not file.exists():
         return 0

@@ -1,0 +1,97 @@
+"""An exported model folder: checked against what was scored, and described."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mllm.core.errors import Failure
+from mllm.core.files import read_json
+from mllm.data import labelled
+from mllm.evaluation.comparison_table import Comparison
+from mllm.models import cards, checkpoint_files, loading, tokens
+from mllm.prediction import asking, prediction_tables, run_model
+from mllm.reporting import model_card
+
+REVIEWS = 500  # whose predictions are compared: enough to see any difference, seconds on a CPU
+# Of a probability. A GPU's sums differ from a CPU's, and in bfloat16 those of one batch from another's.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.03}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A winner's row of the leaderboard, and its comparisons."""
+
+    row: dict[str, Any]
+    rivals: list[Comparison]
+
+
+def facts_of(
+    folder: Path, winner: Exported, recorded: cards.Merge, said: tuple[str, str], arguments: argparse.Namespace
+) -> model_card.Facts:
+    """Name a model folder's labels, check its predictions, and gather what its card is written from.
+
+    Args:
+        folder: of the model.
+        winner: the exported run's row of the leaderboard, and its candidate's comparisons.
+        recorded: the merge's card.
+        said: its recipe's text, and which of several runs it is.
+        arguments: of the script.
+    """
+    results, row = arguments.results, winner.row
+    base = results / "models" / arguments.bases[row["task"]]
+    labels = labelled.worded_names(results / "data", arguments.experiment["tasks"][row["task"]])
+    checkpoint_files.name_labels(folder, labels)
+    return model_card.Facts(
+        experiment=arguments.experiment, task=row["task"], labels=labels, row=row, rivals=winner.rivals, merge=recorded,
+        recipe=said[0], among=said[1],
+        members={m: cards.read(results / "models" / m) for m in recorded.recipe["members"]},
+        base=cards.Base.read(base / cards.FILE), split=read_json(results / "data/split.json"),
+        counts=labelled.task_facts(results / "data", row["task"])["counts"], check=check(folder, row, arguments),
+    )  # fmt: skip
+
+
+def whole_run(run: str, task: str) -> str:
+    """The run of a model over several tasks, from the run of its part in one: ``<whole>.<task>@2`` is of ``<whole>@2``."""
+    part, at, replicate = run.partition("@")
+    return part.removesuffix(f".{task}") + at + replicate
+
+
+def part_run(whole: str, task: str) -> str:
+    """The other way round."""
+    name, at, replicate = whole.partition("@")
+    return f"{name}.{task}{at}{replicate}"
+
+
+def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> str:
+    """Load the folder as its users will, and compare its predictions with the recorded ones; says what was found.
+
+    It predicts in the recorded number format, and is shown the recorded predictions' examples.
+    """
+    rows = labelled.labelled(arguments.results / "data", ("valid", "test"), row["task"]).sort("review_id")
+    rows = rows.sample(min(REVIEWS, rows.height), seed=arguments.experiment["seed"])
+    recorded = pl.read_parquet(arguments.results / f"predictions/{row['candidate']}.parquet")
+    expected = rows.join(recorded, on=["review_id", "split"], how="inner", maintain_order="left")
+    card = cards.read(folder).asked()
+    names = labelled.worded_names(arguments.results / "data", arguments.experiment["tasks"][row["task"]])
+    dtype = row["dtype"]
+    model, tokenizer = loading.load_model(folder, card["family"], dtype=dtype)
+    scorer, _ = asking.scorer_of(
+        card, model, tokenizer, names, arguments.results / "data", arguments.experiment["seed"]
+    )
+    found = np.exp(run_model.log_probabilities(scorer, tokens.encode(scorer, rows["review"].to_list())))
+    difference = float(
+        np.abs(found - np.exp(expected.select(prediction_tables.logp_columns(expected)).to_numpy())).max()
+    )
+    if expected.height != rows.height or difference > TOLERANCE[dtype]:
+        raise Failure(
+            f"{row['candidate']}: loaded from its folder, it predicts otherwise than it was scored (probabilities differ by "
+            f"{difference:.2g}); expected at most {TOLERANCE[dtype]:g} in {dtype}"
+        )
+    return (
+        f"Loaded back from this folder, the model gave {rows.height} reviews drawn from validation and test the probabilities "
+        f"that were scored, in {dtype} (largest difference {difference:.1e})."
+    )
