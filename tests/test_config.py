@@ -391,6 +391,17 @@ def test_language_models_that_cannot_be_asked(model, reference, pieces):
     assert all(piece in line for piece in pieces), line
 
 
+@pytest.mark.parametrize(("data", "words"), [({"source": "synthetic"}, "Drug review: "), ({"source": "local", "train": "a.csv"}, "Text: ")])  # fmt: skip
+def test_prompts_speak_of_drug_reviews_where_the_data_are(data, words):
+    raw = yaml_files.read_yaml(ROOT / "config/demo.yaml")
+    asked = {"name": "lm", "source": "local", "path": "lm", "family": "causal"}
+    raw |= {"data": data, "split": {"mode": "random"}}
+    raw["models"] += [asked, {**asked, "name": "own", "prompt": {"template": "{review}?", "examples": 2}}]
+    found = load.parse(raw)
+    assert found.model("lm").prompt.template.startswith(words)
+    assert found.model("own").prompt.template == "{review}?"
+
+
 def test_a_reference_that_is_not_trained_is_its_prepared_checkpoint():
     raw = copy.deepcopy(DEMO)
     raw["models"] += [LM, LM | {"name": "shown", "prompt": {"examples": 3}}]

@@ -98,6 +98,15 @@ def test_a_command_works(document, command, ready):
         assert "Nothing to be done" in said
 
 
+@pytest.mark.parametrize("document", [name for name, text in TEXTS.items() if "from transformers import" in text])
+def test_the_lines_that_use_a_merge_work(document, ready):
+    run(ready, ".venv/bin/snakemake export --configfile config/demo.yaml")
+    merge = min((ready.folder / "results/demo/export").iterdir())
+    for code in re.findall(r"```python\n(from transformers import.*?)```", TEXTS[document], re.S):
+        said = run(ready, f"{sys.executable} -c {shlex.quote(code.replace('<merge>', merge.name))}")
+        assert "'label': " in said and "'score': " in said
+
+
 @pytest.mark.parametrize(("document", "command"), sorted(set(inline())))
 def test_a_command_in_a_sentence_is_understood(document, command, ready):
     """As a dry run of the demonstration, where it names no other experiment."""

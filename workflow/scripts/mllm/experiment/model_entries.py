@@ -8,7 +8,9 @@ from mllm.core.wording import listed, nearest
 from mllm.experiment import family_names as families
 from mllm.experiment.value_types import LONGEST, NAME, Strict
 
-TEMPLATE = "Drug review: {review}\nQuestion: what is the {task} of this review? Options: {labels}.\nAnswer:"
+TEMPLATE = "Text: {review}\nQuestion: what is the {task} of this text? Options: {labels}.\nAnswer:"
+DRUG_REVIEWS = "Drug review: {review}\nQuestion: what is the {task} of this review? Options: {labels}.\nAnswer:"
+"""The template where the data are drug reviews."""
 Name = Annotated[str, Field(pattern=NAME, max_length=LONGEST)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -17,7 +19,8 @@ class Prompt(Strict):
     """How a language model is asked for a review's label (families text2text and causal)."""
 
     template: str = TEMPLATE
-    """With {review} once; {task} and {labels} are filled in. Too long a review is cut, the rest never."""
+    """With {review} once; {task} and {labels} are filled in. Too long a review is cut, the rest never. For drug reviews (data.source
+    uci and synthetic) the default says "Drug review" and "this review"."""
     words: dict[str, str] = Field(default_factory=dict)
     """Class -> the word that stands for it; a class's own name by default."""
     score: Literal["likelihood", "first_token"] = "likelihood"
@@ -138,3 +141,11 @@ class ScratchModel(Model):
     max_length: Annotated[int, Field(ge=8)] = 128
     """Longest input in tokens; longer reviews are cut."""
     pretrain: Pretrain | None = None
+
+
+def about_drug_reviews(entry: Any) -> Any:
+    """A raw entry under ``models`` whose prompt, where the file gives no template, speaks of drug reviews."""
+    if not isinstance(entry, dict) or entry.get("family", families.HEADED) == families.HEADED:
+        return entry
+    prompt = entry.get("prompt") or {}
+    return {**entry, "prompt": {"template": DRUG_REVIEWS, **prompt}} if isinstance(prompt, dict) else entry

@@ -3,12 +3,20 @@
 Importing this must stay cheap (no torch, no mergekit): Snakemake does so in every job.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mllm.experiment.merge_entries import AnyMerge
-from mllm.experiment.model_entries import HubModel, LocalModel, Name, Positive, ScratchModel, TaskPrompt
+from mllm.experiment.model_entries import (
+    HubModel,
+    LocalModel,
+    Name,
+    Positive,
+    ScratchModel,
+    TaskPrompt,
+    about_drug_reviews,
+)
 from mllm.experiment.training_entries import AnyReference, Baseline, Expert, Reference
 from mllm.experiment.value_types import Seed, Strict, Value
 
@@ -170,6 +178,18 @@ class Experiment(Strict):
     compare: Compare = Compare()
     keep: Literal["none", "winners", "all"] = "winners"
     """Merged weights to keep once they are scored."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _templates(cls, value: Any) -> Any:
+        data = value.get("data") if isinstance(value, dict) else None
+        if (
+            not isinstance(data, dict)
+            or data.get("source") not in ("uci", "synthetic")
+            or not isinstance(value.get("models"), list)
+        ):
+            return value
+        return {**value, "models": [about_drug_reviews(entry) for entry in value["models"]]}
 
     def task_of(self, entry: Expert | Reference | Baseline) -> str:
         """The task of an entry; the only one, or the first of several that it is trained on, where it names none."""

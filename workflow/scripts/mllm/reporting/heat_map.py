@@ -77,7 +77,9 @@ class HeatMap:
             x=alt.X(f"{_field(self.of_columns)}:N", sort=self.columns, title=self.of_columns, axis=alt.Axis(labelAngle=-30, labelLimit=400)),
             y=alt.Y(f"{_field(self.of_rows)}:N", sort=self.rows, title=None, axis=alt.Axis(labelLimit=400, grid=False)),
         )  # fmt: skip
-        colour = alt.Color("strength:Q", scale=alt.Scale(domain=[0, 1], range=["#ffffff", HEAT]), legend=None)
+        colour = alt.Color(
+            "strength:Q", scale=alt.Scale(domain=[0, 1], range=["#ffffff", HEAT], interpolate="rgb"), legend=None
+        )
         layers = [base.mark_rect().encode(color=colour), base.mark_text(dy=-5, color=INK).encode(text="text:N")]
         if any(c.low is not None for c in self.cells.values()):
             number = "datum.low === null ? '' : format(datum.low, '.0%') + ' – ' + format(datum.high, '.0%')" if self.share else \

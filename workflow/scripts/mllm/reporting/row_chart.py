@@ -95,13 +95,13 @@ class RowChart:
         """The same as a drawing for files."""
         colours = KINDS | ANSWERS
         lines = [
-            {"row": i + 0.25 * k, "label": row.label, "note": row.note, "value": p.value, "low": p.low, "high": p.high,
+            {"row": i + 0.25 * k, "label": f"{row.label} ({row.group})" if row.group else row.label, "note": row.note, "value": p.value, "low": p.low, "high": p.high,
              "colour": p.colour, "filled": p.filled, "tick": p.tick, **p.facts}
             for i, row in enumerate(self.rows) for k, p in enumerate(row.points)
         ]  # fmt: skip
         table = pl.DataFrame(lines, infer_schema_length=None)
         count = len(self.rows)
-        y = alt.Y("row:Q", axis=None, scale=alt.Scale(domain=[-0.6, count - 0.4], reverse=True, nice=False))
+        y = alt.Y("row:Q", axis=None, scale=alt.Scale(domain=[-0.8, count - 0.4], reverse=True, nice=False))
         x = alt.X(
             "low:Q", title=self.axis, scale=alt.Scale(domain=list(self.ends()), nice=False), axis=alt.Axis(tickCount=5)
         )
@@ -109,8 +109,11 @@ class RowChart:
         colour = alt.Color("colour:N", scale=alt.Scale(domain=list(colours), range=list(colours.values())), legend=None)
         layers = []
         if self.margin is not None:
-            band = {"from": -self.margin, "to": self.margin, "zero": 0}
-            lined = alt.Chart(alt.Data(values=[band]))
+            bands = [
+                {"from": -self.margin, "to": self.margin, "zero": 0, "top": i - 0.2, "bottom": i + 0.4}
+                for i in range(count)
+            ]
+            lined = alt.Chart(alt.Data(values=bands)).encode(y=alt.Y("top:Q", axis=None), y2="bottom:Q")
             layers = [
                 lined.mark_rect(color=SOFT, opacity=0.15).encode(x="from:Q", x2="to:Q"),
                 lined.mark_rule(color=INK).encode(x="zero:Q"),
@@ -121,8 +124,8 @@ class RowChart:
             base.transform_filter("datum.filled").mark_point(size=70, filled=True, opacity=1).encode(x="value:Q", color=colour),
             base.transform_filter("!datum.filled").mark_point(size=60, fill="white", opacity=1).encode(x="value:Q", color=colour),
             base.transform_filter("datum.tick !== null").mark_tick(thickness=2, size=12, color=SOFT).encode(x="tick:Q"),
-            first.mark_text(align="left", dy=-14, fontWeight="bold", color=INK).encode(x=alt.value(0), text="label:N"),
-            first.mark_text(align="right", dy=-14, color=INK).encode(x=alt.value(560), text="note:N"),
+            first.mark_text(align="left", dy=-17, fontWeight="bold", color=INK).encode(x=alt.value(0), text="label:N"),
+            first.mark_text(align="right", dy=-17, color=INK).encode(x=alt.value(560), text="note:N"),
         ]  # fmt: skip
         return alt.layer(*layers)
 
