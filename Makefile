@@ -84,8 +84,13 @@ minilm: .venv/.ready | results/downloads/minilm ## a real pretrained model on re
 	  --config data='{train: $(DATA)/drugsComTrain_raw.tsv, test: $(DATA)/drugsComTest_raw.tsv}'
 
 .PHONY: screenshots
-screenshots: .venv/.ready ## pictures of the demonstration's report at 390 and 1280 pixels (needs chromium and chromedriver)
+screenshots: .venv/.ready ## pictures of the demonstration's report at 390, 768 and 1280 pixels, and printed (needs chromium and chromedriver)
 	.venv/bin/python tests/test_report.py results/demo/report/index.html results/demo/screenshots
+
+.PHONY: picture
+picture: .venv/.ready ## README's picture, from the demonstration's report
+	$(SNAKEMAKE) --configfile config/demo.yaml
+	cp results/demo/report/figures/answer-0.svg docs/images/answer.svg
 
 .PHONY: bench
 bench: .venv/.ready ## measure (see benchmarks/README.md)
