@@ -37,6 +37,7 @@ EXPERIMENT = {
     "merges": [
         {"method": "ties", "members": ["m-*"], "density": [0.5, 0.9]},
         {"method": "linear", "members": ["t-*"]},
+        {"method": "karcher", "members": {"mood": ["m-*"], "topic": ["t-*"]}},
     ],
     "blends": [{"name": "vote", "method": "soft_vote", "members": ["m-*"]}],
     "references": [
@@ -110,8 +111,12 @@ def each(rule, *names):
 TABLES = {"leaderboard", "compare", "write_report", "export"}
 SCORES = {"score"} | TABLES
 AGAIN = ("ties-density0.5@2", "ties-density0.9@2", "linear@2")
+OVER_TASKS = {"merge_tasks:karcher", "predict_tasks:karcher"}
 TRAINED_T = (
-    each("train_expert", "t-0", "t-1") | each("predict", "t-0", "t-1", "linear") | {"merge:linear", "diagnose_members"}
+    each("train_expert", "t-0", "t-1")
+    | each("predict", "t-0", "t-1", "linear")
+    | {"merge:linear", "diagnose_members"}
+    | OVER_TASKS
 )
 
 
@@ -140,8 +145,11 @@ EDITS = {
         {"train_expert:z", "predict:z"} | SCORES,  # the first two take over
     ),
     "a member of merges renamed": (
-        lambda raw: (on_expert("t", name="u")(raw), raw["merges"][1].update(members=["u-*"])),
-        each("train_expert", "u-0", "u-1") | each("predict", "u-0", "u-1", "linear") | {"merge:linear", "diagnose_members"} | SCORES,
+        lambda raw: (
+            on_expert("t", name="u")(raw), raw["merges"][1].update(members=["u-*"]), raw["merges"][2].update(members=["m-*", "u-*"])
+        ),
+        each("train_expert", "u-0", "u-1") | each("predict", "u-0", "u-1", "linear") | {"merge:linear", "diagnose_members"}
+        | OVER_TASKS | SCORES,
     ),
     "an expert's slice": (on_expert("x", where={"kind": ["y"]}), {"train_expert:x", "predict:x"} | SCORES),
     "an expert's seed": (on_expert("x", seed=9), {"train_expert:x", "predict:x"} | SCORES),
@@ -149,7 +157,7 @@ EDITS = {
     "an expert's parts": (
         on_expert("t", parts=3),
         each("train_expert", "t-0", "t-1", "t-2") | each("predict", "t-0", "t-1", "t-2", "linear")
-        | {"merge:linear", "diagnose_members"} | SCORES,
+        | {"merge:linear", "diagnose_members"} | OVER_TASKS | SCORES,
     ),
     "the order of experts": (lambda raw: raw["experts"].reverse(), SCORES),
     "a task more": (
@@ -207,6 +215,24 @@ EDITS = {
         each("merge", "ties-density0.5", "ties-density0.9") | each("predict", "ties-density0.5", "ties-density0.9")
         | {"diagnose_members"} | SCORES,
     ),
+    "a merge over tasks, less": (lambda raw: raw["merges"].pop(), SCORES | {"diagnose_members"}),
+    "weights of a merge over tasks": (
+        lambda raw: raw["merges"].append({"method": "linear", "members": ["m-*", "t-*"], "weight": [{"mood": 1, "topic": 2}, 0.5]}),
+        each("merge_tasks", "linear-weight_per_member", "linear-weight0.5")
+        | each("predict_tasks", "linear-weight_per_member", "linear-weight0.5") | SCORES,
+    ),
+    "tasks of a merge": (
+        lambda raw: raw["merges"].append({"method": "karcher", "members": ["x", "t-0"]}),
+        {"merge_tasks:karcher", "predict_tasks:karcher", "diagnose_members"} | SCORES,
+    ),
+    "a model trained on both tasks": (
+        add("references", {"name": "both", "model": "tiny", "train": "tasks", "steps": 2}),
+        {"train_tasks:both", "predict_tasks:both"} | SCORES,
+    ),
+    "a task's prompt": (
+        lambda raw: raw["tasks"][1].update(prompt={"template": "{review} What is it?"}),
+        {"prepare_base:asked-topic.base", "tokenise:asked-topic.base", "predict:zero"} | TABLES | {"score"},
+    ),
     "a merge entry more": (
         add("merges", {"method": "slerp", "members": ["m-0", "x"], "t": [0.5]}),
         {"merge:slerp-t0.5", "predict:slerp-t0.5", "diagnose_members"} | SCORES,
@@ -214,6 +240,7 @@ EDITS = {
     "a replicate more of all": (
         lambda raw: raw.update(replicates=2),
         each("train_expert", "m-0@2", "m-1@2", "x@2", "t-0@2", "t-1@2", "all@2") | each("merge", *AGAIN) | {"blend:vote@2"}
+        | {"merge_tasks:karcher@2", "predict_tasks:karcher@2"}
         | each("predict", "m-0@2", "m-1@2", "x@2", "t-0@2", "t-1@2", "all@2", *AGAIN) | SCORES,
     ),
     "a replicate more of one expert": (on_expert("x", replicates=2), {"train_expert:x@2", "predict:x@2"} | SCORES),
@@ -225,7 +252,7 @@ EDITS = {
     "what is kept, none": (lambda raw: raw.update(keep="none"), {"leaderboard", "compare", "write_report"}),
     "what is kept, all": (
         lambda raw: raw.update(keep="all"),
-        {"merge:linear"} | each("merge", "ties-density0.5", "ties-density0.9") | {"leaderboard", "compare", "write_report"},
+        {"merge:linear", "merge_tasks:karcher"} | each("merge", "ties-density0.5", "ties-density0.9") | {"leaderboard", "compare", "write_report"},
     ),
 }  # fmt: skip
 
@@ -252,7 +279,7 @@ def test_the_split_and_the_seed_plan_all_but_the_cleaning(finished):
             "train_expert",
             "predict",
         }
-        expected |= {"fit_baseline", "blend", "merge", "diagnose_members"}
+        expected |= {"fit_baseline", "blend", "merge", "merge_tasks", "predict_tasks", "diagnose_members"}
         assert rules == expected | SCORES
 
 

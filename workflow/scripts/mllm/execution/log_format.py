@@ -102,7 +102,7 @@ def formatter(base: type, grid: Grid, estimate: Callable[[], Estimate], announce
 def describe(grid: Grid, rule: str, wildcards: Any) -> str:
     """A job in the words of the experiment."""
     values = dict(wildcards.items()) if hasattr(wildcards, "items") else {}
-    values |= {"whole": values["whole"] + values.pop("run")} if "whole" in values else {}
+    values |= {"whole": values["whole"] + values.pop("run", "")} if "whole" in values else {}
     name = values.get("merge") or values.get("candidate") or values.get("expert") or " ".join(map(str, values.values()))
     candidate = grid.candidates.get(name) or next(iter(grid.wholes.get(name, {}).values()), None)
     if rule in ("merge", "merge_tasks", "blend") and candidate:
