@@ -1,6 +1,7 @@
 """Systems over several tasks, from prediction files to tasks.csv and verdict, against naive loops over the same files."""
 
 import json
+import re
 
 import numpy as np
 import polars as pl
@@ -15,6 +16,7 @@ from mllm.evaluation import claims, result_tables, selection, significance, task
 from mllm.experiment import grid, load, systems
 from mllm.prediction import prediction_tables
 from mllm.prediction.costs import Cost
+from mllm.reporting import page, report
 
 SEED, TEXTS = 17, {"valid": 150, "test": 260}
 CLASSES = {"rating": 4, "mood": 3, "topic": 3}
@@ -351,3 +353,22 @@ def test_smaller_is_better_divides_the_other_way(made):
 def test_results_have_the_table(made):
     opened = mllm.open(made[0])
     assert opened.tasks.equals(result_tables.read(made[0], "tasks")) and opened.tasks.filter("chosen").height == 1
+
+
+def test_the_report_answers_over_tasks_as_the_verdict_does(made, tmp_path):
+    results, _, _ = made
+    (results / "experiment.yaml").touch()
+    page.write(report.Report(results, load.parse(RAW)), tmp_path)
+    html = (tmp_path / "index.html").read_text()
+    first = html[html.index('id="answer"') : html.index("Verdict in full")]
+    said = (results / "verdict.md").read_text()
+    chosen = table(results).filter("chosen")["system"][0]
+    assert "One model for 3 tasks" in first and chosen in re.sub("<wbr>", "", first)
+    told = re.findall(
+        r"Replace (.*?)\? (Yes|No|Not shown)\.\*\*.*?: (\S+) points \((\S+) to (\S+)\)", said[: said.index("## Task")]
+    )
+    assert told
+    for _, answer, *numbers in told:
+        assert f"{answer}: {numbers[0]} ({numbers[1]} to {numbers[2]})" in first
+    keeps = 100 * table(results).filter("chosen")["mean_normalised"][0]
+    assert f"{keeps:.0f}%" in html[html.index('id="over-tasks"') :]

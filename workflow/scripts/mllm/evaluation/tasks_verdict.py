@@ -30,10 +30,15 @@ def lines(table: pl.DataFrame, comparisons: pl.DataFrame, selection: pl.DataFram
     return [
         f"## One model for {len(tasks)} tasks", "",
         f"**{keeps(best, size(table, best))}** {loses(best)}", "",
-        *[_answer(claim, table) for claim in claims], "",
+        *answers(claims, table), "",
         _made(best, row), *_about(best, row), "",
         _basis(claims, comparisons, margin), "",
     ]  # fmt: skip
+
+
+def answers(claims: list[dict[str, Any]], table: pl.DataFrame) -> list[str]:
+    """One line for each system that the merge may replace, the primary claim first."""
+    return [_answer(claim, table) for claim in sorted(claims, key=lambda c: c["family"] != "primary")]
 
 
 def keeps(best: dict[str, Any], share: float | None) -> str:

@@ -34,7 +34,7 @@ class HeatMap:
     of_rows: str
     of_columns: str
     share: bool = False
-    """Values are shares: shown in per cent, coloured from 0 to 1."""
+    """Values are shares: shown in per cent, and coloured from 0 to 1 if there are no ``ends``."""
     ends: tuple[float, float] | None = None
     """Values of the palest and of the darkest colour; none: the smallest and the largest."""
     smaller_is_better: bool = False
@@ -42,7 +42,7 @@ class HeatMap:
     def strength(self, value: float) -> float:
         """Share of colour for a value; the better, the darker."""
         values = [c.value for c in self.cells.values()]
-        low, high = (0.0, 1.0) if self.share else self.ends or (min(values), max(values))
+        low, high = self.ends or ((0.0, 1.0) if self.share else (min(values), max(values)))
         part = min(1.0, max(0.0, (value - low) / ((high - low) or 1)))
         return round(STRONGEST * (1 - part if self.smaller_is_better else part), 3)
 

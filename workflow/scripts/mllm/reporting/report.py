@@ -14,13 +14,24 @@ from mllm.evaluation import (
     over_units,
     result_tables,
     rivals,
+    tasks_verdict,
     verdict_answers,
 )
 from mllm.evaluation.metrics import METRICS
 from mllm.evaluation.score_files import Scores
-from mllm.experiment import grid
+from mllm.experiment import grid, systems
 from mllm.models import cards
-from mllm.reporting import board_table, curves, details, examples, page_tables, provenance, rank_chart, task_figures
+from mllm.reporting import (
+    board_table,
+    curves,
+    details,
+    examples,
+    page_tables,
+    provenance,
+    rank_chart,
+    task_figures,
+    tasks_figures,
+)
 from mllm.reporting.heat_map import HeatMap
 from mllm.reporting.row_chart import RowChart
 
@@ -45,6 +56,7 @@ class Report:
         built = grid.build(experiment)  # what is left of earlier grids is not of this one
         models = {*built.made_by("train_expert", "take_expert"), *built.starts}
         files = sorted((results / "models").glob("*/model.json"))
+        self.over = result_tables.read(results, "tasks") if systems.systems(built) else None
         self.cards = {f.parent.name: cards.read(f.parent) for f in files if f.parent.name in models}
         self.figures: dict[str, Any] = {}
         """Name -> chart, for the files beside the page."""
@@ -52,8 +64,8 @@ class Report:
         self.most = MOST // len(self.tasks)
 
     def answers(self) -> list[dict[str, Any]]:
-        """The first screen: for each task the answers, and a picture of them."""
-        found = []
+        """The first screen: over all tasks and for each task the answers, and a picture of them."""
+        found = self._answer_over_tasks()
         for number, task in enumerate(self.tasks):
             board = self.board.filter(task=task)
             winners = rivals.own_winners(board)  # merges over several tasks have a section of their own
@@ -64,21 +76,32 @@ class Report:
             lines = verdict_answers.answers(best, claims, board) if claims else []
             chart = task_figures.answer(claims, board, self.margin)
             figures = self._figures(f"answer-{number}", {best["candidate"]: chart})
-            score = f"{best[f'test_{self.metric}']:.3f} ({best[f'test_{self.metric}_low']:.3f} to {best[f'test_{self.metric}_high']:.3f})"
+            score = f"{self.label} {best[f'test_{self.metric}']:.3f} ({best[f'test_{self.metric}_low']:.3f} to {best[f'test_{self.metric}_high']:.3f})"
             found.append(
-                {
-                    "task": task,
-                    "lines": "\n".join(lines),
-                    "figures": figures,
-                    "merge": best["candidate"],
-                    "score": score,
-                }
-            )
+                {"heading": f"Task {task}", "lines": "\n".join(lines), "figures": figures, "merge": best["candidate"], "score": f"{score} on test"}
+            )  # fmt: skip
         return found
+
+    def _answer_over_tasks(self) -> list[dict[str, Any]]:
+        """May the selected merge over several tasks replace what answers in them otherwise?"""
+        chosen = self.over.filter("chosen").to_dicts() if self.over is not None else []
+        if self.over is None or not chosen:
+            return []
+        best, pairs = chosen[0], result_tables.read(self.results, "tasks_comparisons")
+        claims = pairs.filter(pl.col("candidate") == best["system"], "claim").to_dicts()
+        share = tasks_verdict.size(self.over, best)
+        figures = self._figures("answer-tasks", {"": tasks_figures.answer(claims, self.margin)}) if claims else []
+        first = f"**{tasks_verdict.keeps(best, share)}** {tasks_verdict.loses(best)}"
+        lines = [first, "", *tasks_verdict.answers(claims, self.over)]
+        score = f"{100 * best['mean_normalised']:.0f} % of the experts’ mean score on test"
+        heading = f"One model for {len(best['tasks'].split())} tasks"
+        return [
+            {"heading": heading, "lines": "\n".join(lines), "figures": figures, "merge": best["system"], "score": score}
+        ]
 
     def sections(self) -> list[dict[str, Any]]:
         """All sections below the first screen; those without content are left out."""
-        found = []
+        found = self._one_model()
         for number, task in enumerate(self.tasks):
             found += self._task(task, self.board.filter(task=task), str(number))
         facts = read_json(self.results / "data/split.json")
@@ -169,6 +192,17 @@ class Report:
             {"id": f"examples-{number}", "title": f"Examples{of}", "examples": examples.disagreements(self.results, task, board, names)},
         ]  # fmt: skip
         return sections
+
+    def _one_model(self) -> list[dict[str, Any]]:
+        """What each system over several tasks keeps of the experts' scores."""
+        if self.over is None or not self.over.height:
+            return []
+        text = (
+            "Scores on test, divided by those of each task’s best expert on validation, with 95 % intervals: each method’s best merge, and"
+            " all other systems. Framed: the selected merge. tasks.csv has all merges."
+        )
+        return [{"id": "over-tasks", "title": "One model for several tasks", "text": text,
+                 "figures": self._figures("over-tasks", {"": tasks_figures.scores(self.over)})}]  # fmt: skip
 
     def _cost(self, board: pl.DataFrame, number: str) -> dict[str, Any]:
         """Quality against cost, where costs are known."""
