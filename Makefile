@@ -80,8 +80,10 @@ results/downloads/minilm: .venv/.ready
 
 .PHONY: minilm
 minilm: .venv/.ready | results/downloads/minilm ## a real pretrained model on real reviews, half an hour on 2 cores: make minilm DATA=folder
-	$(SNAKEMAKE) --configfile config/minilm.yaml \
-	  --config data='{train: $(DATA)/drugsComTrain_raw.tsv, test: $(DATA)/drugsComTest_raw.tsv}'
+	for experiment in minilm minilm-tasks; do \
+	  $(SNAKEMAKE) --configfile config/$$experiment.yaml \
+	    --config data='{train: $(DATA)/drugsComTrain_raw.tsv, test: $(DATA)/drugsComTest_raw.tsv}'; \
+	done
 
 .PHONY: screenshots
 screenshots: .venv/.ready ## pictures of the demonstration's report at 390, 768 and 1280 pixels, and printed (needs chromium and chromedriver)

@@ -76,7 +76,7 @@ EDITS = {
     "heads on one backbone": ("prediction/heads.py", "self._found = None", "self._found = 1 and None", {"predict_tasks"}),
     "merges over several tasks": ("merging/over_tasks.py", "> 1:", "> 2:", {"merge_tasks", "export"}),
     "how a training is watched": ("models/training_rows.py", "VALIDATION = 1000", "VALIDATION = 10", {"train_expert"}),
-    "how states are kept": ("models/frozen.py", "AT_ONCE = 32", "AT_ONCE = 16", {"train_expert"}),
+    "how states are kept": ("models/frozen_states.py", "AT_ONCE = 32", "AT_ONCE = 16", {"train_expert"}),
     "adapters": ("models/lora.py", '"all-linear"', '"all"', {"train_expert"}),
     "models made from scratch": (
         "models/scratch.py", "4 * width", "2 * width",

@@ -29,7 +29,7 @@ from mllm.models import (
     cards,
     checkpoint_files,
     families,
-    frozen,
+    frozen_states,
     heads,
     loading,
     pretrained,
@@ -267,8 +267,8 @@ def test_a_head_alone_is_trained(architecture, tmp_path):
 def test_remembered_states_train_the_same_model(architecture, freeze, tmp_path, monkeypatch):
     """With dropout, which frozen layers have not, and all reviews' lengths: equal up to the rounding of other padding."""
     ends = {}
-    for limit in (frozen.LARGEST, 0):
-        monkeypatch.setattr(frozen, "LARGEST", limit)
+    for limit in (frozen_states.LARGEST, 0):
+        monkeypatch.setattr(frozen_states, "LARGEST", limit)
         model, tokenizer, card = prepared("classifier", architecture, tmp_path / f"hub-{limit}")
         calls = []
         body = getattr(model, model.base_model_prefix)

@@ -31,6 +31,20 @@ def test_a_scratch_model_s_shape_is_that_of_the_model_made(tmp_path):
     assert resources.shape_of([], Entry).parameters == pytest.approx(model.num_parameters(), rel=0.1)
 
 
+def test_reviews_are_counted_by_the_size_of_files_until_they_are_split(tmp_path):
+    class Data:
+        train, test = str(tmp_path / "train.tsv"), str(tmp_path / "test.tsv")
+
+    for name in ("train.tsv", "test.tsv"):
+        (tmp_path / name).write_text("1\tdrug\tPain\t" + "a" * 480 + "\n", encoding="utf-8")
+    split = tmp_path / "split.json"
+    assert resources.review_rows(Data, split) == 100  # a file may be small
+    (tmp_path / "train.tsv").write_text(("1\tdrug\tPain\t" + "a" * 480 + "\n") * 2000, encoding="utf-8")
+    assert 2001 <= resources.review_rows(Data, split) <= 4002
+    split.write_text(json.dumps({"rows": {"train": 7, "test": 3}}))
+    assert resources.review_rows(Data, split) == 10
+
+
 def test_a_large_reference_needs_a_large_gpu_and_a_small_expert_does_not():
     small = resources.train_gpu_mb(resources.GPT2, batch=16, length=512)
     large = resources.train_gpu_mb(XL, batch=16, length=512)

@@ -400,6 +400,22 @@ def asked_otherwise(wildcards):
     return f"--prompt {shlex.quote(candidate.start.model.prompt.model_dump_json())}"
 
 
+def first_layers(wildcards):
+    """Option for classifiers whose first layers no training changed: the base, its experts and their merges share the states."""
+    candidate = candidate_of(wildcards)
+    number = frozen_layers(candidate) if candidate.start.model.family == families.HEADED else 0
+    return f"--first-layers {number}" if number else ""
+
+
+def frozen_layers(candidate):
+    """Layers, from the first, that no training beneath a candidate changed."""
+    if candidate.members:
+        return min(frozen_layers(GRID.candidates[member]) for member in candidate.members)
+    if candidate.kind == "base":
+        return max((e.hyper.get("freeze", 0) for e in GRID.of_kind("expert")), default=0)
+    return candidate.hyper.get("freeze", 0)
+
+
 def members_by_task():
     """Task -> {base, members}: the experts (first replicate) that some merge has as a member, where a task has two of them.
 

@@ -62,6 +62,7 @@ rule predict:
         task=task_of,
         names=worded,
         prompt=asked_otherwise,
+        first_layers=first_layers,
         gpus=gpus_of,
         dtype=lambda wildcards: candidate_of(wildcards).start.model.dtype,
         seed=EXPERIMENT.seed,
@@ -69,7 +70,7 @@ rule predict:
         tokens=f"{RESULTS}/data/tokens",
     shell:
         "python workflow/scripts/predict.py --model {input.model} --data $(dirname {input.test}) --task {params.task}"
-        " {params.names} {params.prompt} --gpus {params.gpus} --dtype {params.dtype} --seed {params.seed} --shards {params.shards} --tokens {params.tokens}"
+        " {params.names} {params.prompt} {params.first_layers} --gpus {params.gpus} --dtype {params.dtype} --seed {params.seed} --shards {params.shards} --tokens {params.tokens}"
         " --output {output.predictions} --cost {output.cost} --log {log}"
 
 
@@ -109,6 +110,7 @@ for number, covers in enumerate(covered_together()):
             made_as=made_as,
             tasks=lambda wildcards: json.dumps(asked_together(wildcards)),
             data=f"{RESULTS}/data",
+            first_layers=first_layers,
             gpus=gpus_of,
             dtype=lambda wildcards: candidate_of(wildcards).start.model.dtype,
             seed=EXPERIMENT.seed,
@@ -116,8 +118,8 @@ for number, covers in enumerate(covered_together()):
             tokens=f"{RESULTS}/data/tokens",
         shell:
             "python workflow/scripts/predict_tasks.py --model {input.model} --data {params.data} --tasks {params.tasks:q}"
-            " --gpus {params.gpus} --dtype {params.dtype} --seed {params.seed} --shards {params.shards} --tokens {params.tokens}"
-            " --log {log}"
+            " {params.first_layers} --gpus {params.gpus} --dtype {params.dtype} --seed {params.seed} --shards {params.shards}"
+            " --tokens {params.tokens} --log {log}"
 
 
 rule blend:

@@ -15,7 +15,7 @@ def main(arguments: argparse.Namespace) -> None:
     compute.keep_freed_memory()
     from mllm.core import timing
     from mllm.models import checkpoint_files, families, loading
-    from mllm.prediction import asking, one_task, run_model, shards
+    from mllm.prediction import asking, first_layers, one_task, run_model, shards
 
     dtype = run_model.dtype_of(arguments.dtype)
     how = one_task.How(
@@ -39,8 +39,10 @@ def main(arguments: argparse.Namespace) -> None:
         read = one_task.read(how, scorer, texts, asked["family"])
     run_model.warm_up(scorer, read)
     cost["start_seconds"] = compute.seconds_since_start()
-    with timing.timed(cost, "predict_seconds"):
-        found = run_model.log_probabilities(scorer, read, kept)
+    sharing = first_layers.shared(arguments.first_layers, scorer, read, how.tokens, one_task.others_share(question))
+    with sharing as first, timing.timed(cost, "predict_seconds"):
+        found = run_model.log_probabilities(scorer, read, kept, first)
+    cost["shared_layers"] = arguments.first_layers if first and first.known else None
     cost |= {"n_parameters": model.num_parameters(), "reviews": rows.height}
     cost |= one_task.speeds(how, question, scorer, read, cost)
     one_task.write(question, found[: rows.height], found[rows.height :], cost)
@@ -61,6 +63,9 @@ if __name__ == "__main__":
     parser.add_argument("--gpus", type=int, default=1, help="GPUs over which the model's layers are spread")
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=17, help="of a prompt's examples")
+    parser.add_argument(
+        "--first-layers", type=int, default=0, help="layers that no training changed: their states are shared"
+    )
     parser.add_argument("--shards", type=Path, help="folder for unfinished predictions; survives the job")
     parser.add_argument("--tokens", type=Path, help="folder where candidates that read alike share their tokens")
     parser.add_argument(

@@ -46,7 +46,7 @@ def with_heads(arguments: argparse.Namespace, how: "How", questions: "list[Quest
 
     from mllm.core import timing
     from mllm.models import families
-    from mllm.prediction import heads, one_task, run_model
+    from mllm.prediction import first_layers, heads, one_task, run_model
 
     cost: dict[str, Any] = {"parameters_of_whole": parameters_of_whole(arguments)}
     with timing.timed(cost, "load_seconds"):
@@ -61,8 +61,10 @@ def with_heads(arguments: argparse.Namespace, how: "How", questions: "list[Quest
         read = one_task.read(how, scorer, union["review"].to_list(), families.HEADED)
     run_model.warm_up(scorer, read)
     cost["start_seconds"] = compute.seconds_since_start()
-    with timing.timed(cost, "predict_seconds"):
-        found = run_model.log_probabilities(scorer, read, kept)
+    sharing = first_layers.shared(arguments.first_layers, scorer, read, how.tokens, one_task.others_share(questions[0]))
+    with sharing as first, timing.timed(cost, "predict_seconds"):
+        found = run_model.log_probabilities(scorer, read, kept, first)
+    cost["shared_layers"] = arguments.first_layers if first and first.known else None
     whole = {**cost, "reviews": union.height}
     begin = 0
     places = union.select("review_id").with_row_index("place")
@@ -135,6 +137,9 @@ if __name__ == "__main__":
     parser.add_argument("--gpus", type=int, default=1, help="GPUs over which the model's layers are spread")
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=17, help="of a prompt's examples")
+    parser.add_argument(
+        "--first-layers", type=int, default=0, help="layers that no training changed: their states are shared"
+    )
     parser.add_argument("--shards", type=Path, help="folder for unfinished predictions; survives the job")
     parser.add_argument("--tokens", type=Path, help="folder where candidates that read alike share their tokens")
     parser.add_argument(

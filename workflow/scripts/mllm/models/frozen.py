@@ -1,22 +1,15 @@
-"""Layers that a training leaves as the base has them; on a CPU, their states are computed once for all epochs."""
+"""Layers that a training leaves as the base has them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from mllm.core import gpu
 from mllm.core.errors import Failure
-from mllm.core.messages import log
-from mllm.models import families, processes
-from mllm.models.families import Row
+from mllm.models import families
 from mllm.models.heads import head_modules
-from mllm.models.training_rows import Reviews
-
-LARGEST = 2**30  # bytes of states that are kept; reviews with more are computed anew in each epoch
-AT_ONCE = 32  # reviews
 
 
 @dataclass(frozen=True)
@@ -27,7 +20,7 @@ class Frozen:
 
     Args:
         modules: that hold the frozen weights.
-        layers: those of them whose states :meth:`remembered` computes once, from the first.
+        layers: those of them whose states can be given instead of being computed, from the first.
     """
 
     modules: list[Any]
@@ -37,22 +30,6 @@ class Frozen:
         """Train none of the frozen weights; adapters inside of them stay 0."""
         for module in self.modules:
             module.requires_grad_(False)
-
-    def remembered(self, model: Any, tokenizer: Any, reviews: Reviews, family: str) -> Reviews:
-        """The reviews with ``states`` in each row: (tokens, width), what the last frozen layer makes of it.
-
-        The reviews as they are where a GPU computes, for several processes, for all but classifiers, for T5, whose first layer
-        also makes the other layers' position bias, and where states take more than ``LARGEST``.
-        """
-        rows = [*reviews.train, *reviews.valid]
-        size = 4 * model.config.hidden_size * sum(len(row["input_ids"]) for row in rows)
-        fits = family == families.HEADED and not model.config.is_encoder_decoder and size <= LARGEST
-        if not fits or gpu.device() == "cuda" or processes.count() > 1:
-            return reviews
-        log.info("computing the states of %s frozen layers once, %.0f MB", len(self.layers), size / 2**20)
-        states = _states(model.eval(), self.layers[-1], families.load(family).collator(model, tokenizer), rows)
-        rows = [{**row, "states": own} for row, own in zip(rows, states, strict=True)]
-        return replace(reviews, train=rows[: len(reviews.train)], valid=rows[len(reviews.train) :])
 
     @contextmanager
     def at_rest(self, states: torch.Tensor | None) -> Iterator[None]:
@@ -115,34 +92,3 @@ def _embeddings_and_layers(body: Any, number: int) -> tuple[list[Any], list[Any]
     raise Failure(
         f"{type(body).__name__} has no list of {number} layers: neither freeze nor head_only know what to leave"
     )
-
-
-class _Reached(Exception):
-    """The last frozen layer has answered; the others need not."""
-
-
-def _states(
-    model: Any, last: Any, collate: Callable[[list[Row]], dict[str, torch.Tensor]], rows: list[Row]
-) -> list[torch.Tensor]:
-    """(tokens, width) of each row: the states that a layer returns, without what is padding."""
-    found: dict[int, torch.Tensor] = {}
-    seen: list[torch.Tensor] = []
-
-    def stop(_: Any, __: Any, output: torch.Tensor) -> None:
-        seen.append(output)
-        raise _Reached
-
-    hook = last.register_forward_hook(stop)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
-    with torch.no_grad():
-        for start in range(0, len(order), AT_ONCE):
-            chosen = order[start : start + AT_ONCE]
-            batch = {k: v for k, v in collate([rows[i] for i in chosen]).items() if k != "labels"}
-            try:
-                model(**batch)
-            except _Reached:
-                found |= {
-                    i: own[: len(rows[i]["input_ids"])].clone() for i, own in zip(chosen, seen.pop(), strict=True)
-                }
-    hook.remove()
-    return [found[i] for i in range(len(rows))]

@@ -11,7 +11,7 @@ from transformers import PrinterCallback, Trainer
 from mllm.core import gpu
 from mllm.core.errors import Failure
 from mllm.core.messages import log
-from mllm.models import families, frozen, loading, lora, processes
+from mllm.models import families, frozen, frozen_states, loading, lora, processes
 from mllm.models.trainer import FamilyTrainer, arguments, measures, per_epoch, weighted
 from mllm.models.training_callbacks import (
     BEST,
@@ -81,7 +81,7 @@ def fine_tune(
             layers or the head that are to be frozen or trained alone.
     """
     still = frozen.part(model, family, hyper)
-    reviews = still.remembered(model, tokenizer, reviews, family) if still else reviews
+    reviews = frozen_states.remembered(still, model, tokenizer, reviews, family) if still else reviews
     if hyper.get("lora"):
         model = lora.adapted(model, family, hyper["lora"], hyper["seed"])
     if still:

@@ -25,6 +25,8 @@ class Cost(Record):
     train_seconds: float | None = None
     load_seconds: float | None = None
     predict_seconds: float | None = None
+    shared_layers: int | None = None
+    """First layers whose states another candidate computed: predict_seconds is without them, and speeds are not known."""
     reviews_per_second: float | None = None
     peak_memory_bytes: int | None = None
     peak_gpu_memory_bytes: int | None = None

@@ -134,7 +134,7 @@ def speeds(how: How, question: Question, scorer: Scorer, read: tokens.Tokens, co
         question: that was answered.
         scorer: what predicted.
         read: the texts' tokens.
-        cost: reviews and predict_seconds.
+        cost: reviews, predict_seconds and shared_layers.
     """
     device, seconds = timing.device_name(), cost["predict_seconds"]
     config = (question.model / "config.json").read_text(encoding="utf-8")
@@ -142,6 +142,7 @@ def speeds(how: How, question: Question, scorer: Scorer, read: tokens.Tokens, co
     flops = once(how.tokens, "flops", shape, lambda: speed.counted_flops(scorer, read))
     machine = [os.uname().nodename, device, how.dtype, how.threads]
     peak = once(how.tokens, "peak", machine, lambda: speed.peak_flops(how.dtype))
+    whole = not cost.get("shared_layers")  # what was taken over says nothing of this model's speed
     return {
         "weights_bytes": sum(f.stat().st_size for f in checkpoint_files.weight_files(question.model)),
         "device": device,
@@ -149,13 +150,18 @@ def speeds(how: How, question: Question, scorer: Scorer, read: tokens.Tokens, co
         "dtype": how.dtype,
         "cut_reviews": read.cut,
         "mean_tokens": round(float(read.lengths.mean()), 2),
-        "reviews_per_second": round(cost["reviews"] / seconds, 1),
-        "tokens_per_second": round(len(read.flat) / seconds, 1),
+        "reviews_per_second": round(cost["reviews"] / seconds, 1) if whole else None,
+        "tokens_per_second": round(len(read.flat) / seconds, 1) if whole else None,
         "flops_per_review": flops,
         "device_peak_flops": round(peak),
-        "share_of_peak": None if flops is None else round(flops * cost["reviews"] / seconds / peak, 4),
+        "share_of_peak": None if flops is None or not whole else round(flops * cost["reviews"] / seconds / peak, 4),
         **timing.peak_memory(),
     }
+
+
+def others_share(question: Question) -> bool:
+    """Whether other candidates have the model's frozen layers bit for bit: merges may differ from them by a rounding."""
+    return not isinstance(question.card, cards.Merge)
 
 
 def shards_key(*identities: str) -> str:

@@ -1,8 +1,9 @@
 """Class log-probabilities of reviews, by models of any family."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,46 +19,60 @@ from mllm.models.transformers_private.devices import hooked
 from mllm.models.transformers_private.waiting import wait_for_nothing
 from mllm.prediction.shards import Shards
 
+if TYPE_CHECKING:
+    from mllm.prediction.first_layers import FirstLayers
+
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}  # on CPUs more fill the caches with intermediate values
 OUTPUTS_PER_BATCH = 2**29  # 2 GiB of float32, and as much again while they become probabilities
 RMS_NORMS = ("T5LayerNorm", "LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 PADDING = 1 / 16  # of a batch's tokens at most
 
 
-def log_probabilities(scorer: Scorer, tokens: Tokens, shards: Shards | None = None) -> np.ndarray:
+def log_probabilities(
+    scorer: Scorer, tokens: Tokens, shards: Shards | None = None, first: "FirstLayers | None" = None
+) -> np.ndarray:
     """Score texts in batches of similar length.
 
     Args:
         scorer: a model with what its family does with a batch.
         tokens: of the reviews.
         shards: where finished batches are kept, and taken from where they are there already.
+        first: the states of the model's first layers, which other candidates share.
 
     Returns:
         float32, (texts, classes): natural logarithms of the class probabilities, in the order of the texts.
     """
-    device = make_ready(scorer.model)
+    make_ready(scorer.model)
     result = np.empty((len(tokens), scorer.classes), dtype=np.float32)
-    most = max(1, OUTPUTS_PER_BATCH // scorer.outputs)
-    batches = list(_batches(tokens.lengths.tolist(), TOKENS_PER_BATCH[device], most))
+    planned = batches(scorer, tokens)
     done = shards.resume() if shards else []
-    for batch, rows in zip(batches, done, strict=False):
+    for batch, rows in zip(planned, done, strict=False):
         result[batch] = rows
     with torch.inference_mode():
-        if batches:
+        if planned:
             scorer.prepare(tokens)
-        scored = _scored_in_turn(scorer, tokens, batches[len(done) :])
-        for batch, rows in progress(scored, "predicting", len(batches) - len(done), unit="batch"):
+        scored = _scored_in_turn(scorer, tokens, planned[len(done) :], first)
+        for batch, rows in progress(scored, "predicting", len(planned) - len(done), unit="batch"):
             result[batch] = rows
             if shards:
                 shards.keep(rows)
     return result
 
 
-def _scored_in_turn(scorer: Scorer, tokens: Tokens, batches: list[list[int]]) -> Iterator[tuple[list[int], np.ndarray]]:
+def batches(scorer: Scorer, tokens: Tokens) -> list[list[int]]:
+    """The texts of each batch, by their places."""
+    most = max(1, OUTPUTS_PER_BATCH // scorer.outputs)
+    return list(_batches(tokens.lengths.tolist(), TOKENS_PER_BATCH[gpu.device()], most))
+
+
+def _scored_in_turn(
+    scorer: Scorer, tokens: Tokens, planned: list[list[int]], first: "FirstLayers | None"
+) -> Iterator[tuple[list[int], np.ndarray]]:
     """Each batch with its log-probabilities; a GPU computes one while the last is fetched and the next made."""
     room, waiting = _Room(), None
-    for batch in batches:
-        launched = batch, _Fetched(_scored(scorer, tokens.batch(batch), room))
+    for batch in planned:
+        with first.around(batch) if first else nullcontext():
+            launched = batch, _Fetched(_scored(scorer, tokens.batch(batch), room))
         if waiting:
             yield waiting[0], waiting[1].rows()
         waiting = launched
