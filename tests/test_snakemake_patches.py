@@ -12,9 +12,11 @@ FIX = "Snakemake renamed this: see execution/snakemake_patches.py, {}"
 
 
 def test_everything_that_is_changed_is_there():
-    from snakemake import common, rules
+    from snakemake import common, jobs, rules
     from snakemake.dag import DAG
     from snakemake.executors import local
+    from snakemake.io import _IOFile
+    from snakemake.jobs import Job
     from snakemake.logging import DefaultFormatter
     from snakemake.scheduling.job_scheduler import JobScheduler
     from snakemake.shell import shell
@@ -30,6 +32,13 @@ def test_everything_that_is_changed_is_there():
     assert "self.depending = defaultdict(" in inspect.getsource(DAG.__init__), FIX.format("let_ancient_inputs_be")
     looking = inspect.getsource(JobScheduler.schedule), FIX.format("look_again_where_held_back")
     assert "_schedule_reevalutation(self.job_rate_limiter.timespan)" in looking[0], looking[1]
+    for place, words, change in (
+        (DAG.collect_potential_dependencies, "known_producers[file], True", "remember_producers"),
+        (Job.log_info, "shellcmd=self.shellcmd", "describe_jobs_once"),
+        (jobs.format_files, "fmt_iofile", "describe_jobs_once"),
+        (_IOFile.is_storage.fget, "is_flagged(self._file", "ask_for_storage_directly"),
+    ):
+        assert words in inspect.getsource(place), FIX.format(change)
     source = inspect.getsource(DefaultFormatter)
     for name in ("format_run_info", "format_job_info", "format_job_finished", "format_progress", "_format_job_error"):
         assert f"self.{name}" in source, FIX.format(f"replace_formatter ({name})")
@@ -47,6 +56,9 @@ def test_everything_that_is_changed_is_there():
             "_schedule_reevalutation",
             lambda: snakemake_patches.look_again_where_held_back(),
         ),
+        ("snakemake.dag.DAG", "update_", lambda: snakemake_patches.remember_producers()),
+        ("snakemake.jobs", "format_files", lambda: snakemake_patches.describe_jobs_once()),
+        ("snakemake.io._IOFile", "is_storage", lambda: snakemake_patches.ask_for_storage_directly()),
         ("snakemake.settings.types", "load_configfile", lambda: snakemake_patches.before_experiment_files(print)),
         ("snakemake.logging", "logger", lambda: snakemake_patches.limit(object(), {})),
         ("snakemake.logging", "logger", lambda: snakemake_patches.stop_on_signals(object(), print)),

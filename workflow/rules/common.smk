@@ -46,6 +46,9 @@ environment.use_scratch()
 interrupts.before_jobs()
 snakemake_patches.keep_function_parameters()
 snakemake_patches.collect_less_garbage()
+snakemake_patches.remember_producers()
+snakemake_patches.describe_jobs_once()
+snakemake_patches.ask_for_storage_directly()
 snakemake_patches.look_again_where_held_back()
 BY_MEANING = snakemake_patches.let_ancient_inputs_be()
 
@@ -160,7 +163,11 @@ def labelled(task, *columns):
     """What a task's labelled reviews and some of their columns follow from; nothing where there are only predictions."""
     if not GRID.starts:
         return ""
-    return digest_of(reviews(column_of(task), *columns), definition(task), code_digest("label_reviews"))
+    key = ("labelled", task.name, *columns)
+    if key not in KNOWN:
+        followed = reviews(column_of(task), *columns), definition(task), code_digest("label_reviews")
+        KNOWN[key] = digest_of(*followed)
+    return KNOWN[key]
 
 
 def learns(wildcards):
