@@ -339,6 +339,30 @@ def test_merges_are_chosen_by_what_the_experiment_says(made, by, tmp_path):
     assert tasks_choice.winners(board, "macro_f1", by)[0] == max(scores, key=scores.get)
 
 
+def test_one_run_is_the_best_of_all_tasks(made):
+    """Runs of a model are the same trainings in all tasks: the export takes one of them, not one per task."""
+    board = pl.read_parquet(made[0] / "leaderboard.parquet")
+    name = board.filter(pl.col("whole").is_not_null(), kind="merge")["whole"][0]
+    parts = {task: f"{name}.{task}" for task in CLASSES}
+    scores = {"mood": (0.9, 0.8), "rating": (0.5, 0.7), "topic": (0.6, 0.6)}
+    rows = [(c, run, value) for t, c in parts.items() for run, value in zip((c, f"{c}@2"), scores[t], strict=True)]
+    runs = pl.DataFrame(rows, schema=["candidate", "run", "valid_macro_f1"], orient="row")
+    only = board.filter(pl.col("candidate").is_in([*parts.values()]) | (pl.col("kind") == "expert"))
+    only = only.with_columns(
+        valid_macro_f1=pl.when(pl.col("kind") == "expert").then(1.0).otherwise(pl.col("valid_macro_f1"))
+    )
+    second = {c: f"{c}@2" for c in parts.values()}
+    assert tasks_choice.best_runs(only, runs, "macro_f1", "mean") == second
+    assert tasks_choice.best_runs(only, runs, "macro_f1", "mood") == {c: c for c in parts.values()}
+    assert tasks_choice.best_runs(only, runs, "macro_f1", "worst") == second
+    assert (board["best_run"] == board["candidate"]).all()
+
+
+def test_the_terminal_names_models_not_their_parts(made):
+    text = (made[0] / "leaderboard.txt").read_text()
+    assert text.count("joint (one model, 3 tasks)") == 3 and "joint.mood" not in text
+
+
 def test_smaller_is_better_divides_the_other_way(made):
     board = pl.read_parquet(made[0] / "leaderboard.parquet")
     found = tasks_choice.on_validation(board, "nll", "mean")

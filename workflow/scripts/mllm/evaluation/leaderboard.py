@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -32,7 +33,8 @@ def table(
         candidate, kind, method, task, members, one column per parameter, recipe, whole, winner, runs, replicates, best_run, the standard
         deviations between runs, then scores and costs as run_table.over_runs gives them.
     """
-    frame = run_table.over_runs(run_table.table(scores), pairs or {}, metric)
+    runs = run_table.table(scores)
+    frame = run_table.over_runs(runs, pairs or {}, metric)
     tasks = {task: i for i, task in enumerate(dict.fromkeys(frame["task"]))}
     order = pl.col("task").replace_strict(tasks, return_dtype=pl.Int64)
     descending = not metrics.METRICS[metric].smaller_is_better
@@ -41,7 +43,10 @@ def table(
     frame = frame.with_columns(whole=whole)
     own = frame.filter(pl.col("kind") == "merge", pl.col("whole").is_null())
     winners = own.group_by("task", "method", maintain_order=True).first()["candidate"]
-    over = tasks_choice.winners(frame, metric, by) if wholes else []  # one model is chosen for all of its tasks at once
+    over: list[str] = []
+    if wholes:  # one model, and one run of it, is chosen for all of its tasks at once
+        over, best = tasks_choice.winners(frame, metric, by), tasks_choice.best_runs(frame, runs, metric, by)
+        frame = frame.with_columns(best_run=pl.col("candidate").replace_strict(best, default=pl.col("best_run")))
     merge = pl.col("kind") == "merge"
     frame = frame.with_columns(
         winner=merge & (pl.col("candidate").is_in(winners.implode()) | pl.col("whole").is_in(over).fill_null(False))
@@ -115,6 +120,26 @@ def relative_gain(
         for (end, _), value in zip(ENDS, (one, low, high), strict=True):
             found[f"relative_gain{end}"][i] = float(value)
     return found
+
+
+def shown(row: dict[str, Any], tasks: Mapping[str, int]) -> str:
+    """A candidate's name for people: parts of models over several tasks by the model's name.
+
+    Args:
+        row: of the leaderboard.
+        tasks: model over several tasks -> how many it is in the leaderboard of.
+    """
+    whole = row["whole"]
+    if not whole:
+        return str(row["candidate"])
+    return (
+        f"{whole} (expert of another task)" if row["kind"] == "expert" else f"{whole} (one model, {tasks[whole]} tasks)"
+    )
+
+
+def wholes(frame: pl.DataFrame) -> dict[str, int]:
+    """Model over several tasks -> in how many tasks' leaderboards it is."""
+    return dict(frame.drop_nulls("whole").group_by("whole").len().rows())
 
 
 def parameters(frame: pl.DataFrame) -> list[str]:

@@ -9,13 +9,15 @@ from mllm.evaluation import leaderboard, metrics
 
 def text(frame: pl.DataFrame, metric: str, title: str) -> str:
     """The leaderboard for a terminal, a table for each task; winners of each method starred."""
-    parts = []
+    parts, tasks = [], leaderboard.wholes(frame)
     for (task,), rows in frame.group_by("task", maintain_order=True):
         heading = f"{title}: {rows.height} candidates, task {task}, sorted by {metric} on validation"
-        parts += [heading, "", *_drawn(rows, metric), ""]
+        parts += [heading, "", *_drawn(rows, metric, tasks), ""]
     note = "* the method's best recipe on validation; intervals: 95 % over review texts, each counting once"
     if frame["runs"].max() != 1:
         note += ", and over runs; scores: means over runs, sd: standard deviation between them"
+    if tasks:
+        note += ". One model over several tasks is chosen for all of them at once (tasks.csv)"
     return "\n".join([*parts, note]) + "\n"
 
 
@@ -34,7 +36,7 @@ def leak_line(facts: dict[str, Any]) -> str:
     return f"{found}, and are left out of test"
 
 
-def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:
+def _drawn(frame: pl.DataFrame, metric: str, tasks: dict[str, int]) -> list[str]:
     several = frame["runs"].max() != 1
     second = {} if metric == "accuracy" else {"test_accuracy": "test accuracy"}
     second |= {f"test_tuned_{metric}": "offsets fitted"} if metric in metrics.OF_CONFUSION else {}
@@ -54,7 +56,7 @@ def _drawn(frame: pl.DataFrame, metric: str) -> list[str]:
     for r in frame.iter_rows(named=True):
         lines.append([
             "*" if r["winner"] else "",
-            r["candidate"],
+            leaderboard.shown(r, tasks),
             r["kind"],
             f"{r[f'valid_{metric}']:.3f}",
             f"{r[f'test_{metric}']:.3f}",

@@ -80,3 +80,31 @@ def winners(frame: pl.DataFrame, metric: str, by: str) -> list[str]:
     for whole in order:
         first.setdefault((method[whole], covers[whole]), whole)
     return list(first.values())
+
+
+def best_runs(frame: pl.DataFrame, runs: pl.DataFrame, metric: str, by: str) -> dict[str, str]:
+    """Part of a merge over several tasks -> its run of the model's best run: one run is the best of all of its tasks at once.
+
+    Args:
+        frame: as for :func:`on_validation`.
+        runs: the table of runs; the parts of a model have theirs in the same order.
+        metric: which.
+        by: as for :func:`on_validation`.
+    """
+    found: dict[str, str] = {}
+    column = f"valid_{metric}"
+    value = dict(frame.select("candidate", column).rows())
+    expert = {task: value[name] for task, name in own_experts(frame, metric).items()}
+    of = {name: part.select("run", column).rows() for (name,), part in runs.group_by("candidate", maintain_order=True)}
+    for _, part in parts(frame).group_by("whole", maintain_order=True):
+        names = dict(part.select("task", "candidate").rows())
+        scores = [
+            combined(
+                {t: normalised(of[n][i][1], expert[t], metric, f"task {t}, {of[n][i][0]}") for t, n in names.items()},
+                by,
+            )
+            for i in range(len(of[part["candidate"][0]]))
+        ]
+        best = int(np.argmax(scores))
+        found |= {name: of[name][best][0] for name in names.values()}
+    return found
