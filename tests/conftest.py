@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -131,6 +132,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
             output.write_text(made.snakemake("--profile", "profiles/local", "--configfile", "config/demo.yaml"))
     made.output = output.read_text()  # type: ignore[attr-defined]
     return made
+
+
+@pytest.fixture(scope="session")
+def three_tasks(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An experiment with merges over three tasks, from made-up predictions to the verdict: its folder, its grid, its labels."""
+    import three_tasks as experiment
+
+    return experiment.make(tmp_path_factory.mktemp("three"))
 
 
 @pytest.fixture(scope="session")

@@ -9,105 +9,11 @@ import pytest
 import yaml
 
 import mllm
-from conftest import run_script, write_split
 from mllm.core.errors import Failure
-from mllm.data import labelled
 from mllm.evaluation import claims, result_tables, selection, significance, tasks_choice, tasks_table
 from mllm.experiment import grid, load, systems
-from mllm.prediction import prediction_tables
-from mllm.prediction.costs import Cost
 from mllm.reporting import page, report
-
-SEED, TEXTS = 17, {"valid": 150, "test": 260}
-CLASSES = {"rating": 4, "mood": 3, "topic": 3}
-RAW = {
-    "name": "three",
-    "data": {"source": "synthetic"},
-    "tasks": [
-        {"name": "rating", "column": "useful_count", "classes": {c: [c] for c in "abcd"}, "ordered": True},
-        {"name": "mood", "label": "sentiment"},
-        {"name": "topic", "label": "condition", "top": 3},
-    ],
-    "models": [{"name": "tiny", "source": "scratch"}, {"name": "big", "source": "scratch"}],
-    "base": "tiny",
-    "experts": [{"name": "rating", "task": "rating"}, {"name": "m", "task": "mood", "parts": 2}, {"name": "t", "task": "topic"}],
-    "merges": [
-        {"method": "ties", "density": [0.5, 0.9], "members": ["*"]},
-        {"method": "linear", "weight": {"rating": 1.0, "mood": 0.5, "topic": 1.0}, "members": ["*"]},
-        {"method": "slerp", "t": 0.5, "members": {"mood": ["*"]}},
-    ],
-    "blends": [{"name": f"v-{task}", "method": "soft_vote", "members": members} for task, members in (("mood", ["m-*"]), ("topic", ["t", "base-topic"]))],
-    "references": [
-        {"name": "joint", "model": "tiny", "train": "tasks"},
-        *({"name": f"big-{task}", "model": "big", "task": task} for task in CLASSES),
-    ],
-}  # fmt: skip
-SKILL = {"base": 0.0, "expert": 0.8, "reference": 0.85, "blend": 0.8, "ties": 0.72, "linear": 0.6, "slerp": 0.75}
-
-
-def write_data(folder):
-    """Reviews of all splits: rating and mood label all, topic half; a third of the texts stand twice."""
-    rng = np.random.default_rng(0)
-    parts, first = {}, 0
-    for split, n in TEXTS.items():
-        ids = np.arange(first, first + n)
-        first += n
-        parts[split] = pl.DataFrame(
-            {"review_id": ids, "group": np.where(ids % 3, ids, ids - ids % 2), "label_t": rng.integers(0, 2, n)}
-        )
-    folder.mkdir(parents=True)
-    write_split(folder, ["bad", "good"], **parts)
-    ids, labels = np.arange(first), {}
-    for task, classes in CLASSES.items():
-        own = pl.DataFrame({"review_id": ids, "label": rng.integers(0, classes, first)})
-        labels[task] = own.filter(pl.col("review_id") % 2 == 0) if task == "topic" else own
-        names = [f"c{k}" for k in range(classes)]
-        labelled.write_task(
-            folder, task, {"names": names, "label": {"mood": "sentiment"}.get(task, "condition")}, labels[task]
-        )
-    split = {"mode": "random", "test_rows": TEXTS["test"], "test_rows_also_in_train": 0}
-    (folder / "split.json").write_text(json.dumps(split))
-    return labels
-
-
-def write_predictions(results, built, labels):
-    """Each candidate right by chance of its own and of the review."""
-    luck = np.random.default_rng(1).random(sum(TEXTS.values()))
-    (results / "predictions").mkdir()
-    for number, (name, c) in enumerate(built.candidates.items()):
-        own, classes, rng = labels[c.task], CLASSES[c.task], np.random.default_rng([2, number])
-        ids, truth = own["review_id"].to_numpy(), own["label"].to_numpy()
-        skill = SKILL[c.method if c.kind == "merge" else c.kind] - 0.12 * (c.task == "topic") * (c.whole != "")
-        right = 0.7 * luck[ids] + 0.3 * rng.random(len(ids)) < skill
-        said = np.where(right, truth, rng.integers(0, classes, len(ids)))
-        p = np.full((len(ids), classes), 0.2 / classes) + 0.8 * np.eye(classes)[said]
-        rows = own.with_columns(
-            split=pl.when(pl.col("review_id") < TEXTS["valid"]).then(pl.lit("valid")).otherwise(pl.lit("test"))
-        )
-        prediction_tables.write_predictions(results / f"predictions/{name}.parquet", rows, np.log(p))
-        size = 1000 if name.startswith("big") else 300 if c.kind == "blend" else 100
-        whole = 104 if c.whole else None
-        Cost(reviews=len(ids), n_parameters=size, parameters_of_whole=whole).write(
-            results / f"predictions/{name}.cost.json"
-        )
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The experiment's folder, from hand-written predictions to the verdict; its grid, its labels."""
-    root = tmp_path_factory.mktemp("three")
-    results, built = root / "results/three", grid.build(load.parse(RAW))
-    labels = write_data(results / "data")
-    write_predictions(results, built, labels)
-    (root / "three.yaml").write_text(yaml.safe_dump(RAW))
-    run(root, "score", "--output", results / "scores")
-    run(root, "leaderboard")
-    run(root, "compare")
-    return results, built, labels
-
-
-def run(root, script, *more, ok=True):
-    return run_script(script, "--experiment", root / "three.yaml", "--results", root / "results/three", *more, ok=ok)
+from three_tasks import CLASSES, RAW, SEED, run
 
 
 def table(results, name="tasks"):
@@ -151,12 +57,12 @@ class Naive:
 
 
 @pytest.fixture(scope="module")
-def naive(made):
-    return Naive(made[0], made[2])
+def naive(three_tasks):
+    return Naive(three_tasks[0], three_tasks[2])
 
 
-def test_systems_are_models_over_tasks_and_what_is_used_together(made):
-    found = {s.name: s for s in systems.systems(made[1])}
+def test_systems_are_models_over_tasks_and_what_is_used_together(three_tasks):
+    found = {s.name: s for s in systems.systems(three_tasks[1])}
     merges = [s for s in found.values() if s.kind == "merge"]
     assert len(merges) == 3 and all(list(s.options) == ["mood", "rating", "topic"] and s.one for s in merges)
     assert found["joint"].kind == "reference" and found["joint"].options["mood"] == ("joint.mood",)
@@ -168,8 +74,8 @@ def test_systems_are_models_over_tasks_and_what_is_used_together(made):
     assert systems.systems(grid.build(load.parse(alone))) == []
 
 
-def test_scores_and_normalised_scores_are_those_of_the_files(made, naive):
-    results, built, _ = made
+def test_scores_and_normalised_scores_are_those_of_the_files(three_tasks, naive):
+    results, built, _ = three_tasks
     experts = tasks_choice.own_experts(pl.read_parquet(results / "leaderboard.parquet"), "macro_f1")
     for row in table(results).iter_rows(named=True):
         ratios = {}
@@ -188,9 +94,9 @@ def test_scores_and_normalised_scores_are_those_of_the_files(made, naive):
             assert row["n_parameters"] == 104
 
 
-def test_the_interval_is_that_of_joint_resamples(made, naive):
+def test_the_interval_is_that_of_joint_resamples(three_tasks, naive):
     """The first 60 resamples text by text; the interval from all that the scorer drew, combined by hand."""
-    results, _, _ = made
+    results, _, _ = three_tasks
     row = table(results).filter("chosen").row(0, named=True)
     tasks, names = row["tasks"].split(), row["candidates"].split()
     experts = tasks_choice.own_experts(pl.read_parquet(results / "leaderboard.parquet"), "macro_f1")
@@ -211,8 +117,8 @@ def test_the_interval_is_that_of_joint_resamples(made, naive):
     assert row["mean_normalised_low"] < low and row["mean_normalised_high"] > high
 
 
-def test_one_merge_is_chosen_over_all_tasks_and_wins_in_each_of_them(made):
-    results, built, _ = made
+def test_one_merge_is_chosen_over_all_tasks_and_wins_in_each_of_them(three_tasks):
+    results, built, _ = three_tasks
     board, frame = pl.read_parquet(results / "leaderboard.parquet"), table(results)
     value = dict(board.select("candidate", "valid_macro_f1").rows())
     experts = tasks_choice.own_experts(board, "macro_f1")
@@ -231,9 +137,9 @@ def test_one_merge_is_chosen_over_all_tasks_and_wins_in_each_of_them(made):
     assert within["winner"].to_list() == [True] and within["method"].to_list() == ["slerp"]
 
 
-def test_merges_over_tasks_change_no_claim_within_a_task(made, tmp_path):
+def test_merges_over_tasks_change_no_claim_within_a_task(three_tasks, tmp_path):
     """The same experiment without them: the same winners, claims, selection and corrected p-values in each task."""
-    results, _, _labels = made
+    results, _, _labels = three_tasks
     alone = {**RAW, "merges": RAW["merges"][2:], "references": RAW["references"][1:]}
     plain = grid.build(load.parse(alone))
     (tmp_path / "results/three/predictions").mkdir(parents=True)
@@ -261,8 +167,8 @@ def test_merges_over_tasks_change_no_claim_within_a_task(made, tmp_path):
     assert chosen.to_dicts() == table(own, "selection").to_dicts()
 
 
-def test_claims_are_held_against_all_that_covers_the_tasks(made):
-    results, _, _ = made
+def test_claims_are_held_against_all_that_covers_the_tasks(three_tasks):
+    results, _, _ = three_tasks
     found, frame = table(results, "tasks_comparisons"), table(results)
     assert list(found.columns) == list(tasks_table.COMPARISONS)
     chosen, winners = frame.filter("chosen")["system"][0], set(frame.filter("winner")["system"])
@@ -294,8 +200,8 @@ def test_claims_are_held_against_all_that_covers_the_tasks(made):
     assert row["cost_ratio"] == pytest.approx(104 / 3000)
 
 
-def test_selection_over_tasks_is_of_normalised_scores(made):
-    results, _, _ = made
+def test_selection_over_tasks_is_of_normalised_scores(three_tasks):
+    results, _, _ = three_tasks
     rows = table(results, "selection").filter(task="mood rating topic")
     assert rows["method"].to_list() == ["all", "linear", "ties"] and rows["points"].to_list() == [3, 1, 2]
     frame = table(results)
@@ -306,8 +212,8 @@ def test_selection_over_tasks_is_of_normalised_scores(made):
     assert list(rows.columns) == list(selection.SELECTION)
 
 
-def test_the_verdict_says_what_one_model_keeps(made):
-    results, _, _ = made
+def test_the_verdict_says_what_one_model_keeps(three_tasks):
+    results, _, _ = three_tasks
     text, row = (results / "verdict.md").read_text(), table(results).filter("chosen").row(0, named=True)
     low, high = (100 * row[f"mean_normalised_{end}"] for end in ("low", "high"))
     first = text.split("\n")[4]
@@ -325,8 +231,8 @@ def test_the_verdict_says_what_one_model_keeps(made):
 
 
 @pytest.mark.parametrize("by", ["worst", "topic"])
-def test_merges_are_chosen_by_what_the_experiment_says(made, by, tmp_path):
-    results, _, _ = made
+def test_merges_are_chosen_by_what_the_experiment_says(three_tasks, by, tmp_path):
+    results, _, _ = three_tasks
     board = pl.read_parquet(results / "leaderboard.parquet")
     scores = tasks_choice.on_validation(board, "macro_f1", by)
     value, experts = (
@@ -339,9 +245,9 @@ def test_merges_are_chosen_by_what_the_experiment_says(made, by, tmp_path):
     assert tasks_choice.winners(board, "macro_f1", by)[0] == max(scores, key=scores.get)
 
 
-def test_one_run_is_the_best_of_all_tasks(made):
+def test_one_run_is_the_best_of_all_tasks(three_tasks):
     """Runs of a model are the same trainings in all tasks: the export takes one of them, not one per task."""
-    board = pl.read_parquet(made[0] / "leaderboard.parquet")
+    board = pl.read_parquet(three_tasks[0] / "leaderboard.parquet")
     name = board.filter(pl.col("whole").is_not_null(), kind="merge")["whole"][0]
     parts = {task: f"{name}.{task}" for task in CLASSES}
     scores = {"mood": (0.9, 0.8), "rating": (0.5, 0.7), "topic": (0.6, 0.6)}
@@ -358,13 +264,13 @@ def test_one_run_is_the_best_of_all_tasks(made):
     assert (board["best_run"] == board["candidate"]).all()
 
 
-def test_the_terminal_names_models_not_their_parts(made):
-    text = (made[0] / "leaderboard.txt").read_text()
+def test_the_terminal_names_models_not_their_parts(three_tasks):
+    text = (three_tasks[0] / "leaderboard.txt").read_text()
     assert text.count("joint (one model, 3 tasks)") == 3 and "joint.mood" not in text
 
 
-def test_smaller_is_better_divides_the_other_way(made):
-    board = pl.read_parquet(made[0] / "leaderboard.parquet")
+def test_smaller_is_better_divides_the_other_way(three_tasks):
+    board = pl.read_parquet(three_tasks[0] / "leaderboard.parquet")
     found = tasks_choice.on_validation(board, "nll", "mean")
     value, experts = dict(board.select("candidate", "valid_nll").rows()), tasks_choice.own_experts(board, "nll")
     for whole, score in found.items():
@@ -374,14 +280,15 @@ def test_smaller_is_better_divides_the_other_way(made):
         tasks_choice.on_validation(zero, "ece", "mean")
 
 
-def test_results_have_the_table(made):
-    opened = mllm.open(made[0])
-    assert opened.tasks.equals(result_tables.read(made[0], "tasks")) and opened.tasks.filter("chosen").height == 1
+def test_results_have_the_table(three_tasks):
+    opened = mllm.open(three_tasks[0])
+    assert (
+        opened.tasks.equals(result_tables.read(three_tasks[0], "tasks")) and opened.tasks.filter("chosen").height == 1
+    )
 
 
-def test_the_report_answers_over_tasks_as_the_verdict_does(made, tmp_path):
-    results, _, _ = made
-    (results / "experiment.yaml").touch()
+def test_the_report_answers_over_tasks_as_the_verdict_does(three_tasks, tmp_path):
+    results, _, _ = three_tasks
     page.write(report.Report(results, load.parse(RAW)), tmp_path)
     html = (tmp_path / "index.html").read_text()
     first = html[html.index('id="answer"') : html.index("Verdict in full")]

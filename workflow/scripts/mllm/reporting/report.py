@@ -31,6 +31,7 @@ from mllm.reporting import (
     rank_chart,
     task_figures,
     tasks_figures,
+    tasks_section,
 )
 from mllm.reporting.heat_map import HeatMap
 from mllm.reporting.row_chart import RowChart
@@ -201,8 +202,12 @@ class Report:
             "Scores on test, divided by those of each task’s best expert on validation, with 95 % intervals: each method’s best merge, and"
             " all other systems. Framed: the selected merge. tasks.csv has all merges."
         )
+        more = [
+            {"id": id_, "title": title, "text": text, "figures": self._figures(id_, charts), "pairs": True}
+            for id_, title, text, charts in tasks_section.parts(self.results, self.over, self.board, self.metric)
+        ]
         return [{"id": "over-tasks", "title": "One model for several tasks", "text": text,
-                 "figures": self._figures("over-tasks", {"": tasks_figures.scores(self.over)})}]  # fmt: skip
+                 "figures": self._figures("over-tasks", {"": tasks_figures.scores(self.over)})}, *more]  # fmt: skip
 
     def _cost(self, board: pl.DataFrame, number: str) -> dict[str, Any]:
         """Quality against cost, where costs are known."""

@@ -1,0 +1,127 @@
+"""More of the report on models over several tasks: normalised scores, interference, task vectors of different tasks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mllm.evaluation import tasks_choice
+from mllm.reporting.heat_map import Cell, HeatMap
+from mllm.reporting.row_chart import Point, Row, RowChart
+
+MOST = 12  # merges of one chart, beside each method's best
+Charts = dict[str, Any]
+
+
+def parts(results: Path, table: pl.DataFrame, board: pl.DataFrame, metric: str) -> list[tuple[str, str, str, Charts]]:
+    """(id, title, text, charts) of each section; without charts where the experiment does not have what it shows.
+
+    Args:
+        results: the experiment's folder.
+        table: tasks.csv.
+        board: the leaderboard.
+        metric: which.
+    """
+    merge = pl.col("kind") == "merge"
+    shown = table.filter(~merge | pl.col("winner") | (merge.cum_sum() <= MOST))
+    return [
+        ("over-tasks-bars", "Scores over the tasks", "100 % is each task’s best expert on validation. Intervals are 95 %, of resamples that all tasks share; that of the"
+         " lowest score holds whichever task is truly the lowest. Filled: one model.", {"mean over the tasks": rows(shown, "mean"), "lowest task": rows(shown, "worst")}),
+        ("interference", "Interference between tasks", "From the grid, on validation: what doubling the weight of one task’s experts does to each task’s normalised score,"
+         " in percentage points (least squares over a method’s points). Only where the weights of tasks vary apart.", interference(board, metric)),
+        ("task-vectors", "Task vectors of different tasks", "Cosine of the angle between experts’ task vectors, and the share of entries on which signs differ, layer by layer."
+         " Cosine 0: the tasks moved the weights in unrelated directions.", between_tasks(results / "diagnostics/members.csv", board)),
+    ]  # fmt: skip
+
+
+def rows(table: pl.DataFrame, how: str) -> RowChart:
+    """Mean or lowest normalised score of each system, filled where it is one model."""
+    made = []
+    for r in table.iter_rows(named=True):
+        value, low, high = (100 * r[f"{how}_normalised{end}"] for end in ("", "_low", "_high"))
+        note = f"{value:.1f} % ({low:.1f} – {high:.1f})" + (f", {r['worst_task']}" if how == "worst" else "")
+        facts = {"system": r["system"], "kind": r["kind"], "tasks": r["tasks"], "n_parameters": r["n_parameters"]}
+        one = len(set(r["candidates"].split())) == len(r["tasks"].split()) and r["kind"] in ("merge", "reference")
+        made.append(
+            Row(
+                label=r["system"],
+                points=[Point(value=value, low=low, high=high, colour=r["kind"], filled=one, facts=facts)],
+                note=note,
+            )
+        )
+    return RowChart(rows=made, axis=f"{how.replace('worst', 'lowest')} score, in per cent of the experts’")
+
+
+def interference(board: pl.DataFrame, metric: str) -> Charts:
+    """Method -> score of a task (rows) × weight of a task (columns), where the grid tells the weights apart.
+
+    Scores on validation are normalised, and regressed on the logarithms of all tasks' weights at once.
+    """
+    expert = tasks_choice.own_experts(board, metric)
+    value = dict(board.select("candidate", f"valid_{metric}").rows())
+    task_of = dict(board.filter(kind="expert").filter(pl.col("whole").is_null()).select("candidate", "task").rows())
+    made: Charts = {}
+    for (method,), part in tasks_choice.parts(board).group_by("method", maintain_order=True):
+        weights: dict[str, dict[str, float]] = {}
+        scores: dict[str, dict[str, float]] = {}
+        for r in part.iter_rows(named=True):
+            found = json.loads(r["recipe"]).get("weight")
+            if isinstance(found, dict) and all(
+                isinstance(v, int | float) and v > 0 and m in task_of for m, v in found.items()
+            ):
+                mean: dict[str, list[float]] = {}
+                for member, weight in found.items():
+                    mean.setdefault(task_of[member], []).append(np.log2(weight))
+                weights[r["whole"]] = {task: float(np.mean(of)) for task, of in mean.items()}
+                scores.setdefault(r["whole"], {})[r["task"]] = tasks_choice.normalised(
+                    value[r["candidate"]], value[expert[r["task"]]], metric, r["candidate"]
+                )
+        tasks = sorted(next(iter(weights.values()), {}))
+        same = [w for w in weights if sorted(weights[w]) == tasks == sorted(scores[w])]
+        x = np.array([[1.0, *(weights[w][t] for t in tasks)] for w in same])
+        if len(same) <= len(tasks) + 1 or np.linalg.matrix_rank(x) <= len(tasks):
+            continue
+        slopes = np.linalg.lstsq(x, np.array([[scores[w][t] for t in tasks] for w in same]), rcond=None)[0][1:]
+        cells = {
+            (a, b): Cell(value=100 * float(slopes[j, i])) for i, a in enumerate(tasks) for j, b in enumerate(tasks)
+        }
+        made[str(method)] = HeatMap(rows=tasks, columns=tasks, cells=cells, of_rows="score of", of_columns="weight of")
+    return made
+
+
+def between_tasks(path: Path, board: pl.DataFrame) -> Charts:
+    """Cosines and sign conflicts between experts of different tasks, layer by layer; nothing where they were not measured."""
+    if not path.exists():
+        return {}
+    table = pl.read_csv(
+        path, schema_overrides={"first": pl.String, "second": pl.String, "density": pl.Float64, "value": pl.Float64}
+    )
+    task_of = dict(board.filter(kind="expert").filter(pl.col("whole").is_null()).select("candidate", "task").rows())
+    task = pl.col("task")
+    wide = table.filter(~task.is_in(list(set(task_of.values()))), pl.col("value").is_not_null())
+    layers = wide["layer"].unique(maintain_order=True).to_list()
+    names = {layer: layer.replace("all", "whole model") if layer == "all" else layer for layer in layers}
+    made: Charts = {}
+    cosine: dict[tuple[str, str], list[float]] = {}
+    for r in wide.filter(measure="cosine").iter_rows(named=True):
+        first, second = sorted((task_of.get(r["first"], ""), task_of.get(r["second"], "")))
+        if first and first != second:
+            cosine.setdefault((names[r["layer"]], f"{first} – {second}"), []).append(r["value"])
+    if cosine:
+        cells = {key: Cell(value=float(np.mean(of))) for key, of in cosine.items()}
+        columns = sorted({column for _, column in cells})
+        made["cosine, mean over pairs of experts"] = HeatMap(
+            rows=[n for n in names.values() if any((n, c) in cells for c in columns)], columns=columns, cells=cells, of_rows="layer", of_columns="tasks", ends=(-0.2, 1.0),
+        )  # fmt: skip
+    signs = {
+        (names[r["layer"]], f"{r['density']:.0%} of the entries"): Cell(value=r["value"])
+        for r in wide.filter(measure="sign_conflict").iter_rows(named=True)
+    }
+    if signs:
+        made["sign conflicts among all experts"] = HeatMap(
+            rows=[n for n in names.values() if any(row == n for row, _ in signs)], columns=list(dict.fromkeys(c for _, c in signs)), cells=signs,
+            of_rows="layer", of_columns="largest", share=True,
+        )  # fmt: skip
+    return made
