@@ -100,9 +100,14 @@ def between_tasks(path: Path, board: pl.DataFrame) -> Charts:
     )
     task_of = dict(board.filter(kind="expert").filter(pl.col("whole").is_null()).select("candidate", "task").rows())
     task = pl.col("task")
-    wide = table.filter(~task.is_in(list(set(task_of.values()))), pl.col("value").is_not_null())
+    several = sorted(
+        set(table["task"]) - set(task_of.values()), key=len
+    )  # the experts of several tasks together; of most of them
+    if not several:
+        return {}
+    wide = table.filter(task == several[-1], pl.col("value").is_not_null())
     layers = wide["layer"].unique(maintain_order=True).to_list()
-    names = {layer: layer.replace("all", "whole model") if layer == "all" else layer for layer in layers}
+    names = {layer: "whole model" if layer == "all" else layer for layer in layers}
     made: Charts = {}
     cosine: dict[tuple[str, str], list[float]] = {}
     for r in wide.filter(measure="cosine").iter_rows(named=True):
