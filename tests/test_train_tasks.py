@@ -20,7 +20,17 @@ from conftest import SCRIPTS, run_script
 from mllm.core.errors import Failure
 from mllm.core.files import read_json
 from mllm.data import labelled
-from mllm.models import cards, checkpoint_files, families, joint, loading, trainer, training, training_rows
+from mllm.models import (
+    cards,
+    checkpoint_files,
+    families,
+    joint,
+    loading,
+    task_folders,
+    trainer,
+    training,
+    training_rows,
+)
 from test_families import HYPER, LORA, TEXTS, prepared
 from test_families import one_thread as one_thread
 from tiny_models import predicted
@@ -186,6 +196,8 @@ def test_no_head_learns_from_another_tasks_reviews(family, architecture, data, p
     bases = prepare(family, architecture)
     model, tokenizer = joint.load(bases, family)
     rows = joint.together(read(data, bases, tokenizer, HYPER), {t: len(n) for t, n in CLASSES.items()}, True).train
+    passes = []
+    getattr(model, model.base_model_prefix).register_forward_hook(lambda *_: passes.append(1))
     for task, own in enumerate(model.names_of_heads):
         model.zero_grad()
         batch = trainer.weighted(families.load(family).collator(model, tokenizer))(
@@ -193,6 +205,7 @@ def test_no_head_learns_from_another_tasks_reviews(family, architecture, data, p
         )
         batch.pop("weights")
         losses, right = families.load(family).losses(model, batch)
+        assert len(passes) == task + 1, "the backbone answers once for all tasks"
         losses.sum().backward()
         assert losses.isfinite().all() and right.dtype == torch.bool
         heads = {
@@ -202,6 +215,24 @@ def test_no_head_learns_from_another_tasks_reviews(family, architecture, data, p
         }
         for name, p in heads.items():
             assert bool(p.grad.any()) == (name.split(".")[0] in own.values()), name
+
+
+@pytest.mark.parametrize(
+    ("architecture", "way", "still"),
+    [("roberta", {"lora": LORA}, "embeddings"), ("gpt2", {"freeze": 1}, "transformer.h.0."), ("bert", {"head_only": True}, "bert.")],
+    ids=["lora", "freeze", "head"],
+)  # fmt: skip
+def test_all_heads_are_trained_where_the_backbone_is_not(architecture, way, still, data, prepare, tmp_path):
+    bases = prepare("classifier", architecture)
+    model, _ = trained(data, bases, tmp_path / "checkpoints", learning_rate=5e-3, **way)
+    joint.write(model, bases, tmp_path / "joint")
+    for task, base in bases.items():
+        before, after = loading.read_state(base), loading.read_state(tmp_path / "joint" / task)
+        assert before.keys() == after.keys()
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        heads = task_folders.head_names(loading.load_model(base)[0])
+        assert heads <= moved and not [name for name in moved if still in name]
+        assert (moved == heads) == ("head_only" in way)
 
 
 def test_tasks_count_the_same_in_what_stops_a_training():
