@@ -43,6 +43,11 @@ def test_a_first_run_has_no_reasons():
     assert log_format.why("Updated input files: x", known=False) == "input changed"
 
 
+@pytest.mark.parametrize("wildcards", [{"whole": "joint@2"}, {"whole": "joint", "run": "@2"}])
+def test_a_model_over_several_tasks_is_named_by_its_run(wildcards):
+    assert log_format.describe(grid.Grid({}, {}, []), "train_tasks", wildcards) == "joint@2"
+
+
 def test_the_time_that_is_left(tmp_path):
     (tmp_path / "predict").mkdir()
     for name, seconds in (("a", "10.0"), ("b", "20.0")):

@@ -44,6 +44,7 @@ EXPERIMENT = {
         {"name": "words", "model": "tfidf", "task": "mood"},
         {"name": "all", "model": "asked", "task": "mood", "steps": 2},
         {"name": "zero", "model": "asked", "train": "none", "task": "topic"},
+        {"name": "both", "model": "tiny", "train": "tasks", "tasks": ["mood", "topic"], "steps": 2},
     ],
     "compare": {"metric": "accuracy"},
 }  # fmt: skip
@@ -88,8 +89,8 @@ def finished(tmp_path_factory):
 
 
 RULES = {
-    rule for file in ROOT.glob("workflow/rules/*.smk") for rule in re.findall(r"^ *rule (\w+):", file.read_text(), re.M)
-} | {"predict_tasks", "predict_tasks_2"}  # fmt: skip
+    rule for file in ROOT.glob("workflow/rules/*.smk") for rule in re.findall(r"(?:^ *rule |several\(\")(\w+)", file.read_text(), re.M)
+} | {"predict_tasks_2"}  # fmt: skip
 
 
 def planned(folder):
@@ -112,6 +113,7 @@ TABLES = {"leaderboard", "compare", "write_report", "export"}
 SCORES = {"score"} | TABLES
 AGAIN = ("ties-density0.5@2", "ties-density0.9@2", "linear@2")
 OVER_TASKS = {"merge_tasks:karcher", "predict_tasks:karcher"}
+BOTH = {"train_tasks:both", "predict_tasks:both"}  # learns what the experts of both tasks see
 TRAINED_T = (
     each("train_expert", "t-0", "t-1")
     | each("predict", "t-0", "t-1", "linear")
@@ -137,9 +139,9 @@ EDITS = {
     "the order of keys": (lambda raw: raw.update(sorted(raw.items())), set()),
     "an expert more, by where": (
         add("experts", {"name": "y", "task": "mood", "where": {"kind": ["y"]}, "steps": 2}),
-        {"train_expert:y", "predict:y", "blend:router-mood"} | SCORES,
+        {"train_expert:y", "predict:y", "blend:router-mood"} | BOTH | SCORES,
     ),
-    "an expert less": (lambda raw: raw["experts"].remove(expert(raw, "x")), SCORES),
+    "an expert less": (lambda raw: raw["experts"].remove(expert(raw, "x")), BOTH | SCORES),
     "an expert renamed": (
         on_expert("x", name="z"),
         {"train_expert:z", "predict:z"} | SCORES,  # the first two take over
@@ -151,13 +153,13 @@ EDITS = {
         each("train_expert", "u-0", "u-1") | each("predict", "u-0", "u-1", "linear") | {"merge:linear", "diagnose_members"}
         | OVER_TASKS | SCORES,
     ),
-    "an expert's slice": (on_expert("x", where={"kind": ["y"]}), {"train_expert:x", "predict:x"} | SCORES),
+    "an expert's slice": (on_expert("x", where={"kind": ["y"]}), {"train_expert:x", "predict:x"} | BOTH | SCORES),
     "an expert's seed": (on_expert("x", seed=9), {"train_expert:x", "predict:x"} | SCORES),
-    "an expert's cap": (on_expert("t", cap=8), TRAINED_T | SCORES),
+    "an expert's cap": (on_expert("t", cap=8), TRAINED_T | BOTH | SCORES),
     "an expert's parts": (
         on_expert("t", parts=3),
         each("train_expert", "t-0", "t-1", "t-2") | each("predict", "t-0", "t-1", "t-2", "linear")
-        | {"merge:linear", "diagnose_members"} | OVER_TASKS | SCORES,
+        | {"merge:linear", "diagnose_members"} | OVER_TASKS | BOTH | SCORES,
     ),
     "the order of experts": (lambda raw: raw["experts"].reverse(), SCORES),
     "a task more": (
@@ -173,7 +175,7 @@ EDITS = {
         lambda raw: raw["tasks"][1].update(classes={"a": ["x"], "b": ["z"]}),
         {"label_reviews:topic", "prepare_base:base-topic", "predict:base-topic", "prepare_base:asked-topic.base", "predict:zero",
          "tokenise:base-topic", "tokenise:asked-topic.base"}
-        | TRAINED_T | SCORES,
+        | TRAINED_T | BOTH | SCORES,
     ),
     "a class's name": (
         lambda raw: raw["tasks"][0].update(classes={"poor": [1, 2], "good": [4, 5]}),
@@ -189,10 +191,19 @@ EDITS = {
         lambda raw: raw["data"]["columns"].update(kind="more"),
         {"clean_reviews", "split_reviews", "describe_reviews", "label_reviews:topic", "train_expert:x", "predict:x"}
         | {"prepare_base:base-topic", "predict:base-topic", "prepare_base:asked-topic.base", "predict:zero"}
-        | {"tokenise:base-topic", "tokenise:asked-topic.base"} | TRAINED_T | SCORES,
+        | {"tokenise:base-topic", "tokenise:asked-topic.base"} | TRAINED_T | BOTH | SCORES,
     ),
     "a model more": (add("models", {"name": "other", "source": "local", "path": "other"}), TABLES),
     "a reference more": (add("references", {"name": "majority", "model": "majority", "task": "topic"}), {"fit_baseline:majority"} | SCORES),
+    "steps of a training on several tasks": (lambda raw: raw["references"][3].update(steps=3), BOTH | SCORES),
+    "a training on several tasks renamed": (
+        lambda raw: raw["references"][3].update(name="all-tasks"),
+        {"train_tasks:all-tasks", "predict_tasks:all-tasks"} | SCORES,  # both take over
+    ),
+    "a replicate more of a training on several tasks": (
+        lambda raw: raw["references"][3].update(replicates=2),
+        {"train_tasks:both@2", "predict_tasks:both@2"} | SCORES,
+    ),
     "a reference's steps": (lambda raw: raw["references"][1].update(steps=3), {"train_expert:all", "predict:all"} | SCORES),
     "a reference less": (lambda raw: raw["references"].pop(0), SCORES),
     "a blend more": (add("blends", {"name": "log", "method": "log_vote", "members": ["t-*"]}), {"blend:log"} | SCORES),
@@ -226,8 +237,8 @@ EDITS = {
         {"merge_tasks:karcher", "predict_tasks:karcher", "diagnose_members"} | SCORES,
     ),
     "a model trained on both tasks": (
-        add("references", {"name": "both", "model": "tiny", "train": "tasks", "steps": 2}),
-        {"train_tasks:both", "predict_tasks:both"} | SCORES,
+        add("references", {"name": "two", "model": "tiny", "train": "tasks", "steps": 2}),
+        {"train_tasks:two", "predict_tasks:two"} | SCORES,
     ),
     "a task's prompt": (
         lambda raw: raw["tasks"][1].update(prompt={"template": "{review} What is it?"}),
@@ -241,7 +252,8 @@ EDITS = {
         lambda raw: raw.update(replicates=2),
         each("train_expert", "m-0@2", "m-1@2", "x@2", "t-0@2", "t-1@2", "all@2") | each("merge", *AGAIN) | {"blend:vote@2"}
         | {"merge_tasks:karcher@2", "predict_tasks:karcher@2"}
-        | each("predict", "m-0@2", "m-1@2", "x@2", "t-0@2", "t-1@2", "all@2", *AGAIN) | SCORES,
+        | each("predict", "m-0@2", "m-1@2", "x@2", "t-0@2", "t-1@2", "all@2", *AGAIN)
+        | {"train_tasks:both@2", "predict_tasks:both@2"} | SCORES,
     ),
     "a replicate more of one expert": (on_expert("x", replicates=2), {"train_expert:x@2", "predict:x@2"} | SCORES),
     "replicates of one reference": (
@@ -277,9 +289,11 @@ def test_the_split_and_the_seed_plan_all_but_the_cleaning(finished):
             "prepare_base",
             "tokenise",
             "train_expert",
+            "train_tasks",
             "predict",
+            "predict_tasks",
         }
-        expected |= {"fit_baseline", "blend", "merge", "merge_tasks", "predict_tasks", "diagnose_members"}
+        expected |= {"fit_baseline", "blend", "merge", "merge_tasks", "diagnose_members"}
         assert rules == expected | SCORES
 
 
@@ -319,7 +333,7 @@ def test_a_new_expert_makes_a_deleted_split_again(finished, tmp_path):
     raw = copy.deepcopy(EXPERIMENT)
     raw["experts"].append({"name": "y", "task": "mood", "steps": 2})
     (finished / "two.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
-    new = {"train_expert:y", "predict:y"} | SCORES
+    new = {"train_expert:y", "predict:y"} | BOTH | SCORES
     split = {"split_reviews", "describe_reviews"}
     for name, makers in (("valid.parquet", split), ("tasks/mood/labels.parquet", {"label_reviews:mood"})):
         place = finished / "results/two/data" / name

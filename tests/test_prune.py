@@ -74,3 +74,35 @@ def test_what_another_experiment_uses_stays(results):
     run_script("prune", "--experiment", DEMO, "--delete")
     assert (results / "predictions/ties-old-0123456789.parquet").exists()
     assert not (results / "predictions/ties-old-0123456789.cost.json").exists()
+
+
+OVER_TASKS = """
+name: over
+data: {source: synthetic, rows: 2000}
+tasks: [{name: sentiment, label: sentiment}, {name: rating, label: rating}]
+models: [{name: tiny, source: scratch, width: 32, layers: 2, heads: 2, vocabulary: 400, max_length: 48}]
+base: tiny
+experts: [{name: s, task: sentiment}, {name: r, task: rating}]
+merges: [{method: linear, members: [s, r]}]
+references: [{name: joint, model: tiny, train: tasks}]
+"""
+
+
+def test_models_over_several_tasks_stay_and_their_weights_go_once_all_tasks_are_predicted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "over.yaml").write_text(OVER_TASKS)
+    results, (merge,) = tmp_path / "results/over", grid.build(load.load(tmp_path / "over.yaml")).merges
+    for folder in ("models/joint/rating", f"merges/{merge}/model/rating", "logs/train_tasks", "predictions",
+                   *(f"models/{m}" for m in ("s", "r", "base-sentiment", "base-rating"))):  # fmt: skip
+        (results / folder).mkdir(parents=True)
+    (results / "logs/train_tasks/joint.log").touch()
+    predicted = [
+        results / f"predictions/{name}.{task}.parquet" for name in ("joint", merge) for task in ("rating", "sentiment")
+    ]
+    for file in predicted[:-1]:
+        file.touch()
+    assert "no leftovers" in run_script("prune", "--experiment", "over.yaml")
+    predicted[-1].touch()
+    run_script("prune", "--experiment", "over.yaml", "--delete")
+    assert not (results / f"merges/{merge}/model").exists() and (results / "models/joint/rating").exists()
+    assert (results / "logs/train_tasks/joint.log").exists() and all(file.exists() for file in predicted)

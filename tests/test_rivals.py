@@ -88,6 +88,8 @@ def test_references_by_what_they_are_trained_on():
         {"name": "probe", "model": DEMO["base"], "train": "probe"},
     ]
     found = built(experts=experts, merges=[], blends=[], references=references)
-    assert found["together"].part == {"union": [found["pain"].part, found["acne"].part]}
+    assert found["together"].part == {"union": [found["acne"].part, found["pain"].part]}
+    turned = built(experts=experts[::-1], merges=[], blends=[], references=references)
+    assert turned["together"].part == found["together"].part, "the order of the file trained it again"
     assert (found["together"].method, found["together"].made_by) == ("joint", "train_expert")
     assert (found["probe"].method, found["probe"].made_by) == ("linear_probe", "fit_probe")

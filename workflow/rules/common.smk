@@ -373,11 +373,12 @@ def task_reads(covers):
     """Input function: reviews that a model over several tasks predicts, with their labels in each; examples' reviews, too."""
 
     def read(wildcards):
-        prompts = [part.start.model.prompt for part in GRID.wholes[whole_of(wildcards)].values()]
+        starts = {task: part.start for task, part in GRID.wholes[whole_of(wildcards)].items()}
+        prompts = [start.model.prompt for start in starts.values()]
         train = ["train"] if any(prompt and prompt.examples for prompt in prompts) else []
         labels = {f"{kind}_{i}": file for i, task in enumerate(covers) for kind, file in labels_of(task).items()}
         # A classifier reads the reviews of all tasks at once: their tokens are no base's.
-        tokens = {f"tokens_{i}": tokens_file(GRID.bases[task]) for i, task in enumerate(covers) if any(prompts)}
+        tokens = {f"tokens_{i}": tokens_file(starts[task].name) for i, task in enumerate(covers) if any(prompts)}
         return {**by_meaning({**tables(*train, "valid", "test"), **labels}), **tokens}
 
     return read
@@ -499,8 +500,8 @@ def tokens(candidate):
     """Tokens that a training reads."""
     hyper = candidate.hyper
     reviews = hyper["steps"] * hyper["batch_size"] if "steps" in hyper else hyper["epochs"] * rows()
-    several = 1 if "steps" in hyper else max(1, len(candidate.part.get("tasks", ())))
-    return several * reviews * needs.TOKENS
+    tasks = 1 if "steps" in hyper else len(candidate.part.get("tasks", [1]))
+    return tasks * reviews * needs.TOKENS
 
 
 def merge_code(method, of_tasks=False):
@@ -523,9 +524,9 @@ def shape_of(wildcards):
 
 
 def train_mb(wildcards):
-    hyper = candidate_of(wildcards).hyper
-    frozen = "freeze" in hyper or "head_only" in hyper
-    return gpus_of(wildcards) * needs.train_mb(shape_of(wildcards), rows(), frozen)
+    candidate = candidate_of(wildcards)
+    frozen, tasks = {"freeze", "head_only"} & candidate.hyper.keys(), len(candidate.part.get("tasks", [1]))
+    return gpus_of(wildcards) * needs.train_mb(shape_of(wildcards), tasks * rows(), bool(frozen))
 
 
 def train_gpu_mb(wildcards):

@@ -122,7 +122,7 @@ def _references(experiment: Experiment, entry: Reference | Baseline, experts: li
     trained = [e for e in experts if e.made_by == "train_expert"]
     tasks = tuple(sorted(entry.tasks or {e.task for e in trained}))
     starts = {task: _start(experiment, entry.model, task) for task in tasks}
-    unions = {task: {"union": [e.part for e in trained if e.task == task]} for task in tasks}
+    unions = {task: _union([e for e in trained if e.task == task]) for task in tasks}
     whole = Candidate(
         entry.name, "reference", tasks[0], "multi_task", made_by="train_tasks", part={"tasks": unions},
         hyper=_hyper(entry, experiment.seed), replicates=entry.replicates or experiment.replicates, covers=tasks,
@@ -148,11 +148,17 @@ def _reference(experiment: Experiment, entry: Reference | Baseline, experts: lis
     if entry.train == "probe":
         return Candidate(entry.name, "reference", task, "linear_probe", made_by="fit_probe", start=start)
     hyper, trainings = _hyper(entry, experiment.seed), entry.replicates or experiment.replicates
-    parts = [e.part for e in experts if e.task == task and e.made_by == "train_expert"]
-    part, method = ({"union": parts}, "joint") if entry.train == "joint" else ({}, "fine_tuned")
+    trained = [e for e in experts if e.task == task and e.made_by == "train_expert"]
+    part, method = (_union(trained), "joint") if entry.train == "joint" else ({}, "fine_tuned")
     return Candidate(
         entry.name, "reference", task, method, made_by="train_expert", start=start, part=part, hyper=hyper, replicates=trainings
     )  # fmt: skip
+
+
+def _union(experts: list[Candidate]) -> dict[str, Any]:
+    """The reviews that any of some experts saw, whatever their order in the file."""
+    parts = {json.dumps(e.part, sort_keys=True): e.part for e in experts}
+    return {"union": [parts[key] for key in sorted(parts)]}
 
 
 def _imported(experiment: Experiment) -> Grid:
