@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mllm.execution import preflight, resources, slurm_resources
+from mllm.execution import expected_time, preflight, resources, slurm_resources
 from mllm.experiment.schema import Task
 
 XL = resources.Shape(1_557_611_200, 48, 1600)
@@ -137,3 +137,17 @@ def test_scoring_asks_for_memory_by_classes():
     assert resources.classes_of(tasks) == 30
     many = {f"c{i}": [i] for i in range(200)}
     assert resources.classes_of([*tasks, Task(name="c", column="x", classes=many)]) == 200
+
+
+def test_a_training_s_expected_operations_count_what_it_reads_and_trains():
+    """Six operations a parameter and token where weights are trained, two where they are frozen, whose states are kept."""
+    shape = resources.Shape(30_000_000, 6, 384)  # 10.6 million beside the embeddings
+    whole = expected_time.training({"epochs": 4.0, "batch_size": 16}, {}, shape, 1000, 64)
+    assert whole == {"operations": 6 * 4000 * 12 * 6 * 384**2 * 64, "steps": 250}
+    frozen = expected_time.training({"epochs": 4.0, "batch_size": 16, "freeze": 3}, {}, shape, 1000, 64)
+    assert frozen["operations"] == pytest.approx(whole["operations"] / 2 + 2 * 1000 * 12 * 3 * 384**2 * 64)
+    assert (
+        expected_time.training({"epochs": 1.0, "batch_size": 16}, {"shard": 0, "of": 4}, shape, 1000, 64)["steps"]
+        == 250 / 16
+    )
+    assert expected_time.training({"steps": 7, "batch_size": 16}, {}, shape, 1000, 64)["steps"] == 7

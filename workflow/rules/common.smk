@@ -583,19 +583,19 @@ def expected(job):
     what, candidate = job.name, candidate_of(job.wildcards)
     facts = {"rows": rows(), "cores": job.threads, "gpus": job.resources.get("gpu") or 0}
     if what in ("train_expert", "train_tasks"):
-        reviews = tokens(candidate) / needs.TOKENS / candidate.part.get("of", 1)
-        facts["operations"] = 6 * shape(candidate.start).parameters * reviews * expected_time.TOKENS
-        facts["steps"] = reviews / candidate.hyper["batch_size"]
+        size, longest = shape(candidate.start), candidate.start.model.max_length
+        several = 1 if "steps" in candidate.hyper else max(1, len(candidate.part.get("tasks", ())))
+        reviews = several * rows() * 2 // 3
+        facts |= expected_time.training(candidate.hyper, candidate.part, size, reviews, longest)
     elif what == "predict" or what.startswith("predict_tasks"):
         times = passes(job.wildcards) if what != "predict" else 1
-        facts["operations"] = 2 * times * shape_of(job.wildcards).parameters * rows() // 4 * expected_time.TOKENS
+        longest = candidate.start.model.max_length
+        facts["operations"] = times * expected_time.prediction(shape_of(job.wildcards), rows() // 3, longest)
         what = "predict"
     elif what == "prepare_base" and pretrained_here(job.wildcards):
         model = GRID.starts[job.wildcards.start].model
         facts["steps"] = model.pretrain.steps
-        facts["operations"] = (
-            6 * shape().parameters * model.pretrain.steps * model.pretrain.batch_size * model.max_length
-        )
+        facts["operations"] = 6 * shape().matrices * model.pretrain.steps * model.pretrain.batch_size * model.max_length
     elif what in ("merge", "merge_tasks", "mix_experts"):
         facts["mb"] = (len(candidate.members) + 2) * shape(candidate.start).mb
     elif what == "fit_baseline":

@@ -3,6 +3,11 @@
 Times with nothing to do, and per step and row, are those of the demonstration and of benchmarks/README.md on 2 cores.
 """
 
+from typing import Any
+
+from mllm.execution.resources import Shape
+
+CLASSES = 5  # of a task, as far as a limit of reviews per class goes
 TOKENS = 106  # of a review, in the mean: 85 words
 CORE_FLOPS = 8e10  # of a CPU core, single precision: predictions of GPT-2 reach 9.7e10, trainings of MiniLM 6.8e10
 GPU_FLOPS = 5e12  # of the slowest GPU that is worth waiting for
@@ -16,6 +21,29 @@ EMPTY = {
 ROW = {"clean_reviews": 2e-5, "split_reviews": 5e-6, "describe_reviews": 3.5e-5, "tfidf": 1e-3}
 """Rule or baseline -> seconds of each review."""
 SCORE = 5e-6  # seconds of each review and candidate
+
+
+def training(hyper: dict[str, Any], part: dict[str, Any], shape: Shape, reviews: int, longest: int) -> dict[str, float]:
+    """Operations and steps of a training.
+
+    Args:
+        hyper: how it is trained.
+        part: of the reviews, that it is trained on; a slice by a column counts as a third.
+        shape: of the model.
+        reviews: of train.
+        longest: tokens that the model reads of a review.
+    """
+    share = 1 / part.get("of", 3 if "where" in part else 1)
+    distinct = min(reviews * share, part.get("cap", reviews) * CLASSES)
+    read = hyper["steps"] * hyper["batch_size"] if "steps" in hyper else hyper["epochs"] * distinct
+    frozen = 1.0 if hyper.get("head_only") else min(1.0, hyper.get("freeze", 0) / shape.layers)
+    passes = 6 * (1 - frozen) * read + 2 * frozen * distinct  # frozen layers: forward, once
+    return {"operations": passes * shape.matrices * min(TOKENS, longest), "steps": read / hyper["batch_size"]}
+
+
+def prediction(shape: Shape, reviews: int, longest: int) -> float:
+    """Operations of one pass over reviews of which a model reads so many tokens at most."""
+    return 2.0 * shape.matrices * reviews * min(TOKENS, longest)
 
 
 def seconds(

@@ -31,6 +31,11 @@ class Shape:
         return Shape(self.parameters * number, self.layers, self.width)
 
     @property
+    def matrices(self) -> int:
+        """Parameters that each token is multiplied with: attention's four squares of the width a layer, the feed-forward's eight."""
+        return min(self.parameters, 12 * self.layers * self.width**2)
+
+    @property
     def mb(self) -> float:
         """Weights in single precision."""
         return self.parameters * 4 / 2**20
