@@ -498,7 +498,7 @@ def test_in_short_says_what_is_left_after_correction(world):
     own = own.with_columns(holds=pl.when(pl.col("index") == 0).then(pl.lit("better")).otherwise(pl.lit("undecided"))).drop("index")  # fmt: skip
     extra = own.filter(pl.col("against") == rivals[1]).with_columns(candidate=pl.lit("another"), holds=pl.lit("better"))
     said = said_of(world, pl.concat([own, extra]), classes={"t": ["b*d*", "good"]}, never={best: ["good"]})
-    rest = said.split(f": better than {rivals[0]}; inconclusive against ")[1].split(".\n")[0]
+    rest = said.split(f": better than {rivals[0]}; inconclusive against ")[1].split(". ")[0]
     assert sorted(rest.split(", ")) == sorted(rivals[1:])
     assert f"- another is better than {rivals[1]} (" in said and "but lost on validation, so it is not selected" in said
     assert r"Task t (b\*d\*, good)" in said and "- It never predicts good on the test set." in said
@@ -540,7 +540,7 @@ def test_without_merges_there_are_no_claims(world):
 
 def test_the_leak_is_said_beside_the_scores():
     facts = {"mode": "official", "test_rows": 53766, "test_rows_also_in_train": 32216}
-    assert leaderboard_text.leak_line(facts).startswith("WARNING: 32,216 of 53,766 test reviews (59.9%)")
+    assert leaderboard_text.leak_line(facts).startswith("WARNING: 32,216 of 53,766 test reviews (59.9 %)")
     clean = leaderboard_text.leak_line({**facts, "mode": "official-clean"})
     assert clean.startswith("32,216 of 53,766") and "left out" in clean
     assert leaderboard_text.leak_line({**facts, "mode": "random"}) == ""

@@ -134,7 +134,7 @@ def test_other_claims_say_what_is_not_known(said, right):
     assert alone == pytest.approx((1.96 + 0.8416) * (high - low) / 3.92, abs=1e-3)
     assert corrected / alone == pytest.approx((norm.isf(0.025 / 7) + 0.8416) / (1.96 + 0.8416), abs=0.05)
     assert "after correction over 7 claims" in line  # four winners, two rivals each, one of them primary
-    assert "the primary claim tested alone, the 7 other claims of this task after Holm correction" in said
+    assert "The primary claim is tested alone, the 7 other claims of this task after Holm correction" in said
 
 
 def test_the_choice_is_as_sure_as_it_is(said, right):
@@ -155,12 +155,12 @@ def test_the_choice_is_as_sure_as_it_is(said, right):
         judged_by.append(valid[best][out].mean())
     crossfitted = float(re.search(r"did not choose: (\d\.\d{3})", first)[1])
     assert crossfitted == pytest.approx(np.mean(judged_by), abs=0.003)
-    share = int(re.match(r"- In (\d+)% of resamples", second)[1])
+    share = int(re.match(r"- In (\d+) % of resamples", second)[1])
     assert share == pytest.approx(again / 10, abs=4)
 
 
 def test_the_front_is_no_fact_and_trainings_are_not_covered(said, right):
-    line = sentence(said, "- On these test texts nothing is both better and cheaper")
+    line = sentence(said, "- On these test texts, no candidate is both better and cheaper")
     small = max((*EXPERTS, *MERGES), key=lambda m: right["test"][m].mean())
     assert small in line and "%" in line and "resamples" in line
     assert "each was trained once, and intervals cover the choice of reviews alone" in said

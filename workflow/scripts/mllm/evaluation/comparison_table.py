@@ -116,6 +116,6 @@ def rows(table: pl.DataFrame) -> list[Comparison]:
 def rule(margin: float) -> str:
     """What the answers mean, in one line."""
     return (
-        f"Yes: not worse by more than the margin of {margin:g}. No: worse by more than it. Not shown: neither holds. After correction for"
-        " several claims, at 5 %."
+        f"Yes: not worse by more than the margin of {margin:g}. No: worse by more than the margin. Not shown: neither is shown, at 5 % after"
+        " correction for the number of claims."
     )

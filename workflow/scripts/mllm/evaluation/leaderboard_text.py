@@ -13,7 +13,7 @@ def text(frame: pl.DataFrame, metric: str, title: str) -> str:
     for (task,), rows in frame.group_by("task", maintain_order=True):
         heading = f"{title}: {rows.height} candidates, task {task}, sorted by {metric} on validation"
         parts += [heading, "", *_drawn(rows, metric, tasks), ""]
-    note = "* the method's best recipe on validation; intervals: 95 % over review texts, each counting once"
+    note = "* the method's best recipe on validation; intervals: 95 % over texts, each text counts once"
     if frame["runs"].max() != 1:
         note += ", and over runs; scores: means over runs, sd: standard deviation between them"
     if tasks:
@@ -30,10 +30,10 @@ def leak_line(facts: dict[str, Any]) -> str:
     if facts["mode"] == "random" or not facts["test_rows"]:
         return ""
     leak, rows = facts["test_rows_also_in_train"], facts["test_rows"]
-    found = f"{leak:,} of {rows:,} test reviews ({leak / rows:.1%}) stand in the train file too"
+    found = f"{leak:,} of {rows:,} test reviews ({100 * leak / rows:.1f} %) are also in the train file"
     if facts["mode"] == "official":
-        return f"WARNING: {found}, and are kept (split.mode: official): all test scores are too good"
-    return f"{found}, and are left out of test"
+        return f"WARNING: {found}. They are kept (split.mode: official), so all test scores are too good."
+    return f"{found}. They are left out of test."
 
 
 def _drawn(frame: pl.DataFrame, metric: str, tasks: dict[str, int]) -> list[str]:

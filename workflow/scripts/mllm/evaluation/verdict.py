@@ -57,6 +57,7 @@ def text(facts: Facts, frame: pl.DataFrame, comparisons: pl.DataFrame, selection
             "",
         ]
     lines += [
+        comparison_table.rule(facts.margin),
         "Differences are on the same test reviews, positive where the merge is better; intervals are 95 %. Winners and rivals were",
         "chosen on validation. All comparisons: comparisons.csv; all runs: runs.csv.",
     ]
@@ -83,7 +84,7 @@ def _task(facts: Facts, frame: pl.DataFrame, comparisons: pl.DataFrame, selectio
     if rows:
         rest = every.filter(pl.col("family") == "secondary").height
         lines += [
-            f"**In short**, the primary claim tested alone, the {rest} other claims of this task after Holm correction: {_short(claims)}.",
+            f"**In short**: {_short(claims)}. The primary claim is tested alone, the {rest} other claims of this task after Holm correction.",
             "",
         ]
     lines += [claim_sentences.sentence(row, frame, facts.margin, every) for row in rows]
@@ -175,9 +176,10 @@ def _honesty(selection: pl.DataFrame, best: dict[str, Any]) -> list[str]:
     if row["points"] > 1:
         lines += [
             f"- Chosen among {row['points']}: {row['valid']:.3f} on validation, {row['test']:.3f} on test, an optimism of"
-            f" {row['optimism']:+.3f}. Judged by validation texts that did not choose: {row['crossfitted']:.3f}; the best of"
+            f" {row['optimism']:+.3f}. Judged by validation texts that did not choose: {row['crossfitted']:.3f}. The best of"
             f" {row['points']} equally good merges would look {row['expected_optimism']:.3f} too good on average.",
-            f"- In {row['chosen_again']:.0%} of resamples of validation it would be chosen again, {row['second']} in {row['second_share']:.0%}.",
+            f"- In {percent(row['chosen_again'])} of resamples of validation it would be chosen again, {row['second']} in"
+            f" {percent(row['second_share'])}.",
         ]
     if row["run_deviation"] is not None:
         lines.append(
@@ -185,9 +187,9 @@ def _honesty(selection: pl.DataFrame, best: dict[str, Any]) -> list[str]:
             f" texts is {row['sampling_error']:.3f}."
         )
     if best.get("relative_gain") is not None:
-        low, high = best["relative_gain_low"], best["relative_gain_high"]
+        low, high = 100 * best["relative_gain_low"], 100 * best["relative_gain_high"]
         lines.append(
-            f"- Of the way from the constant answer to the best expert it goes {best['relative_gain']:.0%} ({low:.0%} to {high:.0%})."
+            f"- On a scale from the constant answer (0 %) to the best expert (100 %) it scores {percent(best['relative_gain'])} ({low:.0f} to {high:.0f})."
         )
     return lines
 
@@ -198,11 +200,16 @@ def _front(frame: pl.DataFrame, best: dict[str, Any]) -> list[str]:
         return []
     front = frame.filter(pl.col("pareto")).sort(cost)
     names = ", ".join(
-        f"{r['candidate']} ({claim_sentences.count(r[cost])}; {r['pareto_share']:.0%})"
+        f"{r['candidate']} ({claim_sentences.count(r[cost])}; {percent(r['pareto_share'])})"
         for r in front.iter_rows(named=True)
     )
-    place = f"the merge is {'one of them' if best['pareto'] else 'not'}, and in {best['pareto_share']:.0%} of resamples"
+    place = "one of these" if best["pareto"] else "none of these"
     return [
-        f"- On these test texts nothing is both better and cheaper, by {claim_sentences.UNITS[cost]}, than (in brackets: cost; share of resamples with"
-        f" the same answer) {names}; {place}."
+        f"- On these test texts, no candidate is both better and cheaper than {names}. In brackets: {claim_sentences.UNITS[cost]}, and the share of"
+        f" resamples with the same result. The merge is {place}; it would be in {percent(best['pareto_share'])} of resamples."
     ]
+
+
+def percent(share: float) -> str:
+    """A share in per cent, without digits."""
+    return f"{100 * share:.0f} %"

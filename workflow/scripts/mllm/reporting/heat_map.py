@@ -57,7 +57,8 @@ class HeatMap:
     def _cell(self, cell: Cell | None) -> dict[str, Any]:
         if cell is None:
             return {"text": "–", "percent": 0}
-        interval = "" if cell.low is None or cell.high is None else f"{self.text(cell.low)}–{self.text(cell.high)}"
+        ends = "" if cell.low is None or cell.high is None else f"{self.text(cell.low)}–{self.text(cell.high)}"
+        interval = ends.replace("%–", "–")
         percent = round(100 * self.strength(cell.value), 1)
         return {"text": self.text(cell.value), "interval": interval, "percent": percent, "mark": cell.mark}
 
