@@ -182,6 +182,14 @@ BAD = {
         },
         ["tasks[2].prompt", "missing", "{task} nor {labels}"],
     ),
+    "one question for all tasks of a training": (
+        {
+            "models": [RAW["models"][0], {**RAW["models"][1], "prompt": {"template": "{review} Good?"}}],
+            "tasks": [RAW["tasks"][0], *({**task, "prompt": {"template": "{review} What?"}} for task in RAW["tasks"][1:])],
+            "references": [{"name": "joint", "model": "asked", "train": "tasks"}],
+        },
+        ["tasks[0].prompt", "missing", "reference 'joint' over mood, rating, topic"],
+    ),
     "a template without a review": (
         {"tasks": [*RAW["tasks"][:2], {**RAW["tasks"][2], "prompt": {"template": "What?"}}]},
         ["tasks[2].prompt.template", "{review}"],

@@ -58,7 +58,18 @@ def task_problems(raw: dict[str, Any], task_of: Mapping[str, Any], tasks: list[s
         for task in tasks
         if (name := f"{whole}.{task}") in [*task_of, *names_in(raw.get("references"))]
     ]
-    asked = sorted({task for found in several.values() for task in found})
+    merged = sorted({task for found in several.values() for task in found})
+    learnt = sorted({str(task) for task in task_of.values() if task in tasks})
+    asked = [("a merge", raw.get("base"), merged)]
+    asked += [
+        (
+            f"reference {entry.get('name')!r}",
+            entry.get("model"),
+            named if isinstance(named := entry.get("tasks"), list) else learnt,
+        )
+        for entry in dicts(raw.get("references"))
+        if entry.get("train") == "tasks"
+    ]
     return problems + _prompt_problems(raw, asked)
 
 
@@ -77,12 +88,12 @@ def _chosen_by(raw: dict[str, Any], several: Mapping[int, tuple[str, ...]], task
     ]
 
 
-def _prompt_problems(raw: dict[str, Any], asked: list[str]) -> list[str]:
+def _prompt_problems(raw: dict[str, Any], asked: list[tuple[str, Any, list[str]]]) -> list[str]:
     """Prompts of tasks where nothing is asked; one prompt for several tasks that does not say which one is meant.
 
     Args:
         raw: the experiment file.
-        asked: tasks that merges over several tasks cover.
+        asked: of each model over several tasks: what it is, the name of the model that it starts from, the tasks.
     """
     models = {m["name"]: m for m in dicts(raw.get("models")) if isinstance(m.get("name"), str)}
     family = {name: entry.get("family", families.HEADED) for name, entry in models.items()}
@@ -90,19 +101,21 @@ def _prompt_problems(raw: dict[str, Any], asked: list[str]) -> list[str]:
     own = [i for i, entry in enumerate(entries) if isinstance(entry.get("prompt"), dict)]
     if own and models and set(family.values()) == {families.HEADED}:
         return [f"tasks[{i}].prompt: no model is asked; leave it out, or name a family of a model" for i in own]
-    base = models.get(raw["base"], {}) if isinstance(raw.get("base"), str) else {}
-    if len(asked) < 2 or base.get("family", families.HEADED) == families.HEADED:
-        return []
-    problems = []
-    template = dicts([base.get("prompt")])[0].get("template")
-    if isinstance(template, str) and not any(hole in template for hole in ("{task}", "{labels}")):
-        problems += [
-            f"tasks[{i}].prompt: missing; the template of model {raw['base']!r} names neither {{task}} nor {{labels}}, so that a merge over"
-            f" {listed(asked)} cannot tell what is asked. Fix: give each task a template of its own"
-            for i, entry in enumerate(entries)
-            if entry.get("name") in asked and not isinstance(dicts([entry.get("prompt")])[0].get("template"), str)
-        ]
-    return problems
+    missing: dict[int, str] = {}  # said once, however many models ask so
+    for what, model, tasks in asked:
+        entry = models.get(model, {}) if isinstance(model, str) else {}
+        template = dicts([entry.get("prompt")])[0].get("template")
+        told = not isinstance(template, str) or any(hole in template for hole in ("{task}", "{labels}"))
+        if len(tasks) < 2 or told or entry.get("family", families.HEADED) == families.HEADED:
+            continue
+        for i, task in enumerate(entries):
+            if task.get("name") in tasks and not isinstance(dicts([task.get("prompt")])[0].get("template"), str):
+                missing.setdefault(
+                    i,
+                    f"tasks[{i}].prompt: missing; the template of model {model!r} names neither {{task}} nor {{labels}}, so that"
+                    f" {what} over {listed(tasks)} cannot tell what is asked. Fix: give each task a template of its own",
+                )
+    return list(missing.values())
 
 
 def reference_problems(entry: dict[str, Any], task_of: Mapping[str, Any], tasks: list[str]) -> list[str]:
