@@ -68,7 +68,7 @@ BAD = [
         ["tasks[0].classes", "'1'", "2 times"],
     ),
     ({"tasks__0": {"name": "t", "column": "year"}}, ["tasks[0].classes", "missing"]),
-    ({"tasks__0__column": "year"}, ["tasks[0].label", "stands beside column"]),
+    ({"tasks__0__column": "year"}, ["tasks[0].label", "found beside column"]),
     ({"tasks__0__ordered": True}, ["tasks[0].ordered", "only beside column"]),
     (
         {"tasks": [{"name": "t", "label": "rating"}, {"name": "s", "label": "sentiment"}]},
@@ -113,7 +113,7 @@ BAD = [
     ({"experts__0": {"name": "pain", "model": "tiny-gpt3"}}, ["experts[0].model", "did you mean 'tiny-gpt2'"]),
     (
         {"experts__0": {"name": "pain", "model": "tiny-gpt2", "steps": 3}},
-        ["experts[0].steps: stands beside model, which is taken as it is"],
+        ["experts[0].steps: found beside model, which is taken as it is"],
     ),
     ({"models__0__prompt": {}}, ["models[0].prompt", "a classifier is asked nothing"]),
     ({"experts__0__freeze": 3}, ["experts[0].freeze", "found 3, expected at most 2, the layers of model 'tiny-gpt2'"]),

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from conftest import ROOT, SCRIPTS
-from mllm.core import messages
+from mllm.core import messages, wording
 from mllm.core.files import write_json
 from mllm.execution import estimate, log_format, retraining
 from mllm.experiment import grid
@@ -177,3 +177,11 @@ def test_front_page_is_short():
     most = {True: 200, False: 300}  # scripts, modules
     sizes = {p: len(p.read_text().splitlines()) for p in SCRIPTS.rglob("*.py")}
     assert {p.name: n for p, n in sizes.items() if n > most[p.parent == SCRIPTS]} == {}
+
+
+def test_no_markdown_on_the_terminal():
+    text = "# demo: can it?\n\n- **Replace big, b\\*g? No.** 1 \\< 2\nmore `replicates` show it\n## Task a_b\n"
+    assert (
+        wording.without_markdown(text)
+        == "demo: can it?\n\n- Replace big, b*g? No. 1 < 2\nmore replicates show it\nTask a_b\n"
+    )

@@ -144,7 +144,7 @@ def at(row, **values):
 BAD = [
     (change("ties-1", lambda t: t[:97]), "ties-1.parquet: 3 reviews of {folder}/a.parquet are missing, the first: r097"),
     (change("a", lambda t: t[:99]), "a.parquet: 1 reviews of {folder}/b.csv are missing, the first: r099"),
-    (change("b", lambda t: pl.concat([t, t[4:5]])), "b.csv: review r004 stands 2 times"),
+    (change("b", lambda t: pl.concat([t, t[4:5]])), "b.csv: review r004 occurs 2 times"),
     (change("b", at(7, logp_0=0.5)), "b.csv: review r007: its 3 numbers as log-probabilities sum to"),
     (change("a", at(7, logp_1=float("nan"))), "a.parquet: review r007: its 3 numbers as log-probabilities sum to nan"),
     (change("ties-1", at(8, label=0)), "ties-1.parquet: review r008 has label 0, in {folder}/a.parquet it is 2 (1 of 100"),
@@ -277,7 +277,7 @@ def test_what_does_not_go_together(tmp_path):
             tasks=[{"name": "t", "label": "condition", "top": 3}, {"name": "s", "label": "rating"}],
         )  # fmt: skip
     said = str(caught.value)
-    for piece in ("base: stands beside data.source: predictions", "candidates: missing", "split.mode: must be random",
+    for piece in ("base: found beside data.source: predictions", "candidates: missing", "split.mode: must be random",
                   "split.test", "tasks: found 2", "tasks[0].label: condition has no classes"):  # fmt: skip
         assert piece in said
     with pytest.raises(yaml_files.ExperimentError, match="no folder '/nowhere'"):

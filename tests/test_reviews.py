@@ -267,7 +267,7 @@ def test_labels_of_one_s_own_over_numbers_and_words():
             frame, {**task, "classes": {"low": [1, "1.0"], "high": [5, 4, "x"]}}, {"e": {"year": ["2008", 1999]}}
         )
     assert "experts: e: where.year: no review has 1999;" in str(caught.value)
-    assert "1.0 stands 2 times in classes" in str(caught.value)
+    assert "1.0 occurs 2 times in classes" in str(caught.value)
 
 
 # ── Conditions ──
@@ -519,7 +519,7 @@ def test_scripts_write_what_the_design_names(tmp_path):
     ("train", "test", "message"),
     [
         (rows_of([1, 2]), "", "b.tsv: none of 0 rows is usable"),
-        (rows_of([1, 2]), rows_of([3]), r"b.tsv: id 0 stands in both files (train line 2, test line 2)"),
+        (rows_of([1, 2]), rows_of([3]), r"b.tsv: id 0 is in both files (train line 2, test line 2)"),
         (rows_of([11, 12]), rows_of([3]), "a.tsv: none of 2 rows is usable: {'rating is not 1 to 10': 2}"),
     ],
 )
@@ -535,7 +535,7 @@ def test_clean_reviews_says_what_is_wrong_and_writes_nothing(tmp_path, train, te
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        ([*range(1, 11)] * 30, None, "test.parquet: no test review is left: of 300, 300 stand in the train file too"),
+        ([*range(1, 11)] * 30, None, "test.parquet: no test review is left: of 300, 300 are also in the train file"),
         ([1], [2] * 10, "train.parquet: no review is left of the train file's 1"),
         ([1, 2] * 50, [*range(1, 11)], "train.parquet: task 't' has no review of class 3, 4, 5, 6, 7, 8, 9, 10 among"),
         ([*range(1, 11)] * 30 + [1] * 1000, [1] * 50, "test.parquet: task 't' has no review of class 2,"),

@@ -15,6 +15,7 @@ import yaml
 
 import test_code
 from conftest import ROOT, run_script
+from mllm.core.wording import without_markdown
 from mllm.evaluation import metrics
 from mllm.experiment import grid, load, yaml_files
 from mllm.models import checkpoint_files, loading
@@ -189,8 +190,9 @@ def test_a_cold_merge_and_a_cold_prediction_have_the_same_bytes(demo, tmp_path):
 def test_a_run_ends_with_the_leaderboard(demo):
     end = demo.output[-12_000:]
     assert "demo: 20 candidates, task sentiment, sorted by macro_f1 on validation" in end
-    assert (demo.folder / "results/demo/verdict.md").read_text() in end
-    assert "All of it, to look at: results/demo/report/index.html" in end
+    said = without_markdown((demo.folder / "results/demo/verdict.md").read_text())
+    assert said in end and "**" not in said and not said.startswith("#")
+    assert "Report: results/demo/report/index.html" in end
 
 
 # ── What goes stale ──

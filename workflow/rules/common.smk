@@ -19,6 +19,7 @@ sys.path.insert(0, str(SCRIPTS))
 from mllm.core import compute
 from mllm.core.code_digest import code_digest
 from mllm.core.errors import Failure
+from mllm.core.wording import without_markdown
 from mllm.evaluation import planning
 from mllm.execution import data_notes, environment, estimate, expected_time, interrupts, local_limits, log_format
 from mllm.execution import (
@@ -632,11 +633,11 @@ def farewell():
     board, verdict, models = (Path(RESULTS, name) for name in ("leaderboard.txt", "verdict.md", "export"))
     lines = []
     if made_now(verdict):
-        lines += ["", board.read_text(encoding="utf-8"), verdict.read_text(encoding="utf-8")]
+        lines += ["", board.read_text(encoding="utf-8"), without_markdown(verdict.read_text(encoding="utf-8"))]
         lines += data_notes.data_notes(Path(RESULTS))
-        lines.append(f"All of it, to look at: {RESULTS}/report/index.html; as tables: {RESULTS}/*.csv")
+        lines.append(f"Report: {RESULTS}/report/index.html. Tables: {RESULTS}/*.csv")
     if made_now(models):
-        lines += ["", "Complete and checked models, each ready to be published:"]
+        lines += ["", "Complete and checked models. Publish one with its command:"]
         lines += [f"  hf upload OWNER/NAME {model}" for model in sorted(models.iterdir()) if model.is_dir()]
     return "\n".join(lines)
 

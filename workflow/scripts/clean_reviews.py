@@ -44,11 +44,11 @@ def main(arguments: argparse.Namespace) -> None:
     both = table.filter(pl.col("review_id").is_duplicated())
     if both.height:
         lines = ", ".join(f"{r['file']} line {r['line']}" for r in both.head(2).iter_rows(named=True))
-        raise Failure(f"{arguments.test}: id {both['review_id'][0]} stands in both files ({lines}); ids must be unique")
+        raise Failure(f"{arguments.test}: id {both['review_id'][0]} is in both files ({lines}); ids must be unique")
     quality["conditions_mended"] = {"rows": 0, "names": {}, "left": {}}
     if any(quality[file]["condition_names"] == "uci" for file in ("train", "test") if file in quality):
         table, quality["conditions_mended"] = cleaning.mend_conditions(table)
-        log.info("%s conditions were cut and are whole again", f"{quality['conditions_mended']['rows']:,}")
+        log.info("%s conditions were cut and are restored", f"{quality['conditions_mended']['rows']:,}")
     table = cleaning.group_texts(table)
     quality["distinct_texts"] = table["group"].n_unique()
     quality["reviews"] = table.height

@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> None:
     with whole(arguments.figures) as folder:
         chart_style.write(charts(known, found), folder, f"{known.height:,} reviews")
     for row in found.filter(pl.col("what").str.contains("also in the train")).iter_rows(named=True):
-        log.info("%s test reviews (%.1f %%) stand in the train file too", f"{row['rows']:,}", 100 * row["share"])
+        log.info("%s test reviews (%.1f %%) are also in the train file", f"{row['rows']:,}", 100 * row["share"])
 
 
 def charts(known: Any, found: Any) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def make_again(how: str, recorded: "Merge", final: Path, given: dict[str, Any], 
     child.start()
     child.join()
     if child.exitcode:
-        raise Failure(f"{name}: cannot be made again (exit status {child.exitcode}); what failed is said above")
+        raise Failure(f"{name}: cannot be made again (exit status {child.exitcode}); the error is above")
     again = cards.Merge.read(made / "merge.json")
     if again.device != recorded.device:
         raise Failure(

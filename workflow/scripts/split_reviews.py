@@ -21,9 +21,7 @@ def main(arguments: argparse.Namespace) -> None:
         stratum = labels.label_expression(task, labels.label_map(reviews, task), reviews.schema)
     parts, facts = splitting.split(reviews, arguments.split, arguments.seed, stratum)
     if facts["mode"] != "random":
-        leak = (
-            f"{facts['test_rows_also_in_train']:,} of {facts['test_rows']:,} test reviews stand in the train file too"
-        )
+        leak = f"{facts['test_rows_also_in_train']:,} of {facts['test_rows']:,} test reviews are also in the train file"
         if facts["mode"] == "official":
             log.warning("WARNING: %s and are KEPT (split.mode: official); scores on them are too good", leak)
         else:

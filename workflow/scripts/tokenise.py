@@ -40,6 +40,9 @@ if __name__ == "__main__":
     )
     parser.add_argument("--seed", type=int, default=17, help="of a prompt's examples")
     parser.add_argument(
-        "--output", type=Path, required=True, help="numbers of texts and tokens (JSON); the tokens stand beside it"
+        "--output",
+        type=Path,
+        required=True,
+        help="numbers of texts and tokens (JSON); the tokens are written beside it",
     )
     script.run(main, parser.parse_args())

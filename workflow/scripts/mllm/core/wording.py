@@ -1,6 +1,7 @@
 """Words that messages share: lists of names, nearest spellings, values as the user wrote them, times."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,13 @@ def show(value: Any) -> str:
         return "nothing"
     text = repr(value) if not isinstance(value, bool) else str(value).lower()
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+def without_markdown(text: str) -> str:
+    """A text of ours for a terminal: no marks of headings, bold or code, no escapes."""
+    plain = re.sub(r"^#+ ", "", text, flags=re.M)
+    plain = re.sub(r"\*\*(.+?)\*\*|`([^`]+)`", lambda m: m[1] or m[2], plain)
+    return re.sub(r"\\([\\`*\[\]<>#|~&])", r"\1", plain)
 
 
 def in_time(seconds: float) -> str:

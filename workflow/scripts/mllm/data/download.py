@@ -61,9 +61,7 @@ def download(urls: list[str], path: Path, pause: float = 2.0) -> None:
             log.info("%s", reasons[-1])
             time.sleep(pause * 2**attempt if attempt + 1 < ATTEMPTS else 0)
     unique = "; ".join(dict.fromkeys(reasons))
-    raise Failure(
-        f"{path.name}: download failed: {unique}. Check the network and run again: it goes on where it stopped"
-    )
+    raise Failure(f"{path.name}: download failed: {unique}. Fix: check the network and rerun; the download resumes")
 
 
 def _fetch(url: str, partial: Path) -> None:

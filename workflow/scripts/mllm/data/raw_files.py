@@ -59,7 +59,7 @@ def read_raw(path: Path, columns: Columns | None = None, quotes: bool = True) ->
         table_faults.check_fields(path, delimiter, len(header), quotes)
         raise Failure(
             f"{path}: not a table separated by {DELIMITERS[delimiter]}s ({str(error).splitlines()[0]}); a field that has"
-            f" quotation marks must stand in quotation marks, with its own doubled"
+            f" quotation marks must be enclosed in quotation marks, with its own doubled"
         ) from None
     if quotes:
         table_faults.check_closed(path)
@@ -130,7 +130,7 @@ def _header(path: Path, first: bytes, columns: Columns | None, quotes: bool) -> 
         raise Failure(f"{path}, line 1: no column {', '.join(missing)}; found {found}{hint}")
     twice = [name for names in chosen.values() for name in names if header.count(name) > 1]
     if twice:
-        raise Failure(f"{path}, line 1: column {twice[0]!r} stands {header.count(twice[0])} times")
+        raise Failure(f"{path}, line 1: column {twice[0]!r} occurs {header.count(twice[0])} times")
     unique = [name if header.count(name) == 1 else f"{name} #{i}" for i, name in enumerate(header)]
     return delimiter, unique, chosen
 

@@ -98,7 +98,7 @@ def check_values(
             )
     kind = reviews.schema[task["column"]] if classes else pl.String()
     same = Counter(v for values in classes.values() for v in in_kind(kind, values))
-    problems += [f"tasks: {task['name']}: {v!r} stands {n} times in classes" for v, n in same.items() if n > 1]
+    problems += [f"tasks: {task['name']}: {v!r} occurs {n} times in classes" for v, n in same.items() if n > 1]
     for expert, where in (wheres or {}).items():
         for column, values in where.items():
             absent = absent_values(reviews[column], values)
@@ -183,7 +183,7 @@ def _empty(name: str, rows: int, facts: dict[str, Any]) -> str:
     if name == "test" and facts["mode"] != "random":
         return (
             f"data/test.parquet: no test review is left: of {facts['test_rows']}, {facts['test_rows_also_in_train']} "
-            f"stand in the train file too (split.mode: {facts['mode']})"
+            f"are also in the train file (split.mode: {facts['mode']})"
         )
     return (
         f"data/{name}.parquet: no review is left of the train file's {rows}; give more data or other fractions in split"

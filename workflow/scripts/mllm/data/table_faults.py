@@ -115,7 +115,7 @@ def check_fields(path: Path, delimiter: str, width: int, quotes: bool) -> None:
             if row and len(row) != width:
                 raise Failure(
                     f"{path}, line {line}: a row of {len(row)} fields, the header has {width}: {_short(row)}; is the file"
-                    f" cut, or does a field with a {DELIMITERS[delimiter]} or a line break stand without quotation marks?"
+                    f" cut, or does a field with a {DELIMITERS[delimiter]} or a line break come without quotation marks?"
                 )
             line = rows.line_num + 1
 

@@ -155,7 +155,7 @@ class SlurmExecutor(slurm_plugin.Base):
         seen = await asyncio.to_thread(queue)
         if seen is None:
             if not self.silent:
-                self.logger.warning("Slurm does not answer; its jobs go on, and so does the waiting.")
+                self.logger.warning("Slurm does not answer. Its jobs continue, and this run waits.")
             self.silent = True
             self.look_again_in(POLL[1])
             for info in active_jobs:

@@ -69,9 +69,7 @@ def tables(candidates: "Candidates") -> dict[str, Path]:
         raise ExperimentError("experiment", [f"candidates.from: {what} {str(folder)!r}"])
     twice = [f.stem for f in files if sum(g.stem == f.stem for g in files) > 1]
     if twice:
-        raise ExperimentError(
-            "experiment", [f"candidates.from: {twice[0]!r} stands in {str(folder)!r} as parquet and CSV"]
-        )
+        raise ExperimentError("experiment", [f"candidates.from: {twice[0]!r} is in {str(folder)!r} as parquet and CSV"])
     alone = [f.stem for f in files if "@" in f.stem and f.stem.partition("@")[0] not in {g.stem for g in files}]
     if alone:
         first = alone[0].partition("@")[0]

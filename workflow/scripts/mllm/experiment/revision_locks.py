@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mllm.experiment.schema import Experiment
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-HEADING = "# Commits of the hub's branches and tags, resolved once. Delete a line to take what stands there by now.\n"
+HEADING = "# Commits of the hub's branches and tags, resolved once. Delete a line to take the newest commit.\n"
 
 
 def path_of(experiment: str | Path) -> Path:
@@ -62,7 +62,7 @@ def pin(experiment: "Experiment", file: str | Path, ask: Callable[[str, str], st
             with whole(lock) as partial:
                 partial.write_text(HEADING + yaml.safe_dump(known), encoding="utf-8")
         except OSError as error:
-            problems.append(f"{lock}: cannot be written ({error.strerror}); it has to stand beside the experiment")
+            problems.append(f"{lock}: cannot be written ({error.strerror}); it must be beside the experiment")
     if problems:
         raise ExperimentError(str(file), problems)
     return experiment.model_copy(update={"models": models})

@@ -84,7 +84,7 @@ def download(repository: str, revision: str, folder: Path) -> None:
     else:
         raise HubError(
             f"{what}: {damaged[0]} does not have the digest that the hub names, twice in a row: it was damaged or changed on its way;"
-            " run again, or look at what stands between this machine and the hub (HF_ENDPOINT?)"
+            " rerun, or check the connection between this machine and the hub (HF_ENDPOINT?)"
         )
     if read_json(folder / "config.json").get("auto_map"):
         raise HubError(

@@ -61,7 +61,7 @@ class TimedCheckpoints(TrainerCallback):
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
         if self.told:
             step = state.global_step
-            log.info("told to end after step %s: its checkpoint is written, the same command goes on from there", step)
+            log.info("interrupted after step %s: its checkpoint is written, and the same command resumes from it", step)
             sys.exit(128 + signal.SIGTERM)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -58,7 +58,7 @@ def read(path: Path, task: "Task", names: list[str], how: "Candidates") -> "pl.D
     twice = frame.filter(pl.col(how.review).is_duplicated())
     if twice.height:
         times = frame[how.review].eq(twice[how.review][0]).sum()
-        raise Failure(f"{path}: review {twice[how.review][0]} stands {times} times")
+        raise Failure(f"{path}: review {twice[how.review][0]} occurs {times} times")
     numbers = frame.select(pl.col(columns).cast(pl.Float64, strict=False)).to_numpy()
     p = _probabilities(numbers, how.values)
     off = np.flatnonzero(~((np.abs(p.sum(1) - 1) < SUM_TOLERANCE) & (p >= 0).all(1)))
@@ -180,7 +180,7 @@ def split_of(frames: dict[str, "pl.DataFrame"], files: dict[str, Path]) -> "pl.D
     both = texts.filter(pl.col("split") > 1)
     if both.height:
         raise Failure(
-            f"{files[first]}: {both.height:,} texts stand in validation and in test, one of them review {both['review_id'].sort()[0]}; "
+            f"{files[first]}: {both.height:,} texts are in both validation and test, one of them review {both['review_id'].sort()[0]}; "
             "what is fitted on validation would know their answers"
         )
     return frames[first].select("review_id", "split")

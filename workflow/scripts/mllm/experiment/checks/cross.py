@@ -34,10 +34,10 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     if raw.get("name") == "downloads":
         problems.append("name: results/downloads is where experiments share what they download; choose another name")
     problems += path_problems(raw)
-    problems += [f"models: name {name!r} stands {count} times" for name, count in repeated(models)]
+    problems += [f"models: name {name!r} occurs {count} times" for name, count in repeated(models)]
     problems += family_problems(raw)
     tasks = names_in(raw.get("tasks"))
-    problems += [f"tasks: name {name!r} stands {count} times" for name, count in repeated(tasks)]
+    problems += [f"tasks: name {name!r} occurs {count} times" for name, count in repeated(tasks)]
     bases = [f"base-{task}" for task in tasks]
     sliced = any(isinstance(entry.get("where"), dict) for entry in dicts(raw.get("experts")))
     routers = [f"router-{task}" for task in tasks if sliced]
@@ -111,12 +111,12 @@ def _expert_problems(entry: dict[str, Any], columns: list[str], models: list[str
             problems.append(f"model: {model!r} has source scratch, and nothing to take; expected source hub or local")
         if idle:
             problems.append(
-                f"{idle[0]}: stands beside model, which is taken as it is and not trained; leave one of them out"
+                f"{idle[0]}: found beside model, which is taken as it is and not trained; leave one of them out"
             )
     if entry.get("epochs") is not None and entry.get("steps") is not None:
-        problems.append("epochs: stands beside steps; give one of them")
+        problems.append("epochs: found beside steps; give one of them")
     if entry.get("parts") is not None and entry.get("where") is not None:
-        problems.append("parts: stands beside where; give one of them")
+        problems.append("parts: found beside where; give one of them")
     if isinstance(entry.get("where"), dict):
         for column in entry["where"]:
             if column not in columns:
@@ -143,7 +143,7 @@ def _reference_problems(entry: dict[str, Any], models: list[str]) -> list[str]:
     if isinstance(model, str) and model not in allowed:
         problems.append(f"model: found {model!r}, expected one of {listed(allowed)}{nearest(model, allowed)}")
     if entry.get("epochs") is not None and entry.get("steps") is not None:
-        problems.append("epochs: stands beside steps; give one of them")
+        problems.append("epochs: found beside steps; give one of them")
     return problems
 
 

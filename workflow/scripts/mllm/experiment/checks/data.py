@@ -86,7 +86,7 @@ def _source_problems(raw: dict[str, Any], source: Any, mode: Any) -> list[str]:
         wrong = ["candidates: only for data.source: predictions"] if raw.get("candidates") is not None else []
         return missing + wrong
     problems = [
-        f"{key}: stands beside data.source: predictions, which needs no model"
+        f"{key}: found beside data.source: predictions, which needs no model"
         for key in (*models, "merges", "references")
         if raw.get(key)
     ]
@@ -132,7 +132,7 @@ def _task_problems(entry: dict[str, Any], mapped: list[str] | None, columns: lis
             "label: missing; rating, sentiment or condition (or column and classes, for labels of your own)"
         )
     if label is not None and (column is not None or classes is not None):
-        problems.append("label: stands beside column or classes; give one of them")
+        problems.append("label: found beside column or classes; give one of them")
     if column is not None and classes is None:
         problems.append("classes: missing; a map of class names to values of the column")
     if classes is not None and column is None and label is None:
@@ -151,7 +151,7 @@ def _task_problems(entry: dict[str, Any], mapped: list[str] | None, columns: lis
         values = [
             str(v) for listed_values in classes.values() if isinstance(listed_values, list) for v in listed_values
         ]
-        problems += [f"classes: value {v!r} stands {count} times" for v, count in Counter(values).items() if count > 1]
+        problems += [f"classes: value {v!r} occurs {count} times" for v, count in Counter(values).items() if count > 1]
     return problems
 
 

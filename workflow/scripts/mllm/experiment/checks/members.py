@@ -16,5 +16,5 @@ def member_problems(patterns: Any, allowed: list[str]) -> tuple[list[str], list[
         for p in patterns
         if not any(fnmatchcase(n, p) for n in allowed)
     ]
-    problems += [f"members: {p!r} stands {count} times" for p, count in repeated(patterns)]
+    problems += [f"members: {p!r} occurs {count} times" for p, count in repeated(patterns)]
     return match(patterns, allowed), problems

@@ -123,7 +123,7 @@ def reference_problems(entry: dict[str, Any], task_of: Mapping[str, Any], tasks:
     if entry.get("train") != "tasks":
         given = entry.get("tasks") is not None
         return [f"tasks: only with train: tasks, not {entry.get('train', 'all')}"] if given else []
-    problems = ["task: stands beside train: tasks; leave it out"] if entry.get("task") is not None else []
+    problems = ["task: found beside train: tasks; leave it out"] if entry.get("task") is not None else []
     named = entry.get("tasks") if isinstance(entry.get("tasks"), list) else None
     learnt = sorted({str(task) for task in task_of.values() if task in tasks})
     unknown = [t for t in named or [] if t not in tasks]

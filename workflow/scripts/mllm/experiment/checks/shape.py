@@ -85,7 +85,7 @@ def _pattern(pattern: str) -> str:
     return {
         r"^[\w.][\w./-]*$": "a commit (40 hexadecimal digits), a branch or a tag",
         r"^[\w.-]+/[\w.-]+$": "a repository as owner/name",
-        r"^[a-z][a-z0-9_]*$": "small letters, digits and '_', starting with a letter (the file's own name stands on the right)",
+        r"^[a-z][a-z0-9_]*$": "small letters, digits and '_', starting with a letter (the file's own name is on the right)",
     }.get(pattern, "letters, digits, '.', '_' and '-', starting with a letter or digit")
 
 
