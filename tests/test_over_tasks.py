@@ -10,7 +10,18 @@ import yaml
 
 import mllm
 from mllm.core.errors import Failure
-from mllm.evaluation import claims, result_tables, selection, significance, tasks_choice, tasks_table
+from mllm.evaluation import (
+    claims,
+    over_tasks,
+    result_tables,
+    selection,
+    shared_draws,
+    significance,
+    tasks_choice,
+    tasks_table,
+    tasks_verdict,
+)  # fmt: skip
+from mllm.evaluation.score_files import Scores
 from mllm.experiment import grid, load, systems
 from mllm.reporting import page, report
 from three_tasks import CLASSES, RAW, SEED, run
@@ -243,6 +254,23 @@ def test_merges_are_chosen_by_what_the_experiment_says(three_tasks, by, tmp_path
         ratios = {task: value[f"{whole}.{task}"] / value[experts[task]] for task in CLASSES}
         assert found == pytest.approx(ratios["topic"] if by == "topic" else min(ratios.values()))
     assert tasks_choice.winners(board, "macro_f1", by)[0] == max(scores, key=scores.get)
+
+
+def test_shares_of_an_expert_that_knows_nothing_are_marked(three_tasks):
+    """Its score may be the constant answer's, and any share of it means little."""
+    results, built, _ = three_tasks
+    pairs = {task: shared_draws.Pairs(results / "scores", task, built.runs) for task in CLASSES}
+    scores = {name: Scores.read(results / f"scores/{name}.json") for name in built.candidates}
+    frames = [result_tables.read(results, name) for name in ("leaderboard", "runs")]
+    over = over_tasks.OverTasks(systems.systems(built), *frames, pairs, load.parse(RAW).compare, scores)
+    assert over.weak() == []
+    over.experts["rating"] = "base-rating"
+    assert over.weak() == ["rating"]
+    saved = [result_tables.read(results, name) for name in ("tasks", "tasks_comparisons", "selection")]
+    said = tasks_verdict.lines(*saved, 0.01, over.weak())
+    assert said[:-2] == tasks_verdict.lines(*saved, 0.01)[:-1] and said[-2].startswith(
+        "The best expert of rating is not"
+    )
 
 
 def test_one_run_is_the_best_of_all_tasks(three_tasks):

@@ -31,21 +31,25 @@ def test_interference_is_what_a_weight_does_to_the_scores():
     effect = {("a", "a"): 0.03, ("a", "b"): -0.02, ("b", "a"): -0.05, ("b", "b"): 0.01}
 
     def board(points):
-        rows = [(f"x-{t}", "expert", "", t, None, 0.5, "{}") for t in "ab"]
-        for n, weights in enumerate(points):
+        rows = [(f"x-{t}", "expert", "", t, None, 0.5, "{}", "") for t in "ab"]
+        for n, (weights, density) in enumerate(points):
             for task in "ab":
-                score = 0.8 + sum(effect[task, other] * np.log2(weights[other]) for other in "ab")
-                recipe = json.dumps({"weight": {f"x-{t}": w for t, w in weights.items()}})
-                rows.append((f"m{n}.{task}", "merge", "linear", task, f"m{n}", 0.5 * score, recipe))
-        columns = ["candidate", "kind", "method", "task", "whole", "valid_accuracy", "recipe"]
+                score = density + sum(effect[task, other] * np.log2(weights[other]) for other in "ab")
+                weight = {f"x-{t}": w for t, w in weights.items()}
+                weight = weight["x-a"] if len(set(weight.values())) == 1 else weight  # as recipes have it
+                recipe = json.dumps({"density": density, "weight": weight})
+                rows.append((f"m{n}.{task}", "merge", "ties", task, f"m{n}", 0.5 * score, recipe, "x-a x-b"))
+        columns = ["candidate", "kind", "method", "task", "whole", "valid_accuracy", "recipe", "members"]
         return pl.DataFrame(rows, schema=columns, orient="row", infer_schema_length=None)
 
-    apart = [dict(zip("ab", pair, strict=True)) for pair in itertools.product((0.5, 1.0), repeat=2)]
+    apart = [(dict(zip("ab", pair, strict=True)), 0.8) for pair in itertools.product((0.5, 1.0), repeat=2)]
+    apart += [({"a": 1.0, "b": 1.0}, 0.6), ({"a": 1.0, "b": 0.5}, 0.6)]
     (map_,) = tasks_section.interference(board(apart), "accuracy").values()
     assert {key: cell.value for key, cell in map_.cells.items()} == pytest.approx(
         {k: 100 * v for k, v in effect.items()}
     )
-    assert tasks_section.interference(board([{"a": w, "b": w} for w in (0.3, 0.5, 1.0, 2.0)]), "accuracy") == {}
+    together = [({"a": w, "b": w}, 0.8) for w in (0.3, 0.5, 1.0, 2.0)]
+    assert tasks_section.interference(board(together), "accuracy") == {}
 
 
 def test_task_vectors_of_different_tasks(tmp_path):

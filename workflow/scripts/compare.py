@@ -82,7 +82,7 @@ def across(over: "OverTasks", chosen: "pl.DataFrame", compare: "Compare", result
     pairs = pairs if compare.equivalence else comparison.without_equivalence(pairs)
     result_tables.write(table, results, "tasks")
     result_tables.write(pairs, results, "tasks_comparisons")
-    lines = tasks_verdict.lines(table, pairs, chosen, compare.margin)
+    lines = tasks_verdict.lines(table, pairs, chosen, compare.margin, over.weak())
     return {"over_tasks": lines, "chosen": over.winners[0] if over.winners else ""}
 
 

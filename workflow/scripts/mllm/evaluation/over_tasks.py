@@ -85,6 +85,14 @@ class OverTasks:
             return None
         return int(max(counts) if self.systems[system].one else sum(counts))
 
+    def weak(self) -> list[str]:
+        """Tasks whose expert is not surely better than the constant answer: shares of such a score say little."""
+        found, sign = [], metrics.sign(self.metric)
+        for task, expert in self.experts.items():
+            lead = self.measured(expert, "test").draws.mean(axis=0) - self.pairs[task].constant(self.metric)[1:]
+            found += [task] if np.quantile(sign * lead, 0.025) <= 0 else []
+        return found
+
     # ── tasks.csv ──
 
     def table(self) -> pl.DataFrame:

@@ -31,6 +31,11 @@ def scores(board: pl.DataFrame, metric: str) -> pl.DataFrame:
         pl.when(merge).then(pl.col("method")).when(reference).then(pl.col("candidate")).when(pl.col("kind").is_in(["expert", "blend"]))
         .then(pl.format("best {}", pl.col("kind")))
     )  # fmt: skip
+    if (
+        "whole" in board.columns
+    ):  # models over several tasks are chosen for all of them at once; experts of other tasks are none here
+        whole = pl.col("whole").is_not_null()
+        board = board.filter(~whole | (reference | (merge & pl.col("winner"))))
     rows = (
         board.with_columns(entry=entry).drop_nulls("entry").unique(["unit", "entry"], keep="first", maintain_order=True)
     )

@@ -1,5 +1,6 @@
 """The verdict's first part where models cover several tasks: what one model keeps of the experts' scores, and whom it may replace."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -11,7 +12,9 @@ from mllm.experiment.systems import SWITCH
 BY = {"mean": "mean", "worst": "lowest"}
 
 
-def lines(table: pl.DataFrame, comparisons: pl.DataFrame, selection: pl.DataFrame, margin: float) -> list[str]:
+def lines(
+    table: pl.DataFrame, comparisons: pl.DataFrame, selection: pl.DataFrame, margin: float, weak: Sequence[str] = ()
+) -> list[str]:
     """The chosen merge over several tasks: what it keeps, its claims, how it was chosen; nothing where there is none.
 
     Args:
@@ -19,6 +22,7 @@ def lines(table: pl.DataFrame, comparisons: pl.DataFrame, selection: pl.DataFram
         comparisons: as from OverTasks.comparisons.
         selection: selection.csv.
         margin: how much worse still counts as not worse, as a share of the experts' score.
+        weak: tasks whose expert is not surely better than the constant answer.
     """
     chosen = table.filter("chosen").to_dicts()
     if not chosen:
@@ -32,7 +36,7 @@ def lines(table: pl.DataFrame, comparisons: pl.DataFrame, selection: pl.DataFram
         f"**{keeps(best, size(table, best))}** {loses(best)}", "",
         *answers(claims, table), "",
         _made(best, row), *_about(best, row), "",
-        _basis(claims, comparisons, margin), "",
+        _basis(claims, comparisons, margin), *[_weak(task) for task in weak if task in tasks], "",
     ]  # fmt: skip
 
 
@@ -121,6 +125,10 @@ def _basis(claims: list[dict[str, Any]], comparisons: pl.DataFrame, margin: floa
         f" The primary claim is tested alone. The {secondary} other claims over these tasks have Holm's correction."
         f" A loss below {100 * margin:g} point{'' if margin == 0.01 else 's'} counts as no worse. All systems: tasks.csv; all pairs: tasks_comparisons.csv."
     )
+
+
+def _weak(task: str) -> str:
+    return f"The best expert of {task} is not shown to be better than the constant answer: a share of its score says little."
 
 
 def part(chosen: str, frame: pl.DataFrame, comparisons: pl.DataFrame, on: str) -> list[str]:

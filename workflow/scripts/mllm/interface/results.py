@@ -51,7 +51,8 @@ class Results:
         Raises:
             Failure: no model of the experiment covers several tasks.
         """
-        if not (self.folder / "tasks.parquet").exists():
+        board = self.leaderboard
+        if "whole" not in board.columns or board["whole"].null_count() == board.height:
             raise Failure(
                 f"{self.folder}: no table over tasks: no model covers several. Fix: merge experts of several tasks"
             )

@@ -57,38 +57,52 @@ def rows(table: pl.DataFrame, how: str) -> RowChart:
 def interference(board: pl.DataFrame, metric: str) -> Charts:
     """Method -> score of a task (rows) × weight of a task (columns), where the grid tells the weights apart.
 
-    Scores on validation are normalised, and regressed on the logarithms of all tasks' weights at once.
+    Normalised scores on validation are regressed on the logarithms of all tasks' weights at once, with an intercept for each
+    combination of the other parameters.
     """
-    expert = tasks_choice.own_experts(board, metric)
-    value = dict(board.select("candidate", f"valid_{metric}").rows())
-    task_of = dict(board.filter(kind="expert").filter(pl.col("whole").is_null()).select("candidate", "task").rows())
     made: Charts = {}
     for (method,), part in tasks_choice.parts(board).group_by("method", maintain_order=True):
-        weights: dict[str, dict[str, float]] = {}
-        scores: dict[str, dict[str, float]] = {}
-        for r in part.iter_rows(named=True):
-            found = json.loads(r["recipe"]).get("weight")
-            if isinstance(found, dict) and all(
-                isinstance(v, int | float) and v > 0 and m in task_of for m, v in found.items()
-            ):
-                mean: dict[str, list[float]] = {}
-                for member, weight in found.items():
-                    mean.setdefault(task_of[member], []).append(np.log2(weight))
-                weights[r["whole"]] = {task: float(np.mean(of)) for task, of in mean.items()}
-                scores.setdefault(r["whole"], {})[r["task"]] = tasks_choice.normalised(
-                    value[r["candidate"]], value[expert[r["task"]]], metric, r["candidate"]
-                )
-        tasks = sorted(next(iter(weights.values()), {}))
-        same = [w for w in weights if sorted(weights[w]) == tasks == sorted(scores[w])]
-        x = np.array([[1.0, *(weights[w][t] for t in tasks)] for w in same])
-        if len(same) <= len(tasks) + 1 or np.linalg.matrix_rank(x) <= len(tasks):
+        points = _points(part, board, metric)
+        most = max((len(p[1]) for p in points), default=0)
+        points = [p for p in points if len(p[1]) == most and p[1].keys() == p[2].keys()]
+        tasks, others = sorted(points[0][1]) if points else [], sorted({p[0] for p in points})
+        x = np.array([[*(p[0] == other for other in others), *(p[1][t] for t in tasks)] for p in points], dtype=float)
+        if not points or len(points) <= x.shape[1] or np.linalg.matrix_rank(x) < x.shape[1]:
             continue
-        slopes = np.linalg.lstsq(x, np.array([[scores[w][t] for t in tasks] for w in same]), rcond=None)[0][1:]
+        y = np.array([[p[2][t] for t in tasks] for p in points])
+        slopes = np.linalg.lstsq(x, y, rcond=None)[0][len(others) :]
         cells = {
             (a, b): Cell(value=100 * float(slopes[j, i])) for i, a in enumerate(tasks) for j, b in enumerate(tasks)
         }
         made[str(method)] = HeatMap(rows=tasks, columns=tasks, cells=cells, of_rows="score of", of_columns="weight of")
     return made
+
+
+Weighted = tuple[str, dict[str, float], dict[str, float]]
+"""A merge over tasks: its other parameters, each task's logarithm (base 2) of the mean weight, each task's normalised score."""
+
+
+def _points(part: pl.DataFrame, board: pl.DataFrame, metric: str) -> list[Weighted]:
+    """A method's merges over tasks whose weights are numbers above 0; one number is that of each member."""
+    expert = tasks_choice.own_experts(board, metric)
+    value = dict(board.select("candidate", f"valid_{metric}").rows())
+    task_of = dict(board.filter(kind="expert").filter(pl.col("whole").is_null()).select("candidate", "task").rows())
+    found: dict[str, Weighted] = {}
+    for r in part.iter_rows(named=True):
+        recipe = json.loads(r["recipe"])
+        weight = recipe.pop("weight", 1.0)
+        members = weight if isinstance(weight, dict) else dict.fromkeys(r["members"].split(), weight)
+        if not all(isinstance(v, int | float) and v > 0 and m in task_of for m, v in members.items()):
+            continue
+        of: dict[str, list[float]] = {}
+        for member, own in members.items():
+            of.setdefault(task_of[member], []).append(float(np.log2(own)))
+        weights = {task: float(np.mean(logs)) for task, logs in of.items()}
+        _, _, scores = found.setdefault(r["whole"], (json.dumps(recipe, sort_keys=True), weights, {}))
+        scores[r["task"]] = tasks_choice.normalised(
+            value[r["candidate"]], value[expert[r["task"]]], metric, f"task {r['task']}, {r['candidate']}"
+        )
+    return list(found.values())
 
 
 def between_tasks(path: Path, board: pl.DataFrame) -> Charts:
