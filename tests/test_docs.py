@@ -236,7 +236,15 @@ def test_the_picture_is_the_workflow(tmp_path):
     llama["models"][0]["architecture"] = "llama"
     llama["merges"] = [{"method": "moe", "members": ["pain", "acne"]}]
     (project.folder / "config/llama.yaml").write_text(yaml.safe_dump(llama))
-    real = set().union(*(graph(project, f"config/{c}.yaml") for c in ("demo", "taken", "llama")))
+    tasks = {**llama, "tasks": [{"name": "mood", "label": "sentiment"}, {"name": "stars", "label": "rating"}]}
+    tasks["models"] = [{"name": "tiny", "source": "scratch", "architecture": "t5", "family": "text2text"}]
+    tasks["base"] = "tiny"
+    tasks["experts"] = [{"name": "m", "task": "mood"}, {"name": "s", "task": "stars"}]
+    tasks["merges"] = [{"method": "linear", "members": ["*"]}]
+    tasks["references"] = [{"name": "joint", "model": "tiny", "train": "tasks"}]
+    tasks["blends"] = []
+    (project.folder / "config/tasks.yaml").write_text(yaml.safe_dump(tasks))
+    real = set().union(*(graph(project, f"config/{c}.yaml") for c in ("demo", "taken", "llama", "tasks")))
     arrows = drawn(TEXTS["docs/architecture.md"])
     shown = {rule for arrow in arrows for rule in arrow}
     assert arrows <= real, "drawn, but no dependency"

@@ -66,7 +66,7 @@ def asked_model(tmp_path_factory):
     card = cards.Base(family="causal", task="t", model={"prompt": PROMPT}, seed=5)
     checkpoint_files.save(model, scratch.train_tokenizer(TEXTS, 300, 128), root / "model", card)
     (root / "predictions").mkdir()
-    arguments = {"model": root / "model", "data": root / "data", "task": "t", "names": None, "prompt": None, "threads": 1, "gpus": 1, "dtype": "bfloat16",
+    arguments = {"model": root / "model", "data": root / "data", "task": "t", "names": None, "prompt": None, "first_layers": 0, "threads": 1, "gpus": 1, "dtype": "bfloat16",
                  "seed": 3, "shards": None, "tokens": None, "checkpoint_seconds": 9, "output": root / "predictions/m.parquet",
                  "cost": root / "predictions/m.cost.json"}  # fmt: skip
     predict.main(argparse.Namespace(**arguments))

@@ -48,7 +48,7 @@ def merged(models, output, values, parts=None):
 
 
 def settings(data, folder, **more):
-    return {"data": data, "threads": 1, "gpus": 1, "dtype": "float32", "seed": 3, "shards": folder / "shards",
+    return {"data": data, "first_layers": 0, "threads": 1, "gpus": 1, "dtype": "float32", "seed": 3, "shards": folder / "shards",
             "tokens": folder / "tokens", "checkpoint_seconds": 9, **more}  # fmt: skip
 
 

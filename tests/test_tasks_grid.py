@@ -86,7 +86,7 @@ def test_a_task_among_weights_stands_for_its_members():
 
 
 def test_runs_of_random_merges_and_replicates_of_a_whole():
-    found = built(replicates=2, merges=[{"method": "dare_linear", "density": 0.5, "seed": [1, 2], "members": ["*"]}])
+    found = built(replicates=2, merges=[{"method": "dare_linear", "density": 0.5, "lambda": 0.5, "seed": [1, 2], "members": ["*"]}])
     first, second, again, more = found.merges
     assert (again, more) == (f"{first}@2", f"{second}@2")
     assert found.runs[f"{first}.mood"] == [f"{name}.mood" + end for end in ("", "@2") for name in (first, second)]
@@ -102,6 +102,18 @@ def test_points_of_several_tasks_are_no_copies_of_an_input():
     factor = [{"rating": 1, "mood": 1, "topic": 2}, {"rating": 2, "mood": 2, "topic": 4}]
     found = built(merges=[{"method": "linear", "members": ["*"], "weight": factor}])
     assert len(found.merges) == len(found.duplicates) == 1
+
+
+def test_a_sum_over_tasks_is_tried_with_several_factors():
+    def lambdas(**values):
+        found = built(merges=[{"members": ["*"], **values}]).merges.values()
+        return [recipe.parameters["lambda"] for recipe in found]
+
+    assert lambdas(method="task_arithmetic") == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    assert len(lambdas(method="breadcrumbs", density=[0.5, 0.8])) == 20
+    for said in ({"weight": 0.4}, {"lambda": 0.4}, {"normalize": True}, {"members": ["m-*"]}):
+        assert len(lambdas(method="task_arithmetic", **said)) == 1
+    assert lambdas(method="ties", density=0.2) == [1.0]
 
 
 def test_experts_that_are_asked_answer_in_the_other_tasks():

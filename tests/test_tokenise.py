@@ -39,7 +39,7 @@ def test_a_prediction_finds_its_tokens(family, architecture, tmp_path, monkeypat
     assert facts["texts"] == 160 + len(families.load(family).BESIDE) and facts["tokens"] > facts["texts"]
     before = kept.stat().st_mtime_ns
     for name, folder in (("one", tmp_path / "tokens"), ("other", None)):
-        more = {"prompt": None, "threads": 1, "gpus": 1, "dtype": "float32", "shards": None, "tokens": folder, "checkpoint_seconds": 9,
+        more = {"prompt": None, "first_layers": 0, "threads": 1, "gpus": 1, "dtype": "float32", "shards": None, "tokens": folder, "checkpoint_seconds": 9,
                 "output": tmp_path / f"{name}.parquet", "cost": tmp_path / f"{name}.cost.json"}  # fmt: skip
         predict.main(asked(tmp_path, **more))
     assert [*(tmp_path / "tokens").glob("*.npz")] == [kept] and kept.stat().st_mtime_ns == before

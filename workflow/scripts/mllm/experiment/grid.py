@@ -95,7 +95,8 @@ def _merges(
         mine = {member: task_of[member] for member in members}
         covers = over_tasks.covered(members, mine)
         base = bases[covers[0]]
-        for recipe in expand(merge, members, experiment.seed, base.name, partial(over_tasks.by_member, task_of=mine)):
+        entry = over_tasks.with_defaults(merge) if len(covers) > 1 else merge
+        for recipe in expand(entry, members, experiment.seed, base.name, partial(over_tasks.by_member, task_of=mine)):
             name, (key, why) = recipe.name(), meaning(recipe)
             key = over_tasks.key(recipe, key, mine) if len(covers) > 1 else key
             standing = seen.setdefault(key, name)

@@ -10,8 +10,13 @@ from mllm.experiment.family_names import HEADED
 from mllm.experiment.layered import is_layered
 from mllm.experiment.names import match
 from mllm.experiment.recipes import Recipe
+from mllm.experiment.task_vector_entries import MergeEntry, TaskVectors
 
 Patterns = list[str] | dict[str, list[str]]
+SUMMED = ("task_arithmetic", "dare_linear", "della_linear", "breadcrumbs")
+"""Methods that add all task vectors up: of several tasks, each whole is too much."""
+LAMBDAS = [i / 10 for i in range(1, 11)]
+"""Factors of that sum, of which validation chooses (Ilharco et al. 2023, arXiv 2212.04089; AdaMerging, arXiv 2310.02575, figure 1)."""
 
 
 def chosen(patterns: Patterns, task_of: Mapping[str, Any]) -> list[str]:
@@ -24,6 +29,13 @@ def chosen(patterns: Patterns, task_of: Mapping[str, Any]) -> list[str]:
     if not isinstance(patterns, dict):
         return match(patterns, list(task_of))
     return [name for task, own in patterns.items() for name in match(own, [e for e in task_of if task_of[e] == task])]
+
+
+def with_defaults(entry: MergeEntry) -> MergeEntry:
+    """A merge entry over several tasks: a sum of task vectors whose factor the file leaves open is tried with several."""
+    said = entry.normalize if entry.method in SUMMED and isinstance(entry, TaskVectors) else [True]
+    open_ = not {"lambda_", "weight"} & entry.model_fields_set and not any(said)
+    return entry.model_copy(update={"lambda_": LAMBDAS}) if open_ else entry
 
 
 def by_member(value: Any, task_of: Mapping[str, Any]) -> Any:

@@ -48,7 +48,7 @@ class TaskVectors(MergeEntry):
     weight: Axis[Weight] = [1.0]
     """Factor of each task vector: one number, or a map member: weight; a task in it stands for each of its members."""
     lambda_: Axis[Number] = Field([1.0], alias="lambda")
-    """Factor of the combined task vector."""
+    """Factor of the combined task vector; of a sum over several tasks with neither weight nor lambda, 0.1 to 1 in steps of 0.1."""
     normalize: Axis[bool] = [False]
     """Divide by the sum of the (agreeing) members' weights."""
 
