@@ -86,7 +86,10 @@ def test_a_task_among_weights_stands_for_its_members():
 
 
 def test_runs_of_random_merges_and_replicates_of_a_whole():
-    found = built(replicates=2, merges=[{"method": "dare_linear", "density": 0.5, "lambda": 0.5, "seed": [1, 2], "members": ["*"]}])
+    found = built(
+        replicates=2,
+        merges=[{"method": "dare_linear", "density": 0.5, "lambda": 0.5, "seed": [1, 2], "members": ["*"]}],
+    )
     first, second, again, more = found.merges
     assert (again, more) == (f"{first}@2", f"{second}@2")
     assert found.runs[f"{first}.mood"] == [f"{name}.mood" + end for end in ("", "@2") for name in (first, second)]

@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import HfApi
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import fresh
+from conftest import ROOT, fresh
 from mllm.data import labelled
 from mllm.models import cards
 
@@ -111,6 +111,9 @@ def test_an_export_loads_in_two_lines_of_transformers(results):
     assert len(code.strip().splitlines()) == 2
     names: dict = {}
     exec(code.replace(f'"{folder.name}"', repr(str(folder))), names)
+    assert names["model"].config.id2label[0] == "negative"
+    said = (ROOT / "docs/tasks.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(said.replace('"FOLDER"', repr(str(folder))).replace('"sentiment"', '"mood"'), names)
     assert names["model"].config.id2label[0] == "negative"
     for task in ("rating", "mood", "topic"):
         assert f"| {task} | `{task}/` |" in card and f"## Scores in task {task}" in card
