@@ -257,12 +257,14 @@ def test_merges_are_chosen_by_what_the_experiment_says(three_tasks, by, tmp_path
 
 
 def test_shares_of_an_expert_that_knows_nothing_are_marked(three_tasks):
-    """Its score may be the constant answer's, and any share of it means little."""
+    """Its accuracy is that of the constant answer, and any share of it means little."""
     results, built, _ = three_tasks
     pairs = {task: shared_draws.Pairs(results / "scores", task, built.runs) for task in CLASSES}
     scores = {name: Scores.read(results / f"scores/{name}.json") for name in built.candidates}
     frames = [result_tables.read(results, name) for name in ("leaderboard", "runs")]
-    over = over_tasks.OverTasks(systems.systems(built), *frames, pairs, load.parse(RAW).compare, scores)
+    over = over_tasks.OverTasks(
+        systems.systems(built), *frames, pairs, load.parse(RAW | {"compare": {"metric": "accuracy"}}).compare, scores
+    )
     assert over.weak() == []
     over.experts["rating"] = "base-rating"
     assert over.weak() == ["rating"]
