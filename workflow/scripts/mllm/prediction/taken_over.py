@@ -22,8 +22,22 @@ def identity(model: Path, *what: Any) -> str:
     """
     words = [f for f in sorted(model.glob("*.json")) if f.name != cards.FILE]
     files = [[f.name, hashlib.sha256(f.read_bytes()).hexdigest()] for f in words]
-    whole_of_it = [files, checkpoint_files.digest(model), *what]
+    whole_of_it = [files, _weights(model), *what]
     return hashlib.sha256(json.dumps(whole_of_it, sort_keys=True).encode()).hexdigest()
+
+
+def _weights(model: Path) -> str:
+    """SHA-256 over the weights: as the merge that wrote them noted, where nobody has touched the file since; else read.
+
+    Reading takes 0.05 s of a grid point of 22.7M parameters.
+    """
+    card, files = model / cards.FILE, checkpoint_files.weight_files(model)
+    # Not the time of modification, which copying may keep.
+    if len(files) == 1 and card.exists() and files[0].stat().st_ctime_ns <= card.stat().st_ctime_ns:
+        noted = read_json(card).get("weights")
+        if noted:
+            return str(noted)
+    return checkpoint_files.digest(model)
 
 
 def take(predictions: Path, cost: Path, identity: str) -> str | None:
