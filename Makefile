@@ -44,8 +44,8 @@ prune: .venv/.ready ## show what earlier forms of an experiment left, or delete 
 	$(SNAKEMAKE) prune --configfile $(CONFIG) $(if $(DELETE),--config delete=true)
 
 .PHONY: test
-test: .venv/.ready ## run all tests; three at once on two cores, since those on a real Slurm wait as much as they compute
-	.venv/bin/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --durations=10
+test: .venv/.ready ## run all tests; four at once on two cores, since those on a real Slurm wait as much as they compute
+	.venv/bin/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --durations=10
 
 .PHONY: net
 net: .venv/.ready ## try thousands of tables, experiment files and model folders, valid and nearly valid

@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/slurm_overhead.py jobs      # 60 trivial jobs: ours, the plugin as it comes, sbatch, no Slurm
     .venv/bin/python benchmarks/slurm_overhead.py points    # 60 merges of a 22.7M-parameter BERT and their predictions
 
-Points are one Slurm job each, cold, or groups of eight, warm; beside the time, the files that each way opens per point in
-the environment and the project, which lie on a cluster's shared disk. As root, where Slurm is installed.
+Points are one Slurm job each, cold (of 60, every fifth alone: ``--cold``), or groups of eight, warm; beside the time per point,
+the files that each way opens per point in the environment and the project, which lie on a cluster's shared disk. As root,
+where Slurm is installed.
 """
 
 import argparse
@@ -60,7 +61,7 @@ def main(arguments: argparse.Namespace) -> None:
             if "jobs" in arguments.parts:
                 trivial_jobs(Path(folder))
             if "points" in arguments.parts:
-                grid(Path(folder), arguments.number, arguments.size)
+                grid(Path(folder), arguments.number, arguments.cold, arguments.size)
         finally:
             subprocess.run([points.ROOT / "tests/slurm/stop.sh", cluster], check=False)
 
@@ -88,13 +89,15 @@ def trivial_jobs(folder: Path) -> None:
         print(f"{name:<28}" + "".join(f"{s:>8.1f}" for s in sorted(seconds)), flush=True)
 
 
-def grid(folder: Path, number: int, size: str) -> None:
-    """Merges and predictions of a grid: one Slurm job each, and groups; experts are made before."""
+def grid(folder: Path, number: int, cold: int, size: str) -> None:
+    """Merges and predictions of a grid: some of them one Slurm job each, and all in groups; experts are made before."""
     made = points.prepare(folder / "made", number, size)
     on_the_test_site(made)
-    targets, found = points.predictions(made), {}
-    print(f"{number} merges and predictions, {AT_ONCE} jobs at once    seconds   files opened per point")
-    for name, cold in (("one Slurm job each, cold", "1"), ("groups of 8 points, warm", "")):
+    targets, found, taken = points.predictions(made), {}, {}
+    print(f"merges and predictions, {AT_ONCE} jobs at once       points   seconds   a point   files opened per point")
+    ways = {"one Slurm job each, cold": targets[:: max(1, number // cold)], "groups of 8 points, warm": targets}
+    for name, wanted in ways.items():
+        start = "1" if name.startswith("one") else ""
         at = folder / name.replace(" ", "-").replace(",", "")
         shutil.copytree(made, at, symlinks=True)
         profile = at / "profiles/slurm/config.yaml"
@@ -104,13 +107,16 @@ def grid(folder: Path, number: int, size: str) -> None:
         keeper = threading.Thread(target=keep_records, args=(at / points.RESULTS / "slurm", kept, stop))
         keeper.start()
         begin = time.perf_counter()
-        points.snakemake(at, *targets, "--profile", "slurm", "--jobs", str(AT_ONCE), MLLM_COLD=cold, MLLM_ALLOW_CPU="1")
+        points.snakemake(at, *wanted, "--profile", "slurm", "--jobs", str(AT_ONCE), MLLM_COLD=start, MLLM_ALLOW_CPU="1")
         seconds = time.perf_counter() - begin
+        taken[name] = seconds / len(wanted)
         stop.set()
         keeper.join()
         found[name] = points.digests(at / points.RESULTS)
-        opens = opened(at, kept, {**os.environ, "MLLM_COLD": cold, "MLLM_ALLOW_CPU": "1"})
-        print(f"{name:<47}{seconds:>10.1f}{opens:>24.0f}", flush=True)
+        opens = opened(at, kept, {**os.environ, "MLLM_COLD": start, "MLLM_ALLOW_CPU": "1"})
+        print(f"{name:<45}{len(wanted):>7}{seconds:>10.1f}{taken[name]:>10.2f}{opens:>25.0f}", flush=True)
+    alone, grouped = taken.values()
+    print(f"grouped and warm / alone and cold, a point: {grouped / alone:.2f} (aim 0.35)")
     one, other = found.values()
     print(f"{len(one)} results, {sum(one[f] != other.get(f) for f in one)} different")
 
@@ -192,5 +198,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=["jobs", "points"], choices=["jobs", "points"])
     parser.add_argument("--number", type=int, default=60, help="merges")
+    parser.add_argument("--cold", type=int, default=12, help="of them one Slurm job each")
     parser.add_argument("--size", default="minilm", choices=list(points.SIZES))
     main(parser.parse_args())

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ import pytest
 import torch
 from filelock import FileLock
 
+import opened_files
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "workflow/scripts"
 REAL = ROOT.parent / "shared/data"
+
+pytest_plugins = ["slurm_cluster"]
 
 # pytest's own process must not reach the network either.
 os.environ.update(
@@ -40,13 +45,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no worker has one of them alone at the end; Slurm's tests last as long as all others."""
     order = {name: i for i, name in enumerate(LONGEST)}
     for item in items:
-        if WHOLE_RUNS & set(getattr(item, "fixturenames", ())) or item.path.name in LONG_FILES:
+        runs = WHOLE_RUNS & set(getattr(item, "fixturenames", ()))
+        if runs or item.path.name in LONG_FILES or getattr(item, "originalname", "") in LONG_TESTS:
             item.add_marker("long")
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 LONGEST = (
-    "test_slurm.py", "test_workflow.py", "test_models.py", "test_real_rows.py", "test_docs.py", "test_other_families.py",
+    "test_slurm.py", "test_slurm_runs.py", "test_workflow.py", "test_slurm_groups.py", "test_models.py", "test_real_rows.py", "test_docs.py", "test_other_families.py",
     "test_scorers.py", "test_edits.py", "test_tables.py", "test_merging.py", "test_scoring.py", "test_calibration.py",
     "test_extending.py", "test_inference.py", "test_write_report.py", "test_families.py", "test_import_predictions.py",
     "test_interrupts.py", "test_mix_experts.py", "test_merge.py", "test_killed.py", "test_local_limits.py",
@@ -54,7 +60,60 @@ LONGEST = (
 """Files of half a minute and more, the longest first (`make test` shows the slowest tests)."""
 WHOLE_RUNS = {"demo", "project", "finished", "changed", "cluster", "real_rows"}
 """Fixtures of tests that run Snakemake or need a finished run: `make test-fast` leaves them out."""
-LONG_FILES = {"test_slurm.py", "test_killed.py", "test_warm.py", "test_families.py", "test_moe.py"}
+LONG_TESTS = {
+    "test_a_card_too_small_for_one_review_is_an_error",
+    "test_a_kill_at_any_moment_leaves_no_output_or_a_whole_one",
+    "test_a_killed_training_goes_on_and_ends_with_the_same_bytes",
+    "test_a_language_model_is_asked_from_its_folder_to_its_table",
+    "test_a_text_in_validation_does_not_see_its_own_labels",
+    "test_a_training_that_reads_otherwise_does_not_go_on_from_the_same_weights",
+    "test_a_value_that_validation_lacks_is_no_error",
+    "test_a_wrong_column_is_found_before_any_job",
+    "test_a_zero_shot_reference_in_the_workflow",
+    "test_blends_and_baselines",
+    "test_calibration_errors_are_compared_without_what_resampling_adds",
+    "test_corrections_are_statsmodels",
+    "test_every_merge_method_computes_where_it_is_told_to",
+    "test_family_wise_error_at_each_border",
+    "test_intervals_cover_the_truth_as_often_as_they_say",
+    "test_intervals_of_the_calibration_error_cover_it",
+    "test_jobs_ask_for_a_gpu_where_they_compute_on_one",
+    "test_labels_scored_together_are_as_each_by_itself",
+    "test_luck_grows_slowly_but_without_end",
+    "test_mergekit_yaml_makes_the_same_bits",
+    "test_mixtures_are_made_scored_and_exported",
+    "test_no_serious_accessibility_fault",
+    "test_nothing_fails_and_no_request_leaves_the_page",
+    "test_nothing_of_the_others_is_looked_at",
+    "test_out_of_fold_nobody_is_flattered",
+    "test_paired_differences_cover_the_truth",
+    "test_permuted_labels_and_half_written_models_are_refused",
+    "test_processes_that_share_a_training_end_where_one_would",
+    "test_rank_sets_hold_all_true_ranks_as_often_as_they_say",
+    "test_smaller_parts_have_the_same_loss_and_gradients",
+    "test_stacking_is_scikit_learns_logistic_regression_with_the_c_of_its_cross_validation",
+    "test_strange_text_stays_text",
+    "test_tables_are_taken_over_whole",
+    "test_the_command_is_snakemakes",
+    "test_the_fit_is_a_minimum_and_never_worse_on_what_it_saw",
+    "test_the_real_rows_are_the_same_reviews_under_all_headers",
+    "test_the_script_on_real_rows",
+    "test_the_seed_experiments_own_tables",
+    "test_training_on_a_small_card_is_the_same_training_in_smaller_parts",
+    "test_two_merges_at_once_do_not_disturb_each_other",
+    "test_what_is_whole_is_not_fetched_again",
+    "test_your_own_csv_gets_an_answer",
+}
+"""Tests that take more than about two seconds of a processor, measured."""
+LONG_FILES = {
+    "test_slurm.py",
+    "test_slurm_runs.py",
+    "test_slurm_groups.py",
+    "test_killed.py",
+    "test_warm.py",
+    "test_families.py",
+    "test_moe.py",
+}
 
 
 class Project:
@@ -62,11 +121,13 @@ class Project:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.output = ""  # of the run that made it
+        self.trace = Path()  # which files its jobs opened, where there is strace
 
-    def snakemake(self, *arguments: str, ok: bool = True) -> str:
-        """Run Snakemake; returns what it printed, with the logs' order kept."""
+    def snakemake(self, *arguments: str, ok: bool = True, trace: Path | None = None) -> str:
+        """Run Snakemake; returns what it printed, with the logs' order kept; the files that its jobs open go to ``trace``."""
         done = subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments],
+            [*(opened_files.traced(trace) if trace else []), sys.executable, "-m", "snakemake", *arguments],
             cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         assert (done.returncode == 0) == ok, done.stdout[-8000:]
@@ -117,20 +178,37 @@ def project(tmp_path: Path) -> Project:
     return fresh(tmp_path / "project")
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Project], str]) -> Project:
+    """A project that one worker makes for all.
+
+    Args:
+        factory: of the session.
+        name: of its folder.
+        make: makes it there, and gives what was printed, which is its ``output``.
+    """
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    made, output = Project(shared / name), shared / f"{name}.txt"
+    with FileLock(shared / f"{name}.lock"):
+        if not output.exists():
+            output.write_text(make(made))
+    made.output = output.read_text()
+    return made
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The demonstration, run whole, once for all workers.
 
     Do not write to it: take demo.copy(tmp_path / "x").
     """
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    output = shared / "demo.txt"
-    with FileLock(shared / "demo.lock"):
-        made = Project(shared / "demo") if output.exists() else fresh(shared / "demo")
-        if not output.exists():
-            output.write_text(made.snakemake("--profile", "profiles/local", "--configfile", "config/demo.yaml"))
-    made.output = output.read_text()  # type: ignore[attr-defined]
+    whole = ["--profile", "profiles/local", "--configfile", "config/demo.yaml"]
+    made = made_once(
+        tmp_path_factory,
+        "demo",
+        lambda at: fresh(at.folder).snakemake(*whole, trace=at.folder.with_suffix(".trace")),
+    )
+    made.trace = made.folder.with_suffix(".trace")
     return made
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import opened_files
 from conftest import Project, fresh
 from mllm.models import cards, checkpoint_files
 from mllm.models.scratch import train_tokenizer
@@ -38,6 +39,7 @@ merges:
 references:
   - {name: lm-on-all, model: small-lm, train: all, steps: 6, batch_size: 8}
   - {name: t5-zero-shot, model: t5, train: none}
+  - {name: probed, model: classifier, train: probe}
   - {name: as-it-is, model: classifier, train: none, labels: {negative: LABEL_1, neutral: LABEL_2, positive: LABEL_0}}
 blends:
   - {name: both, method: soft_vote, members: [as-it-is, shard-0]}
@@ -67,7 +69,8 @@ def finished(tmp_path_factory) -> Project:
     classifier.save_pretrained(project.folder / "classifier")
     words = train_tokenizer(["some words to make a vocabulary of"] * 3, 300, 16)
     words.save_pretrained(project.folder / "classifier")
-    project.snakemake(*RUN)
+    project.trace = project.folder.with_suffix(".trace")
+    project.snakemake(*RUN, trace=project.trace)
     return project
 
 
@@ -88,16 +91,24 @@ def test_a_classifier_of_another_architecture_is_scored_and_blended_as_it_is(fin
     np.testing.assert_allclose(both, (p + q) / 2, atol=1e-5)
 
 
+def test_no_job_opens_what_its_rule_does_not_declare(finished):
+    seen = opened_files.undeclared(finished, "config/families.yaml", "results/families")
+    assert {rule: names for rule, names in seen.items() if names} == {}
+    assert {"train_expert", "take_expert", "merge", "predict", "tokenise", "fit_probe", "score"} <= set(seen), sorted(
+        seen
+    )
+
+
 def test_they_end_in_one_leaderboard(finished):
     results = finished.folder / "results/families"
     board = pl.read_csv(results / "leaderboard.csv", infer_schema_length=None)
     kinds = dict(board.group_by("kind").len().rows())
-    assert kinds == {"base": 1, "expert": 4, "merge": 2, "reference": 3, "blend": 1}
+    assert kinds == {"base": 1, "expert": 4, "merge": 2, "reference": 4, "blend": 1}
     assert dict(board.select("candidate", "method").rows())["bought"] == "published"
     # All of them are asked, and have scores with each prior taken away; what a published model cost nobody knows.
     asked = board.filter(
-        ~pl.col("candidate").is_in(["as-it-is", "both"])
-    )  # a classifier and its blend are asked nothing
+        ~pl.col("candidate").is_in(["as-it-is", "both", "probed"])
+    )  # a classifier, its blend and a probe are asked nothing
     assert asked["test_contextual_macro_f1"].null_count() == asked["test_batch_macro_f1"].null_count() == 0
     seconds = dict(board.select("candidate", "train_seconds").rows())
     assert seconds["bought"] is None and seconds["shard-0"] > 0 and seconds["base-sentiment"] == 0

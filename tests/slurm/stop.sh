@@ -12,6 +12,6 @@ for file in "$folder"/slurmd.*.pid "$folder/slurmctld.pid" "$folder/munged.pid";
   for _ in $(seq 100); do alive "$pid" || break; sleep 0.1; done
   alive "$pid" && kill -KILL "$pid"
 done
-pkill -KILL -f "slurmstepd: \[" 2>/dev/null  # what a killed node left behind
+pkill -KILL --ns $$ --nslist net -f "slurmstepd: \[" 2>/dev/null  # what a killed node left behind
 for file in slurm.conf gres.conf; do [ "$(readlink "/etc/slurm/$file")" = "$folder/etc/$file" ] && rm -f "/etc/slurm/$file"; done
 rm -rf "$folder"

@@ -1,0 +1,9 @@
+"""No job opens a file of the results that its rule does not declare: seen from outside, while whole workflows run."""
+
+import opened_files
+
+
+def test_in_the_demonstration(demo):
+    seen = opened_files.undeclared(demo, "config/demo.yaml", "results/demo")
+    assert {rule: names for rule, names in seen.items() if names} == {}
+    assert len(seen) >= 17, sorted(seen)
