@@ -25,8 +25,8 @@ One YAML file is one experiment. Start from one that runs: `config/demo.yaml` (m
 files), `config/config.yaml` (GPT-2 on the cluster). With the line
 `# yaml-language-server: $schema=experiment.schema.json` at its top, editors complete keys and underline mistakes.
 
-- Unknown keys, numbers written as text, two equal keys and values out of range are errors; all of a file's errors are told at
-  once, before any job.
+- Unknown keys, numbers written as text, two equal keys and values out of range are errors; all of a file's errors are listed together,
+  before any job.
 - Experts, merges and all other entries have **names**; renaming one is a new one, reordering them changes nothing.
 - In `merges`, a **list in place of a value spans the grid**: `density: [0.3, 0.6]` with `lambda: [0.8, 1.0]` are four merges.
 - A key marked **needed** must be given; – is a key that may be left out.
@@ -36,7 +36,7 @@ files), `config/config.yaml` (GPT-2 on the cluster). With the line
 SEE = {
     "data": "Where reviews come from.", "split": "Which are train, validation, test.", "tasks": "What is to be predicted.",
     "models": "Where checkpoints come from.", "experts": "What is merged.", "merges": "How.",
-    "blends": "What combines predictions instead of weights.", "references": "What all of it is held against.",
+    "blends": "What combines predictions instead of weights.", "references": "What the merges are compared with.",
     "compare": "What is chosen by, and what counts as equal.", "pretrain": "Steps of language modelling, first.",
 }  # fmt: skip
 # Section title, what the schema calls its entries, and the key that tells them apart, if one does.

@@ -22,7 +22,7 @@ class Prompt(Strict):
     """With {review} once; {task} and {labels} are filled in. Too long a review is cut, the rest never. For drug reviews (data.source
     uci and synthetic) the default says "Drug review" and "this review"."""
     words: dict[str, str] = Field(default_factory=dict)
-    """Class -> the word that stands for it; a class's own name by default."""
+    """Class -> the word that the model is to answer; a class's own name by default."""
     score: Literal["likelihood", "first_token"] = "likelihood"
     """likelihood of all of a label's tokens, or its first token's among the labels' first tokens, which must differ."""
     examples: Annotated[int, Field(ge=0, le=64)] = 0
@@ -97,7 +97,7 @@ class HubModel(Model):
     id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     """Repository, as owner/name."""
     revision: Annotated[str, Field(pattern=r"^[\w.][\w./-]*$")]
-    """Commit (40 hexadecimal digits), or a branch or tag, which is resolved once: its commit then stands in a .lock.yaml file
+    """Commit (40 hexadecimal digits), or a branch or tag, which is resolved once: its commit is then in a .lock.yaml file
     beside the experiment."""
     max_length: Annotated[int, Field(ge=8)] = 512
     """Longest input in tokens; longer reviews are cut."""

@@ -76,7 +76,7 @@ class Split(Strict):
     """How reviews become train, validation and test; no review text is ever in two of the first two."""
 
     mode: Literal["official-clean", "official", "random"] = "official-clean"
-    """official-clean leaves out of test what also stands in train; official keeps it, leaking, to compare with
+    """official-clean leaves out of test what is also in train; official keeps it, leaking, to compare with
     published numbers; random draws test from all files, with equal shares of the first task's classes."""
     valid: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Fraction of train's distinct texts that becomes validation (random: of all texts)."""
@@ -111,7 +111,7 @@ class Blend(Strict):
     """soft_vote: mean probability; log_vote: mean log-probability; majority_vote: most votes; weighted_vote: weights that
     fit validation best; stacking: logistic regression on log-probabilities; greedy: members added one by one (Caruana)."""
     members: Annotated[list[str], Field(min_length=1)]
-    """Bases, experts, merges, references; `ties-*` stands for all whose names match."""
+    """Bases, experts, merges, references; `ties-*` means all whose names match."""
     name: Name | None = None
     """Its name in the leaderboard (default: its method and a digest of its members)."""
 
@@ -134,7 +134,7 @@ class Candidates(Strict):
     kinds: dict[Literal["base", "expert", "merge", "reference"], list[str]]
     """Kind -> names or patterns; a merge's method is its name up to the first hyphen."""
     parameters: dict[str, Positive] = Field(default_factory=dict)
-    """Name or pattern -> number of parameters, the cost that quality is held against."""
+    """Name or pattern -> number of parameters, the cost that quality is compared with."""
 
 
 class Compare(Strict):
@@ -145,7 +145,7 @@ class Compare(Strict):
     margin: Annotated[float, Field(ge=0)] = 0.01
     """A merge no worse than this below a reference counts as its equal."""
     equivalence: bool = False
-    """Whether the verdict also says of each claim whether both are within the margin of each other, either way."""
+    """Whether the verdict also says for each claim whether both are within the margin of each other, either way."""
     tasks: str = "mean"
     """Chooses among merges over several tasks, on validation: the mean of their scores, each divided by the score of the task's
     best expert; worst, the lowest of them; or a task's name."""

@@ -20,7 +20,7 @@ class MergeEntry(Strict):
 
     method: str
     members: Members
-    """Experts to merge; `shard-*` stands for all whose names match. Experts of several tasks make one model for all of them; a map
+    """Experts to merge; `shard-*` means all whose names match. Experts of several tasks make one model for all of them; a map
     task: experts takes those of each task alone."""
     out_dtype: Axis[Literal["float32", "bfloat16", "float16"]] = ["float32"]
     """Precision of the merged weights; the arithmetic is in float32."""
@@ -46,7 +46,7 @@ class TaskVectors(MergeEntry):
     """The base plus a combination of task vectors: members minus base."""
 
     weight: Axis[Weight] = [1.0]
-    """Factor of each task vector: one number, or a map member: weight; a task in it stands for each of its members."""
+    """Factor of each task vector: one number, or a map member: weight; a task in it means each of its members."""
     lambda_: Axis[Number] = Field([1.0], alias="lambda")
     """Factor of the combined task vector; of a sum over several tasks with neither weight nor lambda, 0.1 to 1 in steps of 0.1."""
     normalize: Axis[bool] = [False]
