@@ -29,7 +29,9 @@ def main(arguments: argparse.Namespace) -> None:
     counts = ", ".join(f"{states.count(s)} {s}" for s in ("done", "stale", "missing"))
     number = len(built.duplicates)
     twice = f"; {number} point{'s are' if number > 1 else ' is'} the same as another and not run" if number else ""
-    print(f"\n{experiment.name}: {len(states)} candidates, {len(built.merges)} of them merges: {counts}{twice}")
+    print(
+        f"\n{experiment.name}: {len(states)} candidates, {len(built.of_kind('merge'))} of them merges: {counts}{twice}"
+    )
 
 
 def planned(arguments: argparse.Namespace) -> dict[str, bool]:
