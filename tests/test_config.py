@@ -33,13 +33,12 @@ def changed(**paths):
 def test_new_training_keys_change_no_other_training():
     """What is written without them, or with their neutral values, has the names and settings that it had before."""
     plain = grid.build(schema.Experiment.model_validate(DEMO)).candidates["pain"].hyper
-    assert not {"freeze", "head_only", "class_weights"} & set(plain)
+    assert not {"freeze", "head_only"} & set(plain)
     neutral = changed(experts__0__freeze=0, experts__0__head_only=False)
     assert grid.build(schema.Experiment.model_validate(neutral)).candidates["pain"].hyper == plain
-    frozen = changed(experts__0__freeze=1, experts__0__class_weights="sqrt")
-    assert grid.build(schema.Experiment.model_validate(frozen)).candidates["pain"].hyper == {
-        **plain, "freeze": 1, "class_weights": "sqrt"
-    }  # fmt: skip
+    frozen = changed(experts__0__freeze=1, experts__0__class_weights="balanced")
+    hyper = grid.build(schema.Experiment.model_validate(frozen)).candidates["pain"].hyper
+    assert hyper == {**plain, "freeze": 1, "class_weights": "balanced"}
 
 
 TIES = {"method": "ties", "members": ["pain", "acne"], "density": 0.5}
@@ -109,7 +108,7 @@ BAD = [
         {"models__0__family": "causal", "models__0__prompt": {"examples": 2}},
         ["base", "'tiny-gpt2' is fine-tuned, and shown no examples"],
     ),
-    ({"models__0__architecture": "bert"}, ["models[0].pretrain", "trains a language model, which bert is not"]),
+    ({"models__0__architecture": "bert", "models__0__pretrain": {"steps": 3}}, ["models[0].pretrain", "trains a language model, which bert is not"]),
     ({"experts__0": {"name": "pain", "model": "tiny-gpt3"}}, ["experts[0].model", "did you mean 'tiny-gpt2'"]),
     (
         {"experts__0": {"name": "pain", "model": "tiny-gpt2", "steps": 3}},
@@ -128,7 +127,7 @@ BAD = [
         ["references[0].train", "its head is random until trained"],
     ),
     ({"references__0": {"name": "r", "model": "tiny-gpt2", "train": "some"}}, ["references[0].train", "'some'"]),
-    ({"models__0__pretrain__step": 3}, ["models[0].pretrain.step", "did you mean 'steps'"]),
+    ({"models__0__pretrain": {"step": 3, "steps": 3}}, ["models[0].pretrain.step", "did you mean 'steps'"]),
     (
         {"models__0": {"name": "g", "source": "hub", "id": "openai-community/gpt2", "revision": "ma in"}, "base": "g"},
         ["models[0].revision", "'ma in'", "40 hexadecimal"],
@@ -372,13 +371,13 @@ LM = {"name": "lm", "family": "causal", "source": "scratch"}
         (
             {"prompt": {"examples": 2}},
             {"train": "all"},
-            ["references[2].model", "'lm'", "shown no examples"],
+            ["references[3].model", "'lm'", "shown no examples"],
         ),
-        ({"family": "text2text"}, {}, ["models[1].family", "'text2text'", "gpt2 makes classifier or causal"]),
-        ({"prompt": {"template": "Good?"}}, {}, ["models[1].prompt.template", "expected {review} in it, once"]),
-        ({"prompt": {"scores": "likelihood"}}, {}, ["models[1].prompt.scores", "did you mean 'score'"]),
-        ({"prompt": {"score": "first"}}, {}, ["models[1].prompt.score", "'first'", "first_token"]),
-        ({"dtype": "float16"}, {}, ["models[1].dtype", "'float16'", "bfloat16"]),
+        ({"family": "text2text"}, {}, ["models[2].family", "'text2text'", "gpt2 makes classifier or causal"]),
+        ({"prompt": {"template": "Good?"}}, {}, ["models[2].prompt.template", "expected {review} in it, once"]),
+        ({"prompt": {"scores": "likelihood"}}, {}, ["models[2].prompt.scores", "did you mean 'score'"]),
+        ({"prompt": {"score": "first"}}, {}, ["models[2].prompt.score", "'first'", "first_token"]),
+        ({"dtype": "float16"}, {}, ["models[2].dtype", "'float16'", "bfloat16"]),
     ],
 )
 def test_language_models_that_cannot_be_asked(model, reference, pieces):

@@ -315,6 +315,7 @@ def test_jobs_ask_for_a_gpu_where_they_compute_on_one(project: Project, monkeypa
     with (project.folder / "Snakefile").open("a") as file:
         file.write(ASK)
     base = ["-n", "--configfile", "config/demo.yaml", "--cores", "2"]
+    project.edit("config/demo.yaml", "    vocabulary: 900", "    pretrain: {steps: 9}\n    vocabulary: 900")
     printed = project.snakemake(*base)
     assert "ASKS prepare_base 1\nASKS merge 0\n" in printed
     project.edit("config/demo.yaml", "    pretrain:", "    #")

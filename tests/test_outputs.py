@@ -143,7 +143,7 @@ def test_a_classifier_can_be_reference_and_blend_member_as_it_is():
     reference, expert = built.candidates["published"], built.candidates["taken"]
     assert (reference.kind, reference.method, reference.made_by) == ("reference", "published", "take_expert")
     assert reference.folder == "models/published" and reference.labels == expert.labels == SAID
-    assert built.starts.keys() == {"base-sentiment"}
+    assert built.starts.keys() == {"base-sentiment", "larger-gpt2-sentiment.base"}
     assert built.candidates["both"].members == ("pain", "published")
 
 

@@ -53,7 +53,8 @@ def test_leftovers_are_shown_and_deleted(results):
 def test_models_of_no_file_go_once_the_files_own_are_there(results):
     """An expert that is not trained yet may be one of them under a new name, which its job takes over."""
     assert "models/old" not in run_script("prune", "--experiment", DEMO)
-    for name in ("depression", "acne", "base-sentiment"):
+    others = ("depression", "acne", "base-sentiment", "larger-on-all", "larger-gpt2-sentiment.base")
+    for name in others:
         (results / f"models/{name}").mkdir()
     (results.parent.parent / "config").mkdir()
     other = results.parent.parent / "config/other.yaml"
@@ -63,7 +64,7 @@ def test_models_of_no_file_go_once_the_files_own_are_there(results):
     assert "results/demo/models: 1 leftovers" in run_script("prune", "--experiment", DEMO)
     assert (results / "models/old").exists()
     run_script("prune", "--experiment", DEMO, "--delete")
-    assert {p.name for p in (results / "models").iterdir()} == {"pain", "depression", "acne", "base-sentiment"}
+    assert {p.name for p in (results / "models").iterdir()} == {"pain", *others}
 
 
 def test_what_another_experiment_uses_stays(results):

@@ -1,7 +1,8 @@
 """Made-up reviews in the exact raw format of the UCI files, quirks included.
 
 Each condition has words of its own for good and bad, beside words that all share: an expert that has
-seen one condition alone understands half of what the others say.
+seen one condition alone understands a third of what the others say. Words alone do not decide: a review also tells how things
+were before, and denies what it does not mean, so that the same phrase counts for, against, or not at all.
 """
 
 from dataclasses import dataclass
@@ -166,6 +167,9 @@ NEUTRAL = (
     "manageable",
     "average",
 )
+BEFORE = ("at first", "in the beginning", "for the first weeks", "before that")
+NOW = ("but now", "these days", "since then", "lately")
+DENIED = ("I can not say that", "no way that", "it is not true that", "nobody can tell me that")
 OPENERS = (
     "I have been taking this for",
     "My doctor put me on it for",
@@ -209,11 +213,9 @@ def generate(rows: int, conditions: int, seed: int) -> tuple[str, str]:
 
 
 def _review(rng: np.random.Generator, condition: Condition, rating: int) -> str:
-    """A few phrases around a rating; the inner quotes, entities and line breaks are the format's."""
+    """A few statements around a rating; the inner quotes, entities and line breaks are the format's."""
     sentences = [f"{_one(rng, OPENERS)} {_one(rng, SPANS)}"]
-    for _ in range(int(rng.integers(2, 6))):
-        sentences.append(f"{_one(rng, condition.topic)} {_phrase(rng, condition, rating)}")
-    sentences[1:] = [f"{s} and {_phrase(rng, condition, rating)}" if rng.random() < 0.4 else s for s in sentences[1:]]
+    sentences += [_statement(rng, condition, rating) for _ in range(int(rng.integers(2, 5)))]
     text = ". ".join(s[0].upper() + s[1:] for s in sentences)
     if rng.random() < 0.3:
         text += _one(rng, (" &amp; that&#039;s it", ", it&#039;s true!", ' ""really""', "...", " :)"))
@@ -222,16 +224,31 @@ def _review(rng: np.random.Generator, condition: Condition, rating: int) -> str:
     return text + "."
 
 
-def _phrase(rng: np.random.Generator, condition: Condition, rating: int) -> str:
-    """Good, bad or so-so words, in shares that follow the rating, half of them the condition's own."""
-    good = (rating - 1) / 9
-    neutral = 0.55 if rating in (5, 6) else 0.1
-    draw = rng.random()
-    if draw < neutral:
-        return _one(rng, NEUTRAL)
-    positive = rng.random() < 0.06 + 0.88 * good
-    own = rng.random() < 0.5
-    if positive:
+def _statement(rng: np.random.Generator, condition: Condition, rating: int) -> str:
+    """So-so, good or bad, in shares that follow the rating: said outright, after another past, or by denying the opposite.
+
+    The past is told before or after the present, and is the present's opposite four times in five.
+    """
+    topic = _one(rng, condition.topic)
+    if rng.random() < (0.6 if rating in (5, 6) else 0.05):
+        return f"{topic} {_one(rng, NEUTRAL)}"
+    good = bool(rng.random() < 0.04 + 0.92 * (rating - 1) / 9)
+    said = f"{topic} {_phrase(rng, condition, good)}"
+    form = rng.random()
+    if form < 0.3:
+        was = good if rng.random() < 0.2 else not good
+        past = f"{_one(rng, BEFORE)} {_one(rng, condition.topic)} {_phrase(rng, condition, was)}"
+        present = f"{_one(rng, NOW)} {said}"
+        return f"{past}, {present}" if rng.random() < 0.5 else f"{present}, {past}"
+    if form < 0.45:
+        return f"{_one(rng, DENIED)} {topic} {_phrase(rng, condition, not good)}"
+    return said
+
+
+def _phrase(rng: np.random.Generator, condition: Condition, good: bool) -> str:
+    """Good or bad words, seven in ten the condition's own."""
+    own = rng.random() < 0.7
+    if good:
         return _one(rng, condition.good if own else GOOD)
     return _one(rng, condition.bad if own else BAD)
 
