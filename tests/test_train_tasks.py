@@ -129,6 +129,14 @@ def test_one_task_is_the_training_of_one_task_bit_for_bit(family, architecture, 
     assert all(torch.equal(value, one.state_dict()[name]) for name, value in alone.state_dict().items())
 
 
+def test_frozen_layers_stay_and_every_head_learns(data, prepare, tmp_path):
+    bases = prepare("classifier", "bert")
+    before = {n: v.clone() for n, v in joint.load(bases, "classifier")[0].state_dict().items()}
+    model, _ = trained(data, bases, tmp_path, freeze=2, steps=6)
+    moved = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
+    assert moved == {n for n in before if not n.startswith(("bert.embeddings", "bert.encoder"))}
+
+
 @pytest.mark.parametrize(("family", "architecture"), [*CLASSIFIERS, *ASKED])
 def test_it_learns_all_tasks_and_each_folder_is_plain_transformers(family, architecture, data, prepare, tmp_path):
     bases = prepare(family, architecture)
