@@ -108,7 +108,10 @@ BAD = [
         {"models__0__family": "causal", "models__0__prompt": {"examples": 2}},
         ["base", "'tiny-gpt2' is fine-tuned, and shown no examples"],
     ),
-    ({"models__0__architecture": "bert", "models__0__pretrain": {"steps": 3}}, ["models[0].pretrain", "trains a language model, which bert is not"]),
+    (
+        {"models__0__architecture": "bert", "models__0__pretrain": {"steps": 3}},
+        ["models[0].pretrain", "trains a language model, which bert is not"],
+    ),
     ({"experts__0": {"name": "pain", "model": "tiny-gpt3"}}, ["experts[0].model", "did you mean 'tiny-gpt2'"]),
     (
         {"experts__0": {"name": "pain", "model": "tiny-gpt2", "steps": 3}},

@@ -243,7 +243,9 @@ def test_an_edit_of_a_script_runs_its_rule_and_what_follows(changed):
 
 def test_another_expert_runs_what_it_is_in(changed):
     changed.edit(
-        DEMO, "{name: acne, where: {condition: [Acne]}, steps: 300", "{name: acne, where: {condition: [Acne]}, steps: 301"
+        DEMO,
+        "{name: acne, where: {condition: [Acne]}, steps: 300",
+        "{name: acne, where: {condition: [Acne]}, steps: 301",
     )
     found = changed.planned(*WITH_DEMO)
     with_acne = [c for c in grid.build(load.load(ROOT / DEMO)).of_kind("merge") if "acne" in c.members]
@@ -290,7 +292,9 @@ def test_stages_are_targets(project):
 def test_grid_prints_points_and_states(changed):
     changed.edit(DEMO, "t: [0.5, 0.75]", "t: [0.3, 0.75, 0.75]")
     changed.edit(
-        DEMO, "{name: acne, where: {condition: [Acne]}, steps: 300", "{name: acne, where: {condition: [Acne]}, steps: 301"
+        DEMO,
+        "{name: acne, where: {condition: [Acne]}, steps: 300",
+        "{name: acne, where: {condition: [Acne]}, steps: 301",
     )
     lines = changed.snakemake("grid", *WITH_DEMO).splitlines()
     state = {line.split()[1]: line.split()[0] for line in lines if line.startswith(("done ", "stale ", "missing "))}
