@@ -154,7 +154,10 @@ rule write_report:
         leaderboard=rules.leaderboard.output,
         tables=rules.compare.output,
         described=DESCRIPTION,
-        models=expand("<results>/models/{model}", model=[*GRID.made_by("train_expert", "take_expert"), *GRID.starts]),
+        models=expand(
+            "<results>/models/{model}",
+            model=[*GRID.made_by("train_expert", "take_expert"), *TRAINED_TASKS, *GRID.starts],
+        ),
         reviews=[*tables("test").values(), *all_labels()],
         split="<results>/data/split.json",
     output:

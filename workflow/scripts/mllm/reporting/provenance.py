@@ -98,6 +98,7 @@ def _gpus(results: Path, rule: str, name: str) -> int:
     # A merge takes one GPU, where it takes any.
     file, key = {
         "train_expert": (results / f"models/{name}/model.json", "processes"),
+        "train_tasks": (next((results / f"models/{name}").glob("*/model.json"), None), "processes"),
         "predict": (results / f"predictions/{name}.cost.json", "gpus"),
         "merge": (results / f"merges/{name}/merge.json", "gpus"),
         "merge_tasks": (results / f"merges/{name}/merge.json", "gpus"),

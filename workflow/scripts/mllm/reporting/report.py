@@ -59,6 +59,9 @@ class Report:
         files = sorted((results / "models").glob("*/model.json"))
         self.over = result_tables.read(results, "tasks") if systems.systems(built) else None
         self.cards = {f.parent.name: cards.read(f.parent) for f in files if f.parent.name in models}
+        joint = {c.whole: results / c.folder for c in built.candidates.values() if c.made_by == "train_tasks"}
+        # Of one training: its tasks' cards tell the same of it.
+        self.cards |= {name: cards.read(folder) for name, folder in joint.items() if folder.exists()}
         self.figures: dict[str, Any] = {}
         """Name -> chart, for the files beside the page."""
         self.tasks = self.board["task"].unique(maintain_order=True).to_list()
