@@ -66,6 +66,19 @@ def test_a_changed_layer_finds_no_states(models, tmp_path):
     assert np.array_equal(found, predict(models / "b", None, 0)[0])
 
 
+def test_a_zero_s_sign_changes_no_state(models, tmp_path):
+    """Base plus nothing makes 0 of -0, which padding's embedding may have."""
+    file = models / "base/model.safetensors"
+    state = load_file(file)
+    word = next(n for n in state if "wte" in n or "word_embeddings" in n)
+    for sign in (-1.0, 1.0):
+        state[word][1] = sign * 0.0
+        save_file(state, file, metadata={"format": "pt"})
+        _, first = predict(models / "base", tmp_path / "kept", 1)
+        assert first.known == (sign > 0)
+    assert len(states(tmp_path / "kept")) == 1
+
+
 def test_states_of_some_reviews_alone_are_not_kept(models, tmp_path):
     """A resumed job computes what its predecessor had not."""
     model, tokenizer = loading.load_model(models / "base", families.HEADED)

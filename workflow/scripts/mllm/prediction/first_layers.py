@@ -117,7 +117,7 @@ def _key(still: frozen.Frozen, scorer: Scorer, tokens: Tokens) -> str:
     for module in still.modules:
         for name, tensor in sorted(module.state_dict().items()):
             found.update(name.encode())
-            found.update(tensor.contiguous().numpy().tobytes())
+            found.update((tensor + 0).contiguous().numpy().tobytes())  # a merge makes -0 of padding's embedding 0
     for array in (tokens.flat, tokens.ends):
         found.update(np.ascontiguousarray(array).tobytes())
     facts: list[Any] = [
