@@ -275,6 +275,47 @@ def test_shares_of_an_expert_that_knows_nothing_are_marked(three_tasks):
     )
 
 
+def test_a_joint_training_without_merges_has_a_table_and_no_claims(three_tasks):
+    results, built, _ = three_tasks
+    pairs = {task: shared_draws.Pairs(results / "scores", task, built.runs) for task in CLASSES}
+    scores = {name: Scores.read(results / f"scores/{name}.json") for name in built.candidates}
+    board, runs = (result_tables.read(results, name) for name in ("leaderboard", "runs"))
+    found = [s for s in systems.systems(built) if s.kind != "merge"]
+    alone = board.filter(pl.col("whole").is_null() | (pl.col("kind") != "merge"))
+    over = over_tasks.OverTasks(found, alone, runs, pairs, load.parse(RAW).compare, scores)
+    frame, claims_ = over.table(), over.comparisons(0.01)
+    assert not frame["chosen"].any() and "joint" in frame["system"] and claims_.height == 0
+    assert (
+        over.choices() == []
+        and tasks_verdict.lines(frame, claims_, selection.selection(alone, pairs, "macro_f1"), 0.01) == []
+    )
+    assert tasks_choice.winners(alone, "macro_f1", "mean") == []
+
+
+def test_experts_that_are_asked_about_all_tasks_are_systems_and_so_is_their_base():
+    asked = {
+        "name": "asked",
+        "source": "scratch",
+        "architecture": "t5",
+        "family": "text2text",
+        "prompt": {"template": "{task}: {review}"},
+    }
+    entries = {
+        "models": [*RAW["models"], asked],
+        "base": "asked",
+        "blends": [],
+        "references": [],
+        "merges": RAW["merges"][:1],
+    }
+    built = grid.build(load.parse(RAW | entries))
+    found = {s.name: s for s in systems.systems(built)}
+    assert found["t"].kind == "expert" and found["t"].one
+    assert found["t"].options == {"mood": ("t.mood",), "rating": ("t.rating",), "topic": ("t",)}
+    assert found["base"].options == {task: (f"base-{task}",) for task in sorted(CLASSES)} and found["base"].one
+    assert found[systems.SWITCH].options["topic"] == ("t",)  # of its own task alone
+    assert systems.wholes(built)["t.mood"] == "t" and "t" not in systems.wholes(built)
+
+
 def test_one_run_is_the_best_of_all_tasks(three_tasks):
     """Runs of a model are the same trainings in all tasks: the export takes one of them, not one per task."""
     board = pl.read_parquet(three_tasks[0] / "leaderboard.parquet")
