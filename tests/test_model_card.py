@@ -1,10 +1,13 @@
 """A model's card says what is known of the texts, and no more."""
 
+import dataclasses
+
 import pytest
+import yaml
 
 from mllm.evaluation.metrics import METRICS
 from mllm.models import cards
-from mllm.reporting import model_card
+from mllm.reporting import exported, model_card, model_card_tasks
 
 SCORES = {f"{split}_accuracy{end}": 0.5 for split in ("valid", "test") for end in ("", "_low", "_high")}
 
@@ -47,3 +50,22 @@ def test_a_description_says_what_the_texts_are():
 def test_the_card_says_how_to_use_the_model(family, loader):
     text = model_card.text(facts("local", family=family))
     assert loader in text and 'linear-1"' in text
+
+
+def test_one_card_for_a_model_over_several_tasks():
+    parts = {task: dataclasses.replace(facts("uci"), task=task) for task in ("mood", "topic")}
+    text = model_card_tasks.text("linear-1", parts)
+    heading = yaml.safe_load(text.split("---")[1])
+    (index,) = heading["model-index"]
+    assert index["name"] == "linear-1" and [r["task"]["name"] for r in index["results"]] == ["mood", "topic"]
+    assert "One model for 2 tasks" in text and "| topic | `topic/` | bad, good |" in text
+    assert 'AutoTokenizer.from_pretrained("linear-1", subfolder="mood")' in text
+    asked = {task: facts("uci", family="causal") for task in ("mood", "topic")}
+    assert "AutoModelForCausalLM" in model_card_tasks.text("linear-1", asked)
+
+
+@pytest.mark.parametrize("whole", ["ties-density0.5-0123456789", "ties-density0.5-0123456789@2"])
+def test_a_run_of_a_part_is_a_run_of_the_whole(whole):
+    part = exported.part_run(whole, "a.b")
+    assert part in ("ties-density0.5-0123456789.a.b", "ties-density0.5-0123456789.a.b@2")
+    assert exported.whole_run(part, "a.b") == whole
