@@ -93,9 +93,11 @@ def predictions(at: Path) -> list[str]:
 def snakemake(at: Path, *arguments: str, config: str = CONFIG, **environment: str) -> str:
     """Run the copy's workflow; returns what it printed."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    inherited = {**os.environ, "PATH": path}
+    inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # the copy's modules are compiled once, as in any checkout
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments, "--configfile", config],
-        cwd=at, env={**os.environ, "PATH": path, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        cwd=at, env={**inherited, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         sys.exit(done.stdout[-5000:])
