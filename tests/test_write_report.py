@@ -123,7 +123,7 @@ def test_seeds_are_no_axis_of_a_grid():
 def test_provenance_is_snakemakes_benchmarks(demo, made):
     time = pl.read_csv(made / "tables/time.csv")
     jobs = dict(time.select("stage", "jobs").rows())
-    assert jobs["train_expert"] == 3 and jobs["merge"] == 13 and jobs["score"] == 1 and "write_report" not in jobs
+    assert jobs["train_expert"] == 4 and jobs["merge"] == 13 and jobs["score"] == 1 and "write_report" not in jobs
     seconds = [
         float(pl.read_csv(f, separator="\t", infer_schema=False)["s"][0])
         for f in (demo.folder / "results/demo/benchmarks/train_expert").glob("*.tsv")
