@@ -6,9 +6,9 @@ import threading
 import pytest
 import snakemake.cli  # noqa: F401  first: its modules import each other
 
-from mllm.execution import local_limits, snakemake_patches
+from mllm.execution import local_limits, snakemake_patches, snakemake_speed
 
-FIX = "Snakemake renamed this: see execution/snakemake_patches.py, {}"
+FIX = "Snakemake renamed this: see execution/snakemake_patches.py or snakemake_speed.py, {}"
 
 
 def test_everything_that_is_changed_is_there():
@@ -47,18 +47,18 @@ def test_everything_that_is_changed_is_there():
 @pytest.mark.parametrize(
     ("module", "name", "change"),
     [
-        ("snakemake.rules", "get_function_params", lambda: snakemake_patches.keep_function_parameters()),
+        ("snakemake.rules", "get_function_params", lambda: snakemake_speed.keep_function_parameters()),
         ("snakemake.executors.local", "run_wrapper", lambda: snakemake_patches.hand_out_gpus(lambda number: None)),
         ("snakemake.logging", "DefaultFormatter", lambda: snakemake_patches.replace_formatter(lambda base: base, bool)),
         ("snakemake.dag.DAG", "update_needrun", lambda: snakemake_patches.let_ancient_inputs_be()),
         (
             "snakemake.scheduling.job_scheduler.JobScheduler",
             "_schedule_reevalutation",
-            lambda: snakemake_patches.look_again_where_held_back(),
+            lambda: snakemake_speed.look_again_where_held_back(),
         ),
-        ("snakemake.dag.DAG", "update_", lambda: snakemake_patches.remember_producers()),
-        ("snakemake.jobs", "format_files", lambda: snakemake_patches.describe_jobs_once()),
-        ("snakemake.io._IOFile", "is_storage", lambda: snakemake_patches.ask_for_storage_directly()),
+        ("snakemake.dag.DAG", "update_", lambda: snakemake_speed.remember_producers()),
+        ("snakemake.jobs", "format_files", lambda: snakemake_speed.describe_jobs_once()),
+        ("snakemake.io._IOFile", "is_storage", lambda: snakemake_speed.ask_for_storage_directly()),
         ("snakemake.settings.types", "load_configfile", lambda: snakemake_patches.before_experiment_files(print)),
         ("snakemake.logging", "logger", lambda: snakemake_patches.limit(object(), {})),
         ("snakemake.logging", "logger", lambda: snakemake_patches.stop_on_signals(object(), print)),
@@ -68,7 +68,7 @@ def test_a_change_without_its_place_is_off_in_one_line(monkeypatch, capsys, modu
     monkeypatch.delattr(f"{module}.{name}")
     assert change() is False
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and " is off (" in said and "Fix: execution/snakemake_patches.py" in said
+    assert said.count("\n") == 1 and " is off (" in said and "Fix: execution/snakemake_" in said
 
 
 def test_the_scheduler_sets_a_timer_only_where_the_rate_holds_jobs_back(monkeypatch):
@@ -77,7 +77,7 @@ def test_the_scheduler_sets_a_timer_only_where_the_rate_holds_jobs_back(monkeypa
     from snakemake.settings.types import MaxJobsPerTimespan
 
     monkeypatch.setattr(JobScheduler, "_schedule_reevalutation", JobScheduler._schedule_reevalutation)  # put back later
-    assert snakemake_patches.look_again_where_held_back()
+    assert snakemake_speed.look_again_where_held_back()
     scheduler = JobScheduler.__new__(JobScheduler)
     scheduler._open_jobs = threading.Semaphore(0)
     scheduler.job_rate_limiter = JobRateLimiter(MaxJobsPerTimespan(2, "1ms"))

@@ -30,6 +30,7 @@ from mllm.execution import (
     slurm_executor,
     slurm_resources,
     snakemake_patches,
+    snakemake_speed,
     warm,
 )
 from mllm.experiment import grid, revision_locks, yaml_files
@@ -45,12 +46,12 @@ environment.speak_utf8()
 environment.let_waiting_threads_sleep()
 environment.use_scratch()
 interrupts.before_jobs()
-snakemake_patches.keep_function_parameters()
-snakemake_patches.collect_less_garbage()
-snakemake_patches.remember_producers()
-snakemake_patches.describe_jobs_once()
-snakemake_patches.ask_for_storage_directly()
-snakemake_patches.look_again_where_held_back()
+snakemake_speed.keep_function_parameters()
+snakemake_speed.collect_less_garbage()
+snakemake_speed.remember_producers()
+snakemake_speed.describe_jobs_once()
+snakemake_speed.ask_for_storage_directly()
+snakemake_speed.look_again_where_held_back()
 BY_MEANING = snakemake_patches.let_ancient_inputs_be()
 
 local_limits.install(workflow)

@@ -5,7 +5,6 @@ reviews, then: examples-proportional mixing without a limit (Raffel et al. 2020,
 (Liu et al. 2019, arXiv 1901.11504), and what merging is compared with as multi-task learning.
 """
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 from types import MethodType
@@ -19,6 +18,7 @@ from mllm.models import families, task_folders
 from mllm.models.heads import head_modules
 from mllm.models.loading import load_model, load_weights
 from mllm.models.training_rows import Reviews
+from mllm.models.transformers_private.children import shallow_copy
 
 
 def load(bases: dict[str, Path], family: str) -> tuple[Any, Any]:
@@ -47,15 +47,14 @@ def with_heads(model: Any, others: list[Any]) -> Any:
     classes of all tasks). Where it is given ``head``, (reviews,) numbers of tasks, they are -inf for all but a review's own task:
     cross-entropy then is its own task's, and no other head gets a gradient of it.
     """
-    shells = [copy.copy(model), *others]
-    shells[0]._modules = dict(model._modules)  # the copy's children are its own to replace
+    shells = [shallow_copy(model), *others]
     prefix, names = model.base_model_prefix, []
     for i, shell in enumerate(shells):
         children = {name: child for name, child in shell.named_children() if name != prefix}
         names.append({name: f"{name}_{i}" if i else name for name in children})
         for name, child in children.items() if i else ():
             model.add_module(names[i][name], child)
-        del shell._modules[prefix]
+        delattr(shell, prefix)
     owner = [i for i, shell in enumerate(shells) for _ in range(shell.config.num_labels)]
     model.register_buffer("owner", torch.tensor(owner), persistent=False)
     model.names_of_heads = names
@@ -64,7 +63,8 @@ def with_heads(model: Any, others: list[Any]) -> Any:
         body, found = _Once(getattr(self, prefix)), []
         for shell, own in zip(shells, names, strict=True):
             vars(shell)[prefix] = body
-            shell._modules |= {name: self._modules[at] for name, at in own.items()}  # adapters wrap them
+            for name, at in own.items():
+                setattr(shell, name, self.get_submodule(at))  # adapters wrap them
             found.append(shell(**inputs).logits)
         logits = torch.cat(found, dim=1)
         if head is not None and len(shells) > 1:
