@@ -51,6 +51,17 @@ def test_a_slice_without_reviews_is_found_before_any_job(tmp_path, where, messag
         look([tmp_path / "r.csv"], COLUMNS, True, {"e": where})
 
 
+def test_classes_and_slices_without_reviews_are_found_together(tmp_path):
+    (tmp_path / "r.csv").write_text(CSV)
+    classes = {"mood": ("kind", {"one": ["x"], "other": ["y&z", "w"]}), "star": ("stars", {"few": [1], "many": [4, 5]})}
+    with pytest.raises(Failure) as failure:
+        look([tmp_path / "r.csv"], COLUMNS, True, {"e": {"stars": [3]}}, classes)
+    assert str(failure.value).splitlines() == [
+        "experts: e: where.stars: no review has 3; the most frequent are '1', '4.0', '5'",
+        "tasks: mood: class 'other': no review has 'w'; the most frequent are 'x', 'y&z'",
+    ]
+
+
 def test_the_end_counts_rejected_unlabelled_and_cut(tmp_path):
     assert data_notes(tmp_path) == []
     write_json(tmp_path / "data/quality.json", {

@@ -63,3 +63,11 @@ def test_a_clear_winner_is_chosen_again_and_smaller_may_be_better():
     assert found.crossfitted == pytest.approx((0.3 + 0.5) / 2)
     assert stability.stability(-draws, -draws[:, :2], False).crossfitted == pytest.approx(-0.4)
     assert stability.stability(draws[:1], draws[:1], True).again == 1.0
+
+
+def test_what_ties_shares_the_choice():
+    """Two candidates that are the best together in half of the resamples, and the winner alone in the other half."""
+    draws = np.array([[0.5, 0.5, 0.6, 0.6], [0.5, 0.5, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1]])
+    left_out = np.array([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [9.0, 9.0, 9.0, 9.0]])
+    found = stability.stability(draws, left_out, True)
+    assert (found.again, found.second, found.second_share, found.crossfitted) == (0.75, 1, 0.25, 0.75)

@@ -662,14 +662,16 @@ def predict_reads(wildcards):
 
 
 def look_at_files(raw, columns):
-    """Find wrong columns, and slices that no review is in, before any job, where the files are there to be read."""
+    """Find wrong columns, slices and classes that no review is in, before any job, where the files are there to be read."""
     data = EXPERIMENT.data
     trained = [GRID.candidates[name] for name in GRID.made_by("train_expert")]
     slices = {c.name: c.part["where"] for c in trained if "where" in c.part and not Path(RESULTS, c.folder).exists()}
+    new = [t for t in EXPERIMENT.tasks if t.classes and not Path(labels_of(t.name)["facts"]).exists()]
+    classes = {task.name: (column_of(task), task.classes) for task in new}
     if data.source == "local" or (data.source == "uci" and slices):
         from mllm.data.first_look import look
 
-        look(raw, columns, getattr(data, "quotes", "csv") == "csv", slices)
+        look(raw, columns, getattr(data, "quotes", "csv") == "csv", slices, classes)
 
 
 def made_now(path):

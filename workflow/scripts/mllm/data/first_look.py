@@ -1,4 +1,4 @@
-"""A first look at raw files, before any job: columns that they lack, and experts' slices that no review is in."""
+"""A first look at raw files, before any job: columns that they lack; experts' slices and classes' values that no review has."""
 
 import contextlib
 from pathlib import Path
@@ -12,9 +12,13 @@ from mllm.data.raw_files import Columns, read_header, read_raw
 
 Slices = dict[str, dict[str, list[Any]]]
 """Expert -> {column: values}."""
+Classes = dict[str, tuple[str, dict[str, list[Any]]]]
+"""Task -> column and {class: values}."""
 
 
-def look(files: list[Path], columns: Columns | None, quotes: bool, slices: Slices) -> None:
+def look(
+    files: list[Path], columns: Columns | None, quotes: bool, slices: Slices, classes: Classes | None = None
+) -> None:
     """Compare an experiment with its raw files, as far as they are there to be read.
 
     Args:
@@ -22,29 +26,33 @@ def look(files: list[Path], columns: Columns | None, quotes: bool, slices: Slice
         columns: our column -> the files', or none for the UCI names.
         quotes: as for :func:`mllm.data.raw_files.read_raw`.
         slices: of the experts that are not trained yet.
+        classes: of the tasks that are not labelled yet.
 
     Raises:
-        Failure: a column is missing, or no row has a value that an expert's slice names.
+        Failure: a column is missing, or no row has a value that an expert's slice or a class names.
     """
     there = [f for f in files if f.is_file() and f.stat().st_size]
     read = {file: read_header(file, columns, quotes) for file in there}
     if there != files:
         return
+    asked = [(f"experts: {e}: where.{c}", c, values) for e, where in slices.items() for c, values in where.items()]
+    asked += [
+        (f"tasks: {task}: class {name!r}", column, values)
+        for task, (column, named) in (classes or {}).items()
+        for name, values in named.items()
+    ]
     found: dict[str, pl.DataFrame] = {}
-    for column in dict.fromkeys(c for where in slices.values() for c in where):
+    for column in dict.fromkeys(column for _, column, _ in asked):
         names = [(file, delimiter, chosen.get(column, [])) for file, (delimiter, _, chosen) in read.items()]
         if all(len(n) == 1 for *_, n in names):  # neither derived from another column, nor joined of several
             with contextlib.suppress(pl.exceptions.PolarsError):  # a broken row, which the cleaning names
                 found[column] = pl.concat(_values(file, delimiter, n[0], quotes) for file, delimiter, n in names)
     problems = []
-    for expert, where in slices.items():
-        for column, values in where.items():
-            absent = [v for v in values if column in found and not _has(found[column], column, v)]
-            if absent:
-                problems.append(
-                    f"experts: {expert}: where.{column}: no review has {', '.join(map(repr, absent))};"
-                    f" the most frequent are {_frequent(found[column])}"
-                )
+    for place, column, values in asked:
+        absent = [v for v in values if column in found and not _has(found[column], column, v)]
+        if absent:
+            frequent = _frequent(found[column])
+            problems.append(f"{place}: no review has {', '.join(map(repr, absent))}; the most frequent are {frequent}")
     if problems:
         for file in files:  # where a row is broken, that is what to say
             read_raw(file, columns, quotes)

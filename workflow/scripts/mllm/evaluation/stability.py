@@ -12,7 +12,7 @@ class Stability:
     """Of the best of several candidates."""
 
     again: float
-    """Share of resamples in which the winner is the best again."""
+    """Share of resamples in which the winner is the best again; of k that are equally good, each counts 1/k."""
     second: int
     """Index of the candidate that is the best most often among the others."""
     second_share: float
@@ -32,9 +32,11 @@ def stability(draws: Array, left_out: Array, larger_is_better: bool, winner: int
         larger_is_better: what is chosen.
         winner: index of the candidate that was chosen on all texts.
     """
-    best = (draws if larger_is_better else -draws).argmax(axis=0)
-    shares = np.bincount(best, minlength=len(draws)) / draws.shape[1]
+    signed = draws if larger_is_better else -draws
+    best = signed == signed.max(axis=0)
+    part = best / best.sum(axis=0)
+    shares = part.mean(axis=1)
     others = np.where(np.arange(len(draws)) == winner, -1.0, shares)
     second = int(others.argmax())
-    judged = left_out[best[: left_out.shape[1]], np.arange(left_out.shape[1])]
+    judged = (left_out * part[:, : left_out.shape[1]]).sum(axis=0)
     return Stability(float(shares[winner]), second, float(max(0.0, others[second])), float(judged.mean()))
