@@ -73,7 +73,7 @@ def test_a_whole_file_in_the_end(server, tmp_path, monkeypatch, plan):
 @pytest.mark.parametrize(("plan", "word"), [("404", "404"), ("500", "500"), ("stall", "timed out")])
 def test_one_clear_error_and_no_half_file(server, tmp_path, monkeypatch, plan, word):
     monkeypatch.setattr(Handler, "plan", [plan])
-    with pytest.raises(Failure, match=f"x.zip: download failed: .*{word}.*run again"):
+    with pytest.raises(Failure, match=f"x.zip: download failed: .*{word}.*rerun"):
         download.download([server], tmp_path / "x.zip", pause=0)
     assert not (tmp_path / "x.zip").exists()
 

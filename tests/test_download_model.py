@@ -247,7 +247,7 @@ def test_a_branch_is_resolved_once(server, tmp_path):
     assert pinned(file) == COMMIT and not server.asked
     lock.unlink()
     server.branches.clear()
-    assert "models[1].revision: 'main' of o/good at main: no such revision" in pinned(file)
+    assert "models[2].revision: 'main' of o/good at main: no such revision" in pinned(file)
     assert not lock.exists()
     for damaged in ("nonsense", "<<<<<<< ours\no/good@main: x\n=======\n"):
         lock.write_text(damaged)

@@ -235,7 +235,7 @@ def test_texts_stay_together(tmp_path, what):
     raw["candidates"]["group"] = "text"
     (tmp_path / "own.yaml").write_text(json.dumps(raw))
     printed = run_script("import_predictions", *arguments, ok=False)
-    expected = {"both splits": "a.parquet: 50 texts stand in validation and in test, one of them review r000",
+    expected = {"both splits": "a.parquet: 50 texts are in both validation and test, one of them review r000",
                 "other groups": "ties-1.parquet: reviews are grouped into texts otherwise than in"}  # fmt: skip
     assert expected[what] in printed
 

@@ -397,7 +397,7 @@ def test_winners_are_exported_whole_and_checked(changed):
         values = {m["type"]: m["value"] for m in result["metrics"]}
         assert values["macro_f1"] == pytest.approx(runs[row["best_run"]], abs=1e-4)
         assert ("the best of the recipe's 2 on validation" in body) == (row["method"] == "dare_ties")
-        for rival in comparisons.filter(pl.col("candidate") == row["candidate"]).iter_rows(named=True):
+        for rival in comparisons.filter(pl.col("claim"), candidate=row["candidate"]).iter_rows(named=True):
             line = next(at for at in body.splitlines() if at.startswith(f"| {rival['against']} ({rival['kind']}) |"))
             assert f"| {rival['difference']:+.3f} (" in line
         for parent, digest in card["parents"].items():
