@@ -25,7 +25,7 @@ setup: .venv/.ready ## install everything into .venv (done by the others when ne
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or later is needed: make PYTHON=python3.12 …" >&2; exit 1; }
 	@if ! command -v uv >/dev/null; then \
 	  echo "uv is not installed; putting it into .venv"; \
-	  $(PYTHON) -m venv .venv || { echo "error: no venv module; on Debian: apt install python3-venv" >&2; exit 1; }; \
+	  $(PYTHON) -m venv .venv || { echo "error: $(PYTHON) -m venv .venv failed (see above). If its module is missing: apt install python3-venv (Debian)" >&2; exit 1; }; \
 	  .venv/bin/python -m pip install --quiet uv==$(UV_VERSION); \
 	fi
 	uv sync --frozen --inexact --python $(PYTHON)
