@@ -106,7 +106,7 @@ EDITS = {
     "an error text of prediction": ("prediction/prediction_tables.py", "run predict again", "predict again", set()),
     "a log line of prediction": ("prediction/run_model.py", "at once: halved", "at once: in halves", set()),
     "an error text of prompts": ("models/prompts.py", "two equal words", "equal words", set()),
-    "a --help": ("../predict.py", "layers are spread", "layers spread", set()),
+    "a --help": ("prediction/script_arguments.py", "layers are spread", "layers spread", set()),
     "Slurm": ("execution/slurm_executor.py", "import ", "EDITED = 1\nimport ", set()),
     "the console": ("execution/log_format.py", "import ", "EDITED = 1\nimport ", set()),
     "resources": ("execution/resources.py", "import ", "EDITED = 1\nimport ", set()),

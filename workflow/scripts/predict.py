@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from mllm.core import compute, script, threads
+from mllm.prediction import script_arguments
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -59,21 +59,7 @@ if __name__ == "__main__":
         "--names", type=json.loads, help="the classes in a prompt's words, as JSON (default: the task's)"
     )
     parser.add_argument("--prompt", type=json.loads, help="how it is asked, as JSON (default: as its card says)")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--gpus", type=int, default=1, help="GPUs over which the model's layers are spread")
-    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
-    parser.add_argument("--seed", type=int, default=17, help="of a prompt's examples")
-    parser.add_argument(
-        "--first-layers", type=int, default=0, help="layers that no training changed: their states are shared"
-    )
-    parser.add_argument("--shards", type=Path, help="folder for unfinished predictions; survives the job")
-    parser.add_argument("--tokens", type=Path, help="folder where candidates that read alike share their tokens")
-    parser.add_argument(
-        "--checkpoint-seconds",
-        type=float,
-        default=float(os.environ.get("MLLM_CHECKPOINT_SECONDS", 30)),
-        help="time between shards (default: $MLLM_CHECKPOINT_SECONDS, or 30)",
-    )
+    script_arguments.add(parser)
     parser.add_argument("--output", type=Path, required=True, help="predictions to write (parquet)")
     parser.add_argument("--cost", type=Path, required=True, help="cost to write (JSON)")
     script.run(main, parser.parse_args())

@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mllm.core import compute, script, threads
+from mllm.prediction import script_arguments
 
 if TYPE_CHECKING:
     from mllm.prediction.one_task import How, Question
@@ -133,19 +133,5 @@ if __name__ == "__main__":
         "--tasks", type=json.loads, required=True,
         help="task -> names (the classes in a prompt's words, or null) and output (path without its ending), as JSON",
     )  # fmt: skip
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--gpus", type=int, default=1, help="GPUs over which the model's layers are spread")
-    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
-    parser.add_argument("--seed", type=int, default=17, help="of a prompt's examples")
-    parser.add_argument(
-        "--first-layers", type=int, default=0, help="layers that no training changed: their states are shared"
-    )
-    parser.add_argument("--shards", type=Path, help="folder for unfinished predictions; survives the job")
-    parser.add_argument("--tokens", type=Path, help="folder where candidates that read alike share their tokens")
-    parser.add_argument(
-        "--checkpoint-seconds",
-        type=float,
-        default=float(os.environ.get("MLLM_CHECKPOINT_SECONDS", 30)),
-        help="time between shards (default: $MLLM_CHECKPOINT_SECONDS, or 30)",
-    )
+    script_arguments.add(parser)
     script.run(main, parser.parse_args())

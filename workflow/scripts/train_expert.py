@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from mllm.core import node_cache, script, threads
 from mllm.core.code_digest import code_digest
 from mllm.core.files import read_json, whole
 from mllm.core.messages import log
-from mllm.models import processes
+from mllm.models import processes, training_arguments
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -93,17 +92,6 @@ if __name__ == "__main__":
     parser.add_argument(
         "--part", type=json.loads, required=True, help="which reviews, as JSON: {}, {shard, of, seed} or {where}"
     )
-    parser.add_argument("--hyper", type=json.loads, required=True, help="hyper-parameters, as JSON")
-    parser.add_argument(
-        "--checkpoints", type=Path, required=True, help="folder for unfinished training; survives the job"
-    )
-    parser.add_argument(
-        "--checkpoint-seconds",
-        type=float,
-        default=float(os.environ.get("MLLM_CHECKPOINT_SECONDS", 300)),
-        help="time between checkpoints (default: $MLLM_CHECKPOINT_SECONDS, or 300)",
-    )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--gpus", type=int, default=1, help="GPUs of this machine to train on; processes without any")
+    training_arguments.add(parser)
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
     script.run(lambda given: processes.spread(main, given, given.gpus), parser.parse_args())

@@ -11,19 +11,8 @@ import numpy as np
 
 HEADER = "\tdrugName\tcondition\treview\trating\tdate\tusefulCount"
 MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+]  # fmt: skip
 # Shares of the ratings 1 to 10 in the official test file (data set 462, 53,766 rows).
 RATINGS = np.array([7299, 2334, 2205, 1659, 2710, 2119, 3091, 6156, 9177, 17016]) / 53766
 

@@ -1,0 +1,22 @@
+"""Arguments that all scripts which train a model have in common."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add how to train, and where an unfinished training is kept."""
+    parser.add_argument("--hyper", type=json.loads, required=True, help="hyper-parameters, as JSON")
+    parser.add_argument(
+        "--checkpoints", type=Path, required=True, help="folder for unfinished training; survives the job"
+    )
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=float(os.environ.get("MLLM_CHECKPOINT_SECONDS", 300)),
+        help="time between checkpoints (default: $MLLM_CHECKPOINT_SECONDS, or 300)",
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs of this machine to train on; processes without any")
