@@ -76,7 +76,7 @@ def finished(tmp_path_factory):
     """The folder of the finished experiment."""
     folder = tmp_path_factory.mktemp("edits")
     for file in ("reviews.csv", "more.csv"):
-        (folder / file).write_text("text,stars,kind,more\nfine,5,x,1\nbad,1,y,2\nbad,1,z,2\n")
+        (folder / file).write_text("text,stars,kind,more\nfine,5,x,1\nfine,4,x,1\nbad,1,y,2\nbad,2,z,2\n")
     for link in ("Snakefile", "workflow", "profiles", "config"):  # rules look from the project's root
         (folder / link).symlink_to(ROOT / link)
     for model in ("tiny", "asked"):
