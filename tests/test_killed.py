@@ -16,6 +16,7 @@ from conftest import SCRIPTS, write_split
 from mllm.core.messages import start_logging
 
 KILLS = 20
+STEPS = 120
 TEXTS = [f"{'good great' if i % 2 else 'bad awful'} pill number {i} {'word ' * (i % 17)}" for i in range(120)]
 SPEC = {
     "name": "tiny", "family": "classifier", "source": "scratch", "architecture": "gpt2", "width": 32, "layers": 2, "heads": 2,
@@ -74,23 +75,31 @@ def torment(folder: Path) -> None:
     begin = time.monotonic()
     child = forked(lambda: train_expert.main(training_to("whole", 300)), folder / "whole.log")
     assert os.waitpid(child, 0)[1] == 0, (folder / "whole.log").read_text()[-2000:]
-    usual = time.monotonic() - begin
+    step = (time.monotonic() - begin) / STEPS
+
+    def saved() -> int:
+        """The last step of which there is a whole checkpoint; each step leaves one."""
+        whole = folder.glob("killed/checkpoints/*/checkpoint-*/whole")
+        return max((int(file.parent.name.removeprefix("checkpoint-")) for file in whole), default=0)
+
     moments = random.Random(5)
     kills = 0
     while not (folder / "killed/expert").exists():
         child = forked(lambda: train_expert.main(training_to("killed", 0.0)), folder / "killed.log")
+        ended = 0
         if kills < KILLS:
-            # Early ones come before the first new checkpoint, late ones while one is written, or the model itself.
-            time.sleep(moments.uniform(0.01, 0.12) * usual)
-            os.kill(child, signal.SIGKILL)
-        status = os.waitpid(child, 0)[1]
+            # By steps, however busy the machine is: some before the first new checkpoint, some while one is written.
+            target = saved() + moments.randint(0, 8)
+            while not ended and saved() < target:
+                time.sleep(step / 10)
+                ended, status = os.waitpid(child, os.WNOHANG)
+            if not ended:
+                time.sleep(moments.uniform(0, 2) * step)
+                os.kill(child, signal.SIGKILL)
+        status = status if ended else os.waitpid(child, 0)[1]
         assert os.WIFSIGNALED(status) or status == 0, (folder / "killed.log").read_text()[-2000:]
         kills += os.WIFSIGNALED(status)
-        if not list(folder.glob("killed/checkpoints/*/checkpoint-*/whole")):
-            usual *= (
-                1.25  # the machine is busier than when it was measured: no child would come to its first checkpoint
-            )
-    print(json.dumps({"kills": kills, "seconds": usual}))
+    print(json.dumps({"kills": kills, "seconds": step}))
 
 
 def test_twenty_kills_at_any_moment_end_in_the_same_bytes(tmp_path):
