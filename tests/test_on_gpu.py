@@ -7,16 +7,23 @@ import pytest
 import torch
 import transformers
 
+import test_train_tasks
 from mllm.core import gpu
 from mllm.merging.merge import Merge
-from mllm.models import families, scratch, training, training_rows
+from mllm.models import families, joint, scratch, training, training_rows
 from mllm.models.tokens import Batch
 from mllm.prediction import run_model
+from task_models import make_task_models
 from test_families import ARCHITECTURES, CASES, NAMES, PROMPT, TEXTS
 from test_gpu_path import without_dropout
-from tiny_models import make_models, predicted, recipe_of, tiny_gpt2
+from test_predict_tasks import data as data
+from test_predict_tasks import logp, merged, predicted_together
+from test_train_tasks import CLASSES, HYPER, read
+from test_train_tasks import prepare as prepare
+from tiny_models import make_models, predicted, recipe_of, tiny_bert, tiny_gpt2, tiny_t5_classifier
 
 pytestmark = pytest.mark.gpu
+joint_data = test_train_tasks.data
 TOKENIZER = scratch.train_tokenizer(TEXTS, 300, 64, ended=True)
 
 
@@ -225,3 +232,36 @@ def test_a_killed_training_goes_on(tmp_path, monkeypatch):
     assert facts["steps"] == 30 and facts["loss"][0]["step"] == 1
     for (name, one), other in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other, atol=5e-3, rtol=0, msg=name)
+
+
+# ── Several tasks ──
+
+
+@pytest.mark.parametrize("architecture", [tiny_gpt2, tiny_bert, tiny_t5_classifier])
+def test_a_model_of_several_tasks_is_the_cpus(architecture, data, tmp_path, monkeypatch):
+    """Merge across tasks and predict all of them in one pass, on either device."""
+    models = make_task_models(architecture, tmp_path / "models")
+    values = {"method": "ties", "density": 0.6}
+    with on_cpu(monkeypatch):
+        plain = predicted_together(merged(models, tmp_path / "on-cpu", values), data, tmp_path / "cpu")
+    found = predicted_together(merged(models, tmp_path / "on-gpu", values, gpus=1), data, tmp_path / "gpu")
+    for task, table in plain.items():
+        np.testing.assert_allclose(logp(found[task]), logp(table), atol=1e-4)
+
+
+def test_joint_training_is_near_the_cpus(joint_data, prepare, tmp_path, monkeypatch):
+    """Products are bfloat16's on the GPU: the same course, not the same numbers."""
+    bases = prepare("classifier", "bert")
+    classes = {task: len(names) for task, names in CLASSES.items()}
+    losses = {}
+    for device in ("cuda", "cpu"):
+        with monkeypatch.context() as patch:
+            if device == "cpu":
+                patch.setattr(torch.cuda, "is_available", lambda: False)
+            model, tokenizer = joint.load(bases, "classifier")
+            reviews = joint.together(read(joint_data, bases, tokenizer, HYPER), classes, headed=True)
+            where = training.Checkpoints(tmp_path / device, 300)
+            _, facts = training.fine_tune(without_dropout(model), tokenizer, reviews, "classifier", HYPER, where)
+        losses[device] = [point["loss"] for point in facts["loss"]]
+    assert losses["cpu"]
+    np.testing.assert_allclose(losses["cuda"], losses["cpu"], atol=0.05)

@@ -37,13 +37,10 @@ def data(tmp_path_factory):
     return folder
 
 
-def merged(models, output, values, parts=None):
+def merged(models, output, values, parts=None, gpus=0):
     recipe = task_recipe(values)
-    merge_tasks.main(
-        argparse.Namespace(
-            recipe=recipe, models=models, tasks=parts or parts_of(recipe), gpus=0, kept=None, output=output
-        )
-    )
+    parts = parts or parts_of(recipe)
+    merge_tasks.main(argparse.Namespace(recipe=recipe, models=models, tasks=parts, gpus=gpus, kept=None, output=output))
     return output / "model"
 
 
