@@ -199,7 +199,7 @@ def test_della_says_that_it_cannot_rank_one_entry(tmp_path):
     models = make_models(tiny_gpt2, tmp_path / "models")
     for name in ("base", "a", "b", "c"):
         change_state(lambda s: s.update({"score.bias": torch.ones(1)}))(models / name)
-    with pytest.raises(Failure, match=r"score\.bias: has shape \(1,\); della ranks"):
+    with pytest.raises(Failure, match=r"score\.bias: della ranks .*found shape \(1,\)"):
         run_merge(recipe_of({"method": "della", "density": 0.5}), models, tmp_path / "out")
 
 
@@ -210,7 +210,7 @@ def test_counts_that_differ_are_refused(tmp_path):
     two = recipe_of({"method": "linear", "members": ["a", "b"]})
     folders = {n: models / n for n in ("base", "a", "b", "c")}
     assert dict(Merge(two, folders, models / "base").tensors())["steps"] == torch.tensor([0])
-    with pytest.raises(Failure, match="steps holds no fractions, and differs between a, b, c"):
+    with pytest.raises(Failure, match="steps: integers cannot be merged .found different values in a, b, c"):
         run_merge(recipe_of({"method": "linear"}), models, tmp_path / "out")
 
 

@@ -188,7 +188,7 @@ def test_tasks_with_other_backbones_are_refused(classifiers, tmp_path):
     state = load_file(file)
     state["transformer.ln_f.bias"] += 1e-6
     save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(Failure, match=r"base-rating: not the weights of .*base-mood, heads aside"):
+    with pytest.raises(Failure, match=r"base-rating: weights differ from .*base-mood outside the head"):
         merged(tmp_path / "models", tmp_path, task_recipe({"method": "linear"}))
 
 

@@ -330,7 +330,7 @@ def near(one: torch.Tensor, other: torch.Tensor) -> bool:
 @UNHURRIED
 @given(inputs(), st.floats(0.05, 1.0), st.floats(0.0, 0.3))
 def test_quicker_ways_give_mergekits_bits(given_, density, gamma):
-    """Also where equal magnitudes stand at the border: which are kept is up to mergekit's sorting, and is the same."""
+    """Cover equal magnitudes at the border too: mergekit's sorting decides which are kept, and the result agrees."""
     base, members = given_
     for name in ("ties", "breadcrumbs", "breadcrumbs_ties"):
         more = {"gamma": gamma} if name != "ties" else {}

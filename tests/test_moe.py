@@ -328,10 +328,10 @@ REFUSALS = {
     "none": (None, recipe_of(experts_per_token=0), PROMPTS, "experts_per_token is 0, expected 1 to 3"),
     "mode": (None, recipe_of(gate_mode="best"), PROMPTS, "gate_mode is 'best', expected one of hidden, hidden_avg"),
     "GPT-2": (all_foreign("GPT2ForSequenceClassification"), recipe_of(), PROMPTS,
-              "base/config.json: no mixture of experts can be made of GPT2ForSequenceClassification; possible are "
-              "LlamaForSequenceClassification, .*Qwen3ForCausalLM; for others, blend their predictions instead"),
-    "BERT": (all_foreign("BertForSequenceClassification"), recipe_of(), PROMPTS, "made of BertForSequenceClass"),
-    "T5": (all_foreign("T5ForSequenceClassification"), recipe_of(), PROMPTS, "can be made of T5ForSequenceClass"),
+              "base/config.json: no mixture of experts can be made .found GPT2ForSequenceClassification, expected one of "
+              r"LlamaForSequenceClassification, .*Qwen3ForCausalLM\)\. Fix: blend the experts' predictions instead"),
+    "BERT": (all_foreign("BertForSequenceClassification"), recipe_of(), PROMPTS, "made .found BertForSequenceClass"),
+    "T5": (all_foreign("T5ForSequenceClassification"), recipe_of(), PROMPTS, "can be made .found T5ForSequenceClass"),
     "two architectures": (foreign("Qwen2ForSequenceClassification"), recipe_of(), PROMPTS,
                           r"b/config.json: architectures is \['Qwen2ForSequenceClassification'\], in .* blend their predictions"),
     "classifier and language model": (foreign("LlamaForCausalLM"), recipe_of(), PROMPTS, "architectures is .*LlamaForCausalLM"),
@@ -339,7 +339,7 @@ REFUSALS = {
     "biases": (with_biases, recipe_of(), PROMPTS, r"would leave out 8 tensors, the first: model\.layers\.0\.self_attn\.k"),
     "no texts": (None, recipe_of(), {"a": ["x"], "b": ["y"]}, "no text for c, which gate_mode hidden needs"),
     "empty texts": (None, recipe_of(gate_mode="cheap_embed"), {**PROMPTS, "b": ["", " "]}, "no text for b"),
-    "the same texts": (None, recipe_of(), SAME, "all have the same texts"),
+    "the same texts": (None, recipe_of(), SAME, "all members have the same texts"),
     "too large for float16": (large, recipe_of("float16"), PROMPTS, "score.weight is not finite in float16"),
     "not finite": (not_finite, recipe_of(), PROMPTS, "c: model.norm.weight holds NaN or infinite values"),
 }  # fmt: skip
@@ -361,5 +361,5 @@ def test_refused_in_words_and_nothing_left(folder_of, tmp_path, what):
 def test_one_folder_for_all_is_refused_as_mergekit_does(folder_of, tmp_path):
     models = folder_of("LlamaForSequenceClassification")
     folders = {"base": models / "base", **dict.fromkeys(MEMBERS, models / "a")}
-    with pytest.raises(Failure, match="all are the same folder"):
+    with pytest.raises(Failure, match="all members are the same folder"):
         mixture.build(recipe_of(), folders, PROMPTS, tmp_path / "moe")

@@ -1,4 +1,4 @@
-"""Tell from weights alone how the members of a task's merges differ: norms, angles and signs of their task vectors."""
+"""Measure from weights alone how the members of a task's merges differ: norms, angles and signs of task vectors."""
 
 import argparse
 import json

@@ -1,6 +1,6 @@
-"""Make the validation winner of each method once more, as a complete model folder with its card, and check it.
+"""Remake each method's winner on validation as a complete model folder with its card, and check it.
 
-Of a winner with several runs, the best run on validation is exported.
+If a winner has several runs, its best run on validation is exported.
 """
 
 import argparse
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mllm.models.cards import Merge
     from mllm.reporting.exported import Exported
 
-# Each merge has a fresh process, forked from one that has imported the libraries.
+# Each merge has a fresh process, forked from a process that has imported the libraries.
 PROCESSES = multiprocessing.get_context("forkserver")
 
 
@@ -53,19 +53,19 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def row_of(winner: dict[str, Any], runs: "pl.DataFrame", name: str = "") -> dict[str, Any]:
-    """The leaderboard's row of the run of a winner that is exported: with the run's name and its own scores.
+    """Return the row of a winner's exported run: the leaderboard's row with the run's name and scores.
 
     Args:
-        winner: the leaderboard's row.
-        runs: of all candidates.
-        name: of the run (default: the best on validation).
+        winner: the winner's row of the leaderboard.
+        runs: the runs of all candidates.
+        name: the run's name (default: the best run on validation).
     """
     (run,) = runs.filter(run=name or winner["best_run"]).to_dicts()
     return {**winner, **run, "candidate": run["run"]}
 
 
 def export(winner: "Exported", row: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> None:
-    """Make one winner's folder; refuse it if its weights or its predictions are not the recorded ones."""
+    """Make one winner's folder; refuse it if its weights or predictions differ from the recorded ones."""
     from mllm.models import cards
     from mllm.reporting import exported, model_card
 
@@ -75,7 +75,7 @@ def export(winner: "Exported", row: dict[str, Any], folder: Path, arguments: arg
     given = {"base": arguments.bases[row["task"]], "data": arguments.results / "data"}
     make_again("mix_experts" if mixed else "merge", recorded, final, given, arguments)
     recipe = (final / "mergekit_config.yml").read_text(encoding="utf-8")
-    if mixed:  # its routers' texts are reviews
+    if mixed:  # the routers' texts are reviews, which are not published
         recipe = json.dumps(recorded.recipe, indent=2)
         (final / "mergekit_config.yml").unlink()
     among = model_card.among_runs(winner.row, winner.rivals)
@@ -86,9 +86,9 @@ def export(winner: "Exported", row: dict[str, Any], folder: Path, arguments: arg
 def export_over_tasks(
     parts: "list[Exported]", runs: "pl.DataFrame", folder: Path, arguments: argparse.Namespace
 ) -> None:
-    """Make the folder of one model over several tasks, with a complete folder for each, and one card for all.
+    """Make the folder of one model for several tasks: a complete folder for each task, and one card for all.
 
-    Of several runs, the one that is best on validation in most of the tasks is exported.
+    If there are several runs, the run that is best on validation in most tasks is exported.
     """
     from mllm.models import cards
     from mllm.reporting import exported, model_card, model_card_tasks
@@ -119,17 +119,17 @@ def export_over_tasks(
 
 
 def make_again(how: str, recorded: "Merge", final: Path, given: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Make a merge's weights and its mergekit_config.yml once more, in a process of its own.
+    """Remake a merge's weights and its mergekit_config.yml in a separate process.
 
     Args:
-        how: the script that makes it: merge, merge_tasks or mix_experts.
+        how: the script that makes the merge: merge, merge_tasks or mix_experts.
         recorded: the merge's card.
-        final: folder to make.
-        given: the script's arguments beside the recipe, models and output.
-        arguments: of this script.
+        final: the folder to make.
+        given: the script's arguments other than the recipe, models and output.
+        arguments: this script's arguments.
 
     Raises:
-        Failure: it cannot be made here, or its weights are not the recorded ones.
+        Failure: the merge cannot be made here, or its weights are not the recorded ones.
     """
     from mllm.models import cards
 
@@ -143,17 +143,17 @@ def make_again(how: str, recorded: "Merge", final: Path, given: dict[str, Any], 
     child.start()
     child.join()
     if child.exitcode:
-        raise Failure(f"{name}: cannot be made again (exit status {child.exitcode}); the error is above")
+        raise Failure(f"{name}: cannot be remade (found exit status {child.exitcode}, expected 0). Fix the error above")
     again = cards.Merge.read(made / "merge.json")
     if again.device != recorded.device:
         raise Failure(
-            f"{name}: cannot be made again here (found device {again.device}, expected {recorded.device}). Fix: export"
+            f"{name}: cannot be remade here (found device {again.device}, expected {recorded.device}). Fix: export"
             " where there is a GPU, or merge without one (no merge:gpu in --set-resources)."
         )
     if again.weights != recorded.weights:
         raise Failure(
-            f"{name}: made again, the weights differ from those that were scored (SHA-256 {again.weights[:12]}…, was "
-            f"{recorded.weights[:12]}…); remove {results / 'merges' / name} and run again"
+            f"{name}: the remade weights differ from the scored ones (found SHA-256 {again.weights[:12]}…, expected "
+            f"{recorded.weights[:12]}…). Fix: delete {results / 'merges' / name} and rerun"
         )
     (made / "model").rename(final)
     (made / "mergekit.yaml").rename(final / "mergekit_config.yml")
@@ -161,7 +161,7 @@ def make_again(how: str, recorded: "Merge", final: Path, given: dict[str, Any], 
 
 
 def merge(name: str, given: argparse.Namespace) -> None:
-    """Run a script that merges in this process."""
+    """Run a merging script in this process."""
     script.run(import_module(name).main, given)
 
 
@@ -170,6 +170,6 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, required=True, help="the experiment's folder")
     parser.add_argument("--experiment", type=json.loads, required=True, help="the experiment, as JSON")
     parser.add_argument("--bases", type=json.loads, required=True, help="task -> name of its base, as JSON")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--output", type=Path, required=True, help="folder to write, one model folder per winner")
     script.run(main, parser.parse_args())

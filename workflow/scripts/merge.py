@@ -1,4 +1,4 @@
-"""Merge checkpoints by one recipe, and write down how the mergekit-yaml command would do the same."""
+"""Merge checkpoints by one recipe, and write the same recipe for the mergekit-yaml command."""
 
 import argparse
 import json

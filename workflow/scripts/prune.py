@@ -1,8 +1,9 @@
-"""Show what earlier forms of an experiment file left in its results, or delete it.
+"""Show what earlier versions of an experiment file left in its results, or delete it.
 
-Leftovers are models, merges, predictions, logs and benchmarks of candidates that the file no longer has, checkpoints of
-finished trainings, outdated tokens, exports that no candidate has, and half-written files. Models stay while the file has
-one that is not trained yet: it may be one of them under a new name, and is then taken over. What another experiment file in config/ uses is kept: files of the same name, and paths into these results.
+Leftovers are models, merges, predictions, logs and benchmarks of candidates that the file no longer has. They are also
+checkpoints of finished trainings, outdated tokens, exports without a candidate, and half-written files. All models are
+kept while the file has an untrained model: it may be one of them under a new name, and then reuses it. Files that
+another experiment file in config/ uses are kept: by its name, or by paths into these results.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def main(arguments: argparse.Namespace) -> None:
             if read_yaml(file).get("name") == experiment.name:
                 used |= used_names(load.load(file))
         except ExperimentError as error:
-            log.warning("%s cannot be read; nothing is pruned that it may use", file)
+            log.warning("%s cannot be read, and may use these results: nothing is pruned", file)
             raise error
     found = [
         p
@@ -61,36 +62,37 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"Deleted {len(found)} leftovers, {in_bytes(total)}.")
     else:
         print(
-            f"{len(found)} leftovers, {in_bytes(total)}. Nothing is deleted; `make prune DELETE=1` or --config delete=true deletes.\n"
-            f"Kept is what {' '.join(map(str, arguments.experiment))} and the files in {CONFIG}/ use; experiments elsewhere are not looked at."
+            f"{len(found)} leftovers, {in_bytes(total)}. Nothing is deleted; `make prune DELETE=1` or --config delete=true"
+            f" deletes them.\nAll that {' '.join(map(str, arguments.experiment))} and the files in {CONFIG}/ use is kept;"
+            " experiment files elsewhere are not read."
         )
 
 
 def others(files: list[Path]) -> list[Path]:
-    """Experiment files in config/ besides the given ones."""
+    """Return the experiment files in config/ other than the given ones."""
     given = {file.resolve() for file in files}
     return [f for f in sorted(CONFIG.glob("*.y*ml")) if f.resolve() not in given]
 
 
 def used_names(experiment: Experiment) -> set[str]:
-    """All names that files of an experiment's candidates, checkpoints and tasks bear."""
+    """Return all names of an experiment's candidates, checkpoints and tasks, which their files have."""
     built = grid.build(experiment)
     return {*built.candidates, *built.wholes, *built.starts, *(task.name for task in experiment.tasks)}
 
 
 def parts_of(built: Grid) -> dict[str, list[str]]:
-    """Merge -> the candidates that are predicted with its weights: itself, or one for each task that it covers."""
+    """Map each merge to the candidates predicted with its weights: itself, or one for each task that it covers."""
     return {name: [c.name for c in built.wholes.get(name, {}).values()] or [name] for name in built.merges}
 
 
 def leftovers(results: Path, used: set[str], trained: set[str], temporary: dict[str, list[str]]) -> Iterator[Path]:
-    """Files and folders that no candidate of the present file has or needs.
+    """Yield files and folders that no candidate of the present file has or needs.
 
     Args:
-        results: of the experiment.
-        used: names of all that the present file and others of its name have.
+        results: the experiment's results.
+        used: all names in the present file and in other files of the same experiment name.
         trained: names of the models that the present file trains or takes.
-        temporary: merges whose weights go once all of their candidates are predicted -> these candidates.
+        temporary: merges whose weights are deleted once all their candidates are predicted -> these candidates.
     """
     models = {p.name for p in entries(results / "models")}
     for folder in ("merges", "predictions", "export", "data/tasks", *(["models"] if trained <= models else [])):
@@ -107,7 +109,7 @@ def leftovers(results: Path, used: set[str], trained: set[str], temporary: dict[
     split = results / "data/split.json"
     if split.exists():
         yield from (p for p in entries(results / "data/tokens") if p.stat().st_mtime < split.stat().st_mtime)
-    for merge, candidates in temporary.items():  # a killed run did not come to delete what predictions no longer need
+    for merge, candidates in temporary.items():  # a killed run did not delete weights that predictions no longer need
         predicted = all((results / f"predictions/{name}.parquet").exists() for name in candidates)
         yield from (path for path in [results / f"merges/{merge}/model"] if predicted and path.exists())
     for path in (results / "predictions/.identities").glob("*"):
@@ -117,24 +119,24 @@ def leftovers(results: Path, used: set[str], trained: set[str], temporary: dict[
 
 
 def outermost(paths: Iterable[Path]) -> list[Path]:
-    """Each path once, without those inside another."""
+    """Return each path once, without paths inside another."""
     there = set(paths)
     return sorted(p for p in there if not there & set(p.parents))
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, hidden files aside; nothing where there is none."""
+    """Return a folder's entries without hidden files; an empty list if the folder is missing."""
     return sorted(p for p in folder.glob("*") if not p.name.startswith(".")) if folder.is_dir() else []
 
 
 def name_of(path: Path) -> str:
-    """A candidate's name, from a file or folder of it."""
+    """Return a candidate's name, from one of its files or folders."""
     ending = next((e for e in ENDINGS if path.name.endswith(e)), "")
     return path.name.removesuffix(ending)
 
 
 def wanted(path: Path, others: list[str]) -> bool:
-    """Whether another experiment names this path, one inside it or one around it; names may have wildcards."""
+    """Tell whether another experiment names this path, one inside it or one around it; names may have wildcards."""
     return any(
         path.match(o) or path.is_relative_to(o) or Path(o).is_relative_to(path) for o in (o.rstrip("/") for o in others)
     )

@@ -1,1 +1,1 @@
-"""Merging: from members and a recipe to one checkpoint. Imports core, experiment, data and models."""
+"""Merging: make one checkpoint from members and a recipe. Imports core, experiment, data and models."""

@@ -1,6 +1,7 @@
-"""What may be merged: checkpoints whose tensors, labels, tokenizers and architectures say the same.
+"""Check that checkpoints can be merged: their tensors, labels, tokenizers and architectures must agree.
 
-mergekit merges permuted labels, other tokenizers and other hyper-parameters of equal shapes without a word.
+mergekit merges checkpoints with permuted labels, other tokenizers or other hyper-parameters silently if their shapes
+agree.
 """
 
 import json
@@ -16,10 +17,8 @@ from mllm.merging.tensor_files import Weights
 from mllm.models.checkpoint_files import check_labels, label_names
 from mllm.models.tokenizers import FILES, ODD, SAMPLES, load_tokenizer
 
-BLEND = (
-    "only weights of one architecture can be merged; for others, blend their predictions (blends: in the experiment)"
-)
-# Of a configuration: what says nothing about the function that the weights compute.
+BLEND = "only weights of one architecture can be merged. Fix: blend their predictions (blends: in the experiment)"
+# Keys of a configuration that do not change the function that the weights compute.
 SILENT = {
     "_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "id2label", "label2id", "num_labels",
     "_num_labels", "problem_type", "finetuning_task", "task_specific_params", "gradient_checkpointing", "output_past",
@@ -35,14 +34,15 @@ def open_alike(
 
     Args:
         folders: of the checkpoints, by name.
-        donor: the folder that all others must be like.
-        part: whether a tensor is to be merged; without it, all are, and labels must be the donor's.
+        donor: the folder that all others must agree with.
+        part: tells by a tensor's name whether to merge it. Without it, all are merged, and labels must be the donor's.
 
     Returns:
-        The checkpoints by name, and the names of the tensors to merge, sorted.
+        The checkpoints by name, and the sorted names of the tensors to merge.
 
     Raises:
-        Failure: a checkpoint is not whole, or its labels, tokenizer, architecture, tensors or shapes are not the donor's.
+        Failure: a checkpoint is incomplete, or its labels, tokenizer, architecture, tensors or shapes differ from the
+            donor's.
     """
     for folder in folders.values():
         if part is None:
@@ -58,12 +58,12 @@ def open_alike(
 
 
 def check_config(folder: Path, donor: Path, called: Path | None = None) -> None:
-    """Refuse another architecture, or another value of what shapes the function and not the weights.
+    """Refuse another architecture, or another value of a setting that changes the function but no tensor's shape.
 
     Args:
-        folder: with a configuration.
-        donor: with the one to agree with.
-        called: what an error calls the folder, where it is a copy.
+        folder: holds the configuration to check.
+        donor: holds the configuration to agree with.
+        called: the folder's name in errors, where the folder is a copy.
     """
     ours, theirs = read_json(donor / "config.json"), read_json(folder / "config.json")
     shown = (called or folder) / "config.json"
@@ -72,20 +72,21 @@ def check_config(folder: Path, donor: Path, called: Path | None = None) -> None:
             raise Failure(f"{shown}: {key} is {theirs.get(key)}, in {donor} it is {ours.get(key)}; {BLEND}")
     if not _differences(ours, theirs):
         return
-    # A file may leave out what its transformers had as default: let transformers fill that in before the verdict. What
-    # the class does not know (a training tool's own keys) shapes nothing.
+    # A file may leave out the defaults of its transformers version: let transformers fill them in before comparing.
+    # Keys that the class does not know (a training tool's own) change nothing.
     from transformers import AutoConfig
 
     try:
         read = [AutoConfig.from_pretrained(f, trust_remote_code=False) for f in (donor, folder)]
         known = type(read[0])().to_dict().keys()
         ours, theirs = ({k: v for k, v in c.to_dict().items() if k in known} for c in read)
-    except Exception as error:  # a configuration that its class refuses, in many ways
+    except Exception as error:  # a class can refuse its configuration in many ways
         raise Failure(f"{shown}: cannot be compared with {donor}'s: {(str(error).splitlines() or [''])[0]}") from None
     for key in _differences(ours, theirs):
         raise Failure(
             f"{shown}: {key} is {json.dumps(theirs.get(key), default=str)}, in {donor} it is"
-            f" {json.dumps(ours.get(key), default=str)}; weights that are used differently cannot be merged (blend them instead)"
+            f" {json.dumps(ours.get(key), default=str)}; such models use their weights differently. Fix: blend their"
+            " predictions instead of merging"
         )
 
 
@@ -96,9 +97,10 @@ def _differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 
 
 def check_tokenizer(folder: Path, donor: Path) -> None:
-    """Refuse a tokenizer that gives other numbers to tokens, or other tokens to texts: its embeddings mean other words.
+    """Refuse a tokenizer that numbers tokens or splits texts in another way: its embeddings mean other words.
 
-    The same files need no look; others are loaded alike and compared, since libraries write the same in other words.
+    Equal files are accepted unread. Others are loaded and compared, since libraries write equal tokenizers in different
+    ways.
     """
     files = [
         {n: (f / n).read_bytes() for n in (*FILES, "tokenizer_config.json") if (f / n).exists()}
@@ -122,8 +124,8 @@ def check_tokenizer(folder: Path, donor: Path) -> None:
         )
     if what:
         raise Failure(
-            f"{folder}: another tokenizer than {donor}'s: {what}; the rows of its embeddings stand for other tokens. Fix: blend"
-            " their predictions instead of merging"
+            f"{folder}: another tokenizer than {donor}'s: {what}; the rows of its embeddings belong to other tokens."
+            " Fix: blend their predictions instead of merging"
         )
 
 
@@ -133,7 +135,7 @@ def _read(tokenizer: Any, text: str) -> list[int]:
 
 
 def _without_copies(checkpoints: list[Weights]) -> list[str]:
-    """Names of all tensors, sorted, without those that merely repeat another one and that some checkpoint leaves out.
+    """Return the sorted names of all tensors, without copies of other tensors that some checkpoint leaves out.
 
     T5's files, for example, may or may not repeat the shared embeddings as the encoder's and the decoder's.
     """

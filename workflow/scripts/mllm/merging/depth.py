@@ -1,4 +1,4 @@
-"""Values that change with depth."""
+"""Compute parameter values that change with depth."""
 
 import re
 from typing import Any
@@ -9,11 +9,11 @@ DEPTH_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers"
 
 
 class Depth:
-    """Where a tensor stands in its model: in which layer of how many, or in none.
+    """The layer that a tensor belongs to, of how many; or no layer.
 
     Args:
         names: of all tensors.
-        config: of the model, whose numbers of layers tell its layers from other numbered parts.
+        config: the model's configuration; its numbers of layers distinguish layers from other numbered parts.
     """
 
     def __init__(self, names: list[str], config: dict[str, Any]):
@@ -23,7 +23,7 @@ class Depth:
         self.layers = {prefix: count for prefix, count in sorted(counts.items()) if count in known}
 
     def at(self, value: Any, name: str) -> Any:
-        """A parameter's value for one tensor, interpolated between the values given, as mergekit's gradients are."""
+        """Return a parameter's value for one tensor, interpolated between the given values as in mergekit."""
         if not is_layered(value):
             return value
         match = re.match(r"(.+?\.)(\d+)\.", name)
@@ -36,7 +36,7 @@ class Depth:
         return (1 - part) * given[left] + part * given[min(left + 1, len(given) - 1)]
 
     def setting(self, value: Any, body: str = "") -> Any:
-        """The same in the words of mergekit's configuration, for tensors whose names do not begin with ``body``."""
+        """Return the parameter as mergekit's configuration has it, for tensors whose names lack the prefix ``body``."""
         if not is_layered(value):
             return value
         return [{"filter": prefix.removeprefix(body), "value": value["layers"]} for prefix in self.layers] + [

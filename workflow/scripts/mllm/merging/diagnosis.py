@@ -1,7 +1,7 @@
-"""How far the members of a task's merges are from each other, told by their weights alone.
+"""Measure from weights alone how much the members of a task's merges differ.
 
-A task vector is a member minus its base (Ilharco et al. 2023, arXiv 2212.04089). All that is told of task vectors
-follows from sums over their entries: one pass over the tensors gives every layer and the whole model.
+A task vector is a member minus its base (Ilharco et al. 2023, arXiv 2212.04089). All measures of task vectors follow
+from sums over their entries: one pass over the tensors gives every layer and the complete model.
 """
 
 import re
@@ -20,53 +20,53 @@ from mllm.merging.depth import Depth
 from mllm.models.task_folders import heads_of
 
 WHOLE = "all"
-DENSITIES = (0.2, 1.0)  # what TIES keeps of a task vector in its paper (section 4: the top 20 %), and all of it
+DENSITIES = (0.2, 1.0)  # the share that TIES keeps of a task vector in its paper (section 4: the top 20 %); all entries
 COLUMNS = {
-    "task": "task whose experts are compared; several, with commas, of whose experts all but the heads is",
-    "layer": "all: the whole model; a layer (transformer.h.3); for tensors of no layer, their module (transformer.wte)",
+    "task": "task whose experts are compared; several tasks, with commas: their experts are compared without heads",
+    "layer": "all: the full model; a layer (transformer.h.3); for tensors of no layer, their module (transformer.wte)",
     "measure": "one of MEASURES",
-    "density": "fraction of each tensor's entries that is kept before signs are compared; 1: all; else empty",
-    "first": "member; of kept_by, the number of members; empty where the value concerns all members",
+    "density": "fraction of each tensor's entries kept before signs are compared; 1: all; empty for other measures",
+    "first": "member; for kept_by, the number of members; empty where the value concerns all members",
     "second": "other member; empty where the value concerns one or all",
-    "value": "empty where it is not defined",
+    "value": "empty where it is undefined",
 }
 """Column of members.csv -> what it holds."""
 MEASURES = {
     "norm": "L2 norm of the first member's task vector",
-    "relative_norm": "the same, divided by the norm of the base's weights; not defined where those are all 0",
-    "cosine": "cosine of the angle between two members' task vectors; not defined where one of them is 0",
-    "sign_conflict": "of the entries that two members or more keep, the share on which signs differ; not defined without any",
-    "kept_by": "share of all entries that exactly so many members keep; what is missing to 1, no member keeps",
+    "relative_norm": "the same, divided by the norm of the base's weights; undefined where those are all 0",
+    "cosine": "cosine of the angle between two members' task vectors; undefined where one of them is 0",
+    "sign_conflict": "of the entries that two members or more keep, the share with different signs; undefined for none",
+    "kept_by": "share of all entries that exactly this number of members keeps; no member keeps the remaining share",
 }
 """Measure -> what it is, in the order of the file. Entries of 0, which have no sign, are never kept."""
-CHUNK = 2**18  # entries of each task vector that are in double precision at a time
+CHUNK = 2**18  # entries of each task vector that are converted to double precision at a time
 
 Row = tuple[str, float | None, str | None, str | None, float | None]
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What is summed over the entries of some tensors; the sums of two parts add up to those of both."""
+    """Sums over the entries of some tensors; the sums of two parts add up to those of both."""
 
     base: float
     """Square of the base's L2 norm."""
     products: np.ndarray
     """Inner products of the task vectors, (members, members)."""
     kept: np.ndarray
-    """Entries that 0, 1, … all members keep, (densities, members + 1)."""
+    """Numbers of entries that 0, 1, … all members keep, (densities, members + 1)."""
     conflicts: np.ndarray
-    """Entries on which two members that keep them differ in sign, (densities,)."""
+    """Numbers of entries on which two members that keep them differ in sign, (densities,)."""
 
     def __add__(self, other: "Sums") -> "Sums":
         return Sums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
 def sums(base: torch.Tensor, members: Iterable[torch.Tensor]) -> Sums:
-    """Sum up one tensor of all members; differences are taken in float32, as merges take them, and summed in float64.
+    """Sum over one tensor of all members. Differences are in float32, as in merges; sums are in float64.
 
     Args:
         base: the tensor in the base, of any shape.
-        members: the same one in each member; read one by one, so that only differences stay in memory.
+        members: the same tensor in each member; read one by one, so that only differences stay in memory.
     """
     start = base.float()
     deltas = [(member.float() - start).reshape(-1) for member in members]
@@ -80,12 +80,13 @@ def sums(base: torch.Tensor, members: Iterable[torch.Tensor]) -> Sums:
 
 
 def kept_signs(delta: torch.Tensor, density: float) -> torch.Tensor:
-    """Signs of the largest entries of one tensor of a task vector, as many as mergekit's TIES keeps; 0 of all others.
+    """Return the signs of a tensor's largest entries, as many as mergekit's TIES keeps, and 0 for all others.
 
-    Of equal magnitudes at the border, the first are kept; mergekit leaves that to its sorting, which takes much longer.
+    Among equal magnitudes at the border, the first are kept; mergekit leaves that to its sorting, which takes much
+    longer.
 
     Args:
-        delta: float32, of any shape, on the CPU.
+        delta: tensor of a task vector, float32, of any shape, on the CPU.
         density: fraction of the entries to keep, above 0 and up to 1.
 
     Returns:
@@ -108,7 +109,7 @@ def kept_signs(delta: torch.Tensor, density: float) -> torch.Tensor:
 
 
 def tally(members: list[torch.Tensor]) -> tuple[np.ndarray, int]:
-    """Count by how many members an entry is kept, and on how many entries those that keep it disagree in sign.
+    """Count the entries by the number of members that keep them, and the entries whose kept signs disagree.
 
     Such conflicts between trimmed task vectors are what TIES resolves (Yadav et al. 2023, arXiv 2306.01708, section 3).
 
@@ -128,7 +129,7 @@ def tally(members: list[torch.Tensor]) -> tuple[np.ndarray, int]:
 
 
 def layer_of(name: str, depth: Depth) -> str:
-    """The numbered layer that a tensor belongs to, else its module: ``transformer.h.3``, ``transformer.wte``, ``score``."""
+    """Return the numbered layer of a tensor, else its module: ``transformer.h.3``, ``transformer.wte``, ``score``."""
     match = re.match(r"(.+?\.)(\d+)\.", name)
     if match and match[1] in depth.layers:
         return match[1] + match[2]
@@ -136,19 +137,19 @@ def layer_of(name: str, depth: Depth) -> str:
 
 
 def by_layer(folders: dict[str, Path], base: str, what: str = "members", heads: bool = True) -> dict[str, Sums]:
-    """Sum up checkpoints, one tensor at a time.
+    """Sum over checkpoints, one tensor at a time.
 
     Args:
         folders: model folder of each member, in the order of the sums, and of their base.
-        base: which of them the base is.
+        base: name of the base among them.
         what: name of the progress bar.
-        heads: whether classification heads count; those of several tasks are not comparable.
+        heads: whether classification heads count; heads of different tasks are not comparable.
 
     Returns:
-        The whole model's sums as ``all``, then each layer's, ordered by name with numbers as numbers.
+        The complete model's sums as ``all``, then each layer's, ordered by name with numbers as numbers.
 
     Raises:
-        Failure: a checkpoint is not whole, or cannot be merged with the base.
+        Failure: a checkpoint is incomplete, or cannot be merged with the base.
     """
     left_out = set() if heads else heads_of(folders[base])
     parents, names = open_alike(folders, folders[base], None if heads else lambda name: name not in left_out)
@@ -165,7 +166,7 @@ def by_layer(folders: dict[str, Path], base: str, what: str = "members", heads: 
 
 
 def rows(total: Sums, members: list[str]) -> Iterator[Row]:
-    """The measures of some tensors, in the order of MEASURES; (measure, density, first, second, value)."""
+    """Yield the measures of some tensors in the order of MEASURES, as (measure, density, first, second, value)."""
     norms = np.sqrt(total.products.diagonal())
     for measure, unit in (("norm", 1.0), ("relative_norm", total.base**0.5)):
         for member, norm in zip(members, norms, strict=True):

@@ -1,4 +1,4 @@
-"""The floor that mergekit's model_stock has under the product of two task vectors' norms."""
+"""Find tensors below the floor of mergekit's model_stock: a minimum for the product of two task vectors' norms."""
 
 from itertools import combinations
 
@@ -10,7 +10,7 @@ FLOOR = 1e-6
 
 
 def below_floor(group: TensorGroup, filter_wise: bool) -> bool:
-    """Whether mergekit's model_stock would take two short task vectors for more different than they are."""
+    """Tell whether mergekit's model_stock would overestimate the angle between two short task vectors."""
     assert group.base is not None
     base = group.base.tensor
     rows = (-1, base.shape[-1]) if filter_wise and base.dim() > 1 else (1, -1)

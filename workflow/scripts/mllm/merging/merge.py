@@ -1,7 +1,7 @@
-"""One recipe, one merge: mergekit does the arithmetic, everything around it is checked.
+"""Make one merge by one recipe: mergekit does the arithmetic, this module checks inputs and results.
 
-mergekit's methods are called tensor by tensor, in a fresh process per merge, as the ``mergekit-yaml`` command calls
-them: the same bits (a test holds it to that) without the command's start-up time and with less memory.
+It calls mergekit's methods tensor by tensor, in a fresh process per merge, as the ``mergekit-yaml`` command does. A
+test checks that the bits are the same. It saves the command's start-up time and needs less memory.
 """
 
 import json
@@ -33,10 +33,10 @@ class Merge:
         folders: model folder of each member, and of the base where it takes part.
         donor: the folder whose names, shapes, labels, tokenizer and configuration all others must have.
         device: where to compute; random methods stay on the CPU, whose generator makes the same masks everywhere.
-        part: whether a tensor takes part; without it, all do, and all parents have the donor's labels.
+        part: tells by a tensor's name whether to merge it. Without it, all are merged, and labels must be the donor's.
 
     Raises:
-        Failure: a parent is not whole, or cannot be merged with the donor.
+        Failure: a parent is incomplete, or cannot be merged with the donor.
     """
 
     def __init__(
@@ -59,19 +59,22 @@ class Merge:
         self.first = self.parents[self.inputs[0]]
         self.depth = Depth(list(self.first), read_json(donor / "config.json"))
         if any(map(_varies, self.parameters.values())) and not self.depth.layers:
-            raise Failure(f"{donor}: no numbered layers among its tensors; a parameter cannot change with depth")
+            raise Failure(
+                f"{donor}: a parameter cannot change with depth (found no numbered layers among its tensors). Fix: give"
+                " one value for all layers"
+            )
 
     def layout(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        """Type and shape of each merged tensor."""
+        """Return the type and shape of each merged tensor."""
         return {
             n: (self.out_dtype if self._floats(n) else self.first.dtype(n), self.first.shape(n)) for n in self.names
         }
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The merged tensors, in sorted order, which the random methods' one stream of numbers follows.
+        """Yield the merged tensors in sorted order; random methods draw their numbers in this order.
 
         Raises:
-            Failure: a parent's tensor or the outcome is not finite; a tensor that the method cannot merge rightly.
+            Failure: a parent's tensor or the result is not finite, or the method cannot merge a tensor correctly.
         """
         if "threshold" in {p.name for p in self.method.spec.parameters}:
             self._look_at_whole_task_vectors()
@@ -100,16 +103,17 @@ class Merge:
         return all(p.dtype(name).is_floating_point for p in self.parents.values())
 
     def _agreed(self, group: TensorGroup, name: str) -> torch.Tensor:
-        """A tensor of counts or indices, the same in all parents."""
+        """Return a tensor of counts or indices, which must be the same in all parents."""
         first = group.tensors[0]
         if any(t.dtype != first.dtype or not torch.equal(t, first) for t in group.tensors[1:]):
             raise Failure(
-                f"{name} holds no fractions, and differs between {', '.join(self.inputs)}; it cannot be merged"
+                f"{name}: integers cannot be merged (found different values in {', '.join(self.inputs)}, expected equal"
+                " ones)"
             )
         return first.cpu()
 
     def _values(self, name: str) -> dict[str, Any]:
-        """mergekit's parameters for one tensor: those of inputs as a map, those that vary with depth as they are here."""
+        """Return mergekit's parameters for one tensor at its depth; a map where inputs have their own values."""
         values = {}
         for spec in self.method.spec.parameters:
             if spec.name in self.parameters:
@@ -123,20 +127,20 @@ class Merge:
         return values
 
     def _refuse(self, group: TensorGroup, name: str) -> None:
-        """What mergekit would merge wrongly, or break off at in words of its own."""
+        """Refuse a tensor that mergekit would merge wrongly or fail on."""
         shape = self.first.shape(name)
         if self.name.startswith("della") and (shape[1] if len(shape) > 1 else shape[0] if shape else 1) == 1:
             raise Failure(
-                f"{name}: has shape {shape}; {self.name} ranks the entries of a row, and cannot where there is one"
+                f"{name}: {self.name} ranks the entries of a row, and needs more than one (found shape {shape})"
             )
         if self.name == "model_stock" and floor.below_floor(group, self.parameters["filter_wise"]):
             raise Failure(
-                f"{name}: the product of two members' task vectors' norms is below {floor.FLOOR:g}, which mergekit "
-                f"takes in its place and so shrinks the update; set convention: paper, which has no such floor"
+                f"{name}: the product of two members' task vectors' norms is below {floor.FLOOR:g}; mergekit would use "
+                f"this floor instead and so shrink the update. Fix: set convention: paper, which has no such floor"
             )
 
     def _look_at_whole_task_vectors(self) -> None:
-        """The paper's TIES: each member's threshold, and the sign that most of the model's entries elect."""
+        """Compute each member's threshold and the sign that most entries of the model elect, for the paper's TIES."""
 
         by_paper = import_module(*methods.modules(self.name))
 
@@ -161,7 +165,7 @@ class Merge:
 
 
 def write_model(merge: Merge, donor: Path, folder: Path) -> str:
-    """Write a merged model folder: configuration and tokenizer come from the donor, always.
+    """Write a merged model folder. Configuration and tokenizer are always the donor's.
 
     Returns:
         SHA-256 of the weights, hexadecimal.
@@ -176,7 +180,7 @@ def write_model(merge: Merge, donor: Path, folder: Path) -> str:
 
 
 def announce(folder: Path, dtype: torch.dtype) -> None:
-    """Let a model folder's configuration say what type its weights have."""
+    """Write the type of the weights into a model folder's configuration."""
     config = read_json(folder / "config.json")
     config["dtype"] = str(dtype).removeprefix("torch.")
     config.pop("torch_dtype", None)
@@ -184,7 +188,7 @@ def announce(folder: Path, dtype: torch.dtype) -> None:
 
 
 def copy_but_weights(donor: Path, folder: Path) -> None:
-    """Everything of a model folder that is not weights, nor the card of what made them."""
+    """Copy a model folder's files, except the weights and the card that says how they were made."""
     own = {"model.json", "model.safetensors.index.json"}
     for file in sorted(donor.iterdir()):
         if file.is_file() and file.suffix != ".safetensors" and file.name not in own and not file.name.startswith("."):

@@ -1,8 +1,8 @@
-"""A mixture of experts: every member's feed-forward blocks behind a router, the members' average for all else.
+"""Make a mixture of experts: a router before every member's feed-forward blocks; all else is the members' average.
 
-mergekit-moe takes everything but the feed-forward blocks from a "base model"; given the experts' base, classifiers
-would get a head that nobody trained. Its base model is therefore the members' average, as in
-Branch-Train-MiX (Sukhbaatar et al. 2024, arXiv 2403.07816); the classification head is put back at the end.
+mergekit-moe takes everything except the feed-forward blocks from a "base model". With the experts' base, classifiers
+would get an untrained head. Its base model here is therefore the members' average, as in Branch-Train-MiX (Sukhbaatar
+et al. 2024, arXiv 2403.07816). The classification head is put back at the end.
 """
 
 import json
@@ -27,19 +27,19 @@ SHARED_SCALE = 0.1  # mergekit's documentation recommends it for Qwen2's extra e
 
 
 def build(recipe: dict[str, Any], folders: dict[str, Path], prompts: dict[str, list[str]], output: Path) -> str:
-    """Make the mixture of experts that a recipe says, in float32, and write its model folder.
+    """Make the mixture of experts of a recipe, in float32, and write its model folder.
 
     Args:
         recipe: members, base, out_dtype, and in parameters gate_mode, experts_per_token and seed.
         folders: model folder of each member and of the base, whose configuration and tokenizer the mixture gets.
-        prompts: texts of each member that its part of the router is made of; not needed where that is drawn.
-        output: the folder to write, which does not exist; temporary files are next to it meanwhile.
+        prompts: member -> the texts that make its part of the router; unused where the router is random.
+        output: the folder to write, which must not exist yet; temporary files are next to it meanwhile.
 
     Returns:
         SHA-256 of the weights, hexadecimal.
 
     Raises:
-        Failure: no mixture can be made of the recipe, the architecture, the texts, the checkpoints or their values.
+        Failure: the recipe, architecture, texts, checkpoints or their values allow no mixture.
     """
     from mllm.models.tokenizers import load_tokenizer
 
@@ -62,14 +62,14 @@ def build(recipe: dict[str, Any], folders: dict[str, Path], prompts: dict[str, l
             settings |= {"dtype": recipe["out_dtype"], "residual_scale": SHARED_SCALE}
             mixtures.write_mixture(mixture.writer, average, [folders[m] for m in members], gates, settings, made)
         if warning:
-            log.warning("the mixture of %s: mergekit-moe warns: %s", ", ".join(members), warning)
+            log.warning("mixture of %s: mergekit-moe warns: %s", ", ".join(members), warning)
         digest = _write(made, head, architecture, recipe, base, Path(scratch) / "model")
         (Path(scratch) / "model").rename(output)
     return digest
 
 
 def mixture_of(folder: Path) -> tuple[Mixture, str]:
-    """What a mixture of experts like this one is, and its class (MixtralForCausalLM, …); reads config.json only.
+    """Return the kind of mixture for experts like this one and its class (MixtralForCausalLM, …), by config.json only.
 
     Raises:
         Failure: mergekit-moe cannot mix experts of this architecture.
@@ -79,19 +79,19 @@ def mixture_of(folder: Path) -> tuple[Mixture, str]:
     found = " and ".join(config.get("architectures") or ["an unnamed architecture"])
     if found not in possible:
         raise Failure(
-            f"{folder / 'config.json'}: no mixture of experts can be made of {found}; possible are "
-            f"{', '.join(possible)}; for others, blend their predictions instead"
+            f"{folder / 'config.json'}: no mixture of experts can be made (found {found}, expected one of "
+            f"{', '.join(possible)}). Fix: blend the experts' predictions instead"
         )
     if config.get("use_sliding_window"):
         raise Failure(
-            f"{folder / 'config.json'}: use_sliding_window is on; in a mixture by mergekit-moe all layers would see "
-            f"the whole text; blend the experts' predictions instead"
+            f"{folder / 'config.json'}: use_sliding_window is on; in mergekit-moe's mixtures all layers would see the "
+            f"full text. Fix: blend the experts' predictions instead"
         )
     return possible[found]
 
 
 def mergekit_yaml(recipe: dict[str, Any], folders: dict[str, Path], prompts: dict[str, list[str]]) -> str:
-    """The recipe as a file for the ``mergekit-moe`` command, to be given the members' average as its base model."""
+    """Return the recipe as a file for the ``mergekit-moe`` command; its base model must be the members' average."""
     import yaml
 
     p = recipe["parameters"]
@@ -102,16 +102,16 @@ def mergekit_yaml(recipe: dict[str, Any], folders: dict[str, Path], prompts: dic
                 "dtype": p["out_dtype"], "experts": experts}  # fmt: skip
     note = (
         f"# mergekit-moe mergekit.yaml OUTPUT --random-seed {p['seed']}   (from the project's root, with this file's path)\n"
-        "# AVERAGE: a folder with the members' linear average, as a causal model. For classifiers the command does less than\n"
-        "# this project: it leaves out the classification head, and makes the router's weights in bfloat16.\n"
+        "# AVERAGE: a folder with the members' linear average, as a causal model. For classifiers the command leaves out\n"
+        "# the classification head and makes the router's weights in bfloat16; this project does neither.\n"
     )
     return note + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
 def _check(recipe: dict[str, Any], folders: dict[str, Path], prompts: dict[str, list[str]]) -> tuple[Mixture, str]:
-    """Refuse what gives no mixture, or none that works; returns as :func:`mixture_of`."""
+    """Refuse input that gives no working mixture; return the same as :func:`mixture_of`."""
     members, mode, many = recipe["members"], *(recipe["parameters"][k] for k in ("gate_mode", "experts_per_token"))
-    what = f"the mixture of {', '.join(members)}"
+    what = f"mixture of {', '.join(members)}"
     if len(members) < 2:
         raise Failure(f"{what}: found {len(members)} members, expected at least 2")
     if not 1 <= many <= len(members):
@@ -121,19 +121,17 @@ def _check(recipe: dict[str, Any], folders: dict[str, Path], prompts: dict[str, 
     if mode not in router.RANDOM:
         for name in members:
             if not any(t.strip() for t in prompts.get(name, [])):
-                raise Failure(
-                    f"{what}: no text for {name}, which gate_mode {mode} needs to make its part of the router"
-                )
-        # The next two are mergekit-moe's own refusals.
+                raise Failure(f"{what}: no text for {name}; gate_mode {mode} needs one to make its part of the router")
+        # mergekit-moe itself refuses the next two cases.
         if all(prompts[name] == prompts[members[0]] for name in members):
-            raise Failure(f"{what}: all have the same texts, so that the router could not tell them apart")
+            raise Failure(f"{what}: all members have the same texts; the router could not distinguish them")
         if len({folders[name].resolve() for name in members}) == 1:
-            raise Failure(f"{what}: all are the same folder, {folders[members[0]]}")
+            raise Failure(f"{what}: all members are the same folder, {folders[members[0]]}")
     return mixture_of(folders[recipe["base"]])
 
 
 def _write_average(members: dict[str, Path], base: Path, folder: Path) -> "dict[str, torch.Tensor]":
-    """Write the members' average as mergekit-moe wants its base model; returns the classification head, left out of it."""
+    """Write the members' average as mergekit-moe's base model; return the classification head, which it leaves out."""
     import torch
 
     from mllm.merging.compatibility import open_alike
@@ -149,8 +147,8 @@ def _write_average(members: dict[str, Path], base: Path, folder: Path) -> "dict[
     dropped = [n for n in names if n not in known and not n.startswith(HEAD)]
     if dropped:
         raise Failure(
-            f"{base}: mergekit-moe would leave out {len(dropped)} tensors, the first: {dropped[0]}; "
-            f"blend the experts' predictions instead"
+            f"{base}: mergekit-moe would leave out {len(dropped)} tensors, the first: {dropped[0]}. "
+            f"Fix: blend the experts' predictions instead"
         )
 
     def average(name: str) -> torch.Tensor:
@@ -166,7 +164,7 @@ def _write_average(members: dict[str, Path], base: Path, folder: Path) -> "dict[
 def _write(
     made: Path, head: "dict[str, torch.Tensor]", architecture: str, recipe: dict[str, Any], base: Path, folder: Path
 ) -> str:
-    """Write the model folder: what the base's configuration says holds for the mixture too, its tokenizer as well."""
+    """Write the model folder; the mixture keeps the base's configuration and tokenizer."""
     import torch
 
     from mllm.merging.merge import copy_but_weights
@@ -188,7 +186,7 @@ def _write(
             check_finite(value, name)
         except Failure:  # the members' are finite, or their average could not have been made
             raise Failure(
-                f"the mixture of {', '.join(recipe['members'])}: {name} is not finite in {recipe['out_dtype']}"
+                f"mixture of {', '.join(recipe['members'])}: {name} is not finite in {recipe['out_dtype']}"
             ) from None
         return value
 

@@ -1,7 +1,7 @@
-"""One model for several tasks: the backbone of all members, merged once, and a head for each task.
+"""Merge one model for several tasks: one backbone, merged from all members, and a head for each task.
 
-A classifier's head is that of its task's member, or, where a task has several, merged from theirs by the same recipe; heads of
-different tasks are never mixed. A model that is asked has no heads: everything is merged.
+A task with one member takes that member's head. A task with several takes their heads, merged by the same recipe. Heads
+of different tasks are never mixed. A model that is asked with prompts has no heads: all its tensors are merged.
 """
 
 import hashlib
@@ -25,26 +25,26 @@ Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class Part:
-    """What a model over several tasks has of one of them."""
+    """One task's part of a model over several tasks."""
 
     base: str
-    """The prepared checkpoint of the task."""
+    """Name of the task's prepared checkpoint."""
     members: tuple[str, ...]
-    """The experts of the task among the merge's members."""
+    """The task's experts among the merge's members."""
 
 
 class TaskMerge:
-    """A recipe whose members are of several tasks, with its opened parents.
+    """A recipe whose members belong to several tasks, with its opened parents.
 
     Args:
-        recipe: as of :class:`mllm.merging.merge.Merge`; its base is that of the first task.
+        recipe: as in :class:`mllm.merging.merge.Merge`; its base is that of the first task.
         folders: model folder of each member and of each task's base.
         parts: task -> its base and members.
-        device: as of Merge.
-        kept: folder where merges of the same bases share what they know of them.
+        device: as in Merge.
+        kept: folder where merges of the same bases share the bases' digests.
 
     Raises:
-        Failure: the bases differ in more than their heads; a member's labels are not its task's; as of Merge.
+        Failure: the bases differ outside their heads; a member's labels are not its task's; as in Merge.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class TaskMerge:
 
     @property
     def body(self) -> str:
-        """What the names of a classifier's tensors begin with, but for its head's; nothing where there is no head."""
+        """Return the prefix of a classifier's tensor names outside its head; empty where there is no head."""
         begins = {name.split(".")[0] for name in self.backbone.names} if self.heads else set()
         return f"{begins.pop()}." if len(begins) == 1 else ""
 
     def write(self, output: Path) -> str:
-        """Write ``output/<task>/`` for each task, complete but for its card.
+        """Write ``output/<task>/`` for each task, complete except for its card.
 
         Returns:
             SHA-256 of all weights, hexadecimal.
@@ -88,13 +88,13 @@ class TaskMerge:
             task_folders.complete(output / task, donor)
             announce(output / task, self.backbone.out_dtype)
         dtype = str(self.backbone.out_dtype).removeprefix("torch.")
-        log.info("%s of %s: %s shared tensors and %s of each task's own, in %s on %s", self.backbone.name,
+        log.info("%s of %s: %s shared tensors and %s for each task, in %s on %s", self.backbone.name,
                  ", ".join(self.backbone.members), len(self.backbone.names), len(self.heads), dtype,
                  self.backbone.device)  # fmt: skip
         return digests[0] if not self.heads else hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
     def _head(self, task: str) -> tuple[Layout, Iterator[tuple[str, torch.Tensor]]]:
-        """A task's head: its member's, or merged from its members'."""
+        """Return a task's head: its member's, or merged from its members'."""
         part, dtype = self.parts[task], self.backbone.out_dtype
         if len(part.members) > 1:
             base = part.base if self.recipe["base"] else None
@@ -108,7 +108,7 @@ class TaskMerge:
 
 
 def check_backbones(donors: dict[str, Path], heads: set[str], kept: Path | None = None) -> None:
-    """Refuse bases of several tasks whose weights, heads aside, are not the same.
+    """Refuse bases of several tasks whose weights differ outside their heads.
 
     Raises:
         Failure: two of them differ.
@@ -118,14 +118,14 @@ def check_backbones(donors: dict[str, Path], heads: set[str], kept: Path | None 
     for task in others:
         if found[task] != found[first]:
             raise Failure(
-                f"{donors[task]}: not the weights of {donors[first]}, heads aside (SHA-256 found {found[task][:12]}…, expected"
-                f" {found[first][:12]}…); experts of several tasks can be merged only where they start from one model. Fix: delete"
-                " both and rerun, so that both are made of the same checkpoint"
+                f"{donors[task]}: weights differ from {donors[first]} outside the head (found SHA-256"
+                f" {found[task][:12]}…, expected {found[first][:12]}…); experts of several tasks can be merged only if"
+                " they start from one model. Fix: delete both and rerun, so that both are made from the same checkpoint"
             )
 
 
 def _shared_digest(folder: Path, part: Callable[[str], bool], kept: Path | None) -> str:
-    """SHA-256 of a checkpoint's tensors that are part of the backbone; read by the first of its merges alone."""
+    """Return the SHA-256 of a checkpoint's backbone tensors. Only its first merge reads them."""
 
     def digest() -> str:
         weights, total = Weights(folder), hashlib.sha256()

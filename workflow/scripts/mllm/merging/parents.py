@@ -1,4 +1,4 @@
-"""What a merge notes of its parents."""
+"""Identify a merge's parents by the digests of their weights."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ from mllm.models import checkpoint_files
 
 
 def digest(folder: Path, near: Path, kept: Path | None) -> str:
-    """SHA-256 of a parent's weights; read by the first of its merges alone, as long as its files stay as they are.
+    """Return the SHA-256 of a parent's weights. Only its first merge reads them, while its files do not change.
 
     Args:
-        folder: of the parent.
-        near: the copy of it that is read.
-        kept: where jobs keep what others need again.
+        folder: the parent's folder.
+        near: the copy of it to read.
+        kept: folder where jobs share what they computed; None: compute it here.
     """
     facts = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in checkpoint_files.weight_files(folder)]
     return str(once(kept, "weights", [str(folder.resolve()), facts], lambda: checkpoint_files.digest(near)))

@@ -1,4 +1,4 @@
-"""Bars and messages of mergekit and transformers, kept back."""
+"""Silence the progress bars and messages of mergekit and transformers."""
 
 import contextlib
 import io
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[list[str]]:
-    """Keep mergekit's and transformers' bars and messages back; yields what mergekit logs meanwhile."""
+    """Silence the progress bars and messages of mergekit and transformers; yield what mergekit logs meanwhile."""
     from transformers import logging as transformers_log
 
     said: list[str] = []
@@ -19,8 +19,8 @@ def quiet() -> Iterator[list[str]]:
 
     root, mergekit, verbosity = logging.getLogger(), logging.getLogger("mergekit"), transformers_log.get_verbosity()
     level = mergekit.level
-    root.addFilter(keep)  # mergekit-moe logs to the root logger itself; what reaches that from others passes
-    handler = logging.NullHandler()  # without any, the root logger would make one that writes to the stream below
+    root.addFilter(keep)  # mergekit-moe logs to the root logger itself; records from other loggers pass this filter
+    handler = logging.NullHandler()  # without a handler, the root logger would make one that writes to the stream below
     root.addHandler(handler)
     mergekit.setLevel(logging.ERROR)
     transformers_log.set_verbosity_error()

@@ -1,12 +1,12 @@
-"""Entries of a task vector by the rank of their magnitudes, without sorting all of them."""
+"""Select entries of a task vector by the rank of their magnitudes, without sorting all of them."""
 
 import torch
 
 
 def between(delta: torch.Tensor, first: int, last: int) -> torch.Tensor | None:
-    """A mask of the entries whose magnitudes have the ranks from first to before last, smallest first.
+    """Return a mask of the entries whose magnitudes have ranks first to last - 1, counted from the smallest.
 
-    None where equal magnitudes stand on both sides of a border: which of them mergekit's sorting takes is its own affair.
+    It is None where equal magnitudes lie on both sides of a border: mergekit's sorting decides which of them it keeps.
     """
     size = delta.abs().reshape(-1)
     if size.is_cuda:

@@ -1,4 +1,4 @@
-"""The recipe as mergekit-yaml reads it."""
+"""Write a recipe as a file for the mergekit-yaml command."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ from mllm.merging.mergekit_private.methods import ParameterScope
 
 
 def mergekit_yaml(merge: Merge, folders: dict[str, Path], body: str = "") -> str:
-    """The recipe as a file for the ``mergekit-yaml`` command, which makes the same tensors, bit for bit.
+    """Return the recipe as a file for the ``mergekit-yaml`` command, which makes the same tensors, bit for bit.
 
-    Of a method of ours, which the command does not know, the file says so.
+    The command does not know this project's own methods; for them, the file says so.
 
     Args:
-        merge: opened.
+        merge: the merge, opened.
         folders: of its parents.
-        body: what tensors' names begin with in models with a head, where heads are left out; the command merges models without.
+        body: where heads are left out, the prefix of tensors' names in models with a head. The command merges models
+            without heads, whose names lack it.
     """
     scopes = {spec.name: spec.scope for spec in merge.method.spec.parameters}
     own = {k: v for k, v in merge.parameters.items() if scopes[k] != ParameterScope.SHARED}
@@ -40,7 +41,7 @@ def mergekit_yaml(merge: Merge, folders: dict[str, Path], body: str = "") -> str
         document["base_model"] = str(folders[merge.base])
     if shared:
         document["parameters"] = shared
-    # Long sums depend on the number of threads; merges are made with one.
+    # Long sums depend on the number of threads; merges use one.
     command = "OMP_NUM_THREADS=1 mergekit-yaml mergekit.yaml OUTPUT" + (
         f" --random-seed {merge.seed}" if merge.seed is not None else ""
     )
@@ -50,5 +51,5 @@ def mergekit_yaml(merge: Merge, folders: dict[str, Path], body: str = "") -> str
     if not methods.in_mergekit(merge.name):
         note = f"not for the mergekit-yaml command, which has no {merge.name}; see docs/merging.md"
     if body:
-        note += "\n# of the models without their heads: for each, AutoModel.from_pretrained(FOLDER).save_pretrained(HEADLESS)"
+        note += "\n# of models without heads: for each, AutoModel.from_pretrained(FOLDER).save_pretrained(HEADLESS)"
     return f"# {note}\n" + yaml.safe_dump(document, sort_keys=False)

@@ -1,4 +1,4 @@
-"""The router of a mixture of experts: made of texts by mergekit-moe's functions, or drawn."""
+"""Make the router of a mixture of experts, from texts by mergekit-moe's functions or at random."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +15,18 @@ EMBEDDING = "model.embed_tokens.weight"
 
 
 def weights(mode: str, seed: int, average: Path, tokenizer: Any, texts: dict[str, list[str]]) -> "torch.Tensor":
-    """(layers, experts, width) the router's weights.
+    """Make the router's weights, (layers, experts, width).
 
-    mergekit-moe's command gives all texts at once, behind a start token, padded and uncut, to a model in bfloat16; its
-    averages take the padding in. Here the model is in float32 and sees one text at a time, as the experts see it.
+    mergekit-moe's command puts a start token before each text. It gives all texts at once, padded and untruncated, to a
+    model in bfloat16, and its averages include the padding. Here the model is in float32 and reads one text at a time,
+    as the experts do.
 
     Args:
         mode: one of GATE_MODES.
-        seed: of modes that draw.
+        seed: for the random modes.
         average: folder of the model that reads the texts.
-        tokenizer: its tokenizer.
-        texts: of each expert.
+        tokenizer: that model's tokenizer.
+        texts: expert -> its texts.
     """
     import torch
 
@@ -39,13 +40,13 @@ def weights(mode: str, seed: int, average: Path, tokenizer: Any, texts: dict[str
 
 
 def _embedded(average: Path, encoded: list[list[list[int]]], mode: str) -> "list[torch.Tensor]":
-    """(layers, width) of each expert, from the embeddings of its texts' tokens."""
+    """Return each expert's weights, (layers, width), made from the embeddings of its texts' tokens."""
     import torch
 
     reference, found = mixtures.reference(average), []
     embed, layers = reference.lazy_loader().get_tensor(EMBEDDING), reference.config().num_hidden_layers
     for several in encoded:
-        # All tokens as one text, and only the embeddings needed: mergekit makes a matrix of text × vocabulary.
+        # All tokens are one text, with only the embeddings that it uses: mergekit makes a matrix of text × vocabulary.
         used, ids = torch.unique(torch.tensor([i for ids in several for i in ids]), return_inverse=True)
         tokens = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}
         found.append(mixtures.get_cheap_embedding(embed[used], tokens, layers, len(used)))
@@ -53,7 +54,7 @@ def _embedded(average: Path, encoded: list[list[list[int]]], mode: str) -> "list
 
 
 def _hidden(average: Path, encoded: list[list[list[int]]], mode: str) -> "list[torch.Tensor]":
-    """(layers, width) of each expert, from the states in which the model reads its texts."""
+    """Return each expert's weights, (layers, width), made from the model's hidden states for its texts."""
     import torch
     from transformers import BatchEncoding
 

@@ -1,4 +1,4 @@
-"""Combinations of task vectors, in the order of operations of mergekit's own: what our methods of this kind share."""
+"""Combine task vectors, in mergekit's order of operations: the common part of this project's methods of this kind."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ Thin = Callable[[torch.Tensor, Mapping[str, Any]], torch.Tensor]
 
 @dataclass(frozen=True)
 class TaskVectorMerge(GroupMergeMethod):
-    """Base + lambda x combination of thinned task vectors, in the order of operations of mergekit's own."""
+    """Base + lambda x combination of thinned task vectors, in mergekit's order of operations."""
 
     spec: MergeMethodSpec
     thin: Thin
-    """From a task vector and its member's parameters to what is kept of it."""
+    """Thins a task vector by its member's parameters: entries that are left out become 0."""
     elect: bool
-    """Only entries of the elected sign take part, as in TIES."""
+    """Whether only entries of the elected sign take part, as in TIES."""
 
     def merge_group(self, group: TensorGroup, /, **parameters: Any) -> torch.Tensor:
         assert group.base is not None
@@ -55,7 +55,7 @@ class TaskVectorMerge(GroupMergeMethod):
 
 
 def elected(deltas: torch.Tensor, majority: float) -> torch.Tensor:
-    """Which entries have the sign of their sum over the members; sums of zero have the majority's sign."""
+    """Tell which entries have the sign of their sum over the members; sums of zero have the majority's sign."""
     if majority == 1.0:
         return get_mask(deltas, method="sum")
     sign = deltas.sum(dim=0).sign()
@@ -63,11 +63,11 @@ def elected(deltas: torch.Tensor, majority: float) -> torch.Tensor:
 
 
 def spec_like(mergekits: str, name: str, *more: ParameterSpec) -> MergeMethodSpec:
-    """The parameters and contract of a method of mergekit's, and more parameters."""
+    """Return the parameters and contract of one of mergekit's methods, with more parameters."""
     spec = registry.get(mergekits).spec
     return MergeMethodSpec(name, (*spec.parameters, *more), spec.contract, f"{spec.pretty_name} ({name})")
 
 
 def norm(values: Mapping[str, Any]) -> RescaleNorm | None:
-    """Whether mergekit scales what is kept up to the sum of what was there."""
+    """Return mergekit's rescaling of the kept entries to the L1 norm of all entries, or None without rescaling."""
     return RescaleNorm.l1 if values.get("rescale") else None

@@ -1,6 +1,7 @@
-"""Weights on disk, one tensor at a time: a merge never holds more than one tensor of each member.
+"""Read and write weights one tensor at a time: a merge never holds more than one tensor of each member.
 
-The safetensors library maps whole files, whose pages stay in memory until the end, and writes what is in memory whole.
+The safetensors library maps complete files, whose pages stay in memory until the end. It writes only tensors that are
+all in memory.
 """
 
 import hashlib
@@ -23,10 +24,10 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class Weights:
-    """The tensors of a checkpoint by name, read when they are asked for.
+    """The tensors of a checkpoint by name, read on demand.
 
     Raises:
-        Failure: the checkpoint is not whole, or has a type of numbers that cannot be merged.
+        Failure: the checkpoint is incomplete, or a tensor has a type that cannot be merged.
     """
 
     def __init__(self, folder: Path):
@@ -38,7 +39,7 @@ class Weights:
                     self._entries[name] = (file, start, entry)
         unknown = {n: e["dtype"] for n, (_, _, e) in self._entries.items() if e["dtype"] not in DTYPES}
         for name, dtype in unknown.items():
-            raise Failure(f"{folder}: {name} is {dtype}; expected one of {', '.join(DTYPES)}")
+            raise Failure(f"{folder}: {name} is {dtype}, expected one of {', '.join(DTYPES)}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._entries))
@@ -53,7 +54,7 @@ class Weights:
         return DTYPES[self._entries[name][2]["dtype"]]
 
     def read(self, name: str) -> torch.Tensor:
-        """One tensor.
+        """Read one tensor.
 
         Raises:
             Failure: it holds NaN or infinite values.
@@ -76,12 +77,12 @@ def check_finite(tensor: torch.Tensor, what: str) -> None:
 def write(
     file: Path, layout: dict[str, tuple[torch.dtype, tuple[int, ...]]], tensors: Iterable[tuple[str, torch.Tensor]]
 ) -> str:
-    """Write a safetensors file as its tensors come.
+    """Write a safetensors file, each tensor as soon as it comes.
 
     Args:
-        file: to write.
+        file: the file to write.
         layout: type and shape of each tensor.
-        tensors: all of them, in the order of the layout.
+        tensors: all tensors, in the order of the layout.
 
     Returns:
         SHA-256 of the file, hexadecimal.
@@ -105,7 +106,8 @@ def write(
         for (name, tensor), expected in zip(tensors, layout, strict=True):
             if name != expected or (tensor.dtype, tuple(tensor.shape)) != layout[name]:
                 raise ValueError(
-                    f"{name}: {tensor.dtype} {tuple(tensor.shape)}, announced: {expected} {layout[expected]}"
+                    f"{name}: not the next tensor of the layout (found {tensor.dtype} {tuple(tensor.shape)}, expected"
+                    f" {expected} {layout[expected]})"
                 )
             put(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""mergekit's methods, which merges call tensor by tensor."""
+"""Import mergekit's methods, which merges call tensor by tensor."""
 
 from mergekit import sparsify as sparsify
 from mergekit.merge_methods import merge_state_dicts as merge_state_dicts

@@ -1,4 +1,4 @@
-"""mergekit-moe's parts: what makes the router's weights, what writes a mixture."""
+"""Use mergekit-moe's parts that make the router's weights and write a mixture."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 def reference(folder: Path) -> ModelReference:
-    """A folder as mergekit wants it; not as text, in which + and @ have meanings."""
+    """Return a folder as mergekit's reference; mergekit gives + and @ a meaning in references that are text."""
     return ModelReference(model=ModelPath(path=str(folder)))
 
 
 def known_tensors(folder: Path) -> set[str]:
-    """The tensors of an architecture that mergekit-moe takes; it leaves out others without a word."""
+    """Return the names of the tensors that mergekit-moe knows in a folder's architecture; it drops others silently."""
     loaded = reference(folder).config()
     return {w.name for w in arch_info_for_config(loaded).all_weights(loaded)}
 
 
 def random_router(folder: Path, experts: int, tokenizer: Any, mode: str) -> "torch.Tensor":
-    """(layers, experts, width) drawn weights of a router for experts like this folder's."""
+    """Draw the weights of a router, (layers, experts, width), for experts like this folder's."""
     model = reference(folder)
     return get_gate_params(model, tokenizer, [Expert(source_model=model)] * experts, mode=mode)
 
@@ -42,11 +42,11 @@ def write_mixture(
 
     Args:
         writer: mergekit's name of the architecture.
-        average: folder of the model that gives all but the feed-forward blocks.
-        experts: folders that give these.
-        router: (layers, experts, width), with one more expert where one is shared, which is the average.
+        average: folder of the model that gives everything except the feed-forward blocks.
+        experts: folders that give the feed-forward blocks.
+        router: (layers, experts, width), with one more expert where the architecture has a shared expert: the average.
         settings: gate_mode, experts_per_token, dtype, and residual_scale of the shared expert.
-        folder: to write.
+        folder: the folder to write.
     """
     (made_by,) = (a for a in ALL_OUTPUT_ARCHITECTURES if a.name() == writer)
     count, more = len(experts), dict(settings)

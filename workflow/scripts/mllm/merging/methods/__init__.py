@@ -1,6 +1,7 @@
-"""Merge methods: mergekit's, and one file for each that we compute ourselves; found by name, so that merges depend on their own.
+"""Find merge methods by name: mergekit's, and one file here for each that this project computes itself.
 
-A file's ``METHOD`` goes before mergekit's of the same name: it gives the same bits sooner. Light at import.
+A merge depends on its own method's file only. A file's ``METHOD`` replaces mergekit's of the same name: it gives the
+same bits faster. This module is light to import.
 """
 
 from importlib import import_module
@@ -14,12 +15,12 @@ OURS = frozenset(p.stem for p in Path(__file__).parent.glob("[a-z]*.py"))
 
 
 def modules(name: str) -> list[str]:
-    """The module of a recipe's method, to be loaded by name; none where mergekit computes it."""
+    """Return the module of a recipe's method, to be loaded by name; an empty list where mergekit computes it."""
     return [f"{__name__}.{name}"] if name in OURS else []
 
 
 def method(name: str) -> "MergeMethod[Any]":
-    """The method of a recipe."""
+    """Return a recipe's method."""
     for module in modules(name):
         return import_module(module).METHOD
     from mllm.merging.mergekit_private.methods import registry
@@ -28,7 +29,7 @@ def method(name: str) -> "MergeMethod[Any]":
 
 
 def in_mergekit(name: str) -> bool:
-    """Whether the ``mergekit-yaml`` command knows it."""
+    """Tell whether the ``mergekit-yaml`` command knows the method."""
     from mllm.merging.mergekit_private.methods import registry
 
     return name in {m.spec.name for m in registry.registered_methods()}

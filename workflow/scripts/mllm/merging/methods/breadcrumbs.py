@@ -1,4 +1,7 @@
-"""Breadcrumbs (Davari and Belilovsky 2023, arXiv 2312.06795) as mergekit trims, and sooner: by selection, not by sorting."""
+"""Merge by Breadcrumbs (Davari and Belilovsky 2023, arXiv 2312.06795), trimmed as in mergekit.
+
+It is faster than mergekit: it selects entries instead of sorting them.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +14,7 @@ from mllm.merging.task_vectors import TaskVectorMerge, norm, spec_like
 
 
 def middling(delta: torch.Tensor, values: Mapping[str, Any]) -> torch.Tensor:
-    """Breadcrumbs: neither the largest entries of the tensor nor the smallest."""
+    """Leave out the largest and the smallest entries of the tensor, as in Breadcrumbs."""
     density, gamma, number = values["density"], values["gamma"], delta.numel()
     keep, top = int(density * number), int(gamma * number)
     bottom = max(0, number - keep - top)

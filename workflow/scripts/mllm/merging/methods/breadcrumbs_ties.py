@@ -1,4 +1,4 @@
-"""Breadcrumbs whose entries elect a sign, as in TIES."""
+"""Merge by Breadcrumbs; entries elect a sign, as in TIES."""
 
 from mllm.merging.methods.breadcrumbs import middling
 from mllm.merging.task_vectors import TaskVectorMerge, spec_like

@@ -1,4 +1,4 @@
-"""DARE by its paper (Yu et al. 2024, arXiv 2311.03099): what is kept is divided by the density."""
+"""Merge by DARE as in its paper (Yu et al. 2024, arXiv 2311.03099): kept entries are divided by the density."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from mllm.merging.task_vectors import TaskVectorMerge, spec_like
 
 
 def dropped(delta: torch.Tensor, values: Mapping[str, Any]) -> torch.Tensor:
-    """DARE by the paper: each entry kept with a probability, and divided by it."""
+    """Keep each entry with probability ``density``, and divide it by that, as in the paper's DARE."""
     density = values["density"]
     kept = sparsify.bernoulli(delta, density, None)
     return kept / density if values["rescale"] and density < 1 else kept

@@ -1,4 +1,4 @@
-"""DARE by its paper, whose entries elect a sign, as in TIES."""
+"""Merge by DARE as in its paper; entries elect a sign, as in TIES."""
 
 from mllm.merging.methods.dare_linear_paper import dropped
 from mllm.merging.task_vectors import TaskVectorMerge, spec_like

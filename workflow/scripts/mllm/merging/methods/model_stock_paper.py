@@ -1,4 +1,4 @@
-"""Model stock by its paper (Jang et al. 2024, arXiv 2403.19522): no floor under the norms."""
+"""Merge by model stock as in its paper (Jang et al. 2024, arXiv 2403.19522): without a floor under the norms."""
 
 from itertools import combinations
 from typing import Any
@@ -17,7 +17,7 @@ from mllm.merging.mergekit_private.methods import (
 
 
 def model_stock_paper(group: TensorGroup, filter_wise: bool = False) -> torch.Tensor:
-    """Model stock with the cosine of the angle as it is, however short the task vectors."""
+    """Merge one tensor by model stock, with the exact cosine of the angle, however short the task vectors are."""
     assert group.base is not None
     base = group.base.tensor
     rows = (-1, base.shape[-1]) if filter_wise and base.dim() > 1 else (1, -1)

@@ -1,4 +1,4 @@
-"""TIES by its paper (Yadav et al. 2023, arXiv 2306.01708): one threshold over the whole task vector."""
+"""Merge by TIES as in its paper (Yadav et al. 2023, arXiv 2306.01708): one threshold over the full task vector."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from mllm.merging.task_vectors import TaskVectorMerge, norm, spec_like
 
 
 def above(delta: torch.Tensor, values: Mapping[str, Any]) -> torch.Tensor:
-    """TIES by the paper: what reaches the whole task vector's threshold."""
+    """Keep the entries that reach the full task vector's threshold, as in the paper's TIES."""
     mask = (delta.abs() >= values["threshold"]).to(delta.dtype)
     return sparsify.rescaled_masked_tensor(delta, mask, norm(values))
 
@@ -19,12 +19,12 @@ def above(delta: torch.Tensor, values: Mapping[str, Any]) -> torch.Tensor:
 def thresholds(
     deltas: Callable[[str], Iterator[np.ndarray]], members: list[str], density: dict[str, float]
 ) -> dict[str, float]:
-    """The magnitude that the kept entries of each member's whole task vector reach at least.
+    """Return, for each member, the smallest magnitude among the kept entries of its full task vector.
 
     Args:
-        deltas: the tensors of a member's task vector, one after the other.
-        members: their names.
-        density: fraction of each one's entries to keep.
+        deltas: yields the tensors of a member's task vector, one after the other.
+        members: names of the members.
+        density: member -> fraction of its entries to keep.
     """
     found = {}
     for member in members:
