@@ -396,7 +396,7 @@ def test_too_few_validation_texts(method, texts):
     names, logp, truth, groups, _ = problem()
     valid = np.isin(groups, np.unique(groups)[:texts])
     if method in FITTED:
-        with pytest.raises(Failure, match=f"{method} .* found {texts} texts there, expected at least 5; .*soft_vote"):
+        with pytest.raises(Failure, match=f"{method}: too few texts .*found {texts}, expected at least 5.*soft_vote"):
             blend(method, names, logp, truth, groups, valid, 1)
     else:
         assert np.isfinite(blend(method, names, logp, truth, groups, valid, 1).logp).all()

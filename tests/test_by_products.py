@@ -25,7 +25,7 @@ class Unable:
 
 def test_operations_that_cannot_be_counted_stay_empty_and_are_said(caplog):
     assert speed.counted_flops(Unable(), tokens.Tokens(np.array([3, 4], np.int32), np.array([2]), 0)) is None
-    assert "operations could not be counted, and stay empty: TypeError: linear()" in caplog.text
+    assert "operations cannot be counted, and are left empty: TypeError: linear()" in caplog.text
 
 
 def test_a_deberta_s_operations_are_counted():

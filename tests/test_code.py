@@ -103,7 +103,7 @@ EDITS = {
     "a check of the experiment": ("experiment/checks/cross.py", 'f"base-{task}"', 'f"basis-{task}"', set()),
     "a check's message": ("experiment/checks/merges.py", "expected", "wanted", set()),
     "loading with checks": ("experiment/load.py", "problems = []", "problems = [*[]]", set()),
-    "an error text of prediction": ("prediction/prediction_tables.py", "run predict again", "predict again", set()),
+    "an error text of prediction": ("prediction/prediction_tables.py", "rerun predict", "run predict", set()),
     "a log line of prediction": ("prediction/run_model.py", "at once: halved", "at once: in halves", set()),
     "an error text of prompts": ("models/prompts.py", "two equal words", "equal words", set()),
     "a --help": ("prediction/script_arguments.py", "layers are spread", "layers spread", set()),

@@ -152,7 +152,7 @@ BAD = [
     (change("a", lambda t: t.with_columns(label=pl.lit("meh"))), "a.parquet: label is 'meh' in 100 rows; expected one of bad, so so, good, 0, 1, 2"),
     (change("a", lambda t: t.drop("logp_2")), "a.parquet: no column logp_2; found review_id, label, condition, logp_0"),
     (change("a", lambda t: t.drop("label")), "a.parquet: no column label"),
-    (change("a", lambda t: t.with_columns(split=pl.lit("valid"))), "b.csv: other splits than in {folder}/a.parquet; all tables must have the same, or none"),
+    (change("a", lambda t: t.with_columns(split=pl.lit("valid"))), "b.csv: the column split differs from {folder}/a.parquet. Fix: give all tables the same, or none"),
     (change("a", lambda t: t.with_columns(label=pl.col("label") + 0.5)), "a.parquet: label is 0.5 in 100 rows; expected one of 0, 1, 2"),
     (change("b", lambda t: t[:0]), "b.csv: has no rows"),
     (change("b", at(3, review_id=None)), "b.csv: review_id is empty in 1 rows"),
@@ -160,7 +160,7 @@ BAD = [
      "a.parquet: split is Test, valid; expected valid and test"),
     (lambda tables: tables.update({n: t.with_columns(split=pl.Series([0, 1] * 50)) for n, t in tables.items()}),
      "a.parquet: split is 0, 1; expected valid and test"),
-    (change("ties-1", lambda t: t.with_columns(split=pl.Series(["valid", "test"] * 50))), "a.parquet: other splits than in {folder}/ties-1.parquet"),
+    (change("ties-1", lambda t: t.with_columns(split=pl.Series(["valid", "test"] * 50))), "a.parquet: the column split differs from {folder}/ties-1.parquet"),
     (change("b", lambda t: t.drop("review_id")), "b.csv: its reviews are identified by UInt32, in {folder}/a.parquet by String"),
 ]  # fmt: skip
 
@@ -215,7 +215,8 @@ def test_ratings_may_be_numbered_or_said(tmp_path, low, high, first):
     raw = {"tasks": [{"name": "t", "label": "rating"}], "candidates": {}}
     if first is None:
         with pytest.raises(
-            AssertionError, match=r"goes from 1 to 9, which may be ratings \(1 to 10\) or their numbers"
+            AssertionError,
+            match=r"is from 1 to 9: ratings \(1 to 10\) or class numbers \(0 to 9\)\. Fix: write ratings as text",
         ):
             imported(tmp_path, raw, a=table)
     else:
@@ -235,8 +236,8 @@ def test_texts_stay_together(tmp_path, what):
     raw["candidates"]["group"] = "text"
     (tmp_path / "own.yaml").write_text(json.dumps(raw))
     printed = run_script("import_predictions", *arguments, ok=False)
-    expected = {"both splits": "a.parquet: 50 texts are in both validation and test, one of them review r000",
-                "other groups": "ties-1.parquet: reviews are grouped into texts otherwise than in"}  # fmt: skip
+    expected = {"both splits": "a.parquet: 50 texts are in both validation and test, the first: review r000",
+                "other groups": "ties-1.parquet: reviews are grouped into other texts than in"}  # fmt: skip
     assert expected[what] in printed
 
 

@@ -420,8 +420,7 @@ def test_an_export_that_is_not_what_was_scored_is_refused(changed):
     os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     out = changed.snakemake("export", "--cores", "2", *WITH_DEMO, ok=False)
     assert (
-        f"{winner}: the remade weights differ from the scored ones"
-        in out + (results / "logs/export.log").read_text()
+        f"{winner}: the remade weights differ from the scored ones" in out + (results / "logs/export.log").read_text()
     )
     assert not (results / "export").exists()
     file.write_text(before)

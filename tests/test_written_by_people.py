@@ -171,12 +171,12 @@ def test_numbers_of_any_kind_become_log_probabilities(tmp_path, values, numbers)
 @pytest.mark.parametrize(
     ("values", "numbers", "hint"),
     [
-        ("log_probabilities", LOGITS, "if they are logits, say so (values: logits)"),
-        ("probabilities", LOGITS, "if they are logits, say so (values: logits)"),
-        ("log_probabilities", P, "they look like probabilities (values: probabilities)"),
-        ("probabilities", np.log(P), "they look like log-probabilities (values: log_probabilities)"),
-        ("probabilities", P.round(2) + [[0.01, 0, 0]] * 4, "they look like rounded probabilities; write more digits"),
-        ("log_probabilities", P.round(2) + [[0.01, 0, 0]] * 4, "they look like rounded probabilities; write more digits"),
+        ("log_probabilities", LOGITS, "set values: logits, if they are logits"),
+        ("probabilities", LOGITS, "set values: logits, if they are logits"),
+        ("log_probabilities", P, "set values: probabilities, since they look like probabilities"),
+        ("probabilities", np.log(P), "set values: log_probabilities, since they look like log-probabilities"),
+        ("probabilities", P.round(2) + [[0.01, 0, 0]] * 4, "write more digits, since they look like rounded probabilities"),
+        ("log_probabilities", P.round(2) + [[0.01, 0, 0]] * 4, "write more digits, since they look like rounded probabilities"),
     ],
 )  # fmt: skip
 def test_numbers_that_are_something_else_get_a_hint(tmp_path, values, numbers, hint):

@@ -1,4 +1,4 @@
-"""Blend members' predictions: votes, or what validation says of how to combine them."""
+"""Blend members' predictions by votes, or by methods that are fitted on validation."""
 
 import argparse
 import json
@@ -43,8 +43,8 @@ def main(arguments: argparse.Namespace) -> None:
         blended, facts, share = blend.logp, blend.facts, np.ones(len(members))
     prediction_tables.write_predictions(arguments.output, rows, blended)
     costs = [records.Cost.read(p) for p in arguments.costs]
-    # All members must be run, one after the other (of a router, those whose slice a review is of); memory is that of the largest.
-    # What one does not know, none knows.
+    # All members run, one after the other (for a router, the members whose slice holds a review): costs add up, memory is
+    # the largest member's. A cost that is unknown for one member is unknown for the blend.
     cost: dict[str, Any] = {name: _over(sum, name, costs) for name in KEPT}
     cost |= {name: _over(lambda values: float(share @ values), name, costs) for name in RUN}
     cost["flops_per_review"] = None if cost["flops_per_review"] is None else round(cost["flops_per_review"])
@@ -66,11 +66,11 @@ if __name__ == "__main__":
         "--method", required=True, help="soft_vote, log_vote, majority_vote, weighted_vote, stacking, greedy or router"
     )
     parser.add_argument(
-        "--where", type=json.loads, help="router: reviews that each member was trained on, in their order, as JSON"
+        "--where", type=json.loads, help="router: the slice of each member, in the members' order, as JSON"
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with the reviews' labels and texts' numbers")
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--seed", type=int, required=True, help="of the folds of validation")
+    parser.add_argument("--task", required=True, help="name of the task")
+    parser.add_argument("--seed", type=int, required=True, help="seed of validation's folds")
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, help="members' predictions")
     parser.add_argument("--costs", type=Path, nargs="+", required=True, help="members' costs, in the same order")
     parser.add_argument("--output", type=Path, required=True, help="predictions to write (parquet)")

@@ -1,4 +1,4 @@
-"""Fit a reference that needs no language model, and predict with it: TF-IDF and logistic regression, or the majority."""
+"""Fit a reference without a language model, and predict with it: TF-IDF with logistic regression, or the majority."""
 
 import argparse
 from pathlib import Path
@@ -12,10 +12,10 @@ SPACELESS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar
 
 
 def units(texts: Any) -> dict[str, Any]:
-    """What TF-IDF counts: words and pairs as in Graesser et al. 2018, less the triples, or characters.
+    """Choose what TF-IDF counts: words and pairs as in Graesser et al. 2018, without their triples, or characters.
 
-    Runs of up to three characters where words have no spaces between them; runs within words where marks are parts of them
-    (Hindi): scikit-learn's words end at each mark.
+    Without spaces between words, it counts runs of up to three characters. If marks are parts of words (Hindi), it
+    counts runs within words: scikit-learn's words end at each mark.
     """
     letters, spaceless, marks = (int(texts.str.count_matches(p).sum()) for p in (r"\pL", SPACELESS, r"[\p{Mc}\p{Mn}]"))
     if spaceless > 0.3 * letters:
@@ -71,10 +71,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = script.parser(__doc__)
-    parser.add_argument("--kind", required=True, choices=["tfidf", "majority"])
+    parser.add_argument("--kind", required=True, choices=["tfidf", "majority"], help="the reference to fit")
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--task", required=True, help="name of the task")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the folds")
     parser.add_argument("--output", type=Path, required=True, help="predictions to write (parquet)")
     parser.add_argument("--cost", type=Path, required=True, help="cost to write (JSON)")
     script.run(main, parser.parse_args())

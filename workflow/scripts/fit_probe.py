@@ -1,4 +1,4 @@
-"""Fit a linear probe, a reference: logistic regression on the base's frozen features, with no fine-tuning at all."""
+"""Fit a linear probe, a reference: logistic regression on the base's frozen features, without fine-tuning."""
 
 import argparse
 from dataclasses import replace
@@ -12,7 +12,7 @@ STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # C of the logistic regression, on standard
 
 def main(arguments: argparse.Namespace) -> None:
     script.offline()
-    threads.fix_without_torch()  # scikit-learn's: threads of two libraries would wait for each other
+    threads.fix_without_torch()  # scikit-learn's threads: threads of two libraries would wait for each other
     threads.fix(arguments.threads)
     compute.keep_freed_memory()
     script.usable_gpu()
@@ -59,9 +59,9 @@ if __name__ == "__main__":
     parser = script.parser(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="prepared model folder, a sequence classifier")
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--seed", type=int, required=True, help="of the folds")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--task", required=True, help="name of the task")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the folds")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--output", type=Path, required=True, help="predictions to write (parquet)")
     parser.add_argument("--cost", type=Path, required=True, help="cost to write (JSON)")
     script.run(main, parser.parse_args())

@@ -1,4 +1,4 @@
-"""Take over prediction tables made elsewhere: the same reviews for all, cut into validation and test once."""
+"""Import prediction tables made elsewhere: all have the same reviews, which are split once into validation and test."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
         frame = foreign_predictions.read(path, task, names, how).sort("review_id")
         first = next(iter(frames), name)
         foreign_predictions.check_alike(frame, path, frames.get(first, frame), files[first])
-        # What the first table says of the reviews is enough.
+        # The reviews' other columns come from the first table.
         needed = ["review_id", "label", "group", "split", *prediction_tables.logp_columns(frame)]
         frames[name] = frame if name == first else frame.select(c for c in needed if c in frame.columns)
     reviews, given = frames[first], foreign_predictions.split_of(frames, files)
@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
     parts = {split: reviews.filter(pl.col("split") == split) for split in ("valid", "test")}
     for split, part in parts.items():
         if not part.height:
-            raise Failure(f"{files[first]}: {reviews.height} reviews are too few: none would be in split {split!r}")
+            raise Failure(f"{files[first]}: too few reviews (found {reviews.height}): none would be in split {split!r}")
     splits = reviews.select("review_id", "split")
     for name, frame in frames.items():
         rows = frame.drop("split", strict=False).join(splits, on="review_id", maintain_order="left")

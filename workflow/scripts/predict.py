@@ -1,4 +1,4 @@
-"""Predict the class log-probabilities of all validation and test reviews with one model."""
+"""Predict class log-probabilities of all validation and test reviews with one model."""
 
 import argparse
 import json
@@ -54,11 +54,11 @@ if __name__ == "__main__":
     parser = script.parser(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="model folder")
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
-    parser.add_argument("--task", required=True)
+    parser.add_argument("--task", required=True, help="name of the task")
     parser.add_argument(
-        "--names", type=json.loads, help="the classes in a prompt's words, as JSON (default: the task's)"
+        "--names", type=json.loads, help="class names in a prompt's words, as JSON (default: the task's)"
     )
-    parser.add_argument("--prompt", type=json.loads, help="how it is asked, as JSON (default: as its card says)")
+    parser.add_argument("--prompt", type=json.loads, help="the prompt's settings, as JSON (default: the card's)")
     script_arguments.add(parser)
     parser.add_argument("--output", type=Path, required=True, help="predictions to write (parquet)")
     parser.add_argument("--cost", type=Path, required=True, help="cost to write (JSON)")

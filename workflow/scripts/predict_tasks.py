@@ -1,4 +1,4 @@
-"""Predict the class log-probabilities of all validation and test reviews in several tasks with one model."""
+"""Predict class log-probabilities of all validation and test reviews for several tasks with one model."""
 
 import argparse
 import json
@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def with_heads(arguments: argparse.Namespace, how: "How", questions: "list[Question]") -> None:
-    """One pass over the reviews of all tasks; every task's head answers."""
+    """Predict all tasks in one pass over their reviews, with a head for each task."""
     import polars as pl
 
     from mllm.core import timing
@@ -72,7 +72,7 @@ def with_heads(arguments: argparse.Namespace, how: "How", questions: "list[Quest
         own = question.rows.select("review_id").join(places, on="review_id", how="left", maintain_order="left")
         logp = found[own["place"].to_numpy(), begin : begin + len(question.names)]
         begin += len(question.names)
-        # One pass answers all tasks: each has its reviews' share of the seconds, at the speed of the pass.
+        # One pass answers all tasks: each gets its reviews' share of the seconds, and the speed of the pass.
         seconds = round(cost["predict_seconds"] * question.rows.height / union.height, 6)
         own_cost = {**cost, **one_task.speeds(how, question, scorer, read, whole)}
         one_task.write(question, logp, found[:0], {**own_cost, "n_parameters": number, "predict_seconds": seconds})
@@ -81,7 +81,7 @@ def with_heads(arguments: argparse.Namespace, how: "How", questions: "list[Quest
 
 
 def asked_in_turn(arguments: argparse.Namespace, how: "How", questions: "list[Question]") -> None:
-    """The model, loaded once, is asked task by task."""
+    """Load the model once, and ask it task by task."""
     from mllm.core import timing
     from mllm.models import families, loading
     from mllm.prediction import asking, one_task, run_model
@@ -111,14 +111,14 @@ def asked_in_turn(arguments: argparse.Namespace, how: "How", questions: "list[Qu
 
 
 def parameters_of_whole(arguments: argparse.Namespace) -> int:
-    """Of the model with the heads of all its tasks."""
+    """Count the parameters of the model with the heads of all its tasks."""
     from mllm.models import task_folders
 
     return task_folders.parameters([arguments.model / task for task in arguments.tasks])
 
 
 def shards_in(arguments: argparse.Namespace, folder: Path | None, *identities: str) -> Any:
-    """Where unfinished predictions of a model's weights and tasks are kept, if anywhere."""
+    """Return the place for unfinished predictions of these identities, or None without a folder."""
     from mllm.prediction import one_task, shards
 
     key = one_task.shards_key(*identities)
@@ -131,7 +131,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
     parser.add_argument(
         "--tasks", type=json.loads, required=True,
-        help="task -> names (the classes in a prompt's words, or null) and output (path without its ending), as JSON",
+        help="task -> names (classes in a prompt's words, or null) and output (path without its ending), as JSON",
     )  # fmt: skip
     script_arguments.add(parser)
     script.run(main, parser.parse_args())

@@ -62,9 +62,9 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"Deleted {len(found)} leftovers, {in_bytes(total)}.")
     else:
         print(
-            f"{len(found)} leftovers, {in_bytes(total)}. Nothing is deleted; `make prune DELETE=1` or --config delete=true"
-            f" deletes them.\nAll that {' '.join(map(str, arguments.experiment))} and the files in {CONFIG}/ use is kept;"
-            " experiment files elsewhere are not read."
+            f"{len(found)} leftovers, {in_bytes(total)}. Nothing is deleted; `make prune DELETE=1` or --config"
+            f" delete=true deletes them.\nAll that {' '.join(map(str, arguments.experiment))} and the files in {CONFIG}/"
+            " use is kept; experiment files elsewhere are not read."
         )
 
 

@@ -1,4 +1,4 @@
-"""Write the tokens of all validation and test reviews, as one prepared checkpoint reads them: before any job holds a GPU."""
+"""Write the tokens of all validation and test reviews for one prepared checkpoint, before any job holds a GPU."""
 
 import argparse
 import json
@@ -34,11 +34,11 @@ if __name__ == "__main__":
     parser = script.parser(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder of the prepared checkpoint")
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
-    parser.add_argument("--task", required=True)
+    parser.add_argument("--task", required=True, help="name of the task")
     parser.add_argument(
-        "--names", type=json.loads, help="the classes in a prompt's words, as JSON (default: the task's)"
+        "--names", type=json.loads, help="class names in a prompt's words, as JSON (default: the task's)"
     )
-    parser.add_argument("--seed", type=int, default=17, help="of a prompt's examples")
+    parser.add_argument("--seed", type=int, default=17, help="seed of a prompt's examples")
     parser.add_argument(
         "--output",
         type=Path,

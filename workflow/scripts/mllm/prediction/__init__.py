@@ -1,1 +1,4 @@
-"""Prediction: from a model, or from other predictions, to one log-probability per class and review. Imports core, experiment, data and models."""
+"""Prediction: make one log-probability per class and review, with a model or from other predictions.
+
+Imports core, experiment, data and models.
+"""

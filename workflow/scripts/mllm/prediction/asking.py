@@ -1,4 +1,4 @@
-"""A model with all that its family needs to predict: its card, the classes, the examples that its prompt shows."""
+"""Prepare a model to predict, with all that its family needs: its card, the classes, its prompt's examples."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 def scorer_of(
     card: Asked, model: Any, tokenizer: Any, names: list[str], data: Path, seed: int
 ) -> "tuple[Scorer, list[tuple[str, int]]]":
-    """What predicts with a loaded model, and the (review, class) examples that it is shown.
+    """Return a loaded model's scorer, and the (review, class) examples that its prompt shows.
 
     Args:
-        card: what its card says of how it is asked.
-        model: as loaded.
-        tokenizer: its tokenizer.
-        names: of the classes, as a prompt words them.
+        card: the entries of the model's card that say how it is asked.
+        model: the loaded model.
+        tokenizer: the model's tokenizer.
+        names: class names, as a prompt words them.
         data: folder that split_reviews wrote.
-        seed: of the draw of examples.
+        seed: seed of the draw of examples.
     """
     task = card["task"]
 

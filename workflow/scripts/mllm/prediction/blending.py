@@ -1,8 +1,8 @@
-"""Blends: one prediction out of several members' predictions, without touching their weights.
+"""Blend several members' predictions into one, without their weights.
 
-Three votes are fitted on nothing; three methods are fitted on the validation reviews, to their weighted log-likelihood.
-None sees a label of a test review. What a fitted blend predicts for validation reviews is out of fold (by text), so
-that its validation scores are as honest as a vote's; for all other reviews it is fitted on the whole validation split.
+Three votes need no fit; three methods are fitted on the validation reviews, to their weighted log-likelihood. No method
+sees a label of a test review. A fitted blend predicts validation reviews out of fold (by text), so that its validation
+scores are unbiased like a vote's. For all other reviews it is fitted on the full validation split.
 """
 
 import itertools
@@ -17,9 +17,9 @@ from mllm.core.arrays import Array, text_weights
 from mllm.core.errors import Failure
 
 METHODS = ("soft_vote", "log_vote", "majority_vote", "weighted_vote", "stacking", "greedy")
-LEAST = 1e-12  # the smallest probability: no member alone can rule a class out, and all logarithms are finite
+LEAST = 1e-12  # the smallest probability: no single member can rule out a class, and all logarithms are finite
 FOLDS = 5
-ALL = -1  # in place of a fold's number: none is kept away
+ALL = -1  # in place of a fold's number: no fold is held out
 GAP = 1e-6  # weighted_vote: distance from the best mean log-likelihood at which to stop, in nats per text
 CYCLES = 5000  # weighted_vote: stop here where the optimum is too flat to reach GAP
 STRENGTHS = (0.01, 0.03, 0.1, 0.3)  # stacking: values of C, inverse to the L2 penalty, from strong to weak
@@ -28,7 +28,7 @@ ADDITIONS = 25  # greedy: members added, one by one; also the most members to be
 
 @dataclass(frozen=True)
 class Blend:
-    """``logp``: (reviews, classes) natural log-probabilities, finite; ``facts``: what was fitted, fit for JSON."""
+    """``logp``: (reviews, classes) finite natural log-probabilities; ``facts``: fitted values, ready for JSON."""
 
     logp: Array
     facts: dict[str, Any]
@@ -44,7 +44,7 @@ class Sample:
     fold: Array
 
 
-# (the fold to keep away, or ALL; indices of rows) -> those rows' log-probabilities, (rows, classes), and the fit's facts
+# (the fold to hold out, or ALL; indices of rows) -> these rows' log-probabilities, (rows, classes), and the fit's facts
 Fit = Callable[[int, Array], tuple[Array, dict[str, Any]]]
 
 
@@ -53,35 +53,35 @@ def blend(method: str, members: list[str], logp: Array, truth: Array, groups: Ar
 
     Args:
         members: names, (members,). Their order has no influence: they are sorted first.
-        logp: (members, reviews, classes) natural log-probabilities; -inf is allowed. For all methods alike,
-            probabilities are raised to LEAST and each row made to sum to 1 again.
-        truth: (reviews,) class indices; read where ``valid`` only.
-        groups: (reviews,) ids of texts. Those of one text share a fold, and the weight of one.
+        logp: (members, reviews, classes) natural log-probabilities; -inf is allowed. For all methods, probabilities
+            are raised to at least LEAST, and each row is normalised to sum to 1.
+        truth: (reviews,) class indices; read only where ``valid``.
+        groups: (reviews,) ids of texts. Reviews of one text share a fold, and the weight of one review.
         valid: (reviews,) booleans, the reviews to fit on.
         seed: of the division into folds. Nothing else is random.
 
     Raises:
         Failure: a member's rows are no distributions, or validation has too few texts for the folds.
-        ValueError: there is no such method.
+        ValueError: the method is unknown.
     """
     if method not in METHODS:
-        raise ValueError(f"no blend is called {method!r}; there are {', '.join(METHODS)}")
+        raise ValueError(f"unknown blend {method!r}, expected one of {', '.join(METHODS)}")
     rows, others = np.flatnonzero(valid), np.flatnonzero(~valid)
     labels, texts = truth[rows], groups[rows]
-    del truth  # what follows cannot see a test label
+    del truth  # the code below cannot see a test label
     members, logp = _sorted(members, logp)
     votes = {"soft_vote": soft_vote, "log_vote": log_vote, "majority_vote": majority_vote}
     if method in votes:
         return Blend(votes[method](logp), {})
     if (count := len(np.unique(texts))) < FOLDS:
         raise Failure(
-            f"{method} is fitted on validation, in {FOLDS} folds of texts: found {count} texts there, expected at least "
-            f"{FOLDS}; enlarge the validation split, or use soft_vote, which is not fitted"
+            f"{method}: too few texts in validation for {FOLDS} folds (found {count}, expected at least {FOLDS}). "
+            "Fix: enlarge the validation split, or use soft_vote, which needs no fit"
         )
     sample = Sample(rows, labels, text_weights(texts), folds(texts, seed))
     weigh = mixture_weights if method == "weighted_vote" else greedy_weights
     result = np.empty(logp.shape[1:])
-    with threadpool_limits(1):  # the products are too small for more, and their last bits would depend on the number
+    with threadpool_limits(1):  # the products are too small for more threads, whose number would change their last bits
         fit = _stacking(logp, sample) if method == "stacking" else _weighting(weigh, members, logp, sample)
         for fold in range(FOLDS):
             held = rows[sample.fold == fold]
@@ -91,25 +91,26 @@ def blend(method: str, members: list[str], logp: Array, truth: Array, groups: Ar
 
 
 def folds(groups: Array, seed: int) -> Array:
-    """(reviews,): the fold of each review, 0 to FOLDS - 1. A text is in one fold; folds differ by at most one text."""
+    """Return each review's fold, (reviews,), 0 to FOLDS - 1. A text is in one fold; folds differ by at most one text."""
     texts, text = np.unique(groups, return_inverse=True)
     return np.random.default_rng(seed).permutation(np.arange(len(texts)) % FOLDS)[text]
 
 
 def soft_vote(logp: Array) -> Array:
-    """Mean of the members' probabilities."""
+    """Average the members' probabilities."""
     return mixture(logp, np.full(len(logp), 1 / len(logp)))
 
 
 def log_vote(logp: Array) -> Array:
-    """Normalised geometric mean of the members' probabilities (logarithmic opinion pool)."""
+    """Return the normalised geometric mean of the members' probabilities (logarithmic opinion pool)."""
     return _normalised(logp.mean(0))
 
 
 def majority_vote(logp: Array) -> Array:
-    """Share of the members whose most probable class it is, one more vote being split as in the soft vote.
+    """Count the members that find each class most probable, and add one vote split as in the soft vote.
 
-    That vote keeps all probabilities above 0 and breaks ties by the mean probability; being below 1, it does no more.
+    The added vote keeps all probabilities above 0 and breaks ties by the mean probability. It changes nothing else,
+    since each class gets less than 1 of it.
     """
     votes = np.exp(soft_vote(logp))
     for member in logp:
@@ -118,18 +119,18 @@ def majority_vote(logp: Array) -> Array:
 
 
 def mixture(logp: Array, weights: Array, rows: Array | slice = slice(None)) -> Array:
-    """Log of the weighted mean of the members' probabilities, (rows, classes). ``weights``: (members,)."""
+    """Return the log of the weighted mean of the members' probabilities, (rows, classes). ``weights``: (members,)."""
     total = sum(weight * np.exp(member[rows]) for weight, member in zip(weights, logp, strict=True) if weight > 0)
     return _normalised(np.log(total))
 
 
 def mixture_weights(likelihood: Array, weight: Array) -> Array:
-    """The weights, (members,), of the mixture with the highest mean log-likelihood, a convex problem.
+    """Find the weights, (members,), of the mixture with the highest mean log-likelihood, a convex problem.
 
-    EM for the proportions of known components (Dempster, Laird & Rubin 1977) climbs in every step. It is accelerated by
-    squared extrapolation (Varadhan & Roland 2008, SQUAREM S3), wherever that climbs higher. With g the mean ratio of a
-    member's likelihood to the mixture's, max(g) - 1 bounds what any other weights could gain (Lindsay 1983, "The
-    geometry of mixture likelihoods"): it is the stopping rule, and proves the optimum.
+    EM for the proportions of known components (Dempster, Laird & Rubin 1977) climbs in every step. Squared
+    extrapolation (Varadhan & Roland 2008, SQUAREM S3) accelerates it, wherever that climbs higher. Let g be the mean
+    ratio of a member's likelihood to the mixture's: max(g) - 1 bounds the gain of any other weights (Lindsay 1983, "The
+    geometry of mixture likelihoods"). It is the stopping rule, and proves the optimum.
     ``likelihood``: (members, reviews) probabilities of the true class, above 0; ``weight``: (reviews,).
     """
     weight = weight / weight.sum()
@@ -149,10 +150,10 @@ def mixture_weights(likelihood: Array, weight: Array) -> Array:
 
 
 def greedy_weights(likelihood: Array, weight: Array) -> Array:
-    """Weights, (members,), by ensemble selection: shares of a bag of members to which the best is added in each step.
+    """Find weights, (members,), by ensemble selection: shares in a bag to which each step adds the best member.
 
     Caruana et al. 2004, "Ensemble selection from libraries of models": it begins with the N best members, for the best
-    N, and ends with the best bag on the way. Arguments as of :func:`mixture_weights`.
+    N, and returns the best bag of all steps. Arguments are as in :func:`mixture_weights`.
     """
     weight = weight / weight.sum()
     ranks = np.argsort(-(np.log(likelihood) @ weight), kind="stable")[:ADDITIONS]
@@ -170,16 +171,16 @@ def greedy_weights(likelihood: Array, weight: Array) -> Array:
 def stack(
     features: Array, truth: Array, weight: Array, new: Array, classes: int, strengths: Sequence[float], tol: float
 ) -> Array:
-    """Log-probabilities, (strengths, new reviews, classes), by multinomial logistic regressions with these C.
+    """Predict log-probabilities, (strengths, new reviews, classes), by multinomial logistic regressions with these C.
 
-    Their loss is a proper score, which mends members' over- and underconfidence: on the fitted reviews, the weighted
-    mean probability of a class is its share, as the intercepts are not penalised. Features, (reviews, features), are
+    Their loss is a proper score, which corrects members' over- and underconfidence. The intercepts are not penalised:
+    on the fitted reviews, the weighted mean probability of a class is its share. Features, (reviews, features), are
     standardised, since the penalty and the solver's speed depend on their scale. Classes that do not occur get LEAST.
     """
     from sklearn.linear_model import LogisticRegression
 
     found = np.full((len(strengths), len(new), classes), LEAST)
-    if (truth == truth[0]).all():  # which scikit-learn refuses
+    if (truth == truth[0]).all():  # scikit-learn refuses a single class
         found[:, :, truth[0]] = 1
     elif len(new):
         centre = np.average(features, 0, weight)
@@ -204,7 +205,7 @@ def _weighting(weigh: Callable[[Array, Array], Array], members: list[str], logp:
 
 
 def _stacking(logp: Array, sample: Sample) -> Fit:
-    """The features are the members' centred logits; each fit chooses its own C, by folds of what it may see."""
+    """Stack the members' centred logits; each fit chooses its own C, by folds of the reviews that it may see."""
 
     def features(rows: Array) -> Array:
         logits = logp[:, rows] - logp[:, rows].mean(2, keepdims=True)
@@ -215,11 +216,11 @@ def _stacking(logp: Array, sample: Sample) -> Fit:
 
     known = features(sample.rows)
     # losses[k, j]: on fold j, by models that saw neither fold j nor fold k; one for each strength. The fit without fold
-    # k may choose by row k, that on all by the diagonal.
+    # k chooses by row k, the fit on all folds by the diagonal.
     losses = np.zeros((FOLDS, FOLDS, len(STRENGTHS)))
     for j, k in itertools.combinations_with_replacement(range(FOLDS), 2):
         away = (sample.fold == j) | (sample.fold == k)
-        found = fitted(~away, known[away], STRENGTHS, 1e-3)  # a choice needs no more digits
+        found = fitted(~away, known[away], STRENGTHS, 1e-3)  # choosing a strength needs no higher precision
         loss = -sample.weight[away] * found[:, np.arange(away.sum()), sample.truth[away]]
         losses[k, j], losses[j, k] = (loss[:, sample.fold[away] == fold].sum(1) for fold in (j, k))
 
@@ -236,7 +237,7 @@ def _normalised(logp: Array) -> Array:
 
 
 def _sorted(members: list[str], logp: Array) -> tuple[list[str], Array]:
-    """The members by name, their log-probabilities checked, finite and normalised."""
+    """Sort the members by name; check their log-probabilities, and make them finite and normalised."""
     order = sorted(range(len(members)), key=members.__getitem__)
     result = np.empty(logp.shape)
     for into, i in enumerate(order):

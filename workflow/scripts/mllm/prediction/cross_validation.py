@@ -1,4 +1,4 @@
-"""References that are fitted in one go: strength and class weights by cross-validation on train alone."""
+"""Fit references that are a logistic regression: cross-validation on train chooses strength and class weights."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,31 +8,32 @@ import polars as pl
 
 from mllm.core.messages import log
 
-WEIGHTS = (None, "balanced")  # of the classes; balanced is what a rival in macro averages needs
+WEIGHTS = (None, "balanced")  # class weights; a rival in macro averages needs balanced ones
 FOLDS = 3
-SCORING = "f1_macro"  # whatever the experiment compares by: another metric there fits nothing again
+SCORING = "f1_macro"  # for every experiment: a change of its metric reruns no fit
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted pipeline, whose last step is a logistic regression, and what was tried."""
+    """A fitted pipeline, whose last step is a logistic regression, and all tried settings."""
 
     model: Any
     facts: dict[str, Any] | None
-    """C, class_weight, scoring, scores; none where rare classes left no folds."""
+    """C, class_weight, scoring, scores; None if a class is too rare for the folds."""
 
 
 def fit(model: Any, strengths: tuple[float, ...], features: Any, train: pl.DataFrame, seed: int) -> Fitted:
     """Fit a pipeline that ends in a logistic regression.
 
-    The reviews of a text are in one fold; earlier steps are fitted anew in each. Rare classes cannot be in all folds.
+    All reviews of a text are in one fold; each fold refits the earlier steps. If a class is too rare to be in all
+    folds, there is no cross-validation, and the model is fitted as it is.
 
     Args:
-        model: of scikit-learn, unfitted.
-        strengths: values of C.
+        model: an unfitted pipeline of scikit-learn.
+        strengths: values of C to try.
         features: (reviews, …) or texts, in train's order.
         train: ``label`` and ``group`` of each review.
-        seed: of the folds.
+        seed: seed of the folds.
     """
     from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 
@@ -56,7 +57,7 @@ def fit(model: Any, strengths: tuple[float, ...], features: Any, train: pl.DataF
 
 
 def log_probabilities(model: Any, features: Any, classes: int) -> np.ndarray[Any, Any]:
-    """(reviews, classes); -inf for classes that train lacks."""
+    """Predict log-probabilities, (reviews, classes), with -inf for classes that are missing in train."""
     fitted = model.predict_log_proba(features)
     logp = np.full((len(fitted), classes), -np.inf)
     logp[:, model.classes_] = fitted

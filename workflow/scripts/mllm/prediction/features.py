@@ -1,4 +1,4 @@
-"""Frozen features: what a model makes of a text before any head, the mean of its last hidden states."""
+"""Compute frozen features of texts: the mean of a model's last hidden states, without any head."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ REVIEWS = 32  # at once, of similar length
 
 
 def of_texts(model: Any, tokens: Tokens) -> Array:
-    """(texts, hidden) float32: mean over each text's tokens of the last hidden states.
+    """Average the last hidden states over each text's tokens, (texts, hidden) float32.
 
     Args:
-        model: a sequence classifier; its head is not asked.
+        model: a sequence classifier; its head is not used.
         tokens: of the texts.
     """
     model.to(gpu.device()).eval()

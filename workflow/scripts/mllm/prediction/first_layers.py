@@ -1,7 +1,8 @@
-"""States of layers that trainings freeze: the first candidate that has them computes them, on a CPU, for all others.
+"""Share the states of layers that trainings freeze: on a CPU, the first candidate computes them for all others.
 
-The base, its experts and their merges share these layers. States are named by the layers' weights, the reviews and their batches: what
-takes them over predicts the same, bit for bit. Merges whose arithmetic changes frozen weights by a rounding find no such states.
+The base, its experts and their merges share these layers. The file's name is a digest of the layers' weights, the
+reviews and their batches: a candidate that reuses states predicts the same, bit for bit. Some merges change frozen
+weights by rounding; they find no such states.
 """
 
 import hashlib
@@ -24,27 +25,27 @@ from mllm.models.scorers import Scorer
 from mllm.models.tokens import Tokens
 from mllm.prediction import run_model
 
-LARGEST = 2**30  # bytes of states that a file may have
+LARGEST = 2**30  # bytes: the largest file of states
 
 
 class FirstLayers:
-    """The states of a model's first layers, batch by batch: given, or noted.
+    """The states of a model's first layers, batch by batch: reused, or recorded.
 
     Args:
         still: the layers.
         tokens: of all reviews.
         states: (tokens, width) of all reviews, one after the other.
-        known: whether the states are there already.
+        known: whether the states are computed already.
     """
 
     def __init__(self, still: frozen.Frozen, tokens: Tokens, states: Array, known: bool) -> None:
         self.still, self.tokens, self.states, self.known = still, tokens, states, known
         self.noted = 0
-        """Reviews whose states were noted."""
+        """Number of reviews whose states were recorded."""
 
     @contextmanager
     def around(self, chosen: list[int]) -> Iterator[None]:
-        """Score a batch of these reviews inside."""
+        """Reuse or record the states of these reviews, whose batch is scored inside the context."""
         places = [slice(self.tokens.ends[i] - self.tokens.lengths[i], self.tokens.ends[i]) for i in chosen]
         if self.known:
             own = [torch.from_numpy(np.array(self.states[place])) for place in places]
@@ -67,16 +68,16 @@ class FirstLayers:
 def shared(
     number: int, scorer: Scorer, tokens: Tokens, folder: Path | None, write: bool
 ) -> Iterator[FirstLayers | None]:
-    """The states of a classifier's first layers; None where they are not shared.
+    """Yield the states of a classifier's first layers, or None where they are not shared.
 
-    They are not on GPUs, in other number formats than float32, for models with a decoder, and where they take more than ``LARGEST``.
+    They are not shared on GPUs, in number formats other than float32, for models with a decoder, or above ``LARGEST``.
 
     Args:
-        number: how many layers, with the embeddings, no training changed.
+        number: number of layers, beside the embeddings, that no training changed.
         scorer: a classifier, ready to predict.
         tokens: of the reviews.
         folder: where candidates share such files.
-        write: whether others can use the states, so that it pays to keep them.
+        write: whether other candidates can use the states, so that keeping them is worthwhile.
     """
     model = scorer.model
     width = getattr(model.config, "hidden_size", 0)
@@ -88,7 +89,7 @@ def shared(
     assert still
     file = folder / f"states-{_key(still, scorer, tokens)}.npy"
     if file.exists():
-        log.info("states of the first %d layers are those of %s", number, file)
+        log.info("states of the first %d layers reused from %s", number, file)
         yield FirstLayers(still, tokens, np.load(file, mmap_mode="r"), known=True)
     elif write:
         yield from _kept(file, still, tokens, width)
@@ -97,7 +98,7 @@ def shared(
 
 
 def _kept(file: Path, still: frozen.Frozen, tokens: Tokens, width: int) -> Iterator[FirstLayers]:
-    """States that are noted, and kept once those of all reviews are: a resumed job computes some batches alone."""
+    """Yield states to record; keep the file only if it has all reviews, since a resumed job computes some only."""
     partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -112,7 +113,7 @@ def _kept(file: Path, still: frozen.Frozen, tokens: Tokens, width: int) -> Itera
 
 
 def _key(still: frozen.Frozen, scorer: Scorer, tokens: Tokens) -> str:
-    """All that the states depend on, to the last bit."""
+    """Return a digest of all that determines the states, to the last bit."""
     found = hashlib.sha256()
     for module in still.modules:
         for name, tensor in sorted(module.state_dict().items()):

@@ -1,4 +1,4 @@
-"""Reading prediction tables that were made elsewhere."""
+"""Read prediction tables that were made elsewhere."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +17,17 @@ SUM_TOLERANCE = 1e-3
 
 
 def read(path: Path, task: "Task", names: list[str], how: "Candidates") -> "pl.DataFrame":
-    """One candidate's table in this project's form: review_id, label, group, logp_0 …, and the table's other columns.
+    """Read a candidate's table into this project's form: review_id, label, group, logp_0 …, and its other columns.
 
     Args:
         path: parquet or CSV.
-        task: whose labels the table holds.
+        task: the task whose labels the table holds.
         names: of the classes, in order.
-        how: which columns hold what.
+        how: names the columns for reviews, labels, groups and numbers.
 
     Raises:
-        Failure: no table, a column is missing, a label is no class, numbers are no distribution, a review stands twice.
+        Failure: the file is no table, a column is missing, a label is no class, a row is no distribution, or a review
+            is duplicated.
     """
     import numpy as np
     import polars as pl
@@ -46,7 +47,7 @@ def read(path: Path, task: "Task", names: list[str], how: "Candidates") -> "pl.D
         raise Failure(f"{path}: no column {listed(missing)}; found {listed(frame.columns)}")
     if len(columns) != len(names):
         raise Failure(
-            f"{path}: {len(columns)} columns for {len(names)} classes ({listed(names)}); one for each is needed"
+            f"{path}: {len(columns)} columns for {len(names)} classes ({listed(names)}). Fix: name one for each class"
         )
     if not frame.height:
         raise Failure(f"{path}: has no rows")
@@ -82,7 +83,7 @@ def read(path: Path, task: "Task", names: list[str], how: "Candidates") -> "pl.D
 
 
 def _plainly(frame: "pl.DataFrame", used: set[str | None]) -> "pl.DataFrame":
-    """A table without what its writer's types add: numbers in 64 bits, decimals as numbers; no bytes or lists but in ``used``."""
+    """Convert numbers to 64 bits and decimals to numbers; drop columns of bytes or lists that are not in ``used``."""
     import polars as pl
 
     def plain(kind: "pl.DataType") -> Any:
@@ -96,7 +97,7 @@ def _plainly(frame: "pl.DataFrame", used: set[str | None]) -> "pl.DataFrame":
 
 
 def _probabilities(numbers: Array, values: str) -> Array:
-    """(reviews, classes) probabilities; sums are checked by the caller, those of logits are 1."""
+    """Convert numbers to probabilities, (reviews, classes). The caller checks their sums; those of logits are 1."""
     import numpy as np
 
     if values == "logits":
@@ -110,21 +111,21 @@ def _not_probabilities(row: Array) -> str:
 
 
 def _hint(numbers: Array, values: str) -> str:
-    """What numbers that are no distribution may be instead."""
+    """Say what numbers may be that are no distribution."""
     import numpy as np
 
     off = np.abs(numbers.sum(1) - 1)
     if (numbers >= 0).all() and (off < SUM_TOLERANCE).all():
-        return ". Fix: they look like probabilities (values: probabilities)"
+        return ". Fix: set values: probabilities, since they look like probabilities"
     if (numbers >= 0).all() and (off <= 0.005 * numbers.shape[1] + SUM_TOLERANCE).all():
-        return ". Fix: they look like rounded probabilities; write more digits"
+        return ". Fix: write more digits, since they look like rounded probabilities"
     if np.isfinite(numbers).all() and (np.abs(np.exp(np.minimum(numbers, 1)).sum(1) - 1) < SUM_TOLERANCE).all():
-        return ". Fix: they look like log-probabilities (values: log_probabilities)"
-    return ". Fix: if they are logits, say so (values: logits)" if np.isfinite(numbers).all() else ""
+        return ". Fix: set values: log_probabilities, since they look like log-probabilities"
+    return ". Fix: set values: logits, if they are logits" if np.isfinite(numbers).all() else ""
 
 
 def _labels(column: "pl.Series", task: "Task", names: list[str], path: Path, how: "Candidates") -> "pl.Series":
-    """Class indices of a column that holds a task's values, or names, or, where the task names no values, numbers from 0."""
+    """Return class indices for a column of the task's values, class names, or (if it names no values) numbers from 0."""
     import polars as pl
 
     from mllm.data.labels import in_kind
@@ -138,8 +139,8 @@ def _labels(column: "pl.Series", task: "Task", names: list[str], path: Path, how
         low, high = float(column.min() or 0), float(column.max() or 0)  # type: ignore[arg-type]
         if task.label == "rating" and low > 0 and high < len(names):
             raise Failure(
-                f"{path}: {how.label} goes from {low:g} to {high:g}, which may be ratings (1 to {len(names)}) or their numbers "
-                f"(0 to {len(names) - 1}); write them as text to say that they are ratings"
+                f"{path}: {how.label} is from {low:g} to {high:g}: ratings (1 to {len(names)}) or class numbers (0 to "
+                f"{len(names) - 1}). Fix: write ratings as text"
             )
         shift = int(task.label == "rating" and low > 0)
         known = {float(i + shift): i for i in range(len(names))}
@@ -158,10 +159,10 @@ def _plain(value: Any) -> str:
 
 
 def split_of(frames: dict[str, "pl.DataFrame"], files: dict[str, Path]) -> "pl.DataFrame | None":
-    """review_id and split, where the tables have a column of that name; none where none has.
+    """Return review_id and split if the tables have a column ``split``; None if no table has.
 
     Raises:
-        Failure: only some have it, or they differ; other values than valid and test; a text in both.
+        Failure: only some tables have it, or they differ; values other than valid and test; a text is in both.
     """
     import polars as pl
 
@@ -171,26 +172,28 @@ def split_of(frames: dict[str, "pl.DataFrame"], files: dict[str, Path]) -> "pl.D
     first = having[0]
     for name, frame in frames.items():
         if name not in having or not frame["split"].equals(frames[first]["split"]):
-            raise Failure(f"{files[name]}: other splits than in {files[first]}; all tables must have the same, or none")
+            raise Failure(
+                f"{files[name]}: the column split differs from {files[first]}. Fix: give all tables the same, or none"
+            )
     split = frames[first]["split"]
     values = set(split.unique().to_list())
     if values != {"valid", "test"}:
-        raise Failure(f"{files[first]}: split is {listed(sorted(map(str, values)))}; expected valid and test, both")
+        raise Failure(f"{files[first]}: split is {listed(sorted(map(str, values)))}; expected valid and test")
     texts = frames[first].group_by("group").agg(pl.col("split").n_unique(), pl.col("review_id").first())
     both = texts.filter(pl.col("split") > 1)
     if both.height:
         raise Failure(
-            f"{files[first]}: {both.height:,} texts are in both validation and test, one of them review {both['review_id'].sort()[0]}; "
-            "what is fitted on validation would know their answers"
+            f"{files[first]}: {both.height:,} texts are in both validation and test, the first: review"
+            f" {both['review_id'].sort()[0]}; blends and selection would see test answers. Fix: put each text in one split"
         )
     return frames[first].select("review_id", "split")
 
 
 def check_alike(frame: "pl.DataFrame", path: Path, first: "pl.DataFrame", first_path: Path) -> None:
-    """Refuse a table of other reviews than the first one's, or of other labels.
+    """Refuse a table whose reviews or labels differ from the first one's.
 
     Raises:
-        Failure: what differs, with the first review where it does.
+        Failure: the tables differ; it names the first review that does.
     """
     import polars as pl
 
@@ -203,7 +206,7 @@ def check_alike(frame: "pl.DataFrame", path: Path, first: "pl.DataFrame", first_
         if absent.height:
             raise Failure(
                 f"{b}: {absent.height:,} reviews of {a} are missing, the first: {absent['review_id'][0]}; "
-                "all candidates must be of the same reviews"
+                "all candidates must have the same reviews"
             )
     both = first.select("review_id", theirs="label", text="group").join(frame, on="review_id")
     wrong = both.filter(pl.col("theirs") != pl.col("label"))
@@ -213,4 +216,4 @@ def check_alike(frame: "pl.DataFrame", path: Path, first: "pl.DataFrame", first_
             f"{wrong['theirs'][0]} ({wrong.height:,} of {both.height:,} reviews disagree)"
         )
     if (both["text"] != both["group"]).any():
-        raise Failure(f"{path}: reviews are grouped into texts otherwise than in {first_path}")
+        raise Failure(f"{path}: reviews are grouped into other texts than in {first_path}")

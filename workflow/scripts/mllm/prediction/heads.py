@@ -1,4 +1,4 @@
-"""Classifiers of several tasks with one backbone: one pass of it answers all of them."""
+"""Score several tasks with classifiers that share a backbone: one pass answers all tasks."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,9 +24,9 @@ class HeadsScorer:
         self.scorers = list(scorers)
         self.model = self.scorers[0].model
         self.sizes = [scorer.classes for scorer in self.scorers]
-        """Classes of each task, whose probabilities are apart."""
+        """Number of classes of each task; each task has its own distribution."""
         self.classes = self.outputs = sum(self.sizes)
-        # Whatever moves, fuses or counts the first model reaches the others' heads.
+        # As submodules, the other heads are moved, fused and counted with the first model.
         self.model.add_module("of_other_tasks", torch.nn.ModuleList(s.model for s in self.scorers[1:]))
         body = getattr(self.model, self.model.base_model_prefix)
         self._once = _Once(body.forward)
@@ -48,7 +48,7 @@ class HeadsScorer:
 
 
 class _Once:
-    """A pass that is computed for the first head of a batch, and handed to the others."""
+    """A forward pass that is computed for the first head of a batch, and reused by the others."""
 
     def __init__(self, forward: Callable[..., Any]) -> None:
         self._forward, self._found = forward, None
@@ -63,14 +63,14 @@ class _Once:
 
 
 def load_together(folders: Sequence[Path], **how: Any) -> tuple[list[Any], Any]:
-    """The models of several folders whose backbones are one, which is loaded once; and their tokenizer.
+    """Load the models of several folders that share a backbone, which is loaded once, and their tokenizer.
 
     Args:
-        folders: of the same model in several tasks.
-        how: as of :func:`mllm.models.loading.load_model`.
+        folders: of the same model for several tasks.
+        how: as in :func:`mllm.models.loading.load_model`.
 
     Raises:
-        Failure: as of load_model.
+        Failure: as in load_model.
     """
     first, tokenizer = loading.load_model(folders[0], HEADED, **how)
     prefix = first.base_model_prefix
@@ -86,6 +86,6 @@ def load_together(folders: Sequence[Path], **how: Any) -> tuple[list[Any], Any]:
 
 
 def scorer_of(cards: Sequence[Asked], models: Sequence[Any], tokenizer: Any, names: Sequence[list[str]]) -> HeadsScorer:
-    """What predicts several tasks with models of one backbone."""
+    """Return a scorer of several tasks, from models that share a backbone."""
     family = load(HEADED)
     return HeadsScorer([family.scorer(c, m, tokenizer, n) for c, m, n in zip(cards, models, names, strict=True)])

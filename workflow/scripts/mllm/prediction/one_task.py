@@ -1,4 +1,4 @@
-"""A model's predictions in one task: what they follow from, what they took, where they are written."""
+"""Prepare, identify and write a model's predictions for one task, with their costs."""
 
 import hashlib
 import json
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class How:
-    """What all predictions of a job have in common."""
+    """The settings that all predictions of a job share."""
 
     script: str
-    """That predicts: its code is what the predictions follow from, too."""
+    """Name of the predicting script; its code also determines the predictions."""
     data: Path
     """Folder that split_reviews wrote."""
     seed: int
-    """Of a prompt's examples."""
+    """Seed of a prompt's examples."""
     threads: int
     gpus: int
     dtype: str
-    """Number format; auto is settled by :func:`mllm.prediction.run_model.dtype_of`."""
+    """Number format; :func:`mllm.prediction.run_model.dtype_of` has replaced ``auto``."""
     tokens: Path | None
-    """Folder where candidates that read alike share their tokens."""
+    """Folder where candidates with the same tokenisation share their tokens."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,17 @@ class Question:
     """A task's reviews for a model."""
 
     model: Path
-    """Its folder."""
+    """The model's folder."""
     card: cards.Card
-    """Its card, of this task."""
+    """The model's card, for this task."""
     names: list[str]
-    """Of the classes, as a prompt words them."""
+    """Class names, as a prompt words them."""
     rows: "pl.DataFrame"
     """review_id, review, split, label: validation, then test."""
     identity: str
-    """Digest of all that the predictions follow from."""
+    """Digest of all that determines the predictions."""
     code: str
-    """Digest of the code that predicts."""
+    """Digest of the predicting code."""
     output: Path
     cost: Path
 
@@ -71,15 +71,15 @@ def question(
     """Read what a task asks of a model.
 
     Args:
-        how: the job predicts.
-        model: folder.
-        task: whose labelled reviews are predicted.
-        names: of the classes in a prompt's words; without them, the task's.
+        how: the job's settings.
+        model: the model's folder.
+        task: the task whose labelled reviews are predicted.
+        names: class names in a prompt's words (default: the task's).
         to: table and cost to write.
-        prompt: in place of the card's.
+        prompt: replaces the card's prompt.
 
     Raises:
-        Failure: a classifier's labels are others than the task's.
+        Failure: a classifier's labels are not the task's.
     """
     names = names or labelled.task_facts(how.data, task)["names"]
     card = cards.read(model)
@@ -93,15 +93,15 @@ def question(
 
 
 def taken(question: Question) -> bool:
-    """Take finished predictions of the same identity over, where there are some."""
+    """Copy finished predictions of the same identity, and tell whether there were any."""
     name = taken_over.take(question.output, question.cost, question.identity)
     if name:
-        log.info("the same predictions are finished as %s; taken over", name)
+        log.info("copied the finished predictions of %s, which are the same", name)
     return bool(name)
 
 
 def read(how: How, scorer: Scorer, texts: list[str], family: str) -> tokens.Tokens:
-    """Tokens of texts, shared with candidates that read alike."""
+    """Tokenise texts, or reuse the tokens of candidates with the same tokenisation."""
     if not how.tokens:
         return tokens.encode(scorer, texts)
     return tokens.shared(scorer, texts, how.tokens, code_digest("tokenise", families.module(family)))
@@ -111,28 +111,28 @@ def write(question: Question, logp: Array, beside: Array, cost: dict[str, Any]) 
     """Write predictions and their cost.
 
     Args:
-        question: that they answer.
+        question: what the predictions answer.
         logp: (reviews, classes) natural logarithms of the probabilities.
-        beside: the same of the family's own texts.
-        cost: fields of :class:`mllm.prediction.costs.Cost`, as far as they are known.
+        beside: the same for the family's own texts.
+        cost: the known fields of :class:`mllm.prediction.costs.Cost`.
     """
     rows = question.rows
     more = families.load(question.card.family).priors(logp, beside, (rows["split"] == "valid").to_numpy())
     begin = time.perf_counter()
     prediction_tables.write_predictions(question.output, rows, logp, **more)
-    # A merge's training is its members', a blend's too: the leaderboard adds them up.
+    # The training of a merge or blend is its members': the leaderboard adds them up.
     cost = {"train_seconds": question.card.train_seconds, "reviews": rows.height, "identity": question.identity, **cost}
     costs.Cost(**cost, write_seconds=round(time.perf_counter() - begin, 6)).write(question.cost)
     taken_over.note(question.cost, question.identity)
 
 
 def speeds(how: How, question: Question, scorer: Scorer, read: tokens.Tokens, cost: dict[str, Any]) -> dict[str, Any]:
-    """What the prediction of so many reviews took of this machine, as fields of its cost.
+    """Compute the speeds and memory of a prediction on this machine, as fields of its cost.
 
     Args:
-        how: the job predicts.
-        question: that was answered.
-        scorer: what predicted.
+        how: the job's settings.
+        question: the question that was answered.
+        scorer: the model that predicted.
         read: the texts' tokens.
         cost: reviews, predict_seconds and shared_layers.
     """
@@ -142,7 +142,7 @@ def speeds(how: How, question: Question, scorer: Scorer, read: tokens.Tokens, co
     flops = once(how.tokens, "flops", shape, lambda: speed.counted_flops(scorer, read))
     machine = [os.uname().nodename, device, how.dtype, how.threads]
     peak = once(how.tokens, "peak", machine, lambda: speed.peak_flops(how.dtype))
-    whole = not cost.get("shared_layers")  # what was taken over says nothing of this model's speed
+    whole = not cost.get("shared_layers")  # with reused states, the seconds are not this model's
     return {
         "weights_bytes": sum(f.stat().st_size for f in checkpoint_files.weight_files(question.model)),
         "device": device,
@@ -160,18 +160,18 @@ def speeds(how: How, question: Question, scorer: Scorer, read: tokens.Tokens, co
 
 
 def others_share(question: Question) -> bool:
-    """Whether other candidates have the model's frozen layers bit for bit: merges may differ from them by a rounding."""
+    """Tell whether other candidates have the same frozen layers, bit for bit: merges may differ by rounding."""
     return not isinstance(question.card, cards.Merge)
 
 
 def shards_key(*identities: str) -> str:
-    """Digest of all that unfinished predictions depend on; a GPU's batches are not a CPU's."""
+    """Return a digest of all that determines unfinished predictions; a GPU and a CPU have different batches."""
     device = gpu.device()
     batches = [*identities, device, run_model.TOKENS_PER_BATCH[device], run_model.OUTPUTS_PER_BATCH]
     return hashlib.sha256(json.dumps(batches).encode()).hexdigest()[:16]
 
 
 def _read_by(data: Path, asked: cards.Asked) -> list[str]:
-    """Digests of the reviews that a model is asked about, and of those that its prompt may show."""
+    """Return digests of the reviews that a model predicts, and of those that its prompt may show."""
     shown = ["train"] if ((asked["model"] or {}).get("prompt") or {}).get("examples") else []
     return [labelled.digest(labelled.labelled(data, (split,), asked["task"])) for split in ("valid", "test", *shown)]

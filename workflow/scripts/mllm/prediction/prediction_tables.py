@@ -1,4 +1,4 @@
-"""Tables that pass between stages: labelled reviews in, predictions out."""
+"""Write and read the tables of predictions that pass between stages."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ COST = (
 
 
 def write_predictions(path: Path, rows: pl.DataFrame, logp: np.ndarray[Any, Any], **more: np.ndarray[Any, Any]) -> None:
-    """Write review_id, split, label and one log-probability (float32) per class; ``more`` in columns of their own name."""
+    """Write review_id, split, label and one log-probability (float32) per class; ``more`` in columns of that name."""
     columns = [
         pl.Series(f"{name}_{k}", values[:, k].astype(np.float32))
         for name, values in {"logp": logp, **more}.items()
@@ -35,10 +35,10 @@ def logp_columns(predictions: pl.DataFrame) -> list[str]:
 
 
 def align(predictions: pl.DataFrame, reviews: pl.DataFrame, split: str, label: str) -> pl.DataFrame:
-    """Predictions of one split beside the reviews they are about.
+    """Join the predictions of one split to its reviews.
 
     Raises:
-        Failure: reviews are missing, stand twice, or carry other labels than the split's.
+        Failure: reviews are missing or duplicated, or their labels differ from the split's.
     """
     mine = predictions.filter(pl.col("split") == split)
     wanted = reviews.filter(pl.col(label).is_not_null()).select("review_id", "group", truth=label)
@@ -50,7 +50,7 @@ def align(predictions: pl.DataFrame, reviews: pl.DataFrame, split: str, label: s
     absent = joined.filter(pl.col("label").is_null())
     if absent.height or mine.height != wanted.height:
         example = f", the first missing is {absent['review_id'][0]}" if absent.height else ""
-        raise Failure(f"{split}: {mine.height} predictions for {wanted.height} reviews{example}; run predict again")
+        raise Failure(f"{split}: {mine.height} predictions for {wanted.height} reviews{example}. Fix: rerun predict")
     wrong = joined.filter(pl.col("label") != pl.col("truth"))
     if wrong.height:
         raise Failure(
@@ -60,7 +60,7 @@ def align(predictions: pl.DataFrame, reviews: pl.DataFrame, split: str, label: s
 
 
 def log_matrix(predictions: pl.DataFrame, classes: int, kind: str = "logp") -> np.ndarray[Any, Any]:
-    """The columns logp_0 …, or those of another kind, as a matrix.
+    """Return the columns logp_0 …, or those of another kind, as a matrix, (reviews, classes).
 
     Raises:
         Failure: a column is missing, or a row is no distribution.
@@ -74,7 +74,7 @@ def log_matrix(predictions: pl.DataFrame, classes: int, kind: str = "logp") -> n
     off = np.flatnonzero(~(np.abs(total - 1) < 1e-3))
     if len(off):
         raise Failure(
-            f"review {predictions['review_id'][int(off[0])]}: the probabilities sum to {total[off[0]]:.6g}, not 1"
+            f"review {predictions['review_id'][int(off[0])]}: the probabilities sum to {total[off[0]]:.6g}, expected 1"
         )
     return matrix
 
@@ -84,7 +84,7 @@ class Reviews:
 
     Args:
         data: folder that split_reviews or import_predictions wrote.
-        task: whose labels label_reviews wrote there.
+        task: the task whose labels label_reviews wrote there.
     """
 
     def __init__(self, data: Path, task: str) -> None:
@@ -97,10 +97,14 @@ class Reviews:
         }
 
     def read(self, path: Path, kind: str = "logp") -> dict[str, np.ndarray[Any, Any]]:
-        """A candidate's log-probabilities by split, in the order of the reviews; with a prior taken away, where one is named.
+        """Read a candidate's log-probabilities by split, in the order of the reviews.
+
+        Args:
+            path: the candidate's table.
+            kind: logp, or a prior: its columns are without that prior.
 
         Raises:
-            Failure: reviews are missing, stand twice, or carry other labels; rows are no distributions.
+            Failure: reviews are missing or duplicated, labels differ, or rows are no distributions.
         """
         try:
             predictions = pl.read_parquet(path)
@@ -111,6 +115,6 @@ class Reviews:
 
     @staticmethod
     def priors(path: Path) -> list[str]:
-        """Which priors a candidate's predictions are there without."""
+        """Return the priors that a candidate's table also has predictions without."""
         columns = pl.read_parquet_schema(path)
         return [kind for kind in PRIORS if f"{kind}_0" in columns]

@@ -1,4 +1,4 @@
-"""The router: each review goes to the expert that was trained on its slice, as nobody would forgo who knows the slice."""
+"""Route each review to the expert that was trained on its slice, as anyone who knows the slice would."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,22 +12,22 @@ from mllm.data.labels import has_one_of
 
 @dataclass(frozen=True)
 class Routed:
-    """What the router says, and what it takes."""
+    """The router's predictions and its cost."""
 
     logp: Array
     """(reviews, classes)"""
     share: Array
-    """(members,) of the reviews that each member reads; they sum to more than 1 where several read one."""
+    """Share of the reviews that each member reads, (members,); the sum is above 1 where several read one review."""
     facts: dict[str, Any]
-    """Reviews of each member alone, and of none."""
+    """Number of reviews in each member's slice, and in no member's slice."""
 
 
 def slices(rows: pl.DataFrame, where: dict[str, dict[str, list[Any]]]) -> Array:
-    """(members, reviews): which member was trained on reviews like this one.
+    """Tell which members were trained on reviews like each one; booleans, (members, reviews).
 
     Args:
         rows: reviews with the columns that the experts' parts name.
-        where: member -> column -> values, all of which must hold.
+        where: member -> column -> values. A review must have one of the values in every column.
     """
     found = []
     for parts in where.values():
@@ -39,10 +39,10 @@ def slices(rows: pl.DataFrame, where: dict[str, dict[str, list[Any]]]) -> Array:
 
 
 def route(members: list[str], logp: Array, mine: Array) -> Routed:
-    """Mean probability of the members whose slice a review is of; of all members where it is of none.
+    """Average the probabilities of the members whose slice holds a review, or of all members if none does.
 
     Args:
-        members: names.
+        members: names of the members.
         logp: (members, reviews, classes) natural log-probabilities.
         mine: (members, reviews) as from :func:`slices`.
     """

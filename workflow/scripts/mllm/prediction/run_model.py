@@ -1,4 +1,4 @@
-"""Class log-probabilities of reviews, by models of any family."""
+"""Predict class log-probabilities of reviews with models of any family."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -22,8 +22,8 @@ from mllm.prediction.shards import Shards
 if TYPE_CHECKING:
     from mllm.prediction.first_layers import FirstLayers
 
-TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}  # on CPUs more fill the caches with intermediate values
-OUTPUTS_PER_BATCH = 2**29  # 2 GiB of float32, and as much again while they become probabilities
+TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}  # on CPUs, intermediate values of larger batches exceed the caches
+OUTPUTS_PER_BATCH = 2**29  # 2 GiB of float32, and the same again while they become probabilities
 RMS_NORMS = ("T5LayerNorm", "LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 PADDING = 1 / 16  # of a batch's tokens at most
 
@@ -34,9 +34,9 @@ def log_probabilities(
     """Score texts in batches of similar length.
 
     Args:
-        scorer: a model with what its family does with a batch.
+        scorer: a model with its family's way to score a batch.
         tokens: of the reviews.
-        shards: where finished batches are kept, and taken from where they are there already.
+        shards: keeps finished batches, and returns those of an interrupted run.
         first: the states of the model's first layers, which other candidates share.
 
     Returns:
@@ -60,7 +60,7 @@ def log_probabilities(
 
 
 def batches(scorer: Scorer, tokens: Tokens) -> list[list[int]]:
-    """The texts of each batch, by their places."""
+    """Return the indices of each batch's texts."""
     most = max(1, OUTPUTS_PER_BATCH // scorer.outputs)
     return list(_batches(tokens.lengths.tolist(), TOKENS_PER_BATCH[gpu.device()], most))
 
@@ -68,7 +68,7 @@ def batches(scorer: Scorer, tokens: Tokens) -> list[list[int]]:
 def _scored_in_turn(
     scorer: Scorer, tokens: Tokens, planned: list[list[int]], first: "FirstLayers | None"
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Each batch with its log-probabilities; a GPU computes one while the last is fetched and the next made."""
+    """Yield each batch with its log-probabilities; a GPU computes one while the last is fetched and the next made."""
     room, waiting = _Room(), None
     for batch in planned:
         with first.around(batch) if first else nullcontext():
@@ -81,7 +81,7 @@ def _scored_in_turn(
 
 
 class _Fetched:
-    """A batch's results on their way from the GPU, begun at once: later they would wait for the next batch's kernels too."""
+    """A batch's results, copied from the GPU at once: a later copy would also wait for the next batch's kernels."""
 
     def __init__(self, found: torch.Tensor) -> None:
         self._there: torch.cuda.Event | None = None
@@ -100,7 +100,7 @@ class _Fetched:
 
 
 def dtype_of(wanted: str) -> str:
-    """The number format to predict in: bfloat16 on GPUs that have it, else float32, unless another is wanted.
+    """Choose the number format of predictions: as wanted; ``auto`` is bfloat16 on GPUs that have it, else float32.
 
     Raises:
         Failure: bfloat16 is wanted on a GPU that only emulates it.
@@ -109,7 +109,7 @@ def dtype_of(wanted: str) -> str:
         found = "sm_{}{}".format(*torch.cuda.get_device_capability())
         raise Failure(
             f"{torch.cuda.get_device_name()}: cannot compute in bfloat16 (found {found}, expected sm_80 or later)."
-            " Fix: dtype: float32 of the model, or newer GPU types in the profile."
+            " Fix: set dtype: float32 for the model, or newer GPU types in the profile."
         )
     if wanted != "auto":
         return wanted
@@ -117,17 +117,17 @@ def dtype_of(wanted: str) -> str:
 
 
 def warm_up(scorer: Scorer, tokens: Tokens) -> None:
-    """Put the model where it computes; on a GPU, score one review, so that its libraries are loaded before any clock runs."""
+    """Move the model to its device; on a GPU, score one review, which loads libraries before any time is measured."""
     if make_ready(scorer.model) == "cuda" and len(tokens):
         with torch.inference_mode():
             scorer.score(tokens.batch([int(tokens.lengths.argmin())])).cpu()
 
 
 def make_ready(model: Any) -> str:
-    """Put a model where it computes best, for predictions alone; returns the device of its inputs."""
+    """Move a model to the fastest device and speed it up for predictions only; return the device of its inputs."""
     device = gpu.device()
     gpu.settle_attention()
-    if not hasattr(model, "hf_device_map"):  # its layers already stand where they belong
+    if not hasattr(model, "hf_device_map"):  # else its layers are on their devices already
         model.to(device)
     model.eval()
     fuse_gelu(model)
@@ -142,7 +142,7 @@ def make_ready(model: Any) -> str:
 
 
 def fused_norm(norm: Any) -> torch.nn.RMSNorm:
-    """T5's and LLaMA's norm as one kernel instead of six; in float32 the same but for rounding."""
+    """Return T5's or LLaMA's norm as one kernel instead of six; in float32 it differs by rounding only."""
     fused = torch.nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon, device="meta")
     fused.weight = norm.weight
     return fused
@@ -150,13 +150,13 @@ def fused_norm(norm: Any) -> torch.nn.RMSNorm:
 
 @dataclass
 class _Room:
-    """Tokens that the GPU's memory holds at once, as far as it is known: what did not fit once is not tried again."""
+    """The number of tokens that fit into GPU memory at once, as far as known: a size that failed is not tried again."""
 
     tokens: float = float("inf")
 
 
 def _scored(scorer: Scorer, batch: Batch, room: _Room) -> torch.Tensor:
-    """Log-probabilities of one batch; of its halves, where the GPU's memory is too small for it."""
+    """Return one batch's log-probabilities; score its halves if GPU memory is too small for it."""
     size, half = len(batch) * int(batch.lengths.max()), len(batch) // 2
     if size <= room.tokens or not half:
         try:
@@ -174,7 +174,10 @@ def _scored(scorer: Scorer, batch: Batch, room: _Room) -> torch.Tensor:
 
 
 def _batches(lengths: list[int], budget: int, most: int | None = None) -> Iterator[list[int]]:
-    """Indices of similar lengths, longest first (so that memory runs out at once or never), at most so many at once."""
+    """Yield batches of indices of similar lengths, at most ``most`` each, with ``budget`` tokens at most.
+
+    The longest come first, so that memory runs out at once or never.
+    """
     batch: list[int] = []
     longest = read = 0
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):

@@ -1,4 +1,4 @@
-"""Predictions kept while they are made, so that a preempted job goes on where it stopped."""
+"""Keep unfinished predictions, so that a preempted job resumes where it stopped."""
 
 import contextlib
 import shutil
@@ -16,8 +16,8 @@ class Shards:
     """Files of finished batches, in the order of the batches.
 
     Args:
-        folder: outlives the job; other predictions' shards in it are removed.
-        key: of all that predictions depend on: nobody goes on from another model's or other reviews'.
+        folder: outlives the job; shards of other predictions in it are deleted.
+        key: digest of all that determines the predictions: no job resumes those of another model or other reviews.
         seconds: time between two shards.
     """
 
@@ -31,18 +31,18 @@ class Shards:
         self._written = time.monotonic()
 
     def resume(self) -> list[np.ndarray[Any, Any]]:
-        """The results of the first batches, as far as they are there without a gap."""
+        """Return the results of the first batches, up to the first gap."""
         found: list[np.ndarray[Any, Any]] = []
         while (file := self.own / f"{len(found)}.npz").exists():
             with np.load(file) as shard:
                 found += [shard[name] for name in sorted(shard.files, key=lambda n: int(n.removeprefix("arr_")))]
         if found:
-            log.info("going on after %s reviews from %s", f"{sum(map(len, found)):,}", self.own)
+            log.info("resuming after %s reviews from %s", f"{sum(map(len, found)):,}", self.own)
         self._first = len(found)
         return found
 
     def keep(self, rows: np.ndarray[Any, Any]) -> None:
-        """Take the next batch's results; write what has come together, when it is time."""
+        """Add the next batch's results; write a shard if ``seconds`` have passed since the last one."""
         self._rows.append(rows)
         if time.monotonic() - self._written < self.seconds:
             return
@@ -51,7 +51,7 @@ class Shards:
         self._first, self._rows, self._written = self._first + len(self._rows), [], time.monotonic()
 
     def remove(self) -> None:
-        """Once the predictions are whole."""
+        """Delete all shards, once the predictions are complete."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # others are still at work there, or it never was
+        with contextlib.suppress(OSError):  # other jobs still use the folder, or it never existed
             self.folder.parent.rmdir()

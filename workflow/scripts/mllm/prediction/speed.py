@@ -1,4 +1,4 @@
-"""What a prediction takes of a model and of a device: operations, and how many of them the device can do."""
+"""Count the operations of a prediction, and measure how many the device can do."""
 
 import math
 import time
@@ -14,36 +14,37 @@ from mllm.prediction.run_model import make_ready
 
 
 def counted_flops(scorer: Scorer, tokens: Tokens) -> int | None:
-    """Operations of one review, or none where the counter fails on an architecture: a cost never fails a prediction."""
+    """Count the operations of one review; None if the counter fails, since no cost may stop a prediction."""
     try:
         return flops_per_review(scorer, tokens)
-    except Exception as error:  # of torch's counter, on whatever a model does
-        log.warning("operations could not be counted, and stay empty: %s: %s", type(error).__name__,
+    except Exception as error:  # torch's counter can fail in many ways
+        log.warning("operations cannot be counted, and are left empty: %s: %s", type(error).__name__,
                     (str(error).splitlines() or [""])[0])  # fmt: skip
         return None
 
 
 def flops_per_review(scorer: Scorer, tokens: Tokens) -> int:
-    """Count what a forward pass over one review takes, on the real model: no formula holds for all architectures.
+    """Count the operations of a forward pass over one review, on the real model: no formula fits all architectures.
 
-    Matrix products count, those of attention too (whole, also where a causal mask hides half of them), and in mixtures
-    of experts those of the experts that a token is sent to; additions, activations and normalisations do not.
+    Matrix products count, also those of attention, which count in full even if a causal mask hides half of them. In
+    mixtures of experts, the products of the experts that a token is sent to count. Additions, activations and
+    normalisations do not count.
 
     Args:
-        scorer: a model on any device, with what its family does with a batch.
-        tokens: of reviews, at least one, whose mean number the pass has.
+        scorer: a model on any device, with its family's way to score a batch.
+        tokens: of at least one review; the pass has their mean number.
 
     Returns:
         Floating-point operations, two for each multiplication and addition.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode  # takes triton along, which trainings have no use for
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, which trainings do not need
 
     model = scorer.model
     make_ready(model)
     model.requires_grad_(False)  # the counter's hooks fail where a module is given a Parameter, as in DeBERTa
     ids = mean_review(tokens)
-    # The counter passes over products that are fused: of experts, and of attention on CPUs.
+    # The counter misses fused products: those of experts, and of attention on CPUs.
     fused = model.get_experts_implementation()
     model.set_experts_implementation("eager")
     try:
@@ -55,14 +56,14 @@ def flops_per_review(scorer: Scorer, tokens: Tokens) -> int:
 
 
 def mean_review(tokens: Tokens) -> list[int]:
-    """Tokens of a review, cut to the mean number; T5 and BERT have a token of their own at the end."""
+    """Return the tokens of a review, cut to the mean number; keep the last one, which T5 and BERT add."""
     length = max(1, round(float(tokens.lengths.mean())))
     longer = tokens[int(np.where(tokens.lengths >= length, tokens.lengths, np.inf).argmin())]
     return [*longer[: length - 1], longer[-1]]
 
 
 def peak_flops(dtype: str, seconds: float = 0.3) -> float:
-    """Operations per second of a large square matrix product, measured: the best of as many as fit into ``seconds``.
+    """Measure the operations per second of a large square matrix product: the best of all that fit into ``seconds``.
 
     Its values are random: GPUs multiply constants faster, since fewer bits change.
     """

@@ -1,4 +1,4 @@
-"""Finished predictions of the same weights under another name, as where an expert is renamed, are taken over."""
+"""Reuse finished predictions of the same weights under another name, as after an expert is renamed."""
 
 import hashlib
 import json
@@ -10,15 +10,15 @@ from mllm.core.files import read_json, whole
 from mllm.models import cards, checkpoint_files
 
 INDEX = ".identities"
-"""Folder beside predictions: a file for each identity, with the name of the candidate that has it."""
+"""Folder beside predictions: one file for each identity, with the name of its candidate."""
 
 
 def identity(model: Path, *what: Any) -> str:
-    """Digest of what predictions follow from.
+    """Return a digest of all that determines predictions.
 
     Args:
-        model: folder whose weights, configuration and tokenizer count; what made them does not.
-        what: everything else, as JSON has it.
+        model: folder whose weights, configuration and tokenizer count; the way they were made does not.
+        what: everything else, as values for JSON.
     """
     words = [f for f in sorted(model.glob("*.json")) if f.name != cards.FILE]
     files = [[f.name, hashlib.sha256(f.read_bytes()).hexdigest()] for f in words]
@@ -27,12 +27,12 @@ def identity(model: Path, *what: Any) -> str:
 
 
 def _weights(model: Path) -> str:
-    """SHA-256 over the weights: as the merge that wrote them noted, where nobody has touched the file since; else read.
+    """Return the SHA-256 of the weights: the merge's own note if the file is unchanged since, else computed.
 
-    Reading takes 0.05 s of a grid point of 22.7M parameters.
+    Reading them takes 0.05 s for a grid point of 22.7M parameters.
     """
     card, files = model / cards.FILE, checkpoint_files.weight_files(model)
-    # Not the time of modification, which copying may keep.
+    # The time of change counts: a copy may keep the time of modification.
     if len(files) == 1 and card.exists() and files[0].stat().st_ctime_ns <= card.stat().st_ctime_ns:
         noted = read_json(card).get("weights")
         if noted:
@@ -41,13 +41,13 @@ def _weights(model: Path) -> str:
 
 
 def take(predictions: Path, cost: Path, identity: str) -> str | None:
-    """Copy finished predictions of an identity; the name of the candidate that had them, or None."""
+    """Copy finished predictions of an identity; return the name of their candidate, or None if there are none."""
     noted = predictions.parent / INDEX / identity
     if not noted.exists():
         return None
     name = noted.read_text()
     table, record = (path.with_name(name + path.name.removeprefix(_name(cost))) for path in (predictions, cost))
-    # The candidate may have been predicted again since, by other weights.
+    # The candidate may have been predicted again since, with other weights.
     if name == _name(cost) or not table.exists() or not record.exists():
         return None
     if read_json(record).get("identity") != identity:
@@ -60,7 +60,7 @@ def take(predictions: Path, cost: Path, identity: str) -> str | None:
 
 
 def note(cost: Path, identity: str) -> None:
-    """Let others find these predictions."""
+    """Note these predictions, so that other candidates find them."""
     with whole(cost.parent / INDEX / identity) as partial:
         partial.write_text(_name(cost))
 
