@@ -118,7 +118,7 @@ def test_a_training_under_another_name_is_named(tmp_path):
         for name, part in (("new", {"where": {"kind": ["x"]}}), ("more", {}))
     ]
     said = retraining.taken_over(wanted, {"new", "more", "kept"}, tmp_path)
-    assert said == "Takes over what is trained already (old as new) if nothing else of it changed."
+    assert said == "Reuses trained models under their new names (old as new) if nothing else about them changed."
     assert retraining.taken_over(wanted[1:], {"new", "more", "kept"}, tmp_path) == ""
 
 

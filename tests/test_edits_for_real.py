@@ -69,7 +69,7 @@ def test_what_an_edit_does_not_touch_keeps_its_bytes(tmp_path):
     assert predicted == {"y.parquet", "z.parquet", f"{ties}.parquet", "router-mood.parquet"}
     (old,) = (name.split("/")[1] for name in before if name.startswith("merges/ties-") and name.endswith("merge.json"))
     for new, same in (("z", "x"), (ties, old)):
-        assert f"finished as {same}; taken over" in (results / f"logs/predict/{new}.log").read_text()
+        assert f"copied the finished predictions of {same}, " in (results / f"logs/predict/{new}.log").read_text()
         assert after[f"predictions/{new}.parquet"][1] == after[f"predictions/{same}.parquet"][1]
     assert "finished as x; taken over" in (results / "logs/train_expert/z.log").read_text()
 

@@ -77,7 +77,7 @@ def test_a_signal_ends_a_run_in_one_line(stubs, number, to_all):
     (os.killpg if to_all else os.kill)(run.pid, number)
     said, _ = run.communicate(timeout=20)
     assert run.returncode != 0
-    assert said.rstrip().endswith("Interrupted; give the same command to continue. Finished results are kept."), said
+    assert said.rstrip().endswith("Interrupted. Finished results are kept. Rerun the same command to resume."), said
     for word in ("FAILED", "Error", "Traceback", "incomplete"):
         assert word not in said
     _, ends = continued(stubs)
@@ -104,7 +104,7 @@ def test_a_second_run_beside_a_living_one_stops(stubs):
     second = subprocess.run(COMMAND, cwd=stubs, capture_output=True, text=True)
     assert second.returncode != 0
     assert f"(process {run.pid} on " in second.stderr
-    assert "is at work in this folder. Wait for its end." in second.stderr
+    assert "uses this folder. Fix: wait until it ends." in second.stderr
     assert "unlock" not in second.stderr
     (stubs / "hold").unlink()
     run.communicate()

@@ -126,7 +126,7 @@ def test_room_for_the_grid_is_asked_for_before_it_starts(tmp_path):
     assert 100 * resources.GPT2.mb < kept and passing < kept / 1.5
     assert preflight.disk(tmp_path / "not/there", 1) == []
     (line,) = preflight.disk(tmp_path, 10**9)
-    assert "needs about 1,000,000,000 MB" in line and str(tmp_path) in line
+    assert "expected about 1,000,000,000 MB" in line and str(tmp_path) in line
 
 
 def test_scoring_asks_for_memory_by_classes():

@@ -91,7 +91,7 @@ def test_memory(prepared: Project, undisturbed: Project) -> None:
     with (prepared.folder / "profiles/slurm/config.yaml").open("a") as file:
         file.write('set-resources:\n  predict: {mem_mb: "120 if attempt == 1 else 4000"}\n')
     text = Run(prepared, "results/faults/predictions/base-sentiment.parquet").end()
-    assert "predict base-sentiment ran out of memory (120 MB asked)" in text
+    assert "predict base-sentiment ran out of memory (120 MB requested)" in text
     path = "results/faults/predictions/base-sentiment.parquet"
     assert (prepared.folder / path).read_bytes() == (undisturbed.folder / path).read_bytes()
 
@@ -102,10 +102,10 @@ def test_preflight(prepared: Project) -> None:
     prepared.edit("profiles/slurm/config.yaml", "h100:80@gpu", "h900:80@gpu titan:12@gpu")
     refused = Run(prepared, "--slurm-array-jobs", "all")
     text = refused.end(ok=False, seconds=60)
-    assert "slurm-array-jobs: found 'all', expected nothing" in text
+    assert "(found 'all', expected nothing). Fix: remove the key" in text
     assert not submissions(refused)
-    assert "partition 'lo' does not exist; this cluster has gpu, gpu_pre, high, low" in text
-    assert "no GPU of type 'h900' in gpu; there: a100, h100" in text
+    assert "partition 'lo' does not exist (expected one of gpu, gpu_pre, high, low)" in text
+    assert "no GPU of type 'h900' in gpu (expected one of: a100, h100)" in text
     assert "GPU type 'titan' is too old for torch" in text
     doctor = [sys.executable, "profiles/doctor.py"]
     ill = subprocess.run(doctor, cwd=prepared.folder, capture_output=True, text=True)
@@ -139,7 +139,7 @@ def test_failure_in_words(prepared: Project) -> None:
     model.write_text(json.dumps(facts))
     text = Run(prepared, "results/faults/predictions/base-sentiment.parquet", "--retries", "0").end(ok=False)
     assert re.search(r"predict base-sentiment failed \(exit status 1\) on g\d: Slurm job \d+\.", text)
-    assert "the end of results/faults/logs/predict/base-sentiment.log" in text
+    assert "end of results/faults/logs/predict/base-sentiment.log" in text
 
 
 def test_no_job_is_lost_silently(prepared: Project) -> None:
@@ -154,5 +154,5 @@ def test_no_job_is_lost_silently(prepared: Project) -> None:
     assert not jobs()
     record.unlink()
     text = Run(prepared, target).end()
-    assert "what it used could not be written down" in text
+    assert "its resource usage was not written" in text
     assert (prepared.folder / target).exists()

@@ -192,4 +192,4 @@ def test_groups_with_every_other_fault(cluster: Cluster, tmp_path: Path) -> None
     submitted = {name: len(run.slurm_ids) for name, run in faults.items()}
     assert submitted["preempted"] == submitted["terminated"] == 1 and submitted["time"] == submitted["memory"] == 2
     assert "predict 2 ran out of time" in faults["time"].text
-    assert "predict 1 ran out of memory (200 MB asked)" in faults["memory"].text
+    assert "predict 1 ran out of memory (200 MB requested)" in faults["memory"].text

@@ -449,7 +449,7 @@ def test_an_interrupted_run_says_how_to_go_on(changed):
             break
     said += process.stdout.read()
     assert process.wait() != 0
-    assert "Interrupted; give the same command to continue. Finished results are kept." in said
+    assert "Interrupted. Finished results are kept. Rerun the same command to resume." in said
     left = changed.planned(*WITH_DEMO)
     assert 0 < sum(left.values()) <= sum(before.values()) - 3
 

@@ -43,8 +43,8 @@ def main(arguments: argparse.Namespace) -> None:
         blended, facts, share = blend.logp, blend.facts, np.ones(len(members))
     prediction_tables.write_predictions(arguments.output, rows, blended)
     costs = [records.Cost.read(p) for p in arguments.costs]
-    # All members run, one after the other (for a router, the members whose slice holds a review): costs add up, memory is
-    # the largest member's. A cost that is unknown for one member is unknown for the blend.
+    # All members run, one after the other (for a router, the members whose slice holds a review): costs add up, memory
+    # is the largest member's. A cost that is unknown for one member is unknown for the blend.
     cost: dict[str, Any] = {name: _over(sum, name, costs) for name in KEPT}
     cost |= {name: _over(lambda values: float(share @ values), name, costs) for name in RUN}
     cost["flops_per_review"] = None if cost["flops_per_review"] is None else round(cost["flops_per_review"])

@@ -1,1 +1,1 @@
-"""Execution: Snakemake, Slurm, log format and resources. Imports core and experiment; only rules and profiles import it."""
+"""Execution: Snakemake, Slurm, messages, resources. Imports core and experiment; only rules and profiles import it."""

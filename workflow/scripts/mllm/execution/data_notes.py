@@ -1,4 +1,4 @@
-"""What a run's end says about its data: rows rejected, reviews without a label, texts cut."""
+"""Report about the data at a run's end: rejected rows, reviews without a label, cut texts."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from mllm.core.files import read_json
 
 
 def data_notes(results: Path) -> list[str]:
-    """One line each, with numbers; nothing of what did not happen or is not known yet."""
+    """Return one line each, with numbers; leave out what did not happen or is unknown."""
     return [line for note in (rejected, unlabelled, cut) for line in note(results)]
 
 
@@ -41,7 +41,7 @@ def unlabelled(results: Path) -> list[str]:
 
 
 def cut(results: Path) -> list[str]:
-    """Of candidates that read alike, one is named."""
+    """Report cut texts; among candidates with the same numbers, name one."""
     costs = {path: read_json(path) for path in sorted((results / "predictions").glob("*.cost.json"))}
     found: dict[tuple[int, int], str] = {}
     for path, cost in costs.items():

@@ -1,4 +1,4 @@
-"""The machine that runs Snakemake: its Python, its scratch folder, its packages."""
+"""Prepare the environment of the machine that runs Snakemake: Python, threads, UTF-8, scratch folder."""
 
 import io
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def use_this_python() -> None:
-    """Let scripts run under the Python that runs Snakemake, whether its environment is activated or not."""
+    """Run scripts with the Python that runs Snakemake, whether its environment is activated or not."""
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
@@ -15,13 +15,13 @@ def let_waiting_threads_sleep() -> None:
     """Let compute threads of jobs sleep while they wait for each other, instead of keeping a core busy.
 
     Results are the same. Measured on 2 cores shared with other runs: small training steps of 2 threads took 7 ms of
-    processor time asleep, 69 to 143 ms with libgomp's default, and 20 to 34 times as many were done in 4 seconds.
+    processor time with sleep, 69 to 143 ms with libgomp's default. In 4 seconds, 20 to 34 times as many were done.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def speak_utf8() -> None:
-    """Write and read text in UTF-8 whatever the locale: here where a character is unknown to it, in jobs from the start."""
+    """Use UTF-8 for text whatever the locale: jobs write it; this process replaces characters that the locale lacks."""
     os.environ["PYTHONUTF8"] = "1"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
@@ -29,7 +29,7 @@ def speak_utf8() -> None:
 
 
 def use_scratch() -> None:
-    """With MLLM_SCRATCH, results and caches live there: homes on clusters have small quotas."""
+    """Put results and caches into MLLM_SCRATCH, if it is set: homes on clusters have small quotas."""
     scratch = os.environ.get("MLLM_SCRATCH")
     if not scratch:
         return

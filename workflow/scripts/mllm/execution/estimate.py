@@ -1,4 +1,4 @@
-"""What planned jobs will take: their time by earlier runs' benchmarks, else by their sizes; GPU-hours; disk."""
+"""Estimate what planned jobs take: time by earlier runs' benchmarks, else by their sizes; GPU-hours; disk."""
 
 import time
 from collections import Counter, defaultdict
@@ -14,10 +14,10 @@ SAMPLE = 20  # benchmarks of a rule that are read, the latest first
 
 @dataclass
 class Estimate:
-    """Planned jobs, and what is known of their times.
+    """Planned jobs and their times.
 
-    ``seconds`` has a mean time per rule; ``guessed`` the rules whose jobs never ran here, so that it is from their sizes;
-    ``core_seconds`` and ``gpu_seconds`` are the work in all; ``cores`` and ``gpus`` what this machine spreads it over, 0
+    ``seconds`` has a mean time per rule. ``guessed`` has the rules whose jobs never ran here: their times follow from
+    their sizes. ``core_seconds`` and ``gpu_seconds`` are the total work. ``cores`` and ``gpus`` are this machine's, 0
     where jobs are submitted.
     """
 
@@ -48,7 +48,7 @@ class Estimate:
         return "Estimate: " + "; ".join([*parts, f"disk about {self.disk_mb:,} MB"])
 
     def left(self, rule: str, job: int, seconds: float) -> float:
-        """Seconds to the end, after a job ended: work that is left, at the speed so far; 0 while nothing can be said."""
+        """Return the seconds to the end, after a job ended: the work left at the speed so far; 0 while unknown."""
         if job not in self.ended:
             self.ended.add(job)
             self.worked += seconds
@@ -64,15 +64,15 @@ class Estimate:
 
 
 def plan(dag: Any, benchmarks: Path, disk_mb: int, cores: int, gpus: int, expected: Callable[[Any], float]) -> Estimate:
-    """Read off the planned jobs and earlier runs' benchmarks what the run takes.
+    """Estimate a run from its planned jobs and earlier runs' benchmarks.
 
     Args:
         dag: Snakemake's graph of jobs.
         benchmarks: folder with a file per job that ran.
-        disk_mb: room that the experiment needs.
+        disk_mb: disk space that the experiment needs.
         cores: of this machine; 0 where jobs are submitted.
         gpus: of this machine; 0 where jobs are submitted.
-        expected: seconds of a job by its sizes.
+        expected: returns the seconds of a job by its sizes.
     """
     planned = [job for job in dag.needrun_jobs(exclude_finished=False) if not job.is_norun]  # a dry run finishes them
     estimate = Estimate(Counter(job.name for job in planned), cores=cores, gpus=gpus, disk_mb=disk_mb)
@@ -93,7 +93,7 @@ def plural(number: int, word: str) -> str:
 
 
 def usual_seconds(benchmarks: Path, rules: set[str]) -> dict[str, float]:
-    """Rule -> mean seconds of its latest jobs, of those rules that have benchmark files."""
+    """Return the mean seconds of each rule's latest jobs, for rules that have benchmark files."""
     found: dict[str, list[float]] = defaultdict(list)
     for rule in rules:
         files = [benchmarks / f"{rule}.tsv", *(benchmarks / rule).rglob("*.tsv")]

@@ -1,37 +1,39 @@
-"""What a job that never ran here may take, from its sizes: for the estimate of a run, not for its limits.
+"""Estimate the time of a job that never ran here, from its sizes: for a run's estimate, not for its limits.
 
-Times with nothing to do, and per step and row, are those of the demonstration and of benchmarks/README.md on 2 cores.
+Times of empty jobs, steps and rows are those of the demonstration and of benchmarks/README.md on 2 cores.
 """
 
 from typing import Any
 
 from mllm.execution.resources import Shape
 
-CLASSES = 5  # of a task, as far as a limit of reviews per class goes
-TOKENS = 106  # of a review, in the mean: 85 words
-CORE_FLOPS = 8e10  # of a CPU core, single precision: predictions of GPT-2 reach 9.7e10, trainings of MiniLM 6.8e10
-GPU_FLOPS = 5e12  # of the slowest GPU that is worth waiting for
+CLASSES = 5  # assumed classes of a task, where reviews per class are limited
+TOKENS = 106  # of a review, on average: 85 words
+CORE_FLOPS = (
+    8e10  # per second of a CPU core, single precision: predictions of GPT-2 reach 9.7e10, trainings of MiniLM 6.8e10
+)
+GPU_FLOPS = 5e12  # per second of the slowest useful GPU
 STEP = 0.05  # seconds of a training's step, beside its arithmetic
-DISK = 200.0  # MB a second
+DISK = 200.0  # MB per second
 EMPTY = {
     "prepare_base": 4.0, "train_expert": 3.0, "train_tasks": 3.0, "predict": 3.0, "merge": 1.5, "merge_tasks": 2.0, "mix_experts": 4.0, "fit_baseline": 3.0,
     "describe_reviews": 3.0, "diagnose_members": 2.0, "score": 3.0, "write_report": 4.0, "export": 10.0,
 }  # fmt: skip
-"""Rule -> seconds of a job with almost nothing to do; of other rules 1."""
+"""Rule -> seconds of a job with almost no work; other rules: 1."""
 ROW = {"clean_reviews": 2e-5, "split_reviews": 5e-6, "describe_reviews": 3.5e-5, "tfidf": 1e-3}
-"""Rule or baseline -> seconds of each review."""
-SCORE = 5e-6  # seconds of each review and candidate
+"""Rule or baseline -> seconds per review."""
+SCORE = 5e-6  # seconds per review and candidate
 
 
 def training(hyper: dict[str, Any], part: dict[str, Any], shape: Shape, reviews: int, longest: int) -> dict[str, float]:
-    """Operations and steps of a training.
+    """Estimate the operations and steps of a training.
 
     Args:
-        hyper: how it is trained.
-        part: of the reviews, that it is trained on; a slice by a column counts as a third.
-        shape: of the model.
-        reviews: of train.
-        longest: tokens that the model reads of a review.
+        hyper: the training's hyper-parameters.
+        part: the part of the reviews to train on; a slice by a column counts as a third.
+        shape: the model's shape.
+        reviews: number of train reviews.
+        longest: the largest number of tokens that the model reads of a review.
     """
     share = 1 / part.get("of", 3 if "where" in part else 1)
     distinct = min(reviews * share, part.get("cap", reviews) * CLASSES)
@@ -42,23 +44,23 @@ def training(hyper: dict[str, Any], part: dict[str, Any], shape: Shape, reviews:
 
 
 def prediction(shape: Shape, reviews: int, longest: int) -> float:
-    """Operations of one pass over reviews of which a model reads so many tokens at most."""
+    """Estimate the operations of one pass over reviews, of which the model reads at most ``longest`` tokens each."""
     return 2.0 * shape.matrices * reviews * min(TOKENS, longest)
 
 
 def seconds(
     rule: str, *, rows: int, operations: float = 0.0, steps: float = 0.0, mb: float = 0.0, cores: int = 1, gpus: int = 0
 ) -> float:
-    """Seconds of one job.
+    """Estimate the seconds of one job.
 
     Args:
-        rule: whose job it is, or the baseline that it fits.
-        rows: reviews; of ``score`` times candidates.
+        rule: the job's rule, or the baseline that it fits.
+        rows: number of reviews; for ``score``, times candidates.
         operations: floating-point operations of the model.
-        steps: of a training.
-        mb: read and written weights.
-        cores: that it computes with, unless it has GPUs.
-        gpus: that it has.
+        steps: steps of a training.
+        mb: size of weights read and written.
+        cores: number of cores that it uses without GPUs.
+        gpus: number of its GPUs.
     """
     speed = gpus * GPU_FLOPS or cores * CORE_FLOPS
     each = SCORE if rule == "score" else ROW.get(rule, 0.0)

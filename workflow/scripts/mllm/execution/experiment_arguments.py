@@ -1,4 +1,4 @@
-"""Experiment files as Snakemake's command line names them: what is wrong with one is said before Snakemake reads it."""
+"""Check the experiment files of Snakemake's command line before Snakemake reads them."""
 
 import sys
 from typing import Any
@@ -9,7 +9,7 @@ from mllm.experiment.yaml_files import read_yaml
 
 
 def explain() -> None:
-    """Let Snakemake stop with our message where an experiment file is missing or no YAML; its own is a traceback."""
+    """Stop Snakemake with a message, instead of its traceback, if an experiment file is missing or no YAML."""
     snakemake_patches.before_experiment_files(check)
 
 

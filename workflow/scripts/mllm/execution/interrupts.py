@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run ends in order, in one line, and the same command continues it."""
+"""Handle Ctrl-C and SIGTERM: a run stops cleanly with one line, and the same command resumes it."""
 
 import contextlib
 import os
@@ -10,19 +10,19 @@ from typing import Any
 
 from mllm.execution import snakemake_patches
 
-MESSAGE = "Interrupted; give the same command to continue. Finished results are kept."
+MESSAGE = "Interrupted. Finished results are kept. Rerun the same command to resume."
 # A shell waits for its command, whose end counts; a solver ends by itself.
 SPARED = ("bash", "sh", "cbc", "glpsol", "highs")
 _signals = 0
 
 
 def stopped() -> bool:
-    """Whether this run was told to stop."""
+    """Tell whether this run was asked to stop."""
     return _signals > 0
 
 
 def about_to_stop() -> bool:
-    """Whether the signal that a job died of reaches this run within a second: a terminal's reaches all processes, in any order."""
+    """Tell whether the signal that killed a job reaches this run within a second: terminals signal in any order."""
     end = time.monotonic() + 1
     while not stopped() and time.monotonic() < end:
         time.sleep(0.02)
@@ -30,7 +30,7 @@ def about_to_stop() -> bool:
 
 
 def before_jobs() -> None:
-    """Let a signal that comes before any job end this process in one line."""
+    """End this process with one line on a signal that comes before any job."""
 
     def handle(*_: Any) -> None:
         sys.exit(MESSAGE)
@@ -41,13 +41,15 @@ def before_jobs() -> None:
 
 
 def while_jobs_run(workflow: Any) -> None:
-    """Let a signal end a local run's jobs; on a cluster, Snakemake's executor cancels what it submitted."""
+    """Let a signal end a local run's jobs; on a cluster, Snakemake's executor cancels the submitted jobs."""
     if not workflow.local_exec or not snakemake_patches.stop_on_signals(workflow, stop):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def stop(order: Callable[[], None]) -> None:
-    """Start nothing more and end what runs: with SIGTERM, on which a training keeps a checkpoint; from the second signal, SIGKILL.
+    """Start no more jobs, and end running ones with SIGTERM, so that trainings keep a checkpoint.
+
+    A second signal sends SIGKILL.
 
     Args:
         order: tells the scheduler to stop.
@@ -59,7 +61,7 @@ def stop(order: Callable[[], None]) -> None:
     print("Stopping …", file=sys.stderr)
     order()
     told: set[tuple[int, int]] = set()
-    while True:  # a job may just be starting; this thread ends with its process
+    while True:  # a job may be about to start; this thread ends with its process
         number = signal.SIGTERM if _signals == 1 else signal.SIGKILL
         for pid in jobs():
             if (pid, number) not in told:
@@ -70,7 +72,7 @@ def stop(order: Callable[[], None]) -> None:
 
 
 def jobs() -> list[int]:
-    """Processes that this one started, directly or not."""
+    """Return the ids of all processes that this one started, directly or indirectly."""
     import psutil
 
     found = []

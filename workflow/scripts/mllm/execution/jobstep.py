@@ -1,8 +1,9 @@
-"""Run a record's commands on a compute node, one after the other, and write down how each ended and what it used.
+"""Run a record's commands on a compute node, one after the other, and write how each ended and what it used.
 
-A submitted job is this file, its neighbours and the standard library alone (``python -I``: this folder may have modules named
-as Python's own): Python's start, not a second and third Snakemake, stands between the node and the script (on network file systems
-the difference is many seconds a job). A record of one member is a job, a record of several a group in one allocation.
+A submitted job needs only this file, its neighbours and the standard library (``python -I``: this folder may have
+modules with the names of Python's own). Each script costs one start of Python, not a second and third Snakemake; on
+network file systems the difference is many seconds per job. A record of one member is a job, a record of several a
+group in one allocation.
 """
 
 import contextlib
@@ -29,20 +30,20 @@ from mllm.execution.workplace import Fields, bring_home, forget_weights, remove,
 def main(record_path: Path, key: str) -> int:
     record = json.loads(record_path.read_text())
     if record["key"] != key:
-        print(f"{record_path}: another job took this one's place; nothing done", file=sys.stderr)
+        print(f"{record_path}: another job replaced this one; nothing was done", file=sys.stderr)
         return 1
     return Step(record_path, record).run()
 
 
 class Step:
-    """One allocation's members, run in turn; a failed one stops those that need it and no other."""
+    """One allocation's members, run in turn; a failed member stops only the members that need it."""
 
     def __init__(self, record_path: Path, record: Fields):
         self.record_path, self.record, self.members = record_path, record, record["members"]
         self.folder = record_path.parent.parent
         self.slurm_id = os.environ["SLURM_JOB_ID"]
         self.stopped, self.process = False, 0
-        # Slurm signals the whole job; the command ends by itself, and what it used is still written down.
+        # Slurm signals all processes of the job; the command ends by itself, and its usage is still written.
         signal.signal(signal.SIGTERM, self.stop)
 
     def stop(self, *_: object) -> None:
@@ -73,8 +74,8 @@ class Step:
         return status
 
     def run_member(self, member: Fields, root: Path, environment: dict[str, str]) -> int:
-        """Run a command in the work place; returns its exit status, 128 and the signal's number where one ended it."""
-        # As Snakemake itself does: what stands under a final name afterwards was made by this job.
+        """Run a command in the work folder; return its exit status, or 128 plus the signal that ended it."""
+        # As in Snakemake itself: a file with a final name was made by this job.
         for output in map(Path, member["outputs"]):
             for path in {output, root / output}:
                 remove(path)
@@ -87,7 +88,7 @@ class Step:
         command = ["bash", "-c", f"set -euo pipefail; {member['command']}"]
         process = subprocess.Popen(
             command, env=environment, cwd=root
-        )  # held until it ends: its finalizer would wait for it
+        )  # keep a reference until it ends: its finalizer would wait for it
         self.process = process.pid
         if self.stopped:
             process.terminate()
@@ -115,9 +116,9 @@ class Step:
 
 
 def still_to_do(members: list[Fields], folder: Path) -> list[int]:
-    """Positions of the members that did not finish yet, and of those whose lost weights these need.
+    """Return the positions of unfinished members, and of members whose lost weights they need.
 
-    A requeued group starts here again: what it finished before is on the disk, with its usage file beside it.
+    A requeued group starts here again: its finished outputs are on the disk, with their usage files beside the records.
     """
     todo = {i for i, member in enumerate(members) if not finished(member, folder)}
     for i in reversed(range(len(members))):  # members come in an order in which each follows what it needs
@@ -127,7 +128,7 @@ def still_to_do(members: list[Fields], folder: Path) -> list[int]:
 
 
 def finished(member: Fields, folder: Path) -> bool:
-    """Whether an allocation finished this very member, and what it made is there."""
+    """Tell whether an allocation finished exactly this member, and its outputs exist."""
     if not all(Path(f).exists() for f in member["outputs"] if f not in member["local"]):
         return False
     for path in (folder / f"{member['place']}.json").parent.glob(f"{Path(member['place']).name}.*.usage"):
@@ -139,7 +140,7 @@ def finished(member: Fields, folder: Path) -> bool:
 
 
 def warm_starts() -> Any:
-    """The module that starts scripts from a warm process; None where there is none, and all start cold."""
+    """Return the module that starts scripts from a warm process; None if it is missing, and all start cold."""
     try:
         return importlib.import_module("mllm.execution.warm")
     except ImportError:
@@ -148,7 +149,7 @@ def warm_starts() -> Any:
 
 @contextlib.contextmanager
 def warm(number: int) -> Iterator[dict[str, str]]:
-    """Environment in which several members' scripts start from one warm process; this process's own for a single one."""
+    """Yield an environment in which several members' scripts start warm; for one member, this process's own."""
     starts = warm_starts() if number > 1 else None
     if starts is None:
         yield dict(os.environ)
@@ -158,7 +159,7 @@ def warm(number: int) -> Iterator[dict[str, str]]:
 
 
 def usage_of_warm(environment: dict[str, str], shell: int) -> tuple[float, float] | None:
-    """CPU seconds and peak MB of what a shell started warm; its scripts are no children of this process."""
+    """Return CPU seconds and peak MB of a shell's warm scripts, which are no children of this process."""
     starts = warm_starts() if "mllm-warm-" in environment["PATH"] else None
     if starts is None or (folder := starts.folder_of(environment)) is None:
         return None
@@ -167,7 +168,7 @@ def usage_of_warm(environment: dict[str, str], shell: int) -> tuple[float, float
 
 
 def benchmark(seconds: float, cpu: float, peak: float) -> str:
-    """Snakemake's benchmark file of a job that it did not run itself: time, largest memory in MiB, processor time."""
+    """Return Snakemake's benchmark file for a job that Snakemake did not run: times, largest memory in MiB."""
     hours, rest = divmod(int(seconds), 3600)
     values = {
         "s": f"{seconds:.2f}", "h:m:s": f"{hours}:{rest // 60:02}:{rest % 60:02}", "max_rss": f"{peak:.2f}",
@@ -178,18 +179,18 @@ def benchmark(seconds: float, cpu: float, peak: float) -> str:
 
 
 def nearest_bin() -> Path:
-    """Where this job's Python stands: in its environment, or in a copy of that on this node's own disk."""
+    """Return the folder of this job's Python: in its environment, or in a copy of it on this node's own disk."""
     own = Path(sys.prefix)
     return (near_environment(own) if os.environ.get("MLLM_NODE_CACHE") else own) / "bin"
 
 
 def usage_path(record_path: Path, slurm_id: str) -> Path:
-    """Where a job writes what it used: beside its record."""
+    """Return the file to which a job writes its usage, beside its record."""
     return record_path.with_name(f"{record_path.name.removesuffix('.json')}.{slurm_id}.usage")
 
 
 def write(path: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Write a file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     partial.write_text(text)

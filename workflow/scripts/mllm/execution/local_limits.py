@@ -1,4 +1,4 @@
-"""What this machine can run at once: cores, GPUs, memory, as limits that Snakemake's scheduler keeps."""
+"""Limit local jobs to this machine's cores, GPUs and memory; Snakemake's scheduler keeps the limits."""
 
 import contextlib
 import os
@@ -9,11 +9,11 @@ from typing import Any
 
 from mllm.execution import snakemake_patches
 
-GPUS = "MLLM_GPUS"  # number of GPUs to use instead of those that are found
+GPUS = "MLLM_GPUS"  # number of GPUs to use instead of those found
 
 
 def install(workflow: Any) -> None:
-    """Limit local jobs to this machine's cores, GPUs and memory, each where the command line or profile says nothing.
+    """Limit local jobs to this machine's cores, GPUs and memory, unless command line or profile set the limit.
 
     Submitted jobs have no limits here: the cluster has its own.
     """
@@ -26,7 +26,7 @@ def install(workflow: Any) -> None:
 
 
 class Cards:
-    """GPUs that are handed to jobs, and taken back."""
+    """GPUs that jobs claim and return."""
 
     def __init__(self, names: list[str]):
         self.free = list(names)
@@ -34,7 +34,7 @@ class Cards:
 
     @contextlib.contextmanager
     def claim(self, number: int) -> Iterator[str]:
-        """Reserve ``number`` cards for a block; gives the shell command that shows a job these alone."""
+        """Reserve ``number`` cards for a block; yield the shell command that shows a job only these."""
         with self.changed:
             self.changed.wait_for(lambda: len(self.free) >= number)
             taken, self.free = self.free[:number], self.free[number:]
@@ -47,12 +47,12 @@ class Cards:
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def gpus() -> list[str]:
-    """The GPUs that jobs may use, as CUDA names them; none without NVIDIA's driver."""
+    """Return the GPUs that jobs may use, as CUDA names them; none without NVIDIA's driver."""
     wanted = os.environ.get(GPUS)
     if wanted is not None:
         return [str(i) for i in range(int(wanted))]
@@ -64,7 +64,7 @@ def gpus() -> list[str]:
 
 
 def memory_mb() -> int:
-    """Memory of this machine, or of the control group that this process is confined to."""
+    """Return the memory of this machine, or of the control group that limits this process, in MiB."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.exists() else "max"

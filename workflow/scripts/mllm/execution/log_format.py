@@ -1,4 +1,4 @@
-"""What a run looks like: one readable line per job, how far the run is, the end of the log where a job fails."""
+"""Format a run's messages: one readable line per job, the progress, and the end of a failing job's log."""
 
 import re
 import time
@@ -12,7 +12,7 @@ from mllm.execution.estimate import Estimate
 from mllm.execution.slurm_resources import in_turn, shown
 from mllm.experiment.grid import Grid
 
-# What Snakemake says at every step, whatever happens.
+# Messages that Snakemake prints at every step.
 NOISE = (
     "Would remove temporary output", "Select jobs to execute", "Execute ", "Removing temporary output",
     "No SLURM account given", "No account was given", "Unable to guess SLURM account", "Cleaning up SLURM log",
@@ -24,12 +24,12 @@ TAIL = 20  # lines of a failing job's log
 
 
 def install(grid: Grid, estimate: Callable[[], Estimate], announcement: Callable[[], str], owners: Path) -> None:
-    """Let Snakemake print with our formatter.
+    """Let Snakemake print with this project's formatter.
 
     Args:
-        grid: the experiment's candidates, to name jobs by.
-        estimate: what the planned jobs take; called when there is a plan.
-        announcement: what a dry run ends with.
+        grid: the experiment's candidates, which jobs are named by.
+        estimate: returns the estimate of the planned jobs; called once there is a plan.
+        announcement: returns the text at the end of a dry run.
         owners: Snakemake's folder, with the notes of living runs.
     """
 
@@ -45,14 +45,14 @@ def install(grid: Grid, estimate: Callable[[], Estimate], announcement: Callable
 
 
 def formatter(base: type, grid: Grid, estimate: Callable[[], Estimate], announcement: Callable[[], str]) -> type:
-    """A subclass of Snakemake's formatter; made when it is wanted, since its base is Snakemake's own."""
+    """Make a subclass of Snakemake's formatter, which is passed as ``base``."""
     described: dict[int, str] = {}  # messages about a job's end lack its wildcards
     begun: dict[int, float] = {}
     ended: list[int] = []
-    said: list[str] = []  # the table of jobs, which a dry run gives twice
+    said: list[str] = []  # the table of jobs, which a dry run prints twice
 
     class Formatter(base):
-        """One line per job; the rest is Snakemake's."""
+        """Prints one line per job; all other messages are Snakemake's."""
 
         def format(self, record: Any) -> str:
             if str(record.msg).startswith("This was a dry-run"):
@@ -93,14 +93,14 @@ def formatter(base: type, grid: Grid, estimate: Callable[[], Estimate], announce
             if msg.get("rule_msg"):
                 lines.append("  " + str(msg["rule_msg"]).removesuffix(CLUSTER_HINT))
             for path in msg["log"] or []:
-                lines += [f"  the end of {path}:", *(f"    {line}" for line in tail(Path(path)))]
+                lines += [f"  end of {path}:", *(f"    {line}" for line in tail(Path(path)))]
             return lines
 
     return Formatter
 
 
 def describe(grid: Grid, rule: str, wildcards: Any) -> str:
-    """A job in the words of the experiment."""
+    """Describe a job in terms of the experiment."""
     values = dict(wildcards.items()) if hasattr(wildcards, "items") else {}
     values |= {"whole": values["whole"] + values.pop("run", "")} if "whole" in values else {}
     name = values.get("merge") or values.get("candidate") or values.get("expert") or " ".join(map(str, values.values()))
@@ -111,10 +111,11 @@ def describe(grid: Grid, rule: str, wildcards: Any) -> str:
 
 
 def why(reason: str, known: bool = True) -> str:
-    """Snakemake's reason in a few words; what changed in the parameters is shown.
+    """Shorten Snakemake's reason for a job; show which parameters changed.
 
     Args:
-        known: the job ran before. Of one that did not, its missing output is no news.
+        reason: Snakemake's text.
+        known: whether the job ran before. For a new job, missing output is no reason to print.
     """
     if not known and any(words in reason for words in ("Missing output files", "Input files updated by another job")):
         return ""

@@ -1,4 +1,4 @@
-"""What can be known to fail before any job is submitted: partitions, GPU types, versions, disk."""
+"""Find errors before any job is submitted: in partitions, GPU types, versions and disk space."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ TOO_OLD = ("titan", "gtx", "k80", "m40", "p100", "p40", "v100")
 
 
 def problems(workflow: Any, results: Path, disk_mb: int) -> list[str]:
-    """One line for each reason why the submitted jobs of a run cannot work on this cluster."""
+    """Return one line for each reason why a run's submitted jobs cannot work on this cluster."""
     found = slurm_plugin.problems() + settings(workflow.executor_settings)
     wanted: dict[str, set[str]] = {}  # partition -> GPU types
     seen = set()
@@ -32,7 +32,7 @@ def problems(workflow: Any, results: Path, disk_mb: int) -> list[str]:
 
 
 def add_types(wanted: dict[str, set[str]], site: str) -> None:
-    """A type must be in one of its partitions at least: it is asked for in all of them at once."""
+    """Add a site's GPU types to the wanted ones; each must be in at least one of its partitions."""
     for name, _, names in slurm_resources.parse_types(site):
         types = wanted.setdefault(names, set())
         if name != "any":
@@ -40,13 +40,13 @@ def add_types(wanted: dict[str, set[str]], site: str) -> None:
 
 
 def partitions(wanted: dict[str, set[str]]) -> list[str]:
-    """What this cluster lacks of the wanted partitions (names joined by commas are alternatives) and GPU types."""
+    """Say which wanted partitions and GPU types this cluster lacks; names joined by commas are alternatives."""
     try:
         done = subprocess.run(
             ["sinfo", "--noheader", "--format=%R|%G"], capture_output=True, text=True, timeout=30, check=True
         )
     except FileNotFoundError:
-        return ["sinfo is not installed: is this a login node of a Slurm cluster?"]
+        return ["sinfo is not installed. Fix: run on a login node of a Slurm cluster"]
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         return [f"sinfo does not answer: {error.stderr or error!s}"]
     there: dict[str, set[str]] = {}
@@ -57,7 +57,7 @@ def partitions(wanted: dict[str, set[str]]) -> list[str]:
     for names, types in wanted.items():
         known = [n for n in names.split(",") if n in there]
         for name in [n for n in names.split(",") if n and n not in there]:
-            found.append(f"partition {name!r} does not exist; this cluster has {', '.join(sorted(there))}")
+            found.append(f"partition {name!r} does not exist (expected one of {', '.join(sorted(there))})")
         have = {t for n in known for t in there[n]}
         for name in sorted(types):
             if name.startswith(TOO_OLD):
@@ -66,27 +66,28 @@ def partitions(wanted: dict[str, set[str]]) -> list[str]:
                 )
             elif known and name not in have:
                 listed = ", ".join(sorted(have)) or "no GPU type"
-                found.append(f"no GPU of type {name!r} in {names}; there: {listed}")
+                found.append(f"no GPU of type {name!r} in {names} (expected one of: {listed})")
     return list(dict.fromkeys(found))
 
 
 def settings(chosen: Any) -> list[str]:
-    """Settings of the plugin that this executor cannot keep its promises under."""
+    """Refuse settings of the plugin that this executor cannot work with."""
     if not getattr(chosen, "array_jobs", None):
         return []
     return [
-        f"slurm-array-jobs: found {chosen.array_jobs!r}, expected nothing: array jobs leave no record, and their finished"
-        " outputs can be deleted. Fix: remove the key; short jobs share an allocation by groups (docs/slurm.md)"
+        f"slurm-array-jobs: array jobs leave no record, and their finished outputs can be deleted (found"
+        f" {chosen.array_jobs!r}, expected nothing). Fix: remove the key; short jobs share an allocation by groups"
+        " (docs/slurm.md)"
     ]
 
 
 def disk(results: Path, needed_mb: int = 1000) -> list[str]:
-    """Whether there is room for the models; quotas are not visible on every file system."""
+    """Check that there is disk space for the models; quotas are not visible on every file system."""
     folder = next(p for p in [results, *results.parents] if p.exists())
     free = shutil.disk_usage(folder).free / 2**20
     if free >= needed_mb:
         return []
     return [
-        f"{folder.resolve()} has {free:,.0f} MB left; this experiment needs about {needed_mb:,} MB"
-        " (MLLM_SCRATCH=/another/disk puts results there)"
+        f"{folder.resolve()}: too little disk space (found {free:,.0f} MB, expected about {needed_mb:,} MB)."
+        " Fix: set MLLM_SCRATCH=/another/disk, which puts results there"
     ]

@@ -1,6 +1,6 @@
-"""What a job needs, from the model's shape and the number of reviews: memory, time, GPU memory.
+"""Estimate a job's memory, time and GPU memory from the model's shape and the number of reviews.
 
-Rough on purpose, and on the safe side: a job that is killed costs more than one that asked for a little too much.
+The estimates are rough and rather too large: a killed job costs more than one that requested a little too much.
 `results/<name>/efficiency.csv` shows what jobs really used.
 """
 
@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 PROCESS_MB = 2500  # Python with torch, transformers and CUDA's libraries, before any weights
-FLOPS = 5e12  # sustained by the slowest GPU that is worth waiting for, in single precision
+FLOPS = 5e12  # operations per second of the slowest useful GPU, sustained, in single precision
 TOKENS = 160  # of a review, on average: 85 words
-START_MINUTES = 15  # of every job: a node's first reading of the environment over a slow network
+START_MINUTES = 15  # added to every job: a node's first reading of the environment over a slow network
 ALL_REVIEWS = 215_063  # UCI 462, both files
-REVIEW_BYTES = 320  # of a file, a review; the official files have 520 on average, but too little memory ends jobs
+REVIEW_BYTES = (
+    320  # assumed size of a review in a file; the official files have 520 on average, but too little memory kills jobs
+)
 
 
 @dataclass(frozen=True)
@@ -27,17 +29,17 @@ class Shape:
     width: int
 
     def times(self, number: int) -> "Shape":
-        """Room for several of them in one."""
+        """Return the shape of several such models in one."""
         return Shape(self.parameters * number, self.layers, self.width)
 
     @property
     def matrices(self) -> int:
-        """Parameters that each token is multiplied with: attention's four squares of the width a layer, the feed-forward's eight."""
+        """Return the parameters that multiply each token: per layer 12 squares of the width, 4 of them in attention."""
         return min(self.parameters, 12 * self.layers * self.width**2)
 
     @property
     def mb(self) -> float:
-        """Weights in single precision."""
+        """Return the size of the weights in single precision, in MiB."""
         return self.parameters * 4 / 2**20
 
 
@@ -45,7 +47,7 @@ GPT2 = Shape(124_439_808, 12, 768)
 
 
 def shape_of(folders: list[Path], entry: Any = None) -> Shape:
-    """Shape of a checkpoint: read off the first folder that is there, else off its entry, else GPT-2's."""
+    """Read a checkpoint's shape from the first existing folder, else from its entry; else use GPT-2's."""
     folder = next((f for f in folders if (f / "config.json").exists()), None)
     if folder:
         facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -55,13 +57,13 @@ def shape_of(folders: list[Path], entry: Any = None) -> Shape:
         bits = 2 if facts.get("dtype", facts.get("torch_dtype")) in ("float16", "bfloat16") else 4
         return Shape(size // bits or GPT2.parameters, layers, width)
     if entry is not None and getattr(entry, "source", "") == "scratch":
-        # Twelve squares of the width a layer: attention four, the two halves of the feed-forward four each.
+        # Twelve squares of the width per layer: attention four, the two halves of the feed-forward four each.
         return Shape(entry.layers * 12 * entry.width**2 + entry.vocabulary * entry.width, entry.layers, entry.width)
     return GPT2
 
 
 def review_rows(data: Any, split_json: Path) -> int:
-    """Number of reviews: counted if they are split already, else what the source has, or as many as its files may hold."""
+    """Return the number of reviews: counted if they are split, else estimated by file size or the source's."""
     if split_json.exists():
         return sum(json.loads(split_json.read_text(encoding="utf-8"))["rows"].values())
     files = [Path(file) for file in (getattr(data, "train", None), getattr(data, "test", None)) if file]
@@ -72,17 +74,17 @@ def review_rows(data: Any, split_json: Path) -> int:
 
 
 def data_mb(rows: int) -> int:
-    """Cleaning, splitting and describing: 0.7 GB for 215,000 reviews, 3.1 GB for ten times as many."""
+    """Estimate memory for cleaning, splitting, describing: 0.7 GB for 215,000 reviews, 3.1 GB for ten times as many."""
     return 1000 + rows // 500
 
 
 def baseline_mb(rows: int) -> int:
-    """TF-IDF's matrix of words and pairs of words, and a row of weights for each class."""
+    """Estimate memory for TF-IDF's matrix of words and pairs of words, and a row of weights for each class."""
     return 1500 + rows // 40
 
 
 def score_mb(rows: int, candidates: int, classes: int) -> int:
-    """2,000 resamples of all texts at most twice, in four bytes each, and every candidate's metrics on them.
+    """Estimate memory for 2,000 resamples of all texts, at most twice, in four bytes each, and all candidates' metrics.
 
     One candidate took 202 MB with 10 classes, 350 with 200 (of 5,000 reviews), 2,143 with 500 (of 3,000).
     """
@@ -90,37 +92,44 @@ def score_mb(rows: int, candidates: int, classes: int) -> int:
 
 
 def classes_of(tasks: list[Any]) -> int:
-    """The largest number of classes of an experiment's tasks; that of ratings is 10."""
+    """Return the largest number of classes among an experiment's tasks; ratings have 10."""
     return max(len(task.classes or ()) or task.top or 10 for task in tasks)
 
 
 def score_minutes(rows: int, candidates: int) -> int:
-    """About a second for a candidate on the official number of reviews, with its slices; three times that."""
+    """Estimate three times the measured time: about a second per candidate, with slices, on the official reviews."""
     return 15 + candidates * rows // 4_000_000
 
 
 def train_mb(shape: Shape, rows: int, frozen: bool = False) -> int:
-    """Weights, gradients, Adam's two moments, and a checkpoint on its way to the disk; states of frozen layers, a GiB at most."""
+    """Estimate memory for weights, gradients, Adam's two moments, a checkpoint, and frozen layers' states.
+
+    Those states have at most 1 GiB.
+    """
     return PROCESS_MB + math.ceil(5 * shape.mb) + rows // 100 + 1024 * frozen
 
 
 def train_gpu_mb(shape: Shape, batch: int, length: int) -> int:
-    """Weights, gradients and moments, and what the backward pass needs of the forward one.
+    """Estimate GPU memory for weights, gradients, moments, and the activations that the backward pass needs.
 
-    34 values of two bytes a token, layer and unit of width (Korthikanti et al. 2022, arXiv 2205.05198, without the
-    attention scores, which fused attention does not keep), twice that in single precision, and 9 % for what lies free between
-    them: GPT-2 in batches of 128 took 44.3 GB on an H100.
+    Activations have 34 bytes per token, layer and unit of width (Korthikanti et al. 2022, arXiv 2205.05198), without
+    the attention scores, which fused attention does not keep. Single precision doubles that, and 9 % are added for free
+    space between them: GPT-2 in batches of 128 took 44.3 GB on an H100.
     """
     return 1000 + math.ceil(4 * shape.mb + batch * length * shape.layers * shape.width * 74 / 2**20)
 
 
 def train_minutes(shape: Shape, tokens: float) -> int:
-    """Six operations a parameter and token."""
+    """Estimate minutes by six operations per parameter and token."""
     return _minutes(6 * shape.parameters * tokens)
 
 
 def disk_mb(trained: list[Shape], merge: Shape, merges: int, keep_all: bool) -> int:
-    """All trained models; two checkpoints, three times the weights each, of four trainings at once; merges at once or kept."""
+    """Estimate disk space for trained models, checkpoints and merges.
+
+    Four trainings at once have two checkpoints each, three times the weights. At most 20 merges exist at once unless
+    all are kept.
+    """
     at_once = sorted((s.mb for s in trained), reverse=True)[:4]
     weights = sum(s.mb for s in trained) + 6 * sum(at_once) + (merges if keep_all else min(merges, 20)) * merge.mb
     return 200 + math.ceil(weights)
@@ -131,7 +140,7 @@ def predict_mb(shape: Shape) -> int:
 
 
 def predict_gpu_mb(shape: Shape, gpus: int = 1, asked: bool = False) -> int:
-    """On each of the GPUs over which the layers are spread; models that are asked score all words after each label's.
+    """Estimate memory on each GPU over which the layers are spread; models that are asked score the full vocabulary.
 
     On an H100 GPT-2 and BERT took 2.3 and 2.5 GB, FLAN-T5-base 6.0, LLaMA of 135M parameters 7.3, contexts included.
     """
@@ -139,25 +148,25 @@ def predict_gpu_mb(shape: Shape, gpus: int = 1, asked: bool = False) -> int:
 
 
 def predict_minutes(shape: Shape, rows: int) -> int:
-    """Two operations a parameter and token."""
+    """Estimate minutes by two operations per parameter and token."""
     return _minutes(2 * shape.parameters * rows * TOKENS)
 
 
 def merge_mb(shape: Shape, members: int) -> int:
-    """All members, the base, the result and one copy."""
+    """Estimate memory for all members, the base, the result and one copy."""
     return PROCESS_MB + math.ceil((members + 3) * shape.mb)
 
 
 def merge_gpu_mb(shape: Shape, members: int) -> int:
-    """One tensor of each model at a time, and as much again for sorting: at most a quarter of a model is in one."""
+    """Estimate GPU memory for one tensor of each model, at most a quarter of it, and the same again for sorting."""
     return 2000 + math.ceil((2 * members + 3) * shape.mb / 4)
 
 
 def merge_minutes(shape: Shape, members: int) -> int:
-    """Reading and writing at a slow network disk's 20 MB/s."""
+    """Estimate minutes for reading and writing at a slow network disk's 20 MB/s."""
     return START_MINUTES + math.ceil((members + 2) * shape.mb / 20 / 60)
 
 
 def _minutes(operations: float) -> int:
-    """Twice the time at the assumed speed, and fifteen minutes to start."""
+    """Return twice the time at the assumed speed, plus fifteen minutes to start."""
     return START_MINUTES + math.ceil(2 * operations / FLOPS / 60)

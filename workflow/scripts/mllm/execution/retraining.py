@@ -1,4 +1,4 @@
-"""Saying before a run which finished models it would train again, and what changed."""
+"""Warn before a run that it retrains finished models, and say what changed."""
 
 import json
 from pathlib import Path
@@ -16,12 +16,12 @@ SHOWN = 3
 
 
 def warning(dag: Any, experiment: Any, finished: Path, estimate: Estimate) -> str:
-    """One line, or nothing where no finished model is made again.
+    """Return a warning of one line; empty if no finished model is retrained.
 
     Args:
         dag: Snakemake's graph of jobs.
         experiment: the present experiment.
-        finished: the experiment as it was when its leaderboard was written; may be missing.
+        finished: file of the experiment when its leaderboard was written; may be missing.
         estimate: usual seconds per rule.
     """
     planned = dag.needrun_jobs(exclude_finished=False)
@@ -37,12 +37,12 @@ def warning(dag: Any, experiment: Any, finished: Path, estimate: Estimate) -> st
 
 
 def taken_over(candidates: list[Any], all_names: set[str], models: Path) -> str:
-    """One line about planned trainings that are finished under a name that the experiment no longer has.
+    """Return one line about planned trainings that are finished under a name that the experiment no longer has.
 
     Args:
-        candidates: of the planned trainings.
-        all_names: of the present experiment.
-        models: its folder of models.
+        candidates: candidates of the planned trainings.
+        all_names: all names of the present experiment.
+        models: the experiment's folder of models.
     """
     left = [card for card in models.glob("*/model.json") if card.parent.name not in all_names] if candidates else []
     finished = {}
@@ -52,7 +52,9 @@ def taken_over(candidates: list[Any], all_names: set[str], models: Path) -> str:
     pairs = [(c.name, finished.get(_definition(c.task, c.part, c.hyper))) for c in candidates]
     renamed = [f"{old} as {new}" for new, old in pairs if old]
     shown = ", ".join(renamed[:SHOWN]) + (" …" if len(renamed) > SHOWN else "")
-    return f"Takes over what is trained already ({shown}) if nothing else of it changed." if renamed else ""
+    return (
+        f"Reuses trained models under their new names ({shown}) if nothing else about them changed." if renamed else ""
+    )
 
 
 def _definition(*values: Any) -> str:
@@ -60,7 +62,7 @@ def _definition(*values: Any) -> str:
 
 
 def cause(dag: Any, again: list[Any], experiment: Any, finished: Path) -> str:
-    """Keys of the experiment file that changed; else Snakemake's reasons for the first jobs that are planned again."""
+    """Return the keys of the experiment file that changed; else Snakemake's reasons for the first jobs that rerun."""
     if finished.exists():
         before = yaml.safe_load(finished.read_text(encoding="utf-8"))
         keys = changed(before, experiment.model_dump(mode="json", by_alias=True))
@@ -76,7 +78,7 @@ def cause(dag: Any, again: list[Any], experiment: Any, finished: Path) -> str:
 
 
 def roots(dag: Any, jobs: list[Any]) -> list[Any]:
-    """The planned jobs before ``jobs`` (or among them) that no other planned job precedes."""
+    """Return the planned jobs before ``jobs`` (or among them) that no other planned job precedes."""
     found: dict[Any, None] = {}
     seen: set[Any] = set()
     waiting = list(jobs)
@@ -93,7 +95,7 @@ def roots(dag: Any, jobs: list[Any]) -> list[Any]:
 
 
 def changed(before: Any, now: Any, where: str = "") -> list[str]:
-    """Dotted keys whose values differ: ``split.seed``, ``experts.pain.steps``."""
+    """Return the dotted keys whose values differ: ``split.seed``, ``experts.pain.steps``."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = dict.fromkeys([*before, *now])
         return [k for key in keys for k in changed(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))]

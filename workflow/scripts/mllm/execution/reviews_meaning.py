@@ -1,6 +1,6 @@
-"""What an experiment's reviews follow from, as a digest: jobs that read them depend on it, not on files' times.
+"""Digest all that determines an experiment's reviews: jobs that read them depend on it, not on files' times.
 
-So a data column more, or a split that is made again with the same rows, trains and predicts nothing again.
+So another data column, or a remade split with the same rows, reruns no training or prediction.
 """
 
 import hashlib
@@ -13,19 +13,19 @@ from mllm.core.code_digest import code_digest
 from mllm.core.files import read_json, write_json
 
 ROWS = ("id", "rating", "review")  # columns by which rows are numbered, rejected, grouped
-DERIVED = {"year": "date"}  # column of ours -> column of the file that it is taken from
+DERIVED = {"year": "date"}  # this project's column -> the file's column that it is taken from
 BLOCK = 1 << 20
 
 
 def digest(experiment: Any, columns: Iterable[str], scripts: Iterable[str], stratum: str, notes: Path) -> str:
-    """Digest of the split's rows, and of some of their columns.
+    """Return a digest of the split's rows and of some of their columns.
 
     Args:
-        experiment: its ``data``, ``split`` and ``seed`` say how rows are made and cut; files that ``data`` names count by
-            their content.
-        columns: of ours, that the reader of the reviews uses beside the texts.
-        scripts: that make the raw files, clean and split.
-        stratum: definition of the task whose classes all splits get alike; empty for other splits.
+        experiment: its ``data``, ``split`` and ``seed`` determine how rows are made and split; files that ``data``
+            names count by their content.
+        columns: this project's columns that the reader of the reviews uses beside the texts.
+        scripts: scripts that make the raw files, clean and split.
+        stratum: definition of the task by whose classes the split is stratified; empty for other splits.
         notes: file that remembers digests of large files.
     """
     data = experiment.data
@@ -47,7 +47,7 @@ def digest(experiment: Any, columns: Iterable[str], scripts: Iterable[str], stra
 
 
 def content(file: Path, notes: Path) -> str:
-    """SHA-256 of a file, read again only where its size or time differs from the notes'."""
+    """Return the SHA-256 of a file; read it again only if its size or time differs from the notes."""
     known = read_json(notes) if notes.exists() else {}
     state = [file.stat().st_size, file.stat().st_mtime_ns]
     if known.get(str(file), [None])[:-1] != state:

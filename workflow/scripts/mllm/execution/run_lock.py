@@ -1,4 +1,4 @@
-"""Whose runs work in this folder, whether they still live, and what the killed ones left."""
+"""Note who runs in this folder, tell whether the run still lives, and clean up after killed runs."""
 
 import atexit
 import contextlib
@@ -15,14 +15,15 @@ from typing import Any
 from mllm.core.files import read_json, write_json
 
 NOTES = "mllm-runs"  # one note for each run, in Snakemake's folder
-TOKEN = "MLLM_RUN"  # environment variable by which a run's jobs are known
+TOKEN = "MLLM_RUN"  # environment variable that identifies a run's jobs
 
 
 def note_owner(folder: Path, local: bool) -> None:
-    """Write down who runs here, until this process ends; to be called by a run that holds the lock.
+    """Note who runs here, until this process ends; the caller must hold the lock.
 
     Args:
-        local: its jobs are processes of this machine; those of a killed run are ended first, since the same jobs start now.
+        local: whether jobs are processes of this machine. Those of a killed run are ended first: the same jobs start
+            now.
     """
     for note in dead(folder):
         end_jobs(read_json(note)["token"])
@@ -42,27 +43,27 @@ def note_owner(folder: Path, local: bool) -> None:
 def look_at_lock(folder: Path) -> None:
     """Remove the lock of a run that was killed.
 
-    Only a process of this machine can be known to be dead; another machine's lock is left to the user.
+    Only processes of this machine can be checked; the user decides about another machine's lock.
     """
     notes = list((folder / NOTES).glob("*.json"))
     held = [f.stat().st_mtime for f in (folder / "locks").glob("*")]
     gone = dead(folder)
-    # A lock newer than all notes is a run's that has not come to write its own yet.
+    # A lock newer than all notes belongs to a run that has not written its note yet.
     if held and gone and len(gone) == len(notes) and max(held) <= max(n.stat().st_mtime for n in gone):
         shutil.rmtree(folder / "locks")
         print(f"{who(read_json(gone[-1]))} was killed; its lock is removed.", file=sys.stderr)
 
 
 def who_works_here(folder: Path) -> str:
-    """One line about the runs that hold this folder's lock."""
+    """Return one line about the runs that hold this folder's lock."""
     gone = dead(folder)
     others = [read_json(note) for note in (folder / NOTES).glob("*.json") if note not in gone]
     if not others:
-        return "Another run has just begun in this folder. Wait for its end."
+        return "Another run has just started in this folder. Fix: wait until it ends."
     here = [who(o) for o in others if o["host"] == socket.gethostname()]
     if here:
-        return f"{', '.join(here)} is at work in this folder. Wait for its end."
-    return f"{', '.join(map(who, others))} holds this folder. If it is dead: snakemake --unlock"
+        return f"{', '.join(here)} uses this folder. Fix: wait until it ends."
+    return f"{', '.join(map(who, others))} holds this folder's lock. Fix: wait, or if it is dead, snakemake --unlock"
 
 
 def who(owner: dict[str, Any]) -> str:
@@ -70,7 +71,7 @@ def who(owner: dict[str, Any]) -> str:
 
 
 def dead(folder: Path) -> list[Path]:
-    """Notes of runs on this machine whose process is gone, the oldest first."""
+    """Return the notes of runs on this machine whose process is dead, the oldest first."""
     found = []
     for note in (folder / NOTES).glob("*.json"):
         owner = read_json(note)
@@ -80,9 +81,9 @@ def dead(folder: Path) -> list[Path]:
 
 
 def end_jobs(token: str) -> None:
-    """Kill what a killed run left at work on this machine: two jobs would write the same files.
+    """Kill the jobs that a killed run left running on this machine: else two jobs would write the same files.
 
-    Jobs in Slurm's hands are spared: the next run takes them over.
+    Slurm's jobs are spared: the next run takes them over.
     """
     wanted = f"{TOKEN}={token}".encode()
     left = True
@@ -98,7 +99,7 @@ def end_jobs(token: str) -> None:
 
 
 def born(pid: int) -> int | None:
-    """A living process's start, in the kernel's ticks: with the number, it names a process for good."""
+    """Return a living process's start in the kernel's ticks: with its number, it identifies the process uniquely."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,14 +1,15 @@
-"""How jobs run on a Slurm cluster: Snakemake's Slurm executor, made to lose nothing and run nothing twice.
+"""Run jobs on a Slurm cluster with Snakemake's Slurm executor, changed to lose no result and run no job twice.
 
-The plugin submits (partitions, accounts, GPUs); what is different here, and why:
+The plugin submits (partitions, accounts, GPUs). The differences, and why:
 
 - A job is its rule's own command under ``jobstep``, not two more Snakemake processes; a group's jobs run there in turn.
 - Jobs that outlived their Snakemake are taken over, running or finished, by their record in ``results/<name>/slurm``.
-- The queue is asked every few seconds, with one squeue for all jobs, and an answer that does not come is no answer:
-  the plugin adds ten seconds after each fruitless look, and forgets its jobs when Slurm's controller is away.
-- A failed job's reason is said in words, and each job's use is compared with what it asked for.
+- One squeue for all jobs reads the queue every few seconds, and a missing answer changes no job's state. The plugin
+waits
+  ten seconds longer after each look without change, and forgets its jobs when Slurm's controller does not answer.
+- A message says why a job failed, and a table compares each job's usage with its request.
 
-What is to be decided is decided in ``slurm_tasks``, which knows neither Slurm nor Snakemake.
+``slurm_tasks`` makes the decisions; it knows neither Slurm nor Snakemake.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ from mllm.execution.usage import Progress, efficiency_text, write_efficiency
 
 
 def install(results: str, disk_mb: Callable[[], int] = lambda: 0) -> None:
-    """Let ``executor: slurm`` mean the executor of this module; ``disk_mb`` says how much room the run needs."""
+    """Let ``executor: slurm`` mean this module's executor; ``disk_mb`` returns the disk space that the run needs."""
     members = {"folder": Path(results, "slurm"), "disk_mb": staticmethod(disk_mb)}
     slurm_plugin.replace_executor(type("SlurmExecutor", (SlurmExecutor,), members))
     snakemake_patches.choose_gpus_early()
@@ -41,7 +42,7 @@ def install(results: str, disk_mb: Callable[[], int] = lambda: 0) -> None:
 
 
 class SlurmExecutor(slurm_plugin.Base):
-    """See the module's text."""
+    """See the module's docstring."""
 
     folder: ClassVar[Path]
     disk_mb: ClassVar[Any]
@@ -51,7 +52,7 @@ class SlurmExecutor(slurm_plugin.Base):
         self.workflow.executor_settings.pass_command_as_script = True
         problems = preflight.problems(self.workflow, self.folder.parent, self.disk_mb())
         if problems:
-            raise WorkflowError("\n".join(["This cluster cannot run it as the profile says:", *problems]))
+            raise WorkflowError("\n".join(["This cluster cannot run the profile's settings:", *problems]))
         super().__post_init__(test_mode)
         self.tasks: dict[Any, Task] = {}
         self.watch, self.progress = Watch(), Progress(self.workflow.dag)
@@ -72,15 +73,15 @@ class SlurmExecutor(slurm_plugin.Base):
         return "exec " + shlex.join([sys.executable, "-I", jobstep.__file__, str(task.record), key])
 
     def run_job(self, job: Any) -> None:
-        """Submit or take over; whatever goes wrong is the job's error: the plugin drops this thread's exceptions."""
+        """Submit a job or take it over; every exception becomes the job's error, since the plugin drops this thread's."""
         try:
             self.submit(job)
         except Exception as error:
-            # The plugin's own handler breaks at groups; what it was about to tell is the context.
+            # The plugin's own handler fails for groups; the context holds the original error.
             why = error.__context__ if isinstance(error, AttributeError) and error.__context__ else error
             names = dict.fromkeys(one.name for one in (job.jobs if job.is_group() else [job]))
             said = f"{', '.join(names)}: not submitted: {why}. Fix: remove the cause, then rerun the same command."
-            if job.is_group():  # of a group's error, Snakemake shows no message
+            if job.is_group():  # Snakemake shows no message for a group's error
                 self.logger.error(said)
             self.tell_not_submitted(job, said)
 
@@ -111,15 +112,15 @@ class SlurmExecutor(slurm_plugin.Base):
             for slurm_id, _ in member.usages(self.folder):
                 jobstep.usage_path(self.folder / f"{member.place}.json", slurm_id).unlink(missing_ok=True)
         if job.is_group():
-            job.wildcards = [task.record.stem]  # which makes the comment that Slurm keeps this group's own
+            job.wildcards = [task.record.stem]  # makes Slurm's comment unique for this group
         if job.resources.get("gres"):
-            job.resources.gpu = 0  # the plugin takes both for an error
+            job.resources.gpu = 0  # the plugin refuses both together
         record = record_of(members, planned.todo, self.run_name, slurm_plugin.comment_of(job))
         write_json(task.record, record)
         super().run_job(job)
 
     def wait_for_slurm(self) -> list[dict[str, str]]:
-        """The queue, once the controller answers: sbatch would fail meanwhile, and use up the job's retries."""
+        """Return the queue once the controller answers; until then, sbatch would fail and use up the job's retries."""
         while (rows := queue()) is None:
             if not self.silent:
                 self.logger.warning("Slurm does not answer: nothing is submitted until it does.")
@@ -136,7 +137,7 @@ class SlurmExecutor(slurm_plugin.Base):
         super().report_job_submission(job_info, register_job=register_job)
 
     def cancel_jobs(self, active_jobs: list[Any]) -> None:
-        """Cancel all that works for this run; the given list lacks what is being looked at just now."""
+        """Cancel all allocations of this run; the given list lacks the jobs that are being checked."""
         self.cancel_all([i for task in self.tasks.values() for i in task.ids])
 
     def shutdown(self) -> None:
@@ -144,9 +145,9 @@ class SlurmExecutor(slurm_plugin.Base):
         super().shutdown()
         if self.progress.used:
             table = self.folder.parent / "efficiency.csv"
-            self.logger.info(f"What the jobs asked for and used: {table}\n{efficiency_text(self.progress.used)}")
+            self.logger.info(f"Requested and used resources: {table}\n{efficiency_text(self.progress.used)}")
 
-    # ── Looking after what was submitted ────────────────────────────────────────────────────────────────────────────
+    # ── Checking submitted jobs ────── ────────────────────────────────────────────────────────────────────────────
 
     async def check_active_jobs(self, active_jobs: list[Any]) -> AsyncGenerator[Any, None]:
         if not active_jobs:
@@ -155,7 +156,7 @@ class SlurmExecutor(slurm_plugin.Base):
         seen = await asyncio.to_thread(queue)
         if seen is None:
             if not self.silent:
-                self.logger.warning("Slurm does not answer. Its jobs continue, and this run waits.")
+                self.logger.warning("Slurm does not answer. Its jobs continue; this run waits.")
             self.silent = True
             self.look_again_in(POLL[1])
             for info in active_jobs:
@@ -171,7 +172,7 @@ class SlurmExecutor(slurm_plugin.Base):
                 outcome = self.look(task, rows)
                 if outcome != "running":
                     self.settle(info, task, outcome, rows)
-            except Exception as error:  # it would end this loop, and with it the looking after all jobs
+            except Exception as error:  # it would end this loop, and no job would be checked any more
                 outcome = "failed"
                 self.tasks.pop(info.job, None)
                 cancel(task.ids)
@@ -187,7 +188,7 @@ class SlurmExecutor(slurm_plugin.Base):
         self.look_again_in(self.watch.next_look(happened))
 
     def look(self, task: Task, rows: dict[str, dict[str, str]]) -> str:
-        """A task's outcome, after one look at its allocations."""
+        """Update the states of a task's allocations, and return the task's outcome."""
         for slurm_id in task.ids:
             ended = functools.partial(self.ended, task, slurm_id)
             state, action = self.watch.state(slurm_id, rows.get(slurm_id), ended, time.time())
@@ -199,13 +200,13 @@ class SlurmExecutor(slurm_plugin.Base):
         return task.outcome(self.folder)
 
     def ended(self, task: Task, slurm_id: str) -> dict[str, Any] | None:
-        """What an allocation that the queue does not list left at its end: its own usage file, or its only member's."""
+        """Return the usage that an unlisted allocation left at its end: its own file, or its only member's."""
         records = [task.record, *(Path(o["record"]) for o in self.orphans if o["slurm_id"] == slurm_id)]
         found = [u for record in records if (u := read(jobstep.usage_path(record, slurm_id)))]
         return found[0] if found else None
 
     def settle(self, info: Any, task: Task, outcome: str, rows: dict[str, dict[str, str]]) -> None:
-        """Keep what the members of a task that ended used, and report it."""
+        """Record the resources that an ended task's members used, and report its outcome."""
         log, state = info.aux.get("slurm_logfile"), "COMPLETED" if outcome == "done" else task.worst()
         usages = [member.usage(self.folder, task.ids) for member in task.members]
         good = [outcome == "done" or bool(u and u["status"] == 0) for u in usages]
@@ -222,14 +223,14 @@ class SlurmExecutor(slurm_plugin.Base):
         for i, words in said.items():
             self.progress.failures[task.members[i].rule] += 1
             task.jobs[i].log_error(words, aux_logs=[str(log)] if log else [])
-        # Their outputs stay when Snakemake clears away what a failed group left (snakemake_patches).
+        # Their outputs stay when Snakemake deletes a failed group's outputs (snakemake_patches).
         info.job.finished_members = {job for job, well in zip(task.jobs, good, strict=True) if well}
         self.workflow.scheduler.error_callback(info.job)
 
     def keep_used(
         self, task: Task, usages: list[dict[str, Any] | None], good: list[bool], state: str, log: Path | None
     ) -> None:
-        """Write down what members used; their records go, since nobody needs to take them over any more."""
+        """Write the resources that members used; delete their records, since no run needs to take them over any more."""
         new = self.progress.add(task.used(usages, good, state))
         try:
             write_efficiency(self.folder.parent / "efficiency.csv", new)  # at once: this run's report reads it
@@ -237,4 +238,4 @@ class SlurmExecutor(slurm_plugin.Base):
             if all(good) and log and not self.workflow.executor_settings.keep_successful_logs:
                 Path(log).unlink(missing_ok=True)
         except OSError as error:  # bookkeeping: the outcome does not depend on it
-            self.logger.warning(f"{name_of(task.members)}: what it used could not be written down: {error}")
+            self.logger.warning(f"{name_of(task.members)}: its resource usage was not written: {error}")

@@ -1,4 +1,4 @@
-"""Snakemake's jobs as the Slurm executor writes them down, and their failures in words."""
+"""Describe Snakemake's jobs for the Slurm executor's records, and explain their failures."""
 
 import hashlib
 import json
@@ -11,7 +11,10 @@ from mllm.execution.squeue import FAILED
 
 
 def in_order(job: Any) -> list[Any]:
-    """A task's jobs, each right behind what only it needs: merge, its prediction, the next merge, its prediction."""
+    """Order a task's jobs, each right after the jobs that only it needs: a merge, its prediction, the next merge, ….
+
+    So few merges' weights exist at once.
+    """
     jobs = sorted(job, key=lambda j: sorted(map(str, j.output))) if job.is_group() else [job]
     makers = {str(f): j for j in jobs for f in j.output}
     found: dict[Any, None] = {}
@@ -29,7 +32,7 @@ def in_order(job: Any) -> list[Any]:
 
 
 def members_of(dag: Any, jobs: list[Any], group: Any) -> list[Member]:
-    """What the compute node and a later run need to know of a task's jobs."""
+    """Return what the compute node and a later run need to know about a task's jobs."""
     makers = {str(f): i for i, job in enumerate(jobs) for f in job.output}
     members = []
     for job in jobs:
@@ -49,7 +52,7 @@ def members_of(dag: Any, jobs: list[Any], group: Any) -> list[Member]:
 
 
 def stays_on_node(dag: Any, job: Any, group: Any) -> list[str]:
-    """Temporary outputs that only the group's own jobs read: no other node ever needs them."""
+    """Return the temporary outputs that only the group's own jobs read: no other node needs them."""
     from snakemake.io import is_flagged
 
     if dag.workflow.storage_settings.notemp:
@@ -61,25 +64,25 @@ def stays_on_node(dag: Any, job: Any, group: Any) -> list[str]:
 
 
 def record_path(folder: Path, members: list[Member]) -> Path:
-    """Where a task's record stands while it is in the queue; a group's bears its members' digest."""
+    """Return the file of a task's record while it is in the queue; a group's name is its members' digest."""
     if len(members) == 1:
         return folder / f"{members[0].place}.json"
     return folder / "group" / f"{key_of_group(members)}.json"
 
 
 def name_of(members: list[Member]) -> str:
-    """A task in a few words."""
+    """Name a task briefly."""
     first = f"{members[0].rule} {members[0].job}".rstrip()
     return first if len(members) == 1 else f"{first} and {len(members) - 1} more"
 
 
 def describe(job: Any) -> str:
-    """A job's wildcards, in a few words."""
+    """Return a job's wildcards as one text."""
     return " ".join(str(v) for _, v in sorted(job.wildcards_dict.items()))
 
 
 def key_of(job: Any) -> str:
-    """Digest of what a job does: its rule, command and parameters (the code's digest is one of them)."""
+    """Return a digest of a job's rule, command, outputs and parameters (the code's digest is one of them)."""
     values = [job.name, job.shellcmd, sorted(f"{k}={v}" for k, v in job.params.items()), sorted(map(str, job.output))]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
@@ -87,10 +90,10 @@ def key_of(job: Any) -> str:
 def in_words(
     state: str, member: Member, usage: dict[str, Any] | None, nodes: str, slurm_id: str, log: Path | None
 ) -> str:
-    """Why a job failed, what it had asked for, where, and what to read."""
+    """Say why a job failed, what it had requested, on which node, and as which Slurm job."""
     logs = [*map(Path, member.logs), *([Path(log)] if log else [])]
     text = "\n".join(line for f in logs for line in tail(f))
-    memory = f"({member.requested['mem_mb']} MB asked)"
+    memory = f"({member.requested['mem_mb']} MB requested)"
     reason = FAILED[state]
     if "CUDA out of memory" in text or "torch.OutOfMemoryError" in text:
         reason = "ran out of GPU memory"
@@ -99,7 +102,7 @@ def in_words(
     elif usage and usage["status"] in (-9, 137):
         reason = f"was killed, most likely for its memory {memory}"
     elif state == "TIMEOUT":
-        reason += f" ({member.requested['minutes']} minutes asked)"
+        reason += f" ({member.requested['minutes']} minutes requested)"
     elif state == "FAILED" and usage:
         reason += f" (exit status {usage['status']})"
     node = (usage or {}).get("node") or nodes

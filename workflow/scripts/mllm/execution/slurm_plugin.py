@@ -1,7 +1,7 @@
-"""The Slurm plugin's names that it does not promise to keep, in one place; written for snakemake-executor-plugin-slurm 2.8.0.
+"""Use the Slurm plugin's private names, all in this one place; written for snakemake-executor-plugin-slurm 2.8.0.
 
-The plugin is chosen by name in the profile and offers no hook; a subclass in its place keeps the profile's keys.
-Without one of these names a run with ``executor: slurm`` is refused in one line, and every other run goes on.
+The profile chooses the plugin by name, and the plugin offers no hook; a subclass in its place keeps the profile's keys.
+If one of these names is missing, a run with ``executor: slurm`` is refused in one line; all other runs work.
 """
 
 from typing import Any
@@ -17,25 +17,25 @@ except ImportError:
     Plugin = object
 
 WRITTEN_FOR = "2.8."
-NEEDED = {  # name -> what the executor needs it for
+NEEDED = {  # name -> why the executor needs it
     "run_job": "submits a job, and asks `format_job_exec` for its command",
     "cancel_jobs": "is called on Ctrl-C",
     "_report_job_submission_threadsafe": "tells Snakemake of a submission from the plugin's thread",
     "_report_job_error_threadsafe": "tells Snakemake of a failed submission from the plugin's thread",
 }
 MADE_AT_START = {  # set in __post_init__
-    "run_uuid": "is the name of a run's jobs in Slurm, by which a later run finds them",
+    "run_uuid": "names a run's jobs in Slurm, so that a later run finds them",
     "slurm_logdir": "is the folder of Slurm's own messages",
 }
 COMMENT = ("rule_", "_wildcards_")  # Slurm's comment of a job: rule_<rule>_wildcards_<wildcards>
 
 
 def problems() -> list[str]:
-    """One line where the installed plugin is not the one that the executor was written for."""
+    """Return one line for each way in which the installed plugin differs from the one that the executor needs."""
     have = version("snakemake-executor-plugin-slurm")
     if not have.startswith(WRITTEN_FOR):
         return [
-            f"snakemake-executor-plugin-slurm is {have}, expected {WRITTEN_FOR}x: install from uv.lock (make setup)"
+            f"snakemake-executor-plugin-slurm is {have}, expected {WRITTEN_FOR}x. Fix: make setup, which reads uv.lock"
         ]
     gone = [name for name in NEEDED if not hasattr(Plugin, name)]
     started = getattr(getattr(Plugin, "__post_init__", None), "__code__", None)
@@ -44,14 +44,14 @@ def problems() -> list[str]:
 
 
 def replace_executor(executor: type) -> None:
-    """Let ``executor: slurm`` mean another class; nothing where the plugin is not installed."""
+    """Let ``executor: slurm`` mean another class; do nothing if the plugin is not installed."""
     plugin = ExecutorPluginRegistry().plugins.get("slurm")
     if plugin is not None:
         plugin.executor = executor
 
 
 def comment_of(job: Any) -> str:
-    """The comment that the plugin gives a Slurm job."""
+    """Return the comment that the plugin gives a Slurm job."""
     from snakemake_executor_plugin_slurm.utils import get_job_wildcards
 
     wildcards = get_job_wildcards(job)
@@ -59,7 +59,7 @@ def comment_of(job: Any) -> str:
 
 
 class Base(Plugin):
-    """The plugin's executor, with its private names under our own."""
+    """The plugin's executor; methods of this project wrap its private names."""
 
     @property
     def log_folder(self) -> Any:

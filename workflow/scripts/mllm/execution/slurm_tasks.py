@@ -1,7 +1,7 @@
-"""Decisions of the Slurm executor, without Slurm and without Snakemake: what to submit, and what a look at the queue means.
+"""Decide for the Slurm executor, without Slurm or Snakemake, what to submit and what a look at the queue means.
 
 A task is one job of Snakemake or a group of them; its members are the jobs. An allocation is one Slurm job, which runs
-members in turn. A task may follow several allocations: those of an earlier run that still work for it, and its own.
+members in turn. A task may have several allocations: its own, and an earlier run's that still run its members.
 """
 
 import hashlib
@@ -16,59 +16,59 @@ from typing import Any
 from mllm.execution.jobstep import finished, usage_path
 from mllm.execution.squeue import FAILED, alive, read, usage_files
 
-POLL = (1.0, 15.0)  # seconds between two looks at the queue: after something happened, and at most
-VANISHED = 60.0  # seconds after which a job that Slurm does not know any more has failed
+POLL = (1.0, 15.0)  # seconds between two looks at the queue: after a change, and at most
+VANISHED = 60.0  # seconds after which a job that Slurm no longer knows has failed
 HELD = ("launch failed requeued held", "JobHoldMaxRequeue", "job requeued in held state")
 
 
 @dataclass(frozen=True)
 class Member:
-    """A job as its record tells it to the compute node; ``place`` is its files' place below the records' folder."""
+    """A job as its record describes it to the compute node; ``place`` is its files' path below the records' folder."""
 
     place: str
     rule: str
-    job: str  # its wildcards, in a few words
+    job: str  # its wildcards as one text
     key: str  # digest of what it does
     command: str
     inputs: list[str]  # made by no member of its task
     outputs: list[str]
-    local: list[str] = field(default_factory=list)  # outputs that no job outside of the task reads: stay on the node
+    local: list[str] = field(default_factory=list)  # outputs that no job outside the task reads: they stay on the node
     needs: list[int] = field(default_factory=list)  # positions of the members whose outputs it reads
     logs: list[str] = field(default_factory=list)
     benchmark: str | None = None
     requested: dict[str, Any] = field(default_factory=dict)
 
     def usages(self, folder: Path) -> list[tuple[str, dict[str, Any]]]:
-        """What its allocations left of it, the newest first: (Slurm job, usage)."""
+        """Return the usages that its allocations left, the newest first: (Slurm job, usage)."""
         found = [(i, read(path)) for i, path in usage_files(folder / f"{self.place}.json")]
         return [(i, u) for i, u in found if u and u.get("key") == self.key]
 
     def usage(self, folder: Path, ids: list[str]) -> dict[str, Any] | None:
-        """What it used in one of some allocations; a good end goes before a bad one."""
+        """Return its usage in one of these allocations; prefer a successful one."""
         known = [{**u, "slurm_id": i} for i, u in self.usages(folder) if i in ids or u["status"] == 0]
         return min(known, key=lambda u: bool(u["status"]), default=None)
 
     def older(self, than: float) -> bool:
-        """Whether no input is newer than a submission."""
+        """Tell whether all inputs are older than a submission."""
         return not any(Path(f).stat().st_mtime > than for f in self.inputs if Path(f).exists())
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of a task's members."""
+    """What to do with a task's members."""
 
-    todo: list[int]  # to submit
-    live: list[str]  # allocations of an earlier run that work for it
-    done: list[str]  # allocations that finished some of it
-    cancel: list[str]  # allocations of an earlier run that do something else in the same places
+    todo: list[int]  # positions of members to submit
+    live: list[str]  # allocations of an earlier run that run members of it
+    done: list[str]  # allocations that finished members of it
+    cancel: list[str]  # allocations of an earlier run that write other results to the same places
 
 
 def plan(members: list[Member], folder: Path, orphans: list[dict[str, Any]]) -> Plan:
-    """Decide what to submit of a task: nothing finished or at work is done again, nothing changed is kept.
+    """Decide which members to submit: no finished or running member again, every changed one.
 
     Args:
-        members: in an order in which each follows what it needs.
-        folder: of the records.
+        members: ordered so that each follows the members that it needs.
+        folder: the records' folder.
         orphans: earlier allocations, each with slurm_id, state, submitted and its record's members.
     """
     places = {o["slurm_id"]: {m["place"]: m["key"] for m in o["members"]} for o in orphans}
@@ -98,7 +98,7 @@ def plan(members: list[Member], folder: Path, orphans: list[dict[str, Any]]) -> 
 
 
 def finished_by(member: Member, folder: Path, orphans: list[dict[str, Any]]) -> str:
-    """The allocation that finished a member for good; empty where there is none, or an input is newer."""
+    """Return the allocation that finished a member; empty if there is none, or an input is newer."""
     if finished(asdict(member), folder):
         for slurm_id, usage in member.usages(folder):
             if usage["status"] == 0 and member.older(usage.get("submitted", 0)):
@@ -112,7 +112,7 @@ def finished_by(member: Member, folder: Path, orphans: list[dict[str, Any]]) -> 
 
 
 def record_of(members: list[Member], todo: list[int], run: str, comment: str) -> dict[str, Any]:
-    """What is written down of an allocation before it is submitted: enough to run it, and to take it over later."""
+    """Return the record of an allocation, written before the submission: enough to run it, and to take it over later."""
     position = {i: n for n, i in enumerate(todo)}
     chosen = [{**asdict(members[i]), "needs": [position[j] for j in members[i].needs if j in position]} for i in todo]
     return {
@@ -125,7 +125,7 @@ def record_of(members: list[Member], todo: list[int], run: str, comment: str) ->
 
 
 def key_of_group(members: list[Member]) -> str:
-    """Digest of an allocation: its only member's, or one over all."""
+    """Return an allocation's digest: its only member's, or one over all members."""
     if len(members) == 1:
         return members[0].key
     return hashlib.sha256(json.dumps([[m.place, m.key] for m in members]).encode()).hexdigest()[:16]
@@ -133,7 +133,7 @@ def key_of_group(members: list[Member]) -> str:
 
 @dataclass
 class Task:
-    """A job or group of Snakemake that is at work, and the allocations that work for it."""
+    """A running job or group of Snakemake, and its allocations."""
 
     jobs: list[Any]  # Snakemake's
     members: list[Member]
@@ -143,10 +143,10 @@ class Task:
     states: dict[str, str] = field(default_factory=dict)
 
     def outcome(self, folder: Path) -> str:
-        """``running``, ``done`` or ``failed``, from the states of its allocations and what its members left."""
+        """Return ``running``, ``done`` or ``failed``, by the states of its allocations and its members' usages."""
         ended_well = [bool((u := m.usage(folder, self.ids)) and u["status"] == 0) for m in self.members]
         adopted = len(self.ids) > 1 or not self.todo
-        if adopted and all(ended_well):  # an earlier run's allocation may go on with what this one does not want
+        if adopted and all(ended_well):  # an earlier run's allocation may still run jobs that this task does not need
             return "done"
         if any(alive(state) for state in self.states.values()):
             return "running"
@@ -155,21 +155,21 @@ class Task:
         return "failed"
 
     def worst(self) -> str:
-        """State that its failure is told by."""
+        """Return the state that explains its failure best."""
         return next((s for s in self.states.values() if s in FAILED and s != "FAILED"), "FAILED")
 
     def failing(self, usages: list[dict[str, Any] | None]) -> list[int]:
-        """Members that failed; where the allocation ended under them, the first that did not finish."""
+        """Return the members that failed; if the allocation ended before, the first member that did not finish."""
         failed = [i for i, u in enumerate(usages) if u and u["status"]]
         return failed or [i for i, u in enumerate(usages) if u is None][:1]
 
     def used(self, usages: list[dict[str, Any] | None], good: list[bool], state: str) -> list[dict[str, Any]]:
-        """Rows of the efficiency table: what each member asked for and used.
+        """Return rows of the efficiency table: the resources that each member requested and used.
 
         Args:
-            usages: of each member; None where it left none.
-            good: whether each finished.
-            state: of the allocation, for those that did not.
+            usages: each member's usage; None where it left none.
+            good: whether each member finished.
+            state: the allocation's state, for members that did not finish.
         """
         rows = []
         for member, usage, well in zip(self.members, usages, good, strict=True):
@@ -180,7 +180,7 @@ class Task:
         return rows
 
     def forget(self, folder: Path, good: list[bool]) -> None:
-        """Remove the task's record and usage files; those of a failed group's finished members stay: they tell the next attempt."""
+        """Delete the task's record and usage files; keep a failed group's finished members' for the next attempt."""
         self.record.unlink(missing_ok=True)
         for slurm_id in self.ids:
             usage_path(self.record, slurm_id).unlink(missing_ok=True)
@@ -192,7 +192,7 @@ class Task:
 
 @dataclass
 class Watch:
-    """What one look at the queue after the other means for each allocation."""
+    """Follows each allocation through successive looks at the queue."""
 
     last_seen: dict[str, float] = field(default_factory=dict)
     releases: Counter[str] = field(default_factory=Counter)
@@ -201,11 +201,13 @@ class Watch:
     def state(
         self, slurm_id: str, row: dict[str, str] | None, ended: Callable[[], dict[str, Any] | None], now: float
     ) -> tuple[str, str]:
-        """An allocation's state, and what is to be done with it: release, cancel or nothing.
+        """Return an allocation's state, and what to do with it: release, cancel or nothing.
 
         Args:
-            row: the queue's line about it; None where it lists it not yet, or no more.
-            ended: reads what its job step left at the end.
+            slurm_id: the allocation.
+            row: its line in the queue; None if it is not listed yet, or no longer.
+            ended: reads the usage that its job step left at the end.
+            now: the present time in seconds.
         """
         if row is None:
             if usage := ended():
@@ -214,12 +216,12 @@ class Watch:
             return ("VANISHED" if now - first > VANISHED else "PENDING"), ""
         self.last_seen[slurm_id] = now
         if row["state"] == "PENDING" and row["reason"] in HELD:
-            # Slurm holds a job that a node could not start; it is let go twice, after that it has failed.
+            # Slurm holds a job that a node could not start; it is released twice, after that it has failed.
             self.releases[slurm_id] += 1
             return ("PENDING", "release") if self.releases[slurm_id] <= 2 else ("BOOT_FAIL", "cancel")
         return row["state"], ""
 
     def next_look(self, happened: bool) -> float:
-        """Seconds to the next look: soon after something happened, ever later where nothing does."""
+        """Return the seconds to the next look: few after a change, more and more without changes."""
         self.pause = POLL[0] if happened else min(self.pause * 1.5, POLL[1])
         return self.pause

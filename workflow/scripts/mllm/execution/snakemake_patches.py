@@ -1,8 +1,8 @@
-"""What is changed inside Snakemake: one function for each change, with its reason and what happens without it.
+"""Change Snakemake's behaviour: one function for each change, with its reason and its effect.
 
 Written for Snakemake 9.27.1, which pyproject.toml pins. A change that does not find what it needs switches itself off
-and says so in one line; tests/test_snakemake_patches.py names it when a release renames something. What only saves time is in
-snakemake_speed.
+with one line; tests/test_snakemake_patches.py names it if a release renames something. Changes that only save time are
+in snakemake_speed.
 """
 
 import functools
@@ -20,10 +20,10 @@ from mllm.execution.slurm_resources import TYPES, choose_gpu, in_turn, submits
 
 
 def optional(without: str) -> Callable[[Callable[..., None]], Callable[..., bool]]:
-    """Let a change switch itself off where Snakemake is another: it returns whether it is on.
+    """Let a change switch itself off if Snakemake differs; the changed function returns whether it is on.
 
     Args:
-        without: what the user notices without it.
+        without: what the user notices without the change.
     """
 
     def decorate(change: Callable[..., None]) -> Callable[..., bool]:
@@ -45,9 +45,9 @@ def optional(without: str) -> Callable[[Callable[..., None]], Callable[..., bool
 
 @optional(without="a missing or broken experiment file ends in a traceback")
 def before_experiment_files(look: Callable[[Any], None]) -> None:
-    """Look at each file of ``--configfile`` before Snakemake reads it.
+    """Check each file of ``--configfile`` before Snakemake reads it.
 
-    Called from profiles/default, which Snakemake reads before those files.
+    profiles/default calls it, which Snakemake reads before those files.
     """
     from snakemake.settings import types
 
@@ -60,17 +60,18 @@ def before_experiment_files(look: Callable[[Any], None]) -> None:
     types.load_configfile = load_configfile
 
 
-@optional(without="an added data column, and keep: all, train and predict everything again")
+@optional(without="an added data column, and keep: all, rerun all trainings and predictions")
 def let_ancient_inputs_be() -> None:
-    """Let ``ancient`` inputs never trigger a job, and never hide another reason of it.
+    """Let ``ancient`` inputs never trigger a job, and never hide a job's other reasons.
 
-    Snakemake runs a finished job whose ancient input is missing, and asks no job behind a planned one for reasons of its own.
+    Snakemake reruns a finished job whose ancient input is missing. It also checks no job after a planned one for its
+    own reasons.
     """
     from snakemake.dag import DAG
 
     original = DAG.update_needrun
     if "self.bfs(self.depending, job)" not in inspect.getsource(original):
-        raise AttributeError("DAG.update_needrun walks another way")
+        raise AttributeError("DAG.update_needrun walks the graph in another way")
     if hasattr(original, "__wrapped__"):
         return
 
@@ -88,12 +89,12 @@ def let_ancient_inputs_be() -> None:
     DAG.update_needrun = update_needrun
 
 
-@optional(without="name the limits yourself: --cores 2 --resources gpu=1")
+@optional(without="set the limits yourself: --cores 2 --resources gpu=1")
 def limit(workflow: Any, limits: dict[str, int]) -> None:
-    """Limit what the scheduler runs at once, where command line and profile say nothing.
+    """Limit what the scheduler runs at once, unless command line or profile set the limit.
 
-    Snakemake has copied its settings before it reads the workflow: a setting that changes there comes too late, and a
-    start without ``--cores`` would run all jobs at once.
+    Snakemake copies its settings before it reads the workflow: changing a setting there has no effect, and a start
+    without ``--cores`` would run all jobs at once.
     """
     register, resources = workflow.register_resource, workflow.global_resources
     said = {name for name, resource in resources.items() if resource.value is not None}
@@ -105,10 +106,10 @@ def limit(workflow: Any, limits: dict[str, int]) -> None:
 
 @optional(without="one job at a time uses a GPU")
 def hand_out_gpus(claim: Callable[[int], AbstractContextManager[str]]) -> None:
-    """Give each local job its own GPUs: Snakemake counts them, and all jobs would compute on the first.
+    """Give each local job its own GPUs: Snakemake only counts them, and all jobs would use the first.
 
     Args:
-        claim: reserves a number of GPUs for a block, and gives the command that a job's shell runs first.
+        claim: reserves a number of GPUs for a block, and yields the command that a job's shell runs first.
     """
     from snakemake.executors import local
     from snakemake.shell import shell
@@ -130,13 +131,13 @@ def hand_out_gpus(claim: Callable[[int], AbstractContextManager[str]]) -> None:
 
 @optional(without="an interrupted run reports its jobs as failed")
 def stop_on_signals(workflow: Any, stop: Callable[[Callable[[], None]], None]) -> None:
-    """Let Ctrl-C, SIGTERM and a closed terminal end a local run in order.
+    """Let Ctrl-C, SIGTERM and a closed terminal end a local run cleanly.
 
-    Snakemake registers what ends after a SIGTERM alone, and there waits for its jobs' ends, be it for hours; after
-    Ctrl-C it forgets what its jobs did, and reports each as failed.
+    Snakemake records jobs that end after a SIGTERM only, and then waits until its jobs end, for hours if need be. After
+    Ctrl-C it forgets its jobs' results, and reports each job as failed.
 
     Args:
-        stop: called in a thread of its own with what tells the scheduler to start nothing more.
+        stop: called in a separate thread with the function that tells the scheduler to start no more jobs.
     """
     order = workflow.scheduler.exit_gracefully
 
@@ -148,13 +149,13 @@ def stop_on_signals(workflow: Any, stop: Callable[[Callable[[], None]], None]) -
             signal.signal(number, handle)
 
 
-@optional(without="its messages have Snakemake's own form")
+@optional(without="messages have Snakemake's own format")
 def replace_formatter(make: Callable[[type], type], keep: Callable[[Any], bool]) -> None:
-    """Let Snakemake's own handlers print with another formatter; a logger plugin would have to be a package of its own.
+    """Let Snakemake's own handlers print with another formatter; a logger plugin would need a separate package.
 
     Args:
-        make: gives a subclass of Snakemake's formatter.
-        keep: says which records are printed at all.
+        make: returns a subclass of Snakemake's formatter.
+        keep: tells whether to print a record.
     """
     from snakemake.logging import DefaultFormatter, logger
 
@@ -169,9 +170,9 @@ def replace_formatter(make: Callable[[type], type], keep: Callable[[Any], bool])
             handler.setFormatter(formatter(old.quiet, old.show_failed_logs))
 
 
-@optional(without="jobs on Slurm ask for any GPU in the partition of CPU jobs")
+@optional(without="jobs on Slurm request any GPU in the partition of CPU jobs")
 def choose_gpus_early() -> None:
-    """Choose GPU type and partition when resources are worked out, so that a dry run shows what is submitted."""
+    """Choose GPU type and partition when resources are computed, so that a dry run shows what is submitted."""
     from snakemake.iocontainers import ResourceList
     from snakemake.rules import Rule
 
@@ -188,9 +189,9 @@ def choose_gpus_early() -> None:
         Rule.expand_resources = expand_resources
 
 
-@optional(without="groups on Slurm ask for too little time, and lose what they finished when a job fails")
+@optional(without="groups on Slurm request too little time, and lose finished jobs when one fails")
 def run_groups_in_turn() -> None:
-    """Let a group ask for its jobs one after the other, keep its finished jobs' outputs, and be the same in each run."""
+    """Let a group request resources for one job at a time, keep finished jobs' outputs, and be the same in each run."""
     from snakemake import dag
     from snakemake.io import is_flagged
     from snakemake.iocontainers import ResourceList
@@ -219,7 +220,7 @@ def run_groups_in_turn() -> None:
             await job.postprocess(error=job not in kept, **{**named, **more})
 
     def alike_together(number: int, components: Any) -> Any:
-        """The same chunks in every run, of components that need the same: one's missing input holds up few others."""
+        """Form the same chunks in every run, of components with the same inputs: a missing input delays few others."""
         named = {c: (sorted(map(str, c.input)), sorted(map(str, c.output))) for c in components}
         return chunks(number, sorted(components, key=named.__getitem__))
 

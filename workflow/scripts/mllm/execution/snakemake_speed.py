@@ -1,4 +1,4 @@
-"""What is changed inside Snakemake to save time with large grids: one function for each change, as in snakemake_patches."""
+"""Change Snakemake to save time with large grids: one function for each change, as in snakemake_patches."""
 
 import atexit
 import functools
@@ -11,7 +11,7 @@ from mllm.execution.snakemake_patches import optional
 
 @optional(without="dry runs of large grids take longer")
 def keep_function_parameters() -> None:
-    """Look up the parameter names of a rule's functions once: Snakemake does so by reflection at each call.
+    """Look up the parameter names of a rule's functions once: Snakemake uses reflection at each call.
 
     Measured with 1,000 merges under the Slurm profile (benchmarks/dry_run.py): 7.1 s without, 5.4 s with it.
     """
@@ -27,8 +27,8 @@ def keep_function_parameters() -> None:
 def describe_jobs_once() -> None:
     """Describe a job to the loggers in less time.
 
-    Snakemake puts its shell command together three times, and asks each of its files for nine flags that our formatter
-    does not print.
+    Snakemake builds its shell command three times, and asks each of its files for nine flags that this project's
+    formatter does not print.
     """
     from snakemake import jobs
 
@@ -54,7 +54,7 @@ def describe_jobs_once() -> None:
 
 @optional(without="dry runs of large grids take longer")
 def ask_for_storage_directly() -> None:
-    """Answer whether a file is on a remote storage by its flags: Snakemake asks 150 times a job, by way of abstract classes."""
+    """Tell by flags whether a file is on a remote storage: Snakemake asks 150 times per job, by abstract classes."""
     from snakemake.io import _IOFile
 
     if "is_flagged(self._file" not in inspect.getsource(_IOFile.is_storage.fget):
@@ -65,7 +65,7 @@ def ask_for_storage_directly() -> None:
 
 @optional(without="dry runs of large grids take longer")
 def remember_producers() -> None:
-    """Look for the job that makes a file once: Snakemake does so for each job that reads it.
+    """Find the job that makes a file once: Snakemake looks for it again for each job that reads the file.
 
     All predictions read the same reviews. Snakemake remembers only the files that no job makes.
     """
@@ -89,12 +89,12 @@ def remember_producers() -> None:
     DAG.update_ = update_
 
 
-@optional(without="Snakemake takes ever more of a processor beside a large grid's jobs, and a second more to end")
+@optional(without="with a large grid, Snakemake uses more and more processor time, and needs a second more to end")
 def look_again_where_held_back() -> None:
-    """Let a timer wake the scheduler only where the limit of ``max-jobs-per-timespan`` held jobs back.
+    """Let a timer wake the scheduler only if ``max-jobs-per-timespan`` held jobs back.
 
-    Snakemake starts one at each look at its queue; each of them looks again after a second, and starts the next. After 100
-    jobs of a long queue it looked 100 times a second.
+    Snakemake starts a timer at each look at its queue. Each timer looks again after a second, and starts the next.
+    After 100 jobs of a long queue it looked 100 times per second.
     """
     from snakemake.scheduling.job_scheduler import JobScheduler
 
@@ -114,9 +114,10 @@ def look_again_where_held_back() -> None:
 
 
 def collect_less_garbage() -> None:
-    """Thousands of merges make millions of small objects that all stay: looking for garbage among them is vain.
+    """Collect garbage rarely: thousands of merges make millions of small objects, and all of them stay.
 
-    A sixth of a large grid's dry run; taking them apart one by one before the process ends is another second of six.
+    Collecting took a sixth of a large grid's dry run. Freeing the objects one by one at the end took another second of
+    six.
     """
     gc.set_threshold(1_000_000, 20, 100)
     atexit.register(gc.freeze)

@@ -1,4 +1,4 @@
-"""Slurm's queue: this user's jobs in it, and which of them an earlier run left there."""
+"""Read Slurm's queue: this user's jobs, and those that an earlier run left there."""
 
 import json
 import os
@@ -19,12 +19,12 @@ FAILED = {
     "TIMEOUT": "ran out of time",
     "VANISHED": "is unknown to Slurm and left no result",
 }
-ORPHANS = "MLLM_ORPHANS"  # what becomes of an earlier run's jobs: wait (take them over) or cancel
+ORPHANS = "MLLM_ORPHANS"  # what to do with an earlier run's jobs: wait (take them over) or cancel
 FORMAT = "%i|%j|%T|%r|%N|%k"  # id, name, state, reason, nodes, comment
 
 
 def queue() -> list[dict[str, str]] | None:
-    """This user's jobs that Slurm remembers; None where it does not answer."""
+    """Return this user's jobs that Slurm remembers; None if Slurm does not answer."""
     try:
         done = subprocess.run(
             ["squeue", "--me", "--noheader", "--states=all", f"--format={FORMAT}"],
@@ -39,14 +39,14 @@ def queue() -> list[dict[str, str]] | None:
 
 
 def answer(pause: float = 5) -> list[dict[str, str]]:
-    """The queue, however long Slurm takes to answer."""
+    """Return the queue, however long Slurm takes to answer."""
     while (rows := queue()) is None:
         time.sleep(pause)
     return rows
 
 
 def cancel(ids: list[str]) -> None:
-    """Cancel jobs and wait until they are gone, half a minute at most."""
+    """Cancel jobs, and wait until they are gone, for at most half a minute."""
     subprocess.run(["scancel", *ids], capture_output=True, timeout=60)
     for _ in range(60):
         if not set(ids) & {r["slurm_id"] for r in answer() if alive(r["state"])}:
@@ -55,15 +55,15 @@ def cancel(ids: list[str]) -> None:
 
 
 def alive(state: str) -> bool:
-    """Whether a job in this state is still to end."""
+    """Tell whether a job in this state has not ended yet."""
     return state not in (*FAILED, "COMPLETED")
 
 
 def find_orphans(folder: Path, rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Records of allocations whose end no Snakemake saw, each with its Slurm job's number and state.
+    """Return records of allocations whose end no Snakemake saw, each with its Slurm job's number and state.
 
-    Looked up by the run's name and the comment, which Slurm keeps from the submission on: the job's number may not
-    have been written down when Snakemake was killed.
+    They are found by the run's name and the comment, which Slurm keeps from the submission on: when Snakemake was
+    killed, the job's number may not have been written yet.
     """
     by_name = defaultdict(list)
     for row in rows:
@@ -86,29 +86,29 @@ def find_orphans(folder: Path, rows: list[dict[str, str]]) -> list[dict[str, Any
 
 
 def take_over(folder: Path) -> tuple[list[dict[str, Any]], str]:
-    """An earlier run's allocations, and what the user is told of them; under ``MLLM_ORPHANS=cancel`` they are cancelled."""
+    """Return an earlier run's allocations and a message about them; cancel them under ``MLLM_ORPHANS=cancel``."""
     orphans = find_orphans(folder, answer())
     left = [o["slurm_id"] for o in orphans if alive(o["state"])]
     if not left:
         return orphans, ""
     if os.environ.get(ORPHANS, "wait") != "cancel":
         return orphans, (
-            f"{len(left)} jobs of an earlier run are still in the queue: those that are wanted are taken"
-            f" over, not submitted again ({ORPHANS}=cancel cancels them instead)."
+            f"{len(left)} jobs of an earlier run are still in the queue. This run takes over those that it needs, and does"
+            f" not submit them again ({ORPHANS}=cancel cancels them instead)."
         )
     cancel(left)
-    # What was cancelled is not to be taken over by what was found before.
+    # Look again, so that cancelled jobs are not taken over.
     return find_orphans(folder, answer()), f"{len(left)} jobs of an earlier run were still in the queue: cancelled."
 
 
 def usage_files(record: Path) -> list[tuple[str, Path]]:
-    """What Slurm jobs wrote beside a record, the newest first: (Slurm's number, file)."""
+    """Return the usage files that Slurm jobs wrote beside a record, the newest first: (Slurm's number, file)."""
     found = {f.name[len(record.stem) + 1 : -len(".usage")]: f for f in record.parent.glob(f"{record.stem}.*.usage")}
     return [(i, found[i]) for i in sorted(filter(str.isdecimal, found), key=int, reverse=True)]
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """A record or usage file; None where there is none, or none that can be read."""
+    """Read a record or usage file; return None if it is missing or unreadable."""
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""How far a run on a cluster is, and what its jobs used of what they asked for."""
+"""Report the progress of a run on a cluster, and compare the resources that jobs used with their requests."""
 
 import csv
 import time
@@ -10,12 +10,12 @@ SAY = 30.0  # seconds between two lines about the progress
 
 
 def count_jobs(dag: Any) -> Counter[str]:
-    """Rule -> jobs that are still to be finished, in the order of the experiment."""
+    """Count the unfinished jobs of each rule, in the order of the experiment."""
     return Counter(j.name for j in dag.needrun_jobs() if not j.is_norun and not dag.finished(j))
 
 
 class Progress:
-    """How far a run is: its jobs by stage, what those that ended used."""
+    """A run's progress: its jobs by stage, and the resources that ended jobs used."""
 
     def __init__(self, dag: Any):
         self.dag, self.totals = dag, count_jobs(dag)
@@ -24,14 +24,14 @@ class Progress:
         self.said = (0.0, "")
 
     def add(self, used: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Note what jobs used; returns those that were not known yet."""
+        """Record the resources that jobs used; return the records that are new."""
         told = {(u["rule"], u["job"], u["slurm_id"]) for u in self.used}
         new = [u for u in used if (u["rule"], u["job"], u["slurm_id"]) not in told]
         self.used += new
         return new
 
     def line(self, active: dict[Any, str]) -> str:
-        """A new line about the progress, every half minute; empty in between.
+        """Return a new line about the progress every half minute; empty in between.
 
         Args:
             active: job -> RUNNING or PENDING.
@@ -51,7 +51,7 @@ def progress(
     failures: Counter[str],
     used: list[dict[str, Any]],
 ) -> str:
-    """One line: each stage's jobs done, running, queued and failed, and the time left where it can be told."""
+    """Return one line: each stage's jobs done, running, queued and failed, and the time left if it is known."""
     parts, left = [], 0.0
     for rule, count in totals.items():
         counts = Counter("running" if s == "RUNNING" else "queued" for j, s in active.items() if j.name == rule)
@@ -65,7 +65,7 @@ def progress(
 
 
 def write_efficiency(path: Path, used: list[dict[str, Any]]) -> None:
-    """One row per job that ended in this run: what it asked for, what it used."""
+    """Append one row per job that ended in this run: the resources that it requested and used."""
     columns = [
         "rule", "job", "slurm_id", "state", "node", "restarts", "seconds", "requested_minutes", "cpu_seconds",
         "requested_cpus", "peak_mb", "requested_mem_mb", "requested_gpu",
@@ -80,7 +80,7 @@ def write_efficiency(path: Path, used: list[dict[str, Any]]) -> None:
 
 
 def efficiency_text(used: list[dict[str, Any]]) -> str:
-    """One line per rule: jobs, the longest time and largest memory against what was asked for."""
+    """Return one line per rule: number of jobs, longest time and largest memory, each beside its request."""
     lines = [f"  {'rule':<16}{'jobs':>5}{'longest':>9}{'asked':>9}{'peak MB':>9}{'asked':>9}"]
     for rule in dict.fromkeys(u["rule"] for u in used):
         rows = [u for u in used if u["rule"] == rule and "seconds" in u]

@@ -1,12 +1,12 @@
-"""Warm starts: one process per run and machine imports the libraries once and forks a child for each job.
+"""Start jobs warm: one process per run and machine imports the libraries once and forks a child for each job.
 
     with warm.offered() as environment:     # a private folder with a program `python`, first in PATH
         subprocess.run(["bash", "-c", "python workflow/scripts/merge.py …"], env=environment)
 
-The first such command starts the warm process (``warm_process``); every ``python workflow/scripts/….py`` below the folder's
-owner is then a thin client (``warm_client``) that waits for its forked child. Everything else that is called ``python``,
-and every script when the warm process is missing, starts cold. MLLM_COLD=1 turns all of it off.
-The standard library alone, since job steps use it before the environment is there.
+The first such command starts the warm process (``warm_process``). Every ``python workflow/scripts/….py`` below the
+folder's owner is then a thin client (``warm_client``) that waits for its forked child. All other ``python`` commands
+start cold, and so does every script without a warm process. MLLM_COLD=1 turns warm starts off.
+This module imports the standard library only, since job steps use it before the environment exists.
 """
 
 import atexit
@@ -24,14 +24,14 @@ CLIENT = Path(__file__).with_name("warm_client.py")
 
 
 class Usage(NamedTuple):
-    """What the children of one shell command used, measured by the kernel."""
+    """CPU time and memory that the children of one shell command used, measured by the kernel."""
 
     cpu_seconds: float
     peak_mb: float
 
 
 def folder_of(environment: Mapping[str, str]) -> Path | None:
-    """The folder that ``offered`` put first in an environment's PATH; None where jobs start cold."""
+    """Return the folder that ``offered`` put first in an environment's PATH; None where jobs start cold."""
     first = Path(environment.get("PATH", "").partition(os.pathsep)[0])
     return first if (first / "owner").exists() else None
 
@@ -42,7 +42,7 @@ def offer(python: str = sys.executable) -> dict[str, str]:
     Args:
         python: the interpreter of jobs, with the libraries.
 
-    This process is the owner: when it ends, in whatever way, the warm process and all its children are killed.
+    This process is the owner: however it ends, the warm process and all its children are killed.
     """
     environment = dict(os.environ)
     if os.environ.get("MLLM_COLD"):
@@ -70,13 +70,13 @@ def offered(python: str = sys.executable) -> Iterator[dict[str, str]]:
 
 
 def withdraw(environment: Mapping[str, str]) -> None:
-    """Remove the folder that ``offer`` made; a warm process that finds its folder removed ends."""
+    """Delete the folder that ``offer`` made; a warm process ends when its folder is deleted."""
     if folder := folder_of(environment):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def use_in_this_run() -> None:
-    """Let the jobs of this Snakemake process start warm, and let their benchmark files show the children's figures."""
+    """Let this Snakemake process's jobs start warm, and write the children's figures into benchmark files."""
     from snakemake import benchmark
 
     os.environ.update(offer())
@@ -100,10 +100,10 @@ def use_in_this_run() -> None:
 
 
 def usage(folder: Path, shell: int) -> Usage | None:
-    """What the warm children of a finished shell command used; None where it started none.
+    """Return the CPU time and memory of a finished shell command's warm children; None if it started none.
 
     Args:
-        folder: the one in which ``offer`` put ``python``.
+        folder: where ``offer`` put ``python``.
         shell: process number of the shell, or of the client that the shell became.
     """
     files = [*folder.glob(f"{shell}.*.usage"), *folder.glob(f"*.{shell}.usage")]
@@ -114,5 +114,5 @@ def usage(folder: Path, shell: int) -> Usage | None:
 
 
 def _born(pid: int) -> str:
-    """Start of a process in the kernel's ticks: with the number, it names a process for good."""
+    """Return a process's start in the kernel's ticks: with its number, it identifies the process uniquely."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

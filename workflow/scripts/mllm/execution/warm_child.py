@@ -1,4 +1,4 @@
-"""A job in a child of the warm process: what `python script.py …` would be, but for the libraries that are there already."""
+"""Run a job in a child of the warm process, like `python script.py …` but with the libraries imported already."""
 
 import atexit
 import ctypes
@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
 
-# Packages that start threads when they are imported: each job does so itself.
+# Packages that start threads when they are imported: each job imports them itself.
 THREADED = ("polars", "_polars_runtime_32")
 
 
 @dataclass
 class Job:
-    """What a client asks for, and where its standard streams lead."""
+    """A client's request, with its standard streams."""
 
     arguments: list[str]
     directory: str
     umask: int
     environment: dict[bytes, bytes]
     streams: list[int]
-    learned: int  # descriptor on which the child leaves the names of the modules that it imported
+    learned: int  # descriptor to which the child writes the names of the modules that it imported
 
     @property
     def script(self) -> Path:
@@ -33,7 +33,7 @@ class Job:
 
 
 def run(job: Job) -> int:
-    """Run a job's script in this process as `python script.py …` would; returns its exit status."""
+    """Run a job's script in this process as `python script.py …` would; return its exit status."""
     for stream, descriptor in enumerate(job.streams):
         os.dup2(descriptor, stream)
         os.close(descriptor)
@@ -59,7 +59,7 @@ def run(job: Job) -> int:
 
 
 def execute(job: Job) -> int:
-    """The script as ``__main__``; what it raises becomes what Python itself makes of it."""
+    """Run the script as ``__main__``; handle its exceptions as Python itself does."""
     name = str(Path(job.directory, job.arguments[0]))
     module = ModuleType("__main__")
     module.__dict__.update(__file__=name, __builtins__=__builtins__)
@@ -75,7 +75,7 @@ def execute(job: Job) -> int:
         print(end.code, file=sys.stderr)
         return 1
     except BaseException as error:
-        own = error.__traceback__  # from here on; the script's begins after it
+        own = error.__traceback__  # begins here; the script's part begins one frame later
         error.__traceback__ = own.tb_next if own else None
         sys.excepthook(type(error), error, error.__traceback__)
         if isinstance(error, KeyboardInterrupt):
@@ -86,7 +86,7 @@ def execute(job: Job) -> int:
 
 
 def use_threads(number: int) -> None:
-    """What a cold process reads from its environment when it loads its libraries; they are loaded here with one thread."""
+    """Set the libraries' number of threads, as a cold process reads it at import; here they are imported with one."""
     if number == 1 or "numpy" not in sys.modules:
         return
     from threadpoolctl import threadpool_limits
@@ -97,7 +97,7 @@ def use_threads(number: int) -> None:
 
 
 def third_party(before: set[str]) -> list[str]:
-    """Names of modules that were imported since, in their order, but the project's own."""
+    """Return the names of third-party modules that were imported since, in order."""
     found = []
     for name, module in list(sys.modules.items()):
         origin = getattr(getattr(module, "__spec__", None), "origin", None)

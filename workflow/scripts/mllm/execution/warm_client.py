@@ -1,7 +1,7 @@
-"""The program `python` of a run with warm starts: hand a script to the warm process, wait for it, end as it ended.
+"""Be the program `python` of a run with warm starts: hand a script to the warm process, and end as it ends.
 
-It stays in the process tree of the job's shell, forwards signals, and starts the script cold, in its own place, where
-the warm process is missing, refuses or dies. Run by `python -IS`, with as few imports as possible: it starts in 15 ms.
+It stays in the process tree of the job's shell and forwards signals. If the warm process is missing, refuses or dies,
+it replaces itself by the script, started cold. It runs by `python -IS` with few imports: it starts in 15 ms.
 """
 
 import _signal as signal  # type: ignore[import-not-found]  # `signal` takes twice as long to import
@@ -11,12 +11,12 @@ import os
 import sys
 
 FOLDER, ARGUMENTS = sys.argv[1], sys.argv[2:]
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the child is there, Ctrl-C ends this process without a traceback
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the child exists, Ctrl-C ends this process without a traceback
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def main() -> None:
-    """Run ``sys.argv[2:]`` warm where possible, else cold; does not return."""
+    """Run ``sys.argv[2:]`` warm if possible, else cold; never return."""
     path = [p for p in os.environ.get("PATH", "").split(os.pathsep) if p != FOLDER]
     os.environ["PATH"] = os.pathsep.join(path)
     if "_" in os.environ:
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def wait(connection: socket.socket) -> None:
-    """Follow the child until it ends; a warm process that dies before takes its child with it, and the job starts cold."""
+    """Follow the child until it ends; if the warm process dies first, its child dies too, and the job starts cold."""
     child = 0
     for line in lines(connection):
         match line.split(maxsplit=1):
@@ -51,12 +51,12 @@ def wait(connection: socket.socket) -> None:
                 end(int(status))
     stop(child)
     if not owner_lives():
-        sys.exit("the run was killed, and its jobs with it")
+        sys.exit("the run was killed; its jobs end too")
     cold("the warm process died")
 
 
 def lines(connection: socket.socket):  # type: ignore[no-untyped-def]
-    """What the warm process says, line by line, until it closes the connection."""
+    """Yield the warm process's messages, line by line, until it closes the connection."""
     rest = b""
     while True:
         try:
@@ -70,7 +70,7 @@ def lines(connection: socket.socket):  # type: ignore[no-untyped-def]
 
 
 def forward_signals(child: int) -> None:
-    """Let signals to this process reach the child; those of a terminal reach all processes of the job."""
+    """Forward this process's signals to the child; a terminal's signals reach all processes of the job."""
 
     def to_group(number: int, _: object) -> None:
         _quietly(os.killpg, child, number)
@@ -89,7 +89,7 @@ def forward_signals(child: int) -> None:
 
 
 def end(status: int) -> None:
-    """End as the child did: with its exit status, or by its signal."""
+    """End as the child ended: with its exit status, or by its signal."""
     if os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
     import resource
@@ -103,7 +103,7 @@ def end(status: int) -> None:
 
 
 def stop(child: int) -> None:
-    """Make sure that nothing of the job is left before it starts again."""
+    """Kill all that is left of the job before it starts again."""
     if child:
         _quietly(os.killpg, child, signal.SIGKILL)
         while os.path.exists(f"/proc/{child}") and _state(child) != "Z":
@@ -111,7 +111,7 @@ def stop(child: int) -> None:
 
 
 def cold(reason: str = "") -> None:
-    """Become the script as if there were no warm process; say why once in a run."""
+    """Replace this process by the script, as without a warm process; say why, once per run."""
     if reason:
         try:
             os.close(os.open(f"{FOLDER}/off", os.O_CREAT | os.O_EXCL, 0o600))
@@ -122,7 +122,7 @@ def cold(reason: str = "") -> None:
 
 
 def connect() -> "socket.socket | None":
-    """The warm process's socket, if it listens there and is this user's."""
+    """Connect to the warm process; return None if it does not listen. Start cold if another user owns it."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(f"{FOLDER}/socket")
@@ -136,12 +136,12 @@ def connect() -> "socket.socket | None":
 
 
 def start() -> socket.socket:
-    """Start the warm process, unless another job just did; where it does not start, this job starts cold."""
+    """Start the warm process, unless another job just did; if it does not start, start this job cold."""
     import fcntl
 
     try:
         lock = os.open(f"{FOLDER}/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:  # the run is over: nobody is left to be told
+    except FileNotFoundError:  # the run is over: no one reads a message
         cold()
     fcntl.flock(lock, fcntl.LOCK_EX)
     connection = connect()
@@ -165,21 +165,21 @@ def start() -> socket.socket:
 
 
 def become_warm(told: int) -> None:
-    """Replace this process by the warm process: no terminal, one compute thread, hub switched off."""
+    """Replace this process by the warm process: without a terminal, with one compute thread, with the hub off."""
     log = os.open(f"{FOLDER}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDWR)
     for stream, source in enumerate((null, log, log)):
         os.dup2(source, stream)
     os.environ.update(dict.fromkeys(THREADS, "1"))
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
-    os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # pyarrow starts one when it is imported
+    os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # pyarrow starts a thread when it is imported
     os.set_inheritable(told, True)
     server = os.path.join(os.path.dirname(__file__), "warm_process.py")
     os.execv(sys.executable, [sys.executable, server, FOLDER, str(told)])
 
 
 def owner_lives() -> bool:
-    """Whether the process that offered warm starts is still there."""
+    """Tell whether the process that offered warm starts still lives."""
     try:
         with open(f"{FOLDER}/owner") as file:
             pid, born = file.read().split()

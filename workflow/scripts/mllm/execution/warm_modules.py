@@ -1,7 +1,7 @@
-"""Which third-party modules a script's jobs import: learned from one, imported by the warm process before the next.
+"""List the third-party modules that a script's jobs import; the warm process imports them before the next job.
 
-A list for each script lies beside the bytecode, so that a later run's first job, and a Slurm allocation's, is warm too.
-What a list has too much or too little costs time alone.
+Each script's list is kept beside the bytecode, so that the first job of a later run or Slurm allocation is warm too.
+Wrong entries in a list cost time only.
 """
 
 import contextlib
@@ -12,20 +12,20 @@ import sys
 from pathlib import Path
 
 LISTS = Path(__file__).resolve().parent / "__pycache__"
-# What a library makes at its first use and keeps: module -> function, called with "" where the module was imported.
+# What a library makes and keeps at its first use: module -> function, called with "" once the module is imported.
 FIRST_USE = {"transformers.conversion_mapping": "get_checkpoint_conversion_mapping"}  # compiles a thousand patterns
 
 
 class Modules:
-    """The lists, and what of them cannot be imported by itself."""
+    """The lists, and the modules in them that cannot be imported by themselves."""
 
     def __init__(self) -> None:
         self.lists: dict[str, list[str]] = {}
         self.failed: set[str] = set()
-        self.now: list[str] = []  # what this run's jobs imported by themselves
+        self.now: list[str] = []  # modules that this run's jobs imported themselves
 
     def of(self, script: str) -> list[str]:
-        """Names in the order in which a job imported them; none of a script that never ran warm."""
+        """Return names in the order in which a job imported them; empty if the script never ran warm."""
         if script not in self.lists:
             try:
                 self.lists[script] = _file(script).read_text().split()
@@ -34,7 +34,7 @@ class Modules:
         return self.lists[script]
 
     def load(self, script: str) -> None:
-        """Import what is missing of a script's list; of a script without one, what this run's other jobs imported."""
+        """Import the missing modules of a script's list; without a list, those that this run's other jobs imported."""
         wanted = self.of(script) or self.now
         missing = [n for n in wanted if n not in sys.modules and n not in self.failed]
         for name in missing:
@@ -49,16 +49,16 @@ class Modules:
                 getattr(sys.modules[name], FIRST_USE[name])("")
         if missing:
             gc.collect()
-            gc.freeze()  # children do not copy what they never free
+            gc.freeze()  # so that children do not copy objects that they never free
 
     def learn(self, script: str, imported: list[str]) -> None:
-        """Add what a job imported by itself to its script's list."""
+        """Add the modules that a job imported itself to its script's list."""
         self.now += imported
         new = [name for name in imported if name not in self.of(script)]
         if new:
             self.lists[script] += new
             partial = _file(script).with_suffix(f".{os.getpid()}")
-            with contextlib.suppress(OSError):  # a checkout that one may only read
+            with contextlib.suppress(OSError):  # the checkout may be read-only
                 LISTS.mkdir(exist_ok=True)
                 partial.write_text("\n".join(self.lists[script]))
                 partial.replace(_file(script))

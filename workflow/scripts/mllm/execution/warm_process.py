@@ -1,8 +1,8 @@
-"""The warm process: it has imported what jobs need, and forks a child for each job that a client asks for.
+"""Be the warm process: import the libraries that jobs need, and fork a child for each job that a client requests.
 
-It imports third-party libraries alone (``warm_modules``): the project's own modules are imported in the child, so that an
-edit during a run counts. It has one thread, touches no GPU, and ends with its owner.
-Started by ``warm_client`` with the run's private folder and a descriptor on which it says that it listens.
+It imports third-party libraries only (``warm_modules``): the child imports the project's own modules, so that an edit
+during a run counts. It has one thread, uses no GPU, and ends with its owner.
+``warm_client`` starts it with the run's private folder and a descriptor on which it says that it listens.
 """
 
 import array
@@ -24,12 +24,12 @@ from warm_child import Job
 from warm_modules import Modules  # type: ignore[import-not-found]
 
 SCRIPTS = Path(__file__).resolve().parents[2]
-NETWORK = ("download_",)  # scripts with the hub switched on, which libraries ask once, when they are imported
+NETWORK = ("download_",)  # scripts that use the hub; libraries read whether it is on only once, at import
 
 
 @dataclass
 class Child:
-    """A job at work: the connection to its client, and what is needed to tell how it ended."""
+    """A running job: the connection to its client, and what is needed to report its end."""
 
     pid: int
     connection: socket.socket
@@ -58,7 +58,7 @@ class WarmProcess:
         self.modules = Modules()
 
     def serve(self) -> Job:
-        """Serve until the owner ends; returns in a child alone, with its job."""
+        """Serve until the owner ends; return only in a child, with its job."""
         while True:
             for descriptor, _ in self.poll.poll(1000):
                 if descriptor == self.owner:
@@ -68,14 +68,14 @@ class WarmProcess:
                         return job
                 elif descriptor in self.children:
                     self.tell(descriptor)
-                elif descriptor in self.clients:  # a client died, and its job with it
+                elif descriptor in self.clients:  # a client died: kill its job too
                     _kill(self.children[self.clients[descriptor]].pid)
                     self.forget(descriptor)
             if not (self.folder / "owner").exists():
                 self.end()
 
     def accept(self) -> Job | None:
-        """Take one client's job and fork; returns the job in the child, None in the warm process."""
+        """Take one client's job and fork; return the job in the child, None in the warm process."""
         connection, _ = self.listener.accept()
         client, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if user != os.getuid():
@@ -103,7 +103,7 @@ class WarmProcess:
         return None
 
     def fork(self, job: Job, connection: socket.socket, client: int) -> Job | None:
-        """One child for one job; in it, everything of the warm process's own is closed."""
+        """Fork one child for one job; the child closes all that belongs to the warm process."""
         warm = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -122,12 +122,12 @@ class WarmProcess:
         self.children[handle] = Child(pid, connection, job.learned, client, job.script.stem)
         self.clients[connection.fileno()] = handle
         self.poll.register(handle, select.POLLIN)
-        self.poll.register(connection, 0)  # its end alone
+        self.poll.register(connection, 0)  # report only its end
         self.say(connection, f"child {pid}")
         return None
 
     def tell(self, handle: int) -> None:
-        """Tell a client how its child ended, and keep what the child used for whoever measures."""
+        """Tell a client how its child ended, and write the child's CPU time and memory for benchmarks."""
         child = self.children.pop(handle)
         _, status, used = os.wait4(child.pid, 0)
         self.poll.unregister(handle)
@@ -153,7 +153,7 @@ class WarmProcess:
             connection.sendall(f"{words}\n".encode())
 
     def end(self) -> None:
-        """The owner ended: nothing of its run stays."""
+        """End after the owner: kill all jobs of its run, and delete its folder."""
         for child in self.children.values():
             _kill(child.pid)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -174,30 +174,30 @@ def receive(connection: socket.socket) -> Job:
 
 
 def refuse(job: Job) -> str:
-    """Why a job is to start cold; empty where it may start warm."""
+    """Say why a job must start cold; empty if it may start warm."""
     return "quietly" if job.script.parent != SCRIPTS or job.script.name.startswith(NETWORK) else ""
 
 
 def beside_libraries() -> str:
-    """Why nothing can be forked beside what was imported; empty where it can."""
+    """Say why the imported libraries prevent a fork; empty if they do not."""
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
         return f"a library started {threads - 1} threads when it was imported"
     links = [str(f.readlink()) for f in Path("/proc/self/fd").iterdir() if f.is_symlink()]
     if any(link.startswith("/dev/nvidia") for link in links):
-        return "a library touched the GPU when it was imported"
+        return "a library used the GPU when it was imported"
     return ""
 
 
 def die_with_parent(parent: int) -> None:
-    """Be killed when the parent dies, in whatever way; at once, where it is dead already."""
+    """Let the kernel kill this process when its parent dies; end at once if the parent is dead already."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(1)
 
 
 def _kill(group: int) -> None:
-    """Kill a job and what it started."""
+    """Kill a job and all that it started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
 
@@ -210,7 +210,7 @@ def _parent(pid: int) -> int:
 
 
 def main() -> None:
-    """Serve, and in each child run its job."""
+    """Serve; in each child, run its job."""
     sys.path.pop(0)  # this file's folder
     warm = WarmProcess(Path(sys.argv[1]))
     ready = int(sys.argv[2])

@@ -1,6 +1,6 @@
-"""The folder in which a group's commands run: weights that only they read stay on the node's own disk.
+"""Make the folder in which a group's commands run: weights that only they read stay on the node's own disk.
 
-The standard library alone, since ``jobstep`` uses it before the environment is there.
+This module imports the standard library only, since ``jobstep`` uses it before the environment exists.
 """
 
 import contextlib
@@ -19,10 +19,11 @@ Fields = dict[str, Any]  # a member, as its record tells it
 
 @contextlib.contextmanager
 def workplace(local: list[str], records: Path) -> Iterator[Path]:
-    """Yield the folder that commands run in: this one, or one on the node's own disk that looks like it.
+    """Yield the folder that commands run in: the present one, or one on the node's own disk with the same contents.
 
-    In the latter, the folders of ``local`` outputs are its own, and everything else links here: weights that only this
-    allocation reads never cross the network. It goes at the end; one that a killed job left goes with the next job.
+    The latter has its own folders for ``local`` outputs; everything else links to the present folder. So weights that
+    only this allocation reads never cross the network. The folder is deleted at the end; the next job deletes those of
+    killed jobs.
     """
     here = Path.cwd()
     if not local:
@@ -34,7 +35,7 @@ def workplace(local: list[str], records: Path) -> Iterator[Path]:
     top = Path(
         tempfile.mkdtemp(prefix=f"mllm-job-{os.getuid()}-{socket.gethostname()}-{os.getpid()}.{born()}-", dir=base)
     )
-    for folder in ("checkpoints", "logs", "benchmarks", "predictions"):  # made here, not in the work place
+    for folder in ("checkpoints", "logs", "benchmarks", "predictions"):  # made here, not on the node's disk
         (records.parent / folder).mkdir(exist_ok=True)
     try:
         for path in local:
@@ -45,7 +46,7 @@ def workplace(local: list[str], records: Path) -> Iterator[Path]:
 
 
 def open_folder(here: Path, top: Path, folder: Path) -> None:
-    """Make ``folder`` a real one below ``top``, with links to the neighbours of everything on the way."""
+    """Make ``folder`` a real folder below ``top``; link the other entries of each folder on its path."""
     (here / folder).mkdir(parents=True, exist_ok=True)
     for part in [*reversed(folder.parents), folder]:
         if (top / part).is_symlink():
@@ -58,7 +59,7 @@ def open_folder(here: Path, top: Path, folder: Path) -> None:
 
 
 def sweep(base: Path) -> None:
-    """Remove the work places of this node's jobs that were killed."""
+    """Delete the folders that killed jobs left on this node."""
     for old in base.glob(f"mllm-job-{os.getuid()}-{socket.gethostname()}-*"):
         owner = old.name.rsplit("-", 2)[-2]
         if born(owner.partition(".")[0]) != owner.partition(".")[2]:
@@ -66,7 +67,7 @@ def sweep(base: Path) -> None:
 
 
 def born(pid: int | str = "self") -> str:
-    """A living process's start in the kernel's ticks; empty where there is none."""
+    """Return a living process's start in the kernel's ticks; empty if the process is dead."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -74,7 +75,7 @@ def born(pid: int | str = "self") -> str:
 
 
 def bring_home(member: Fields, root: Path) -> None:
-    """Copy what others read from the work place to the shared disk, whole or not at all."""
+    """Copy outputs that other jobs read from the node to the shared disk, completely or not at all."""
     for output in member["outputs"]:
         source, target = root / output, Path(output)
         if output in member["local"] or not source.exists() or source.resolve() == target.resolve():
@@ -85,7 +86,7 @@ def bring_home(member: Fields, root: Path) -> None:
 
 
 def forget_weights(members: list[Fields], todo: list[int], ended: dict[int, int], root: Path) -> None:
-    """Remove weights on the node's disk that no member still reads: one model at a time has to fit there."""
+    """Delete weights on the node's disk that no member still reads: it needs room for one model at a time only."""
     for i in ended:
         if members[i]["local"] and all(j in ended for j in todo if i in members[j]["needs"]):
             for output in members[i]["local"]:

@@ -51,5 +51,5 @@ def mergekit_yaml(merge: Merge, folders: dict[str, Path], body: str = "") -> str
     if not methods.in_mergekit(merge.name):
         note = f"not for the mergekit-yaml command, which has no {merge.name}; see docs/merging.md"
     if body:
-        note += "\n# of models without heads: for each, AutoModel.from_pretrained(FOLDER).save_pretrained(HEADLESS)"
+        note += "\n# of the models without their heads: for each, AutoModel.from_pretrained(FOLDER).save_pretrained(HEADLESS)"
     return f"# {note}\n" + yaml.safe_dump(document, sort_keys=False)

@@ -91,7 +91,7 @@ def blend(method: str, members: list[str], logp: Array, truth: Array, groups: Ar
 
 
 def folds(groups: Array, seed: int) -> Array:
-    """Return each review's fold, (reviews,), 0 to FOLDS - 1. A text is in one fold; folds differ by at most one text."""
+    """Return each review's fold, (reviews,), 0 to FOLDS - 1. A text is in one fold; sizes differ by at most one."""
     texts, text = np.unique(groups, return_inverse=True)
     return np.random.default_rng(seed).permutation(np.arange(len(texts)) % FOLDS)[text]
 

@@ -125,7 +125,7 @@ def _hint(numbers: Array, values: str) -> str:
 
 
 def _labels(column: "pl.Series", task: "Task", names: list[str], path: Path, how: "Candidates") -> "pl.Series":
-    """Return class indices for a column of the task's values, class names, or (if it names no values) numbers from 0."""
+    """Return class indices for a column of the task's values, class names, or (if it has no values) numbers from 0."""
     import polars as pl
 
     from mllm.data.labels import in_kind
