@@ -107,7 +107,7 @@ DAMAGES = {
     "other settings": (change_config(lambda c: c.update(activation_function="relu")), 'activation_function is "relu", in'),
     "other tokenizer": (change_config(add_token, "tokenizer.json"), "another tokenizer than"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer (tokenizer.json"),
-    "unknown numbers": (change_state(lambda s: s.update(x=torch.zeros(2, dtype=torch.complex64))), "x is C64; expected"),
+    "unknown numbers": (change_state(lambda s: s.update(x=torch.zeros(2, dtype=torch.complex64))), "x is C64, expected"),
     "has one more": (change_state(lambda s: s.update(extra=torch.zeros(1))), "has 1 tensors that"),
 }  # fmt: skip
 

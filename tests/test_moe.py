@@ -337,7 +337,7 @@ REFUSALS = {
     "classifier and language model": (foreign("LlamaForCausalLM"), recipe_of(), PROMPTS, "architectures is .*LlamaForCausalLM"),
     "sliding windows": (sliding, recipe_of(), PROMPTS, "base/config.json: use_sliding_window is on"),
     "biases": (with_biases, recipe_of(), PROMPTS, r"would leave out 8 tensors, the first: model\.layers\.0\.self_attn\.k"),
-    "no texts": (None, recipe_of(), {"a": ["x"], "b": ["y"]}, "no text for c, which gate_mode hidden needs"),
+    "no texts": (None, recipe_of(), {"a": ["x"], "b": ["y"]}, "no text for c; gate_mode hidden needs one"),
     "empty texts": (None, recipe_of(gate_mode="cheap_embed"), {**PROMPTS, "b": ["", " "]}, "no text for b"),
     "the same texts": (None, recipe_of(), SAME, "all members have the same texts"),
     "too large for float16": (large, recipe_of("float16"), PROMPTS, "score.weight is not finite in float16"),
