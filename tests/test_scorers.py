@@ -227,10 +227,11 @@ def test_a_gpu_that_is_too_small_or_too_old(monkeypatch):
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
     assert compute.gpu_problem(1000) == compute.gpu_problem(2000, gpus=2) == ""
-    assert compute.gpu_problem(1100).startswith("Some GPU: 1,024 MB are free, the model takes 1,100 at least")
-    assert compute.gpu_problem(2100, gpus=2).startswith("Some GPU: 2,048 MB are free, the model takes 2,100 at least")
+    few = "Some GPU: too little free memory for the model"
+    assert compute.gpu_problem(1100).startswith(f"{few} (found 1,024 MB, expected at least 1,100 MB)")
+    assert compute.gpu_problem(2100, gpus=2).startswith(f"{few} (found 2,048 MB, expected at least 2,100 MB)")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
-    assert compute.gpu_problem().startswith("Some GPU (sm_70) is too old or too new")
+    assert "has no code for it (found sm_70, expected one of" in compute.gpu_problem()
 
 
 def test_batches_hold_every_review_once_and_little_padding():

@@ -60,7 +60,7 @@ def test_a_cache_that_cannot_be_written_costs_the_copy_and_not_the_job(model, tm
     (tmp_path / "file").touch()
     monkeypatch.setenv(node_cache.VARIABLE, str(tmp_path / "file"))
     assert node_cache.near(model) == model
-    assert "going on with the original" in capsys.readouterr().err
+    assert "the job uses the original" in capsys.readouterr().err
 
 
 def test_a_job_runs_in_the_copied_environment(tmp_path):

@@ -1,1 +1,1 @@
-"""Core: errors, whole files, log lines, digests of code, this process and its device. Imports no other room."""
+"""Core: errors, atomic files, log lines, digests of code, this process and its device. Imports no other room."""

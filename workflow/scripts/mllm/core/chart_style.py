@@ -1,4 +1,4 @@
-"""Charts by Altair, written as SVG, PNG and one HTML page that needs no network (vl-convert, no browser)."""
+"""Altair charts, written as SVG, PNG and one self-contained HTML page (vl-convert, no browser)."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ COLOURS = ["#2a6f97", "#e07a5f", "#81b29a", "#6d597a"]
 
 
 def bars(table: pl.DataFrame, x: str, y: str, title: str, *, label: str, colour: str | None = None) -> Any:
-    """Vertical bars, in the order of the table; one colour for each value of ``colour``, side by side."""
+    """Draw vertical bars in the table's order; bars of different ``colour`` values are side by side."""
     data = alt.Data(values=table.to_dicts())
     chart = alt.Chart(data, title=title, width=WIDTH, height=HEIGHT).mark_bar()
     kind = "Q" if table[x].dtype.is_numeric() and table[x].n_unique() > 25 else "O"
@@ -24,7 +24,7 @@ def bars(table: pl.DataFrame, x: str, y: str, title: str, *, label: str, colour:
 
 
 def ranking(table: pl.DataFrame, name: str, value: str, title: str, *, colour: str | None = None) -> Any:
-    """Horizontal bars, longest names shown whole, with the number at the end."""
+    """Draw horizontal bars with uncut names and the number at the end of each bar."""
     data = alt.Data(values=table.to_dicts())
     base = alt.Chart(data, title=title, width=WIDTH, height=max(120, 18 * table[name].n_unique())).encode(
         y=alt.Y(f"{name}:N", sort=None, title=None, axis=alt.Axis(labelLimit=280)),
@@ -51,7 +51,7 @@ def _format(column: str) -> str:
 
 
 def write(charts: dict[str, Any], folder: Path, title: str) -> None:
-    """``<name>.svg`` and ``<name>.png`` for each chart, and all of them in ``index.html``."""
+    """Write ``<name>.svg`` and ``<name>.png`` for each chart, and all charts in ``index.html``."""
     import vl_convert
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def write(charts: dict[str, Any], folder: Path, title: str) -> None:
 
 
 def styled(chart: Any) -> Any:
-    """A chart in the project's look."""
+    """Return a chart in the project's style."""
     return (
         chart.configure(font="Helvetica, Arial, sans-serif", background="white")
         .configure_bar(color=COLOURS[0])

@@ -1,4 +1,4 @@
-"""The digest of what a job's code means, by which Snakemake knows when to run the job again."""
+"""Digests of a job's code: Snakemake reruns the job when its digest changes."""
 
 import ast
 import contextlib
@@ -12,27 +12,27 @@ from pathlib import Path
 SCRIPTS = Path(__file__).resolve().parents[2]
 
 NO_RESULT = {
-    "mllm/core/code_digest.py": "it makes the digests; another way to make them shows in each of them",
-    "mllm/core/compute.py": "it asks what the machine has, refuses what cannot run, and hands freed memory back later",
+    "mllm/core/code_digest.py": "it makes the digests; another way to make them changes every digest",
+    "mllm/core/compute.py": "it asks what the machine has, refuses what cannot run, and keeps freed memory longer",
     "mllm/core/errors.py": "it is the type of errors; a job that fails leaves no result",
     "mllm/core/messages.py": "it writes log lines and progress bars",
-    "mllm/core/node_cache.py": "it reads the same bytes from a nearer disk",
-    "mllm/core/script.py": "it has the ends of a process: arguments, log, exit status, network",
+    "mllm/core/node_cache.py": "it reads the same bytes from a local disk",
+    "mllm/core/script.py": "it handles a process's arguments, log, exit status and network",
     "mllm/core/wording.py": "it words errors; no result is written with it",
     "mllm/models/training_progress.py": "it is a training's progress bar",
 }
-"""Modules that can change no result, with the reason: no job is stale after an edit of one. They import each other at most."""
+"""Modules that can change no result, with the reason: editing one makes no job stale. They import each other only."""
 
 
 def code_digest(script: str, *modules: str) -> str:
-    """Digest of a script and of all the project's modules that it imports, directly or not.
+    """Return the digest of a script and of all project modules that it imports, directly or not.
 
-    Taken over the syntax trees, without what cannot change a result: docstrings, comments, the texts of errors, log
-    lines and ``--help``, and the modules in :data:`NO_RESULT`.
+    The digest covers the syntax trees. It leaves out what cannot change a result: docstrings, comments, the texts of
+    errors, log lines and ``--help``, and the modules in :data:`NO_RESULT`.
 
     Args:
         script: name under ``workflow/scripts``, without ``.py``.
-        modules: what the job loads by name, such as ``mllm.models.families.causal``.
+        modules: modules that the job loads by name, such as ``mllm.models.families.causal``.
     """
     seen: dict[Path, str] = {}
     _collect(SCRIPTS / f"{script}.py", seen)
@@ -54,7 +54,7 @@ def _collect(path: Path, seen: dict[Path, str]) -> None:
 
 @functools.cache
 def _meaning(path: Path) -> tuple[str, tuple[Path, ...]]:
-    """Digest of one file, and the project's files that it imports."""
+    """Return the digest of one file, and the project's files that it imports."""
     text = path.read_bytes()
     key, known = hashlib.sha256(text).hexdigest(), _known()
     if key not in known:
@@ -64,7 +64,7 @@ def _meaning(path: Path) -> tuple[str, tuple[Path, ...]]:
 
 
 def _read(text: bytes, path: Path) -> tuple[str, list[str]]:
-    """Digest of a file's text, and the project's modules that it imports."""
+    """Return the digest of a file's text, and the project's modules that it imports."""
     tree = ast.parse(text, str(path))
     imports = set()
     for node in ast.walk(tree):
@@ -77,10 +77,10 @@ def _read(text: bytes, path: Path) -> tuple[str, list[str]]:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), sorted(imports)
 
 
-# Syntax trees of all files take 0.3 s at each start; what they say is kept beside Python's own caches.
+# Parsing all files takes 0.3 s at each start, so that the results are cached beside Python's own caches.
 @functools.cache
 def _known() -> dict[str, tuple[str, list[str]]]:
-    """SHA-256 of a file's text -> what :func:`_read` says of it, by this version of this module and of Python."""
+    """Return SHA-256 of a file's text -> result of :func:`_read`, for this version of this module and of Python."""
     with contextlib.suppress(OSError, ValueError):
         found: dict[str, tuple[str, list[str]]] = json.loads(_kept().read_text())
         _sizes[0] = len(found)
@@ -88,7 +88,7 @@ def _known() -> dict[str, tuple[str, list[str]]]:
     return {}
 
 
-_sizes = [0]  # of what is kept on the disk
+_sizes = [0]  # number of entries in the cache on the disk
 
 
 @functools.cache
@@ -98,7 +98,7 @@ def _kept() -> Path:
 
 
 def _remember() -> None:
-    """Keep what was read for the next start; where nothing can be written, it is read again."""
+    """Cache the digests for the next start; if the cache cannot be written, the next start parses again."""
     if len(_known()) > _sizes[0]:
         _sizes[0] = len(_known())
         with contextlib.suppress(OSError):
@@ -109,7 +109,7 @@ def _remember() -> None:
 
 
 def _forget_words(node: ast.AST) -> None:
-    """Take out of a syntax tree's node what only people and type checkers read."""
+    """Remove from a syntax tree's node what only people and type checkers read."""
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         # A lone string is a docstring (of a module, class, function or attribute).
         node.body = [n for n in node.body if not _is_string(n)] or [ast.Pass()]
@@ -128,14 +128,14 @@ def _forget_words(node: ast.AST) -> None:
 
 
 def _files(name: str) -> list[Path]:
-    """The file behind ``mllm.room.module`` or ``mllm.room.module.attribute``."""
+    """Return the file of ``mllm.room.module`` or ``mllm.room.module.attribute``."""
     path = SCRIPTS / name.replace(".", "/")
     for found in (path, path.parent):
         if found.with_suffix(".py").exists():
             return [found.with_suffix(".py")]
         if (found / "__init__.py").exists():
             return [found / "__init__.py"]
-    raise FileNotFoundError(f"{name}: no module of the project (looked in {path.parent})")
+    raise FileNotFoundError(f"{name}: not a module of the project (searched {path.parent})")
 
 
 def _is_string(node: ast.stmt) -> bool:

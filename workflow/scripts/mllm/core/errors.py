@@ -1,5 +1,5 @@
-"""Failures that a user can act on."""
+"""Errors that a user can act on."""
 
 
 class Failure(Exception):
-    """Bad input, said in one message for the user: which file, what was found, what to do."""
+    """An error in the user's input, in one message: ``where: problem (found X, expected Y). Fix: …``."""

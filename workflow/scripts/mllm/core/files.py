@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, then renamed."""
+"""Atomic files: each is written under a temporary name, then renamed, so that it is complete or absent."""
 
 import contextlib
 import errno
@@ -12,14 +12,17 @@ from typing import Any
 
 from mllm.core.errors import Failure
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # no room left on the disk, or in one's quota
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's quota, is full
 
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give a temporary neighbour of ``path`` to write to, and rename it when all went well.
+    """Yield a temporary path beside ``path`` to write to, and rename it to ``path`` if the block succeeds.
 
-    Works for files and folders. Whatever stood at ``path`` stays until the new content is whole.
+    Works for files and folders. The old content of ``path`` stays until the new content is complete.
+
+    Raises:
+        Failure: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
@@ -33,11 +36,11 @@ def whole(path: Path) -> Iterator[Path]:
         else:
             partial.replace(path)
     except Exception as error:
-        # Libraries tell of a full disk in words of their own (polars: "invalid thrift: transport error").
+        # Libraries report a full disk in other words (polars: "invalid thrift: transport error").
         free = shutil.disk_usage(path.parent).free
         if error.errno not in FULL if isinstance(error, OSError) else free > 2**16:
             raise
-        raise Failure(f"the disk is full: cannot write {path} (free some space in {path.parent})") from error
+        raise Failure(f"{path}: cannot write, the disk is full. Fix: free space in {path.parent}") from error
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
@@ -46,7 +49,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it; a link alone, not what it leads to. Nothing there is no error."""
+    """Remove a file, a link (not its target) or a folder with its content; a missing path is no error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -65,20 +68,20 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Failure(f"{path}: no such file; what makes it did not run, or did not end") from None
+        raise Failure(f"{path}: no such file. Fix: rerun the job that makes it") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         fix = "delete it and rerun" if "results" in path.parts else "copy or download it again"
         raise Failure(f"{path}: not valid JSON ({error}). Fix: {fix}") from None
 
 
 def once(folder: Path | None, what: str, of: list[Any], work_out: Callable[[], Any]) -> Any:
-    """A value that is the same for many jobs, taken from the file that the first of them left, or worked out.
+    """Return a value that many jobs share: the first job computes and writes it, the others read it.
 
     Args:
-        folder: where such files are; without one, the value is worked out each time.
+        folder: folder of such files; None: compute the value each time.
         what: beginning of the file's name.
-        of: all that the value depends on, as JSON has it.
-        work_out: called by the first.
+        of: everything that the value depends on, as JSON values.
+        work_out: computes the value.
     """
     if folder is None:
         return work_out()

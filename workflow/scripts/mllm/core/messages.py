@@ -1,4 +1,4 @@
-"""What a script tells its user while it works: log lines, and how far a long step is."""
+"""Messages of a running script: log lines and the progress of long steps."""
 
 import contextlib
 import logging
@@ -15,18 +15,18 @@ log = logging.getLogger("mllm")
 T = TypeVar("T")
 console: TextIO = sys.stderr
 PAUSE = 30.0  # seconds between two lines of a job on the console
-_steps: list[Callable[[], str]] = []  # what is at work, the innermost last
+_steps: list[Callable[[], str]] = []  # running steps, the innermost last
 
 
 def start_logging(prefix: str = "") -> None:
-    """Lines with the time of day; ``prefix`` tells processes of one job apart."""
+    """Log lines with the time of day; ``prefix`` distinguishes the processes of one job."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {prefix}%(message)s", datefmt="%H:%M:%S")
     for chatty in ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "filelock"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def keep_telling(log_file: Path, script: str) -> threading.Event:
-    """Say on the console every 30 s how far this job is, until the event that is returned is set."""
+    """Print this job's progress on the console every 30 s, until the returned event is set."""
     job = log_file.with_suffix("").as_posix().rpartition(f"/{script}/")[2].rpartition("/logs/")[2]
     name = script if job == script else f"{script} {job}"
     begin, over = time.monotonic(), threading.Event()
@@ -42,7 +42,7 @@ def keep_telling(log_file: Path, script: str) -> threading.Event:
 
 @contextlib.contextmanager
 def step(far: Callable[[], str]) -> Iterator[None]:
-    """Let ``far`` say how far this block is, whenever somebody wants to know."""
+    """Register ``far`` as the function that says how far this block is."""
     _steps.append(far)
     try:
         yield
@@ -51,9 +51,9 @@ def step(far: Callable[[], str]) -> Iterator[None]:
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
-    """Iterate, with a line about every 10 seconds in the log: ``training: step 300 of 2,000, about 2 min left``.
+    """Iterate, and log a line about every 10 s: ``training: step 300 of 2,000, about 2 min left``.
 
-    A script that somebody runs on a terminal by hand has a bar.
+    A script that a user runs by hand on a terminal shows a progress bar.
     """
     from tqdm import tqdm
 

@@ -1,7 +1,7 @@
-"""Copies on a node's own disk of what its jobs read again and again from the network: the environment, the weights.
+"""Copy to a node's own disk what its jobs read repeatedly from the network: the environment and the weights.
 
-Off unless MLLM_NODE_CACHE names a folder there. Whatever goes wrong (no room, no right) costs the copy, not the job.
-The standard library alone, since ``jobstep`` uses it before the environment is there.
+Off unless MLLM_NODE_CACHE names a folder there. An error (disk full, no permission) costs the copy, not the job.
+This module imports the standard library only, since ``jobstep`` uses it before the environment exists.
 """
 
 import fcntl
@@ -16,9 +16,9 @@ VARIABLE = "MLLM_NODE_CACHE"
 
 
 def near(folder: Path) -> Path:
-    """A copy of a model folder on this node, made once; the folder itself where that is not wanted or fails.
+    """Return this node's copy of a model folder, made once; the folder itself if the cache is off or copying fails.
 
-    The copy belongs to the files' names, sizes and times: a model made again is copied again.
+    The copy's key has the files' names, sizes and times: a rebuilt model is copied again.
     """
     files = sorted(f for f in folder.rglob("*") if f.is_file())
     facts = [f"{f.relative_to(folder)} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]
@@ -26,7 +26,7 @@ def near(folder: Path) -> Path:
 
 
 def near_environment(prefix: Path) -> Path:
-    """A copy of the environment in ``prefix`` on this node, made once; ``prefix`` itself where that is not wanted."""
+    """Return this node's copy of the environment in ``prefix``, made once; ``prefix`` itself if the cache is off."""
     ready = prefix / "pyvenv.cfg"
     packages = next(iter(sorted(prefix.glob("lib/python3*/site-packages"))), None)
     if packages is None or not ready.exists():
@@ -40,7 +40,7 @@ def _copy_links(source: Path, target: Path) -> None:
 
 
 def _copy(source: Path, facts: list[str], copy: Callable[[Path, Path], object]) -> Path | None:
-    """The copy's path; None without a cache, or where it could not be made."""
+    """Return the copy's path; None if the cache is off or copying fails."""
     cache = os.environ.get(VARIABLE)
     if not cache:
         return None
@@ -50,17 +50,17 @@ def _copy(source: Path, facts: list[str], copy: Callable[[Path, Path], object]) 
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with target.with_name(f"{target.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # many jobs start on a node at once; one of them copies
+            fcntl.flock(lock, fcntl.LOCK_EX)  # many jobs start on a node at once, and one of them copies
             if not target.exists():
                 shutil.rmtree(partial, ignore_errors=True)
                 try:
                     copy(source, partial)
                     partial.rename(target)
-                finally:  # under the lock, so that nobody else's copy goes
+                finally:  # under the lock, so that no other job's copy is deleted
                     shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         print(
-            f"no copy of {source} in {cache} ({error.strerror or error}): going on with the original", file=sys.stderr
+            f"{source}: not copied to {cache} ({error.strerror or error}); the job uses the original", file=sys.stderr
         )
         return None
     return target

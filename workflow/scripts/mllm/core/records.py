@@ -1,4 +1,4 @@
-"""Records: what one job writes as JSON for others, with a version, so that an older or damaged one is refused in words."""
+"""Records: JSON files that one job writes for others. Their version lets readers refuse an older or damaged record."""
 
 import reprlib
 from dataclasses import dataclass, fields
@@ -11,18 +11,18 @@ from mllm.core.files import read_json, write_json
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Base of all records: dataclasses of values that JSON has.
+    """Base of all records: dataclasses of JSON values.
 
-    A subclass sets ``VERSION``, one more for each field that changes its name, unit or meaning.
+    A subclass sets ``VERSION`` and raises it by one when a field changes its name, unit or meaning.
     """
 
     VERSION: ClassVar[int]
     WHOLE: ClassVar[bool] = False
-    """Whether the record's folder was made in one piece, so that it is made again in one piece."""
+    """Whether one job makes the record's whole folder, so that a fix deletes the folder and not the record alone."""
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     def to_json(self) -> dict[str, Any]:
-        """The record's version and its values; optional ones that are not known (None) are left out."""
+        """Return the record's version and values, without optional values that are unknown (None)."""
         optional = {f.name for f in fields(self) if f.default is None}
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         known = {name: value for name, value in values.items() if value is not None or name not in optional}
@@ -37,13 +37,13 @@ class Record:
         """Read a record that :meth:`write` wrote.
 
         Raises:
-            Failure: the file is missing, damaged, or of another version of the project.
+            Failure: the file is missing, damaged, or has another version.
         """
         return cls.of(read_json(path), path)
 
     @classmethod
     def of(cls, found: Any, path: Path) -> Self:
-        """The record in a file's JSON; raises as :meth:`read`."""
+        """Return the record of a file's JSON values; raise as :meth:`read` does."""
         from pydantic import TypeAdapter, ValidationError
 
         fix = f"Fix: delete {path.parent if cls.WHOLE else path} and rerun the same command"
@@ -58,7 +58,7 @@ class Record:
 
 
 def _wrong(error: Any) -> str:
-    """The first fault that pydantic found, in our words."""
+    """Return the first error that pydantic found, in this project's words."""
     fault = error.errors(include_url=False)[0]
     place = ".".join(map(str, fault["loc"]))
     match fault["type"]:

@@ -1,4 +1,4 @@
-"""The edge between a script and the world: its arguments, log and exit status, its network and GPU."""
+"""A script's interface to the system: arguments, log, exit status, network and GPU."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from mllm.core.files import FULL
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """An argument parser with the options that every script has."""
+    """Return an argument parser with the options that every script has."""
     result = argparse.ArgumentParser(description=description, allow_abbrev=False)
     result.add_argument("--log", type=Path, help="write messages to this file instead of the terminal")
     return result
@@ -21,8 +21,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     """Run a script's main function and turn its outcome into a log and an exit status.
 
-    With ``--log`` the process's own standard output and error go to that file, so that what
-    libraries and crashes print is kept; only a line every 30 s about how far it is still reaches the console.
+    With ``--log``, the process's standard output and error go to that file, so that messages of libraries and crashes
+    are kept. The console shows only a progress line every 30 s.
     """
     if arguments.log:
         arguments.log.parent.mkdir(parents=True, exist_ok=True)
@@ -41,17 +41,17 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
     except OSError as error:
         if error.errno in FULL:
             where = Path(error.filename).parent if error.filename else Path.cwd()
-            sys.exit(f"error: the disk is full: cannot write {error.filename or ''} (free some space in {where})")
+            sys.exit(f"error: {error.filename or where}: cannot write, the disk is full. Fix: free space in {where}")
         raise
 
 
 def offline() -> None:
-    """Forbid the Hugging Face libraries any network access; to be called before they are imported."""
+    """Forbid the Hugging Face libraries all network access; call it before importing them."""
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
 
 
 def usable_gpu(needed_mb: float = 0, gpus: int = 1) -> None:
-    """Stop in words where the GPU that was asked for is not there, too small, or one that torch has no code for."""
+    """Raise a ``Failure`` if the requested GPU is missing, too small, or unsupported by torch."""
     from mllm.core.compute import gpu_problem
 
     problem = gpu_problem(needed_mb, gpus)

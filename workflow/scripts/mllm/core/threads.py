@@ -1,4 +1,4 @@
-"""The number of compute threads: sums are made in an order that depends on it, so that results do too."""
+"""The number of compute threads. The order of sums depends on it, and therefore the results' last digits."""
 
 import contextlib
 import os
@@ -6,18 +6,18 @@ import sys
 
 
 def fix(number: int) -> None:
-    """Give torch so many threads: sums are then made in the same order on every machine."""
+    """Set torch's number of threads, so that the order of sums is the same on every machine."""
     import torch
 
     torch.set_num_threads(number)
-    with contextlib.suppress(RuntimeError):  # may be set once only
+    with contextlib.suppress(RuntimeError):  # torch allows setting it once
         torch.set_num_interop_threads(1)
 
 
 def fix_without_torch() -> None:
-    """Give numpy's matrix products one thread."""
+    """Set the number of threads of numpy's matrix products to one."""
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
-    if "numpy" in sys.modules:  # by a warm start: it has read these variables
+    if "numpy" in sys.modules:  # a warm start imported it: it has read these variables already
         from threadpoolctl import threadpool_limits
 
         threadpool_limits(1)

@@ -1,4 +1,4 @@
-"""Words that messages share: lists of names, nearest spellings, values as the user wrote them, times."""
+"""Parts of messages: lists of names, nearest spellings, values as the user wrote them, times."""
 
 import difflib
 import re
@@ -24,14 +24,14 @@ def show(value: Any) -> str:
 
 
 def without_markdown(text: str) -> str:
-    """A text of ours for a terminal: no marks of headings, bold or code, no escapes."""
+    """Return this project's Markdown for a terminal: without marks of headings, bold or code, or escapes."""
     plain = re.sub(r"^#+ ", "", text, flags=re.M)
     plain = re.sub(r"\*\*(.+?)\*\*|`([^`]+)`", lambda m: m[1] or m[2], plain)
     return re.sub(r"\\([\\`*\[\]<>#|~&])", r"\1", plain)
 
 
 def in_time(seconds: float) -> str:
-    """``14 s``, ``6 min``, ``2.5 h``."""
+    """Return a time in words: ``14 s``, ``6 min``, ``2.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
