@@ -2,10 +2,10 @@
 #
 #   snakemake -n                                    what would run, and why
 #   snakemake grid                                  all grid points and their states
-#   snakemake plan                                  what so many test texts can show, before anything is trained
+#   snakemake plan                                  what the experiment's number of test texts can show, before training
 #   snakemake                                       run the default experiment here; --profile slurm: on a cluster
 #   … --configfile config/demo.yaml                 another experiment
-#   snakemake experts                               only up to a stage: data, experts, merges, predictions, report
+#   snakemake experts                               run up to a stage: data, experts, merges, predictions, report
 #
 # One experiment is one file in config/; its results go to results/<name>/.
 from snakemake.utils import min_version

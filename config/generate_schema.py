@@ -1,7 +1,7 @@
-"""Write what follows from the experiment file's model in mllm/experiment/schema.py.
+"""Write the files that are made from the experiment file's models in mllm/experiment/schema.py.
 
-config/experiment.schema.json, by which editors complete and check experiment files, and docs/experiment.md, a page with every
-key. With --check, write nothing and fail if one is out of date.
+These are config/experiment.schema.json, with which editors complete and check experiment files, and docs/experiment.md, a
+page with every key. With --check, write nothing and fail if a file is out of date.
 """
 
 import argparse
@@ -18,28 +18,30 @@ from mllm.experiment.load import json_schema  # noqa: E402
 
 INTRODUCTION = """# Writing an experiment: every key
 
-*Made by `make envs` from the models that check the file (`workflow/scripts/mllm/experiment/schema.py` and what it imports), and held to them
-by `make check`.*
+*`make envs` makes this page from the models that check the file (`workflow/scripts/mllm/experiment/schema.py` and its imports);
+`make check` compares them.*
 
 One YAML file is one experiment. Start from one that runs: `config/demo.yaml` (minutes, no download), `config/local.yaml` (your own
 files), `config/config.yaml` (GPT-2 on the cluster). With the line
-`# yaml-language-server: $schema=experiment.schema.json` at its top, editors complete keys and underline mistakes.
+`# yaml-language-server: $schema=experiment.schema.json` at its top, editors complete keys and underline errors.
 
-- Unknown keys, numbers written as text, two equal keys and values out of range are errors; all of a file's errors are listed together,
+- Unknown keys, numbers written as text, duplicate keys and values out of range are errors. All errors of a file are listed together,
   before any job.
-- Experts, merges and all other entries have **names**; renaming one is a new one, reordering them changes nothing.
-- In `merges`, a **list in place of a value spans the grid**: `density: [0.3, 0.6]` with `lambda: [0.8, 1.0]` are four merges.
-- A key marked **needed** must be given; – is a key that may be left out.
+- Experts, merges and all other entries have **names**. A new name makes a new entry; the order of entries changes nothing.
+- In `merges`, a **list instead of a value spans the grid**: `density: [0.3, 0.6]` with `lambda: [0.8, 1.0]` are four merges.
+- A key marked **needed** is required; – marks an optional key without a default.
+- A map such as `columns: {review: Review Text}` has *our name: the file's name*; `classes: {good: [4, 5]}` has *our class: values of the column*.
 
 """
 # Keys whose values are entries with tables of their own.
 SEE = {
-    "data": "Where reviews come from.", "split": "Which are train, validation, test.", "tasks": "What is to be predicted.",
-    "models": "Where checkpoints come from.", "experts": "What is merged.", "merges": "How.",
-    "blends": "What combines predictions instead of weights.", "references": "What the merges are compared with.",
-    "compare": "What is chosen by, and what counts as equal.", "pretrain": "Steps of language modelling, first.",
+    "data": "Source of the reviews.", "split": "How reviews become train, validation and test.", "tasks": "Labels to predict.",
+    "models": "Sources of the checkpoints.", "experts": "Models to merge.", "merges": "Merge methods and their parameters.",
+    "blends": "Combinations of predictions instead of weights.", "references": "Models to compare the merges with.",
+    "compare": "Metric of selection, and the margin within which scores count as equal.",
+    "pretrain": "Language modelling before anything else.",
 }  # fmt: skip
-# Section title, what the schema calls its entries, and the key that tells them apart, if one does.
+# Section title, names of its entries in the schema, and the key that distinguishes them, if any.
 SECTIONS = [
     ("The file", None, ""),
     ("`data`", None, "source"),
@@ -71,11 +73,11 @@ def main() -> None:
         if not check:
             file.write_text(content)
         elif not file.exists() or file.read_text() != content:
-            sys.exit(f"{name}: not what mllm/experiment/schema.py says; run make envs")
+            sys.exit(f"{name}: out of date (differs from mllm/experiment/schema.py). Fix: run make envs")
 
 
 def page(schema: dict[str, Any]) -> str:
-    """Every key of an experiment file, as Markdown: one table for each kind of entry."""
+    """Return every key of an experiment file as Markdown: one table for each kind of entry."""
     definitions = schema["$defs"]
     parts = [INTRODUCTION]
     for title, names, key in SECTIONS:
@@ -95,15 +97,15 @@ def page(schema: dict[str, Any]) -> str:
 
 
 def _merges(schema: dict[str, Any]) -> str:
-    """The methods: what all of them take once, then what each adds."""
+    """Return the methods' section: the keys of all methods once, then each method's own."""
     entries = [schema["$defs"][o["$ref"].split("/")[-1]] for o in schema["properties"]["merges"]["items"]["oneOf"]]
     models = {entry["properties"]["method"]["const"]: entry for entry in entries}
     shared = set.intersection(*(set(m["properties"]) for m in models.values())) - {"method"}
     first = next(iter(models.values()))
     common = {**first, "properties": {k: v for k, v in first["properties"].items() if k in shared}}
     parts = [
-        "## `merges`\n\nAn entry names its `method` and `members`; what mergekit calls a parameter has mergekit's name and default."
-        " [merging.md](merging.md) says what each method computes. All of them take:\n\n",
+        "## `merges`\n\nAn entry names its `method` and `members`; its parameters have mergekit's names and defaults."
+        " [merging.md](merging.md) says what each method computes. Keys of all methods:\n\n",
         _keys(common),
         "\nEach parameter below is one value, or a list that spans the grid. *By depth*: it may also be"
         " `{layers: [first, …, last], rest: …}`. *By member*: it may also be a map of `member: value`.\n\n",
@@ -131,7 +133,7 @@ def _keys(model: dict[str, Any], skip: Collection[str] = ()) -> str:
 
 
 def _type(value: dict[str, Any]) -> str:
-    """A type in words: the schema's, without what only a machine needs."""
+    """Return a schema's type in words, without details that only a program needs."""
     if "$ref" in value:
         return "a map, see below"
     if "const" in value:

@@ -14,7 +14,7 @@ PYTHON = "3.11"
 
 
 def locked() -> list[str]:
-    """The locked packages as pip requirements, one a line; the tools of development are left out."""
+    """Return the locked packages as pip requirements, one per line, without development tools."""
     command = [
         shutil.which("uv") or str(Path(sys.executable).with_name("uv")),
         "export",
@@ -30,7 +30,7 @@ def locked() -> list[str]:
 
 
 def files(requirements: list[str]) -> dict[str, str]:
-    """Name -> content of each generated file."""
+    """Return name -> content of each generated file."""
     head = "# Made from uv.lock by envs/generate.py (make envs); do not edit.\n"
     pip = "".join(f"      - {line!r}\n" for line in requirements)
     conda = f"{head}channels:\n  - conda-forge\n  - nodefaults\ndependencies:\n  - python ={PYTHON}\n  - pip\n  - pip:\n{pip}"
@@ -60,7 +60,7 @@ def main() -> None:
             if not check:
                 path.write_text(content)
     if check and stale:
-        sys.exit(f"envs/{', envs/'.join(stale)}: not what uv.lock says; run make envs")
+        sys.exit(f"envs/{', envs/'.join(stale)}: out of date (differs from uv.lock). Fix: run make envs")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Check this machine and, where there is one, the cluster against a profile: one line per thing, with what to do about it.
+"""Check this machine, and the cluster if there is one, against a profile: one line per check, with its fix.
 
-✓ is as it should be, ✗ stops a run, ! matters to some runs only.
+✓ is correct, ✗ stops a run, ! concerns some runs only.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from mllm.core.errors import Failure  # noqa: E402
 from mllm.execution import preflight, slurm_plugin  # noqa: E402
 
 EXECUTORS = ("local", "slurm")
-# Where data and checkpoints come from; HF_ENDPOINT is the hub client's own variable for a mirror.
+# Sources of data and checkpoints; HF_ENDPOINT is the hub client's own variable for a mirror.
 HUB = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
 UCI = "https://archive.ics.uci.edu"
 
 
 class Line(NamedTuple):
-    """One thing that was looked at: what it is, what was found, and what to do, where that is anything."""
+    """One check: its subject, what was found, and the fix, if one is needed."""
 
     thing: str
     found: str
@@ -52,16 +52,19 @@ def main(arguments: argparse.Namespace) -> None:
         lines.append(line)
     wrong = [line for line in lines if line.todo and line.fatal]
     if wrong:
-        raise Failure(f"{len(wrong)} of the things that a run needs are missing, for {path}")
+        count = f"{len(wrong)} check{'s' if len(wrong) > 1 else ''}"
+        raise Failure(f"{path}: {count} failed. Fix: see the lines with ✗ above")
     where = "this cluster" if shutil.which("sinfo") else "this machine"
-    print(f"✓ {where} has all that {path} asks for")
+    print(f"✓ {where} has everything that {path} needs")
 
 
 def read_profile(path: Path) -> tuple[dict, Line]:
     try:
         profile = yaml.safe_load(path.read_text())
     except (FileNotFoundError, yaml.YAMLError) as error:
-        raise Failure(f"{path}: cannot be read: {error}; name a folder: make doctor PROFILE=profiles/slurm") from None
+        raise Failure(
+            f"{path}: cannot read the profile ({error}). Fix: name its folder: make doctor PROFILE=profiles/slurm"
+        ) from None
     executor = profile.get("executor", "local")
     if executor in EXECUTORS:
         return profile, Line("profile", f"{path} (executor {executor})")
@@ -69,9 +72,9 @@ def read_profile(path: Path) -> tuple[dict, Line]:
 
 
 def software() -> Iterator[Line]:
-    """Python and the packages of pyproject.toml, held against uv.lock: an environment may be older than its lock."""
+    """Compare Python and the packages of pyproject.toml with uv.lock, since an environment may be older than its lock."""
     lock = tomllib.loads((ROOT / "uv.lock").read_text())
-    locked: dict[str, list[str]] = {}  # some have another version for another Python
+    locked: dict[str, list[str]] = {}  # some packages have another version for another Python
     for package in lock["package"]:
         locked.setdefault(package["name"], []).append(package.get("version", ""))
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
@@ -89,7 +92,7 @@ def software() -> Iterator[Line]:
 
 
 def profile_needs(profile: dict) -> Iterator[Line]:
-    """What a profile for Slurm needs: the plugin, partitions, GPU types."""
+    """Check what a profile for Slurm needs: the plugin, partitions, GPU types."""
     if profile.get("executor") != "slurm":
         return
     plugin = slurm_plugin.problems()
@@ -102,13 +105,13 @@ def profile_needs(profile: dict) -> Iterator[Line]:
         yield Line("partitions and GPUs", ", ".join(names))
     for problem in problems:
         silent = problem.startswith("sinfo")
-        todo = "edit the block at the top of the profile; sinfo -o '%R %G' lists what is here"
+        todo = "edit the block at the top of the profile; sinfo -o '%R %G' lists this cluster's partitions and GPUs"
         yield Line("partitions and GPUs", problem.strip().splitlines()[0],
                    "run it on a login node of the cluster, or with PROFILE=profiles/local" if silent else todo)  # fmt: skip
 
 
 def of_profile(profile: dict) -> dict[str, set[str]]:
-    """Partitions that a profile names -> GPU types wanted there."""
+    """Return partition of the profile -> GPU types that the profile wants there."""
     wanted: dict[str, set[str]] = {}
     for resources in [profile.get("default-resources") or {}, *(profile.get("set-resources") or {}).values()]:
         if resources.get("slurm_partition"):
@@ -120,11 +123,11 @@ def of_profile(profile: dict) -> dict[str, set[str]]:
 
 
 def gpu() -> Line:
-    """Whether torch has code for this machine's GPU."""
+    """Check whether torch has code for this machine's GPU."""
     if not compute.has_gpu():
         return Line(
             "GPU",
-            "none here; jobs on this machine compute on its CPUs (make gpu-bundle: a proof for one that has a GPU)",
+            "none; jobs on this machine compute on its CPUs (make gpu-bundle packs the tests for a machine with a GPU)",
         )
     import torch
 
@@ -133,8 +136,8 @@ def gpu() -> Line:
     if torch.version.cuda is None:
         return Line("GPU", f"torch {torch.__version__} is built without CUDA", "rm .venv/.ready; make setup")
     return Line(
-        "GPU", f"the driver is loaded, but torch {torch.__version__} sees none",
-        f"nvidia-smi shows driver and GPU; torch needs a driver for CUDA {torch.version.cuda}, and CUDA_VISIBLE_DEVICES not empty",
+        "GPU", f"the driver is loaded, but torch {torch.__version__} sees no GPU",
+        f"run nvidia-smi; torch needs a driver for CUDA {torch.version.cuda}, and CUDA_VISIBLE_DEVICES must not be empty",
     )  # fmt: skip
 
 
@@ -146,18 +149,18 @@ def disk() -> Line:
 
 
 def network(timeout: float) -> Iterator[Line]:
-    """Whether downloads can work from here; only the download rules need it, and not where all is there already."""
+    """Check whether this machine can download; only the download rules need this, and only if files are missing."""
     for thing, url, uses in (("hub", HUB, "models of source: hub"), ("UCI", UCI, "data of source: uci")):
         try:
             request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "mllm-doctor"})
             urllib.request.urlopen(request, timeout=timeout).close()
         except urllib.error.HTTPError:
-            pass  # it answered
+            pass  # the server answered
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
             yield Line(thing, f"{url} does not answer ({reason})",
-                       f"only {uses} need it: from a machine with network, behind a proxy (HTTPS_PROXY), or with a mirror"
-                       f"{' (HF_ENDPOINT)' if thing == 'hub' else ''}; everything else runs without", fatal=False)  # fmt: skip
+                       f"only {uses} need it: use a machine with network, a proxy (HTTPS_PROXY), or a mirror"
+                       f"{' (HF_ENDPOINT)' if thing == 'hub' else ''}; everything else runs without it", fatal=False)  # fmt: skip
             continue
         token = "" if thing != "hub" else "; HF_TOKEN is set" if os.environ.get("HF_TOKEN") else "; no HF_TOKEN, which gated models need"  # fmt: skip
         yield Line(thing, f"{url} answers{token}")

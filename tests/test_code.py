@@ -102,7 +102,7 @@ EDITS = {
     "the experiment's schema": ("experiment/training_entries.py", "BASELINES = (", "BASELINES = (*", JUDGED | {"import_predictions"}),
     "a check of the experiment": ("experiment/checks/cross.py", 'f"base-{task}"', 'f"basis-{task}"', set()),
     "a check's message": ("experiment/checks/merges.py", "expected", "wanted", set()),
-    "loading with checks": ("experiment/load.py", "problems = []", "problems = [*[]]", set()),
+    "loading with checks": ("experiment/load.py", "problems += shape", "problems += [] + shape", set()),
     "an error text of prediction": ("prediction/prediction_tables.py", "rerun predict", "run predict", set()),
     "a log line of prediction": ("prediction/run_model.py", "at once: halved", "at once: in halves", set()),
     "an error text of prompts": ("models/prompts.py", "two equal words", "equal words", set()),

@@ -173,7 +173,7 @@ def test_your_own_csv_gets_an_answer(tmp_path):
     (project.folder / "config/mine.yaml").write_text(text)
     draw = random.Random(1)
     words = {"pos": "good fine solid quick quiet", "neg": "bad loose slow loud broken"}
-    lines = ["text,product,label"]
+    lines = ["Review Text,Product Name,Label"]
     for _ in range(600):
         label, product = draw.choice(["pos", "neg"]), draw.choice(["kettle", "toaster"])
         said = draw.choices(words[label].split(), k=3) + draw.choices(
@@ -270,7 +270,7 @@ def test_the_hooks_pass_here(tmp_path):
     assert said.stdout.count("Passed") == 5
     project.edit("workflow/scripts/mllm/experiment/schema.py", "margin: Annotated[float, Field(ge=0)] = 0.01", "margin: Annotated[float, Field(ge=0)] = 0.02")  # fmt: skip
     said = subprocess.run(hooks, cwd=project.folder, capture_output=True, text=True)
-    assert said.returncode and "not what mllm/experiment/schema.py says; run make envs" in said.stdout
+    assert said.returncode and "differs from mllm/experiment/schema.py). Fix: run make envs" in said.stdout
 
 
 def test_the_catalogs_file():

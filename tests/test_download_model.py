@@ -251,7 +251,7 @@ def test_a_branch_is_resolved_once(server, tmp_path):
     assert not lock.exists()
     for damaged in ("nonsense", "<<<<<<< ours\no/good@main: x\n=======\n"):
         lock.write_text(damaged)
-        with pytest.raises(yaml_files.ExperimentError, match="delete it to resolve them again"):
+        with pytest.raises(yaml_files.ExperimentError, match="delete the file to resolve them again"):
             load.load(file)
 
 

@@ -278,8 +278,8 @@ def test_what_does_not_go_together(tmp_path):
             tasks=[{"name": "t", "label": "condition", "top": 3}, {"name": "s", "label": "rating"}],
         )  # fmt: skip
     said = str(caught.value)
-    for piece in ("base: found beside data.source: predictions", "candidates: missing", "split.mode: must be random",
-                  "split.test", "tasks: found 2", "tasks[0].label: condition has no classes"):  # fmt: skip
+    for piece in ("base: found beside data.source: predictions", "candidates: missing", "split.mode: found official, expected random",
+                  "split.test", "tasks: found 2", "tasks[0].label: condition has no built-in classes"):  # fmt: skip
         assert piece in said
     with pytest.raises(yaml_files.ExperimentError, match="no folder '/nowhere'"):
         experiment(tmp_path, candidates={"from": "/nowhere", "kinds": {"expert": ["*"]}})
@@ -318,4 +318,4 @@ def test_tables_of_further_trainings_are_runs_of_their_candidates(tmp_path):
 def test_a_further_run_needs_a_first_one(tmp_path):
     arguments = own_tables(tmp_path / "tables", lambda tables: tables.update({"c@2": tables["a"]}))
     printed = run_script("import_predictions", *arguments, ok=False)
-    assert "'c@2' is a further run of 'c', of which there is no table" in printed
+    assert "'c@2' is a further run of 'c', whose table is missing" in printed

@@ -70,7 +70,7 @@ def test_the_command_is_snakemakes(demo, tmp_path):
     said = command("dry-run", "config/demo.yaml", "--quiet", cwd=demo.folder)
     assert said.returncode == 0, said.stderr
     assert "-m snakemake --dry-run --configfile config/demo.yaml --quiet" in said.stderr
-    assert "no Snakefile here" in command("grid", "config/demo.yaml", cwd=tmp_path).stderr
+    assert "no Snakefile found" in command("grid", "config/demo.yaml", cwd=tmp_path).stderr
     shown = command("--help").stdout
     assert all(word in shown for word in ("run", "grid", "export", "compare", "doctor"))
 

@@ -152,9 +152,9 @@ def test_a_classifier_can_be_reference_and_blend_member_as_it_is():
     [
         ({"labels": {**SAID, "good": "x"}}, r"references\[\d\].labels: 'good' is no class"),
         ({"labels": {"negative": "a", "positive": "b"}}, "gives no output for neutral"),
-        ({"labels": {**SAID, "neutral": "LABEL_0"}}, "'LABEL_0' stands for several classes"),
+        ({"labels": {**SAID, "neutral": "LABEL_0"}}, "'LABEL_0' is the output of several classes"),
         ({"labels": SAID, "train": "all"}, "labels: only beside train: none"),
-        ({"labels": {1: "a", 2: "b"}}, "the name 1 is no text for YAML"),
+        ({"labels": {1: "a", 2: "b"}}, "YAML reads the name 1 as a number or date"),
         ({"model": "tiny-gpt2"}, "'tiny-gpt2' has source scratch"),
     ],
 )
@@ -170,5 +170,5 @@ def test_labels_are_of_what_is_taken_and_has_outputs():
         load.parse(raw)
     raw = with_published(labels=SAID)
     raw["models"][-1] = {**THEIRS, "family": "causal"}
-    with pytest.raises(Failure, match=r"'theirs' is asked by a prompt, and has no outputs. Fix: prompt.words"):
+    with pytest.raises(Failure, match=r"'theirs' answers a prompt, and has no outputs. Fix: use prompt.words"):
         load.parse(raw)

@@ -90,7 +90,7 @@ SAME = [
       "weight": {"pain": 1, "acne": 1, "depression": 0}}, {"method": "task_arithmetic", "members": TWO}, "left out"),
     ({"method": "linear", "members": TWO, "weight": 7}, {"method": "linear", "members": TWO}, "factor"),
     ({"method": "slerp", "members": ["pain", "acne"], "t": 0.25},
-     {"method": "slerp", "members": ["acne", "pain"], "t": 0.75}, "other way round"),
+     {"method": "slerp", "members": ["acne", "pain"], "t": 0.75}, "members swapped"),
     ({"method": "nuslerp", "members": TWO, "nuslerp_row_wise": True}, {"method": "nuslerp", "members": TWO}, ""),
 ]  # fmt: skip
 NOT_THE_SAME = [

@@ -72,7 +72,7 @@ def test_tables_of_other_versions_and_damaged_ones_are_refused(tmp_path):
     with pytest.raises(Failure, match=rf"not valid Parquet .*{fix}"):
         result_tables.read(tmp_path, "comparisons")
     path.unlink()
-    with pytest.raises(Failure, match=r"no such file\. Fix: run the experiment to its end"):
+    with pytest.raises(Failure, match=r"no such file\. Fix: run the experiment"):
         result_tables.read(tmp_path, "comparisons")
 
 

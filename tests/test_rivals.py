@@ -44,7 +44,7 @@ def test_experts_by_slice_have_a_router_that_nobody_asked_for():
 def test_its_name_is_taken():
     raw = {**copy.deepcopy(DEMO), "experts": sliced("Pain", "Acne"), "merges": [], "blends": []}
     raw["references"] = [{"name": f"router-{DEMO['tasks'][0]['name']}", "model": "tfidf"}]
-    with pytest.raises(ExperimentError, match="the router of a task bears that name"):
+    with pytest.raises(ExperimentError, match="the router of a task has that name"):
         load.parse(raw)
 
 

@@ -187,7 +187,7 @@ BAD = {
     ),
     "a prompt where nothing is asked": (
         {"models": RAW["models"][:1], "tasks": [*RAW["tasks"][:2], {**RAW["tasks"][2], "prompt": {"chat": True}}]},
-        ["tasks[2].prompt", "no model is asked"],
+        ["tasks[2].prompt", "no model reads it"],
     ),
     "one question for all tasks": (
         {
@@ -222,7 +222,7 @@ BAD = {
         ["references[0].tasks", "only with train: tasks"],
     ),
     "one part's name for an expert": (
-        {"experts": [*RAW["experts"], {"name": "rating.mood", "task": "mood"}]}, ["'rating.mood'", "'rating' as it is in task mood"],
+        {"experts": [*RAW["experts"], {"name": "rating.mood", "task": "mood"}]}, ["'rating.mood'", "reserved for the part of 'rating' in task mood"],
     ),
 }  # fmt: skip
 

@@ -44,16 +44,16 @@ def test_one_matcher_for_checks_and_for_the_grid(pattern):
         (
             "{a: [1], b: [2]}",
             "{1: [1], b: [2]}",
-            "classes.1: the name 1 is no text for YAML. Fix: write it in quotes, '1'",
+            "classes.1: YAML reads the name 1 as a number or date. Fix: write it in quotes, '1'",
         ),
         (
             "{a: [1], b: [2]}",
             "{yes: [1], b: [2]}",
-            "the name yes is true or false for YAML. Fix: write it in quotes, 'yes'",
+            "YAML reads the name yes as true or false. Fix: write it in quotes, 'yes'",
         ),
-        ("{a: [1], b: [2]}", "{a: [1], no: [2]}", "the name no is true or false for YAML"),
-        ("{a: [1], b: [2]}", "{a: [1], 2.5: [2]}", "the name 2.5 is no text for YAML"),
-        ("kind: kind}", "Kind: kind}", "expected small letters, digits and '_', starting with a letter"),
+        ("{a: [1], b: [2]}", "{a: [1], no: [2]}", "YAML reads the name no as true or false"),
+        ("{a: [1], b: [2]}", "{a: [1], 2.5: [2]}", "YAML reads the name 2.5 as a number or date"),
+        ("kind: kind}", "Kind: kind}", "expected our name: small letters, digits and '_', first a letter"),
     ],
 )
 def test_yaml_s_types_as_names(old, new, message):
@@ -67,7 +67,7 @@ def test_merge_keys_of_yaml(tmp_path):
     file.write_text("d: &d {a: 1, b: 2}\ne: {<<: *d, b: 3}\n")
     assert yaml_files.read_yaml(file)["e"] == {"a": 1, "b": 3}
     file.write_text("d: &d {a: 1}\ne: {<<: *d, b: 3, b: 4}\n")
-    with pytest.raises(ExperimentError, match="key 'b' is written twice"):
+    with pytest.raises(ExperimentError, match="duplicate key 'b'"):
         yaml_files.read_yaml(file)
 
 
@@ -90,10 +90,45 @@ def candidates(folder):
     return Candidates.model_validate({"from": str(folder), "kinds": {"expert": ["*"]}})
 
 
+BACKWARDS = {
+    "names of the file first": (
+        "Review Text,Product Name,Label",
+        {"Review Text": "review", "Product Name": "kind", "Label": "mood"},
+        "{review: Review Text, kind: Product Name, mood: Label}",
+    ),
+    "one entry of two": (
+        "text;Sort", {"text": "review", "kind": "Sort", "x": "mood"}, "{review: text, kind: Sort, x: mood}",
+    ),
+    "two columns of text": (
+        "title\ttext\tkind", {"title": "review", "text": "review", "kind": "kind"}, "{review: [title, text], kind: kind}",
+    ),
+    "our names first": ("Review Text,rating", {"review": "Review Text", "stars": "rating"}, None),
+    "a file with both": ("stars,rating,review", {"review": "review", "stars": "rating"}, None),
+    "no such column": ("a,b", {"text": "review"}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BACKWARDS)
+def test_columns_in_the_wrong_direction_are_corrected(tmp_path, what):
+    header, columns, fix = BACKWARDS[what]
+    file = tmp_path / "r.csv"
+    file.write_text(f"\ufeff{header}\na,b,c\n", encoding="utf-8")
+    raw = {"data": {"source": "local", "train": str(file), "columns": columns}}
+    with pytest.raises(ExperimentError) as caught:
+        load.parse(raw)
+    said = [problem for problem in caught.value.problems if problem.startswith("data.columns")]
+    if fix is None:
+        assert not any("direction" in problem for problem in said)
+    else:
+        (problem,) = said  # consequences of the direction are no further errors
+        assert problem.endswith(f"Fix: columns: {fix}") and yaml.safe_load(fix)
+        assert f"found {next(iter(columns))}: review" in problem and str(file) in problem
+
+
 @pytest.mark.parametrize("name", ["e;touch x.parquet", "a b.csv", "{x}.csv", "$(id).parquet", ".hidden.csv"])
 def test_a_table_s_name_reaches_no_shell(tmp_path, name):
     (tmp_path / name).touch()
-    with pytest.raises(ExperimentError, match="rename the file"):
+    with pytest.raises(ExperimentError, match="Fix: rename the file"):
         foreign_tables.tables(candidates(tmp_path))
 
 
@@ -229,13 +264,13 @@ def test_a_number_is_the_same_number_in_any_width(tmp_path, first, second, same)
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("name: x\n", f"name: {'x' * 101}\n", "name: found 101 characters, expected at most 100: it becomes part of a file's name"),
+        ("name: x\n", f"name: {'x' * 101}\n", "name: found 101 characters, expected at most 100, since it becomes part of a file name"),
         ("name: shard,", f"name: {'s' * 240},", r"experts\[0\].name: found 240 characters"),
         ("name: t,", f"name: {'t' * 300},", r"tasks\[0\].name: found 300 characters"),
         ("path: M", "path: 'M {x}'", r"models\[0\].path: found 'M \{x\}', expected a path without braces"),
         ("train: r.csv", "train: '{r}.csv'", r"data.train: found '\{r\}.csv', expected a path without braces"),
         ("train: r.csv", "train: r.csv, test: 'r}.csv'", r"data.test: found 'r\}.csv'.* Fix: rename it, or link to it"),
-        ("name: x\n", "name: downloads\n", "name: results/downloads is where experiments share what they download"),
+        ("name: x\n", "name: downloads\n", "name: found 'downloads', but results/downloads holds the files that all experiments share"),
     ],
 )  # fmt: skip
 def test_names_that_no_file_can_have(old, new, message):
@@ -245,15 +280,15 @@ def test_names_that_no_file_can_have(old, new, message):
 
 def test_a_table_s_name_has_room_for_its_ending(tmp_path):
     (tmp_path / f"{'a' * 240}.csv").touch()
-    with pytest.raises(ExperimentError, match="its name has 240 characters, expected at most 100; rename the file"):
+    with pytest.raises(ExperimentError, match=r"found 240 characters, expected at most 100\)\. Fix: rename the file"):
         foreign_tables.tables(candidates(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("architecture", "width", "heads", "message"),
-    [("gpt2", 33, 2, "found 33, expected a multiple of 2 (2 heads of a gpt2), as 32 or 34"),
-     ("bert", 64, 3, "expected a multiple of 3 (3 heads of a bert), as 63 or 66"), ("t5", 3, 4, "as 4 or 8"),
-     ("llama", 66, 2, "expected a multiple of 4 (2 heads of a llama), as 64 or 68"), ("llama", 64, 2, None)],
+    [("gpt2", 33, 2, "found 33, expected a multiple of 2 (2 heads of gpt2), such as 32 or 34"),
+     ("bert", 64, 3, "expected a multiple of 3 (3 heads of bert), such as 63 or 66"), ("t5", 3, 4, "such as 4 or 8"),
+     ("llama", 66, 2, "expected a multiple of 4 (2 heads of llama), such as 64 or 68"), ("llama", 64, 2, None)],
 )  # fmt: skip
 def test_heads_share_the_width(architecture, width, heads, message):
     scratch = f"{{name: m, source: scratch, architecture: {architecture}, width: {width}, heads: {heads}}}"

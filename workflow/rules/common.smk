@@ -1,4 +1,4 @@
-# What all rules share: the experiment, its grid, paths, resources.
+# Shared by all rules: the experiment, its grid, paths, resources.
 # in:  the experiment file (--configfile, else config/config.yaml) and --config overrides
 # out: EXPERIMENT, GRID, the path variables <results> and <logs>, helper functions
 import functools
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 SCRIPTS = Path(workflow.basedir, "workflow/scripts")
-# Rules name their scripts, and experiments their files, from the project's root.
+# Paths of scripts in rules, and of files in experiments, start at the project's root.
 if Path("workflow/scripts").resolve() != SCRIPTS.resolve():
     sys.exit(f"error: the working directory is {Path.cwd()}, expected the project's root. Fix: cd {workflow.basedir}")
 sys.path.insert(0, str(SCRIPTS))
@@ -39,7 +39,7 @@ from mllm.merging import methods
 from mllm.models import families
 from mllm.models.hub import commit_of
 
-code_digest = functools.cache(code_digest)  # a grid of thousands asks for a few
+code_digest = functools.cache(code_digest)  # a grid of thousands of points needs a few digests
 
 environment.use_this_python()
 environment.speak_utf8()
@@ -56,10 +56,10 @@ BY_MEANING = snakemake_patches.let_ancient_inputs_be()
 
 local_limits.install(workflow)
 
-# Read here, not by Snakemake: it would keep the last of two equal keys, and mix the default file into another one.
+# Read here, not by Snakemake, which keeps the last of duplicate keys and mixes the default file into another one.
 CONFIG_FILES = [os.path.relpath(f) for f in workflow.config_settings.configfiles] or ["config/config.yaml"]
 OVERRIDE = yaml_files.typed(dict(workflow.config_settings.config))
-DELETE = bool(OVERRIDE.pop("delete", False))  # what `snakemake prune` shows
+DELETE = bool(OVERRIDE.pop("delete", False))  # whether `snakemake prune` deletes what it shows
 
 
 try:
@@ -67,19 +67,19 @@ try:
     EXPERIMENT = revision_locks.pin(EXPERIMENT, CONFIG_FILES[0], commit_of)
     GRID = grid.build(EXPERIMENT)
 except Failure as error:
-    sys.exit(f"error: {error}")  # an exception would end in Snakemake's own frame and line numbers
+    sys.exit(f"error: {error}")  # an exception would show Snakemake's own frame and line numbers
 STARTED = time.time()
-RUNS = Path(".snakemake")  # where Snakemake keeps what it knows of earlier runs
+RUNS = Path(".snakemake")  # where Snakemake keeps its records of earlier runs
 RESULTS = f"results/{EXPERIMENT.name}"
 PARTS = (["imports"] if EXPERIMENT.candidates else ["data", "models", "merge"]) + ["predict", "compare"]
 run_lock.look_at_lock(RUNS)
 
 
-# For `--sdm apptainer`, built from envs/mllm.def; else the Python that runs Snakemake has all that is needed.
+# For `--sdm apptainer`, built from envs/mllm.def; otherwise jobs use the Python that runs Snakemake.
 container: "envs/mllm.sif"
 
 
-# `snakemake --report report.zip`: the results that rules mark, in Snakemake's own report.
+# `snakemake --report report.zip`: Snakemake's own report, with the results that rules mark.
 report: "../report/workflow.rst"
 
 
@@ -93,45 +93,45 @@ TRAINED_TASKS = sorted({GRID.candidates[name].whole for name in GRID.made_by("tr
 
 
 def names(*kinds):
-    """Names of the candidates of some kinds."""
+    """Return the names of the candidates of some kinds."""
     return [c.name for c in GRID.of_kind(*kinds)]
 
 
 def one_of(words):
-    """Wildcard constraint: one of the words, or nothing that exists."""
+    """Return a wildcard constraint: one of the words; without words, nothing matches."""
     return "|".join(map(re.escape, words)) or "(?!)"
 
 
 def other_than(words):
-    """Wildcard constraint: any name but one of the words, of a folder or of a file with one of our endings."""
+    """Return a wildcard constraint: any name except the words, of a folder or of a file with one of our endings."""
     return rf"(?!(?:{one_of(words)})(?:/|\.(?:parquet|cost\.json)$|$))[^/]+"
 
 
 def candidate_of(wildcards):
-    """The candidate that a job is about, if it is about one; of a model over several tasks, its first task's."""
+    """Return a job's candidate, if it has one; for a model over several tasks, the first task's."""
     values = dict(wildcards)
     name = values.get("candidate") or values.get("expert") or values.get("merge") or whole_of(values)
     return GRID.candidates.get(name) or next(iter(GRID.wholes.get(name, {}).values()), None)
 
 
 def whole_of(wildcards):
-    """The model over several tasks that a job predicts with: its name, and its run, which stand apart in its files' names."""
+    """Return the model over several tasks that a job predicts with: its name and run, which files' names separate."""
     values = dict(wildcards)
     return values["whole"] + values.get("run", "") if "whole" in values else None
 
 
 def task_of(wildcards):
-    """The task of a candidate or of a prepared checkpoint."""
+    """Return the task of a candidate or of a prepared checkpoint."""
     return (candidate_of(wildcards) or GRID.starts[wildcards.start]).task
 
 
 def reads(*splits):
-    """Input function: the tables of some splits, and their labels in the job's task."""
+    """Return an input function: the tables of some splits, and their labels in the job's task."""
     return lambda wildcards: by_meaning({**tables(*splits), **labels_of(task_of(wildcards))})
 
 
 def reads_tasks(*splits):
-    """Input function: the same with the labels of all tasks of a model over several."""
+    """Return an input function: the tables of some splits, and their labels in all tasks of a model over several."""
 
     def files(wildcards):
         labels = {
@@ -145,12 +145,12 @@ def reads_tasks(*splits):
 
 
 def by_meaning(files):
-    """Inputs whose making again makes no job stale: a parameter of the job says what they follow from."""
+    """Return inputs whose rebuilding makes no job stale: a parameter of the job has the digest of their meaning."""
     return {name: ancient(file) for name, file in files.items()} if BY_MEANING and GRID.starts else files
 
 
 def reviews(*columns):
-    """What the split's rows and some of their columns follow from; nothing where there are only predictions."""
+    """Return the digest of what determines the split's rows and some columns; empty for imported predictions."""
     if not GRID.starts:
         return ""
     stratum = definition(EXPERIMENT.tasks[0]) if EXPERIMENT.split.mode == "random" else ""
@@ -162,7 +162,7 @@ def reviews(*columns):
 
 
 def labelled(task, *columns):
-    """What a task's labelled reviews and some of their columns follow from; nothing where there are only predictions."""
+    """Return the digest of what determines a task's labels and some columns; empty for imported predictions."""
     if not GRID.starts:
         return ""
     key = ("labelled", task.name, *columns)
@@ -173,7 +173,7 @@ def labelled(task, *columns):
 
 
 def learns(wildcards):
-    """What the reviews that a job reads follow from: the columns of its expert's slice, or its members', among them."""
+    """Return the digest of what determines a job's reviews, including columns of its expert's or members' slices."""
     candidate = candidate_of(wildcards)
     members = (
         [GRID.candidates[name] for name in candidate.members] if candidate and candidate.method == "router" else []
@@ -183,7 +183,7 @@ def learns(wildcards):
 
 
 def learns_tasks(wildcards):
-    """The same of a training on several tasks: their labels, and the columns of their experts' slices."""
+    """Return these digests for a training on several tasks: their labels, and the columns of their experts' slices."""
     return [
         labelled(EXPERIMENT.task(task), *sorted(sliced_by(part)))
         for task, part in candidate_of(wildcards).part["tasks"].items()
@@ -191,12 +191,12 @@ def learns_tasks(wildcards):
 
 
 def sliced_by(part):
-    """Columns that choose a training's reviews."""
+    """Return the columns that select a training's reviews."""
     return {column for one in part.get("union", [part]) for column in one.get("where", {})}
 
 
 def column_of(task):
-    """The column that a task's labels are made of."""
+    """Return the column that a task's labels are made of."""
     return task.column or {"sentiment": "rating"}.get(task.label, task.label)
 
 
@@ -214,27 +214,27 @@ def all_labels():
 
 
 def worded(wildcards):
-    """Option for jobs whose model reads the classes' names: none for a classifier, whose outputs only have an order."""
+    """Return the option with the classes' names for models that read them; empty for a classifier."""
     start, task = start_from(wildcards), EXPERIMENT.task(task_of(wildcards))
     words = task.classes if start.model.prompt else None
     return f"--names {shlex.quote(json.dumps(list(words)))}" if words else ""
 
 
 def worded_tasks(wildcards):
-    """The same for several tasks: task -> names."""
+    """Return this option for several tasks: task -> names."""
     tasks = [t for t, part in GRID.wholes[wildcards.whole].items() if part.start.model.prompt]
     words = {task: list(EXPERIMENT.task(task).classes) for task in tasks if EXPERIMENT.task(task).classes}
     return f"--names {shlex.quote(json.dumps(words))}" if words else ""
 
 
 def checkpoint_of(wildcards):
-    """The folder that a prepared base is made from; none where it is made from scratch, of the train reviews."""
+    """Return the folder that a prepared base is made from; for a base from scratch, the train reviews."""
     folder = made_from(GRID.starts[wildcards.start].model)
     return {"checkpoint": folder} if folder else by_meaning(tables("train"))
 
 
 def pretrained_here(wildcards):
-    """Whether making a base is a training: only language modelling of a model from scratch computes anything."""
+    """Return whether making a base is a training: language modelling of a model from scratch."""
     return bool(getattr(GRID.starts[wildcards.start].model, "pretrain", None))
 
 
@@ -249,12 +249,12 @@ def made_from(model):
 
 
 def start_from(wildcards):
-    """The prepared checkpoint that a job makes, or that its candidate goes back to."""
+    """Return the prepared checkpoint that a job makes, or that its candidate starts from."""
     return candidate_of(wildcards).start if candidate_of(wildcards) else GRID.starts[wildcards.start]
 
 
 def tokens_of(wildcards):
-    """Made before a prediction; made again, they are the same, and the prediction stands. What is taken as it is has none."""
+    """Return the tokens of a prediction; rebuilt tokens are the same and rerun nothing. Untrained models have none."""
     start = candidate_of(wildcards).start.name
     return {"tokens": tokens_file(start)} if start in GRID.starts else {}
 
@@ -264,21 +264,21 @@ def tokens_file(start):
 
 
 def model_of(wildcards):
-    """Weights to predict with. A merge's are made again without new predictions: they follow from its parents."""
+    """Return the weights to predict with. A merge's rebuilt weights rerun no prediction: its parents determine them."""
     candidate = candidate_of(wildcards)
     folder = f"{RESULTS}/{candidate.folder}"
     return by_meaning({"model": folder}) if candidate.recipe else {"model": folder}
 
 
 def parents_of(wildcards):
-    """Models that a merge's weights follow from; nothing for others."""
+    """Return the models that determine a merge's weights; empty for other candidates."""
     candidate = candidate_of(wildcards)
     models = [*bases_of(candidate), *candidate.members] if candidate.recipe else []
     return [f"{RESULTS}/models/{model}" for model in models]
 
 
 def made_as(wildcards):
-    """What a merge's weights follow from besides its parents; nothing for others."""
+    """Return the digest of what determines a merge's weights besides its parents; empty for other candidates."""
     candidate = candidate_of(wildcards)
     recipe = candidate.recipe
     code = merge_code(recipe.method, bool(candidate.whole)) if recipe else ""
@@ -290,17 +290,17 @@ def digest_of(*values):
 
 
 def start_of(wildcards):
-    """The prepared checkpoint that a training, a merge or an expert taken as it is starts from."""
+    """Return the prepared checkpoint that a training, a merge or an untrained expert starts from."""
     return f"{RESULTS}/models/{candidate_of(wildcards).start.name}"
 
 
 def starts_of_tasks(wildcards):
-    """Task -> the prepared checkpoint that a model over several tasks starts from."""
+    """Return task -> the prepared checkpoint that a model over several tasks starts from."""
     return {task: part.start.name for task, part in GRID.wholes[wildcards.whole].items()}
 
 
 def base_to_fit(wildcards):
-    """The base that an expert taken as it is must fit, to be merged; a reference fits none."""
+    """Return the base that an untrained expert must fit, so that it can be merged; a reference needs none."""
     return {"base": start_of(wildcards)} if candidate_of(wildcards).kind == "expert" else {}
 
 
@@ -309,19 +309,19 @@ def members_of_merge(wildcards):
 
 
 def wholes(*kinds):
-    """Names of the models over several tasks that are made as one, of some kinds; experts that are asked elsewhere are not."""
+    """Return the names of models over several tasks, of some kinds; without experts that also answer other tasks."""
     return [
         name for name, parts in GRID.wholes.items() if name not in GRID.candidates and first_part(parts).kind in kinds
     ]
 
 
 def first_part(parts):
-    """The candidate of the first task that a model over several tasks covers."""
+    """Return the candidate of the first task that a model over several tasks covers."""
     return next(iter(parts.values()))
 
 
 def parts_of_merge(merge):
-    """Task -> {base, members} of a merge over several tasks."""
+    """Return task -> {base, members} of a merge over several tasks."""
     parts = GRID.wholes[merge]
     return {
         task: {
@@ -333,7 +333,7 @@ def parts_of_merge(merge):
 
 
 def bases_of(candidate):
-    """The prepared checkpoints that a merge goes back to: one for each task that it covers."""
+    """Return the prepared checkpoints that a merge starts from: one for each task that it covers."""
     return [GRID.bases[task] for task in candidate.covers] or [candidate.start.name]
 
 
@@ -342,7 +342,7 @@ def bases_of_merge(wildcards):
 
 
 def covered_together():
-    """Tasks -> the models that cover them, by the names of their first runs."""
+    """Return tasks -> the models that cover them, by the names of their first runs."""
     found = {}
     for name in wholes("merge", "reference"):
         part = first_part(GRID.wholes[name])
@@ -352,7 +352,7 @@ def covered_together():
 
 
 def several(name, number):
-    """The name of a rule that is there several times; the first bears it as it is, and gives the others its group."""
+    """Return the name of one of several copies of a rule; the first has the plain name, and all have its group."""
     found, groups = f"{name}_{number + 1}" if number else name, workflow.group_settings.overwrite_groups
     if name in groups:
         groups[found] = groups[name]
@@ -360,26 +360,26 @@ def several(name, number):
 
 
 def passes(wildcards):
-    """How often a model over several tasks reads the reviews: a classifier once, one that is asked for each task."""
+    """Return how often a model over several tasks reads the reviews: a classifier once, a prompted model per task."""
     candidate = candidate_of(wildcards)
     return 1 if candidate.start.model.family == families.HEADED else len(candidate.covers)
 
 
 def whole_model_of(wildcards):
-    """The folder with a folder for each task, to predict with; a merge's follows from its parents."""
+    """Return the folder to predict with, which has a folder for each task; a merge's parents determine its content."""
     folder = {"model": str(Path(f"{RESULTS}/{candidate_of(wildcards).folder}").parent)}
     return by_meaning(folder) if candidate_of(wildcards).recipe else folder
 
 
 def task_reads(covers):
-    """Input function: reviews that a model over several tasks predicts, with their labels in each; examples' reviews, too."""
+    """Return an input function: a model's reviews, with their labels in several tasks, and the examples' reviews."""
 
     def read(wildcards):
         starts = {task: part.start for task, part in GRID.wholes[whole_of(wildcards)].items()}
         prompts = [start.model.prompt for start in starts.values()]
         train = ["train"] if any(prompt and prompt.examples for prompt in prompts) else []
         labels = {f"{kind}_{i}": file for i, task in enumerate(covers) for kind, file in labels_of(task).items()}
-        # A classifier reads the reviews of all tasks at once: their tokens are no base's.
+        # A classifier reads the reviews of all tasks at once, so that no single base's tokens fit.
         tokens = {f"tokens_{i}": tokens_file(starts[task].name) for i, task in enumerate(covers) if any(prompts)}
         return {**by_meaning({**tables(*train, "valid", "test"), **labels}), **tokens}
 
@@ -387,12 +387,12 @@ def task_reads(covers):
 
 
 def learns_together(wildcards):
-    """What the reviews of all tasks that a model covers follow from."""
+    """Return the digests of what determines the reviews of all tasks that a model covers."""
     return " ".join(labelled(EXPERIMENT.task(task)) for task in candidate_of(wildcards).covers)
 
 
 def asked_together(wildcards):
-    """Task -> the classes' names where a prompt words them, the prompt that a merge hands on, and where predictions go."""
+    """Return task -> the classes' names, for prompted models only, and the path of the predictions."""
     return {
         task: {
             "names": list(words) if (words := EXPERIMENT.task(task).classes) and part.start.model.prompt else None,
@@ -403,7 +403,7 @@ def asked_together(wildcards):
 
 
 def asked_otherwise(wildcards):
-    """Option for experts that are asked about other tasks than their own: those tasks' prompt."""
+    """Return the option with another task's prompt, for experts that also answer tasks other than their own."""
     candidate = candidate_of(wildcards)
     if candidate.made_by != "predict":
         return ""
@@ -411,14 +411,14 @@ def asked_otherwise(wildcards):
 
 
 def first_layers(wildcards):
-    """Option for classifiers whose first layers no training changed: the base, its experts and their merges share the states."""
+    """Return the option with the number of unchanged first layers, whose states base, experts and merges share."""
     candidate = candidate_of(wildcards)
     number = frozen_layers(candidate) if candidate.start.model.family == families.HEADED else 0
     return f"--first-layers {number}" if number else ""
 
 
 def frozen_layers(candidate):
-    """Layers, from the first, that no training beneath a candidate changed."""
+    """Return the number of first layers that no training of a candidate or its members changed."""
     if candidate.members:
         return min(frozen_layers(GRID.candidates[member]) for member in candidate.members)
     if candidate.kind == "base":
@@ -427,9 +427,10 @@ def frozen_layers(candidate):
 
 
 def members_by_task():
-    """Task -> {base, members}: the experts (first replicate) that some merge has as a member, where a task has two of them.
+    """Return task -> {base, members}: the experts (first replicate) that are members of merges.
 
-    And those of merges over several tasks together, without their heads.
+    Only tasks with two or more such experts count. The members of merges over several tasks are one more entry, without
+    their heads.
     """
     merged = {member for recipe in GRID.merges.values() for member in recipe.members}
     experts = [c for c in GRID.of_kind("expert") if c.name in merged and c.replicate == 1]
@@ -447,7 +448,7 @@ def members_of(wildcards, ending):
 
 
 def slices_of(wildcards):
-    """Option for routers alone: the reviews that each member was trained on."""
+    """Return the option with each member's slice, for routers; empty for other candidates."""
     candidate = candidate_of(wildcards)
     if candidate.method != "router":
         return ""
@@ -458,18 +459,18 @@ GPUS_HERE = local_limits.gpus()
 
 
 def gpu(wildcards):
-    """A submitted job asks for its model's GPUs; a local one does only where this machine has any."""
+    """Return the GPUs that a job requests: its model's; a local job requests them only if this machine has GPUs."""
     return gpus_of(wildcards) if slurm_resources.submits(workflow) or GPUS_HERE else 0
 
 
 def gpus_of(wildcards):
-    """GPUs that a candidate's training and predictions spread over; making the base needs one."""
+    """Return the number of GPUs for a candidate's training and predictions; making the base needs one."""
     candidate = candidate_of(wildcards)
     return candidate.gpus if candidate else 1
 
 
 def by_attempt(amount):
-    """A resource that doubles when the last attempt was too small; the amount is a number or a function of wildcards."""
+    """Return a resource that doubles with each attempt; the amount is a number or a function of wildcards."""
 
     def grown(wildcards, attempt):
         return (amount(wildcards) if callable(amount) else amount) * 2 ** (attempt - 1)
@@ -477,11 +478,11 @@ def by_attempt(amount):
     return grown
 
 
-KNOWN = {}  # what is read off files, which a grid of thousands would read thousands of times
+KNOWN = {}  # values from files, which a grid of thousands of points would read thousands of times
 
 
 def rows():
-    """Number of reviews, as well as it is known by now."""
+    """Return the best current estimate of the number of reviews."""
     path = f"{RESULTS}/data/split.json"
     key = ("rows", os.path.exists(path))
     if key not in KNOWN:
@@ -490,7 +491,7 @@ def rows():
 
 
 def shape(start=next(iter(GRID.starts.values()), None)):
-    """Size of a prepared checkpoint (a base unless said); of what it is made from, where it is not there yet."""
+    """Return the size of a prepared checkpoint (default: a base); before it exists, the size of its source."""
     folders = [f for f in (f"{RESULTS}/models/{start.name}", made_from(start.model)) if f]
     key = ("shape", start.name, *map(os.path.exists, folders))
     if key not in KNOWN:
@@ -499,7 +500,7 @@ def shape(start=next(iter(GRID.starts.values()), None)):
 
 
 def tokens(candidate):
-    """Tokens that a training reads."""
+    """Return the number of tokens that a training reads."""
     hyper = candidate.hyper
     reviews = hyper["steps"] * hyper["batch_size"] if "steps" in hyper else hyper["epochs"] * rows()
     tasks = 1 if "steps" in hyper else len(candidate.part.get("tasks", [1]))
@@ -507,19 +508,19 @@ def tokens(candidate):
 
 
 def merge_code(method, of_tasks=False):
-    """The digest of what makes a merge: of mergekit's methods none has code here, of ours each its own."""
+    """Return the digest of a merge's code; this project's methods have a module each, mergekit's have none here."""
     if method == "moe":
         return code_digest("mix_experts")
     return code_digest("merge_tasks" if of_tasks else "merge", *methods.modules(method))
 
 
 def family_code(start):
-    """The module of a prepared checkpoint's family: what its jobs load by name."""
+    """Return the module of a prepared checkpoint's family, which its jobs load by name."""
     return families.module(start.model.family)
 
 
 def shape_of(wildcards):
-    """Size of the model that a job trains, takes or runs; a mixture of experts is at most all of its members."""
+    """Return the size of a job's model; a mixture of experts is at most as large as all of its members."""
     candidate = candidate_of(wildcards)
     size = shape(candidate.start)
     return size.times(len(candidate.members)) if candidate.method == "moe" else size
@@ -543,7 +544,7 @@ def predict_gpu_mb(wildcards):
 
 
 def disk_mb():
-    """Room that the experiment's models need in results/; none where there are only predictions."""
+    """Return the disk space, in MB, that the experiment's models need in results/; 0 for imported predictions."""
     if not GRID.starts:
         return 0
     own = [GRID.candidates[name].start for name in GRID.made_by("train_expert", "take_expert")]
@@ -556,21 +557,21 @@ FAILED = "Finished results are kept. Fix the error above and rerun the same comm
 
 
 def start_run():
-    """What a run does before its first job; it holds the lock by then."""
+    """Prepare a run before its first job; the run already has the lock."""
     run_lock.note_owner(RUNS, workflow.local_exec)
     interrupts.while_jobs_run(workflow)
-    if not workflow.deployment_settings.deployment_method:  # jobs have this Python's libraries
+    if not workflow.deployment_settings.deployment_method:  # jobs use this Python's libraries
         warm.use_in_this_run()
     print(announcement(), file=sys.stderr)
 
 
 def announcement():
-    """What a run is told before its first job: finished models that it trains again, what it takes."""
+    """Return the messages before a run's first job: finished models that it retrains or renames, time, disk, power."""
     return "\n".join(filter(None, [retrained(), renamed(), str(planned()), power()]))
 
 
 def power():
-    """What the experiment's first task can show; nothing where its texts are not counted yet, or nothing is compared."""
+    """Return what the experiment's first task can show; empty before texts are counted, or without merges."""
     texts = planning.expected_texts(EXPERIMENT.data, EXPERIMENT.split, Path(RESULTS), rows())
     if not texts or not planned().jobs or not GRID.of_kind("merge"):
         return ""
@@ -581,7 +582,7 @@ def power():
 
 
 def expected(job):
-    """Seconds that a planned job takes by its sizes."""
+    """Return the expected seconds of a planned job, by its sizes."""
     what, candidate = job.name, candidate_of(job.wildcards)
     facts = {"rows": rows(), "cores": job.threads, "gpus": job.resources.get("gpu") or 0}
     if what in ("train_expert", "train_tasks"):
@@ -613,14 +614,14 @@ def retrained():
 
 
 def renamed():
-    """Which planned trainings are finished under another name."""
+    """Return which planned trainings are finished under another name."""
     jobs = [job for job in workflow.dag.needrun_jobs(exclude_finished=False) if job.name == "train_expert"]
     trained = [candidate_of(job.wildcards) for job in jobs]
     return retraining.taken_over(trained, {*GRID.candidates, *GRID.starts}, Path(RESULTS, "models"))
 
 
 def planned():
-    """What the planned jobs take; worked out once."""
+    """Return the estimate of the planned jobs' time and disk space, computed once."""
     if "planned" not in KNOWN:
         said = None if workflow.dryrun else workflow.resource_settings.cores  # 1 in every dry run
         here = not slurm_resources.submits(workflow)
@@ -630,7 +631,7 @@ def planned():
 
 
 def farewell():
-    """What a run ends with: leaderboard and verdict, exported models, where this run made them."""
+    """Return a run's last messages: leaderboard, verdict and exported models, if this run made them."""
     board, verdict, models = (Path(RESULTS, name) for name in ("leaderboard.txt", "verdict.md", "export"))
     lines = []
     if made_now(verdict):
@@ -644,25 +645,25 @@ def farewell():
 
 
 def definition(task):
-    """What a task's labels follow from: neither its name, nor words for its classes, nor their order, nor how it is asked."""
+    """Return what determines a task's labels: not its name, its classes' names, their order, or its prompt."""
     values = task.model_dump(exclude_none=True, exclude={"name", "ordered", "prompt"})
     values |= {"classes": dict(enumerate(task.classes.values()))} if task.classes else {}
     return json.dumps(values | {"name": "stratum"})
 
 
 def wheres(task):
-    """Expert -> slice of the reviews, of a task's experts."""
+    """Return expert -> slice of the reviews, for a task's experts."""
     return json.dumps({e.name: e.where for e in EXPERIMENT.experts if e.where and EXPERIMENT.task_of(e) == task})
 
 
 def predict_reads(wildcards):
-    """Reviews to predict; the train reviews, too, where the prompt shows examples."""
+    """Return the reviews to predict, and the train reviews if the prompt shows examples."""
     prompt = start_from(wildcards).model.prompt
     return reads(*(["train"] if prompt and prompt.examples else []), "valid", "test")(wildcards)
 
 
 def look_at_files(raw, columns):
-    """Find wrong columns, slices and classes that no review is in, before any job, where the files are there to be read."""
+    """Find wrong columns, and slices and classes without reviews, before any job, if the files exist."""
     data = EXPERIMENT.data
     trained = [GRID.candidates[name] for name in GRID.made_by("train_expert")]
     slices = {c.name: c.part["where"] for c in trained if "where" in c.part and not Path(RESULTS, c.folder).exists()}
@@ -675,7 +676,7 @@ def look_at_files(raw, columns):
 
 
 def made_now(path):
-    """Whether a file or folder is there, and of this run."""
+    """Return whether a file or folder exists and this run made it."""
     return path.exists() and path.stat().st_mtime >= STARTED
 
 

@@ -4,9 +4,9 @@
 #      <results>/{comparisons,selection,agreement,parts}.{csv,parquet}, <results>/verdict.md; where models cover several
 #      tasks, <results>/{tasks,tasks_comparisons}.{csv,parquet}
 #
-# One job scores all candidates: the resamples are drawn once, and comparisons in pairs need the same ones for all. Its
-# scripts find the candidates by the experiment's own list, not by a command line, which thousands of paths would overflow.
-# Where the experiment is written says nothing: functions of the input are not held against what is finished.
+# One job scores all candidates: it draws the resamples once, and paired comparisons need the same resamples for all.
+# Scripts find the candidates in the experiment file, since thousands of paths would overflow a command line.
+# Snakemake does not compare parameters that are functions of the input, so that a moved experiment file reruns nothing.
 EXPERIMENT_FILE = {
     "files": lambda wildcards, input: CONFIG_FILES,
     "override": lambda wildcards, input: json.dumps(OVERRIDE),
@@ -148,7 +148,7 @@ rule prune:
 
 rule write_report:
     input:
-        # Without a name: beside outputs of other rules, Snakemake takes the square of a named list's length.
+        # Without a name: for a named list beside other rules' outputs, Snakemake's time is quadratic in its length.
         expand("<results>/merges/{merge}/{file}", merge=GRID.merges, file=["mergekit.yaml", "merge.json"]),
         scores="<results>/scores",
         leaderboard=rules.leaderboard.output,

@@ -14,7 +14,7 @@ RAW = {
 MADE_BY = {"synthetic": ["generate_reviews"]}  # source -> scripts that make its raw files
 READING = ("repairs", "dates", "quotes")  # keys of data that say how files are read
 
-# Our column -> list of the file's, where the experiment maps them.
+# Our column -> list of the file's columns, if the experiment maps them.
 COLUMNS = {
     ours: [theirs] if isinstance(theirs, str) else theirs
     for ours, theirs in (getattr(DATA, "columns", None) or {}).items()
@@ -112,8 +112,8 @@ rule split_reviews:
         " --seed {params.seed} {params.stratum} --output $(dirname {output.split}) --log {log}"
 
 
-# What is a function of the input, Snakemake hands to the job without holding it against what is finished: the classes'
-# names and the experts' slices are there to be checked, and no label depends on them.
+# Snakemake does not compare parameters that are functions of the input. The job checks the classes' names and the
+# experts' slices, but no label depends on them.
 rule label_reviews:
     input:
         **by_meaning(tables("train", "valid", "test")),

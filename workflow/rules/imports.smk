@@ -1,4 +1,4 @@
-# Predictions that were made elsewhere, in place of reviews and models.
+# Predictions that were made elsewhere, instead of reviews and models.
 # in:  the tables of the experiment's candidates
 # out: <results>/predictions/<candidate>.{parquet,cost.json}, <results>/data/{valid,test}.parquet, split.json, tasks/<task>/
 DESCRIPTION = DIAGNOSTICS = []
@@ -38,5 +38,5 @@ rule export:
         "<logs>/export.log",
     localrule: True
     shell:
-        "echo 'error: export: these predictions were made elsewhere, and there is no model to export. Fix: ask for report'"
+        "echo 'error: export: no model, since these predictions were made elsewhere. Fix: run snakemake report'"
         " | tee {log} >&2; exit 1"

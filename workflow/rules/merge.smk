@@ -1,6 +1,6 @@
-# One recipe, one merge, one fresh process; and what the members' weights tell before any merge.
+# Merges: one job for each recipe; and diagnostics of the members' weights before any merge.
 # in:  <results>/models/{base,<expert>}/ and the grid's recipes; train reviews for the routers of mixtures
-# out: <results>/merges/<merge>/{mergekit.yaml,merge.json,model/}; the weights go once they are scored, unless kept;
+# out: <results>/merges/<merge>/{mergekit.yaml,merge.json,model/}; the weights are deleted after scoring, unless kept;
 #      <results>/diagnostics/members.csv
 MERGED = directory("<results>/merges/{merge}/model")
 RECIPE = report(
@@ -34,7 +34,7 @@ rule merge:
         merge=other_than([*MIXTURES, *OVER_TASKS]),
     threads: 1
     resources:
-        # Merges read and write more than they compute. `--set-resources merge:gpu=1` asks for a GPU all the same.
+        # Merges read and write more than they compute. `--set-resources merge:gpu=1` requests a GPU anyway.
         gpu=0,
         gpu_mb=by_attempt(lambda wildcards: needs.merge_gpu_mb(shape(), len(GRID.merges[wildcards.merge].members))),
         mem_mb=by_attempt(lambda wildcards: needs.merge_mb(shape(), len(GRID.merges[wildcards.merge].members))),
@@ -49,7 +49,7 @@ rule merge:
         " --base $(basename {input.base}) --gpus {resources.gpu} --kept {params.kept} --output $(dirname {output.card}) --log {log}"
 
 
-# The members' heads differ, so that the backbone is merged without them, and each task has its own folder.
+# The members' heads differ, so that the backbone is merged without heads, and each task has its own folder.
 rule merge_tasks:
     input:
         bases=bases_of_merge,
@@ -117,7 +117,7 @@ COMPARED = members_by_task()
 MEMBERS = [models["members"] for models in COMPARED.values()]
 
 
-# One job for all tasks, from weights alone: nothing of it depends on what the members are merged into.
+# One job for all tasks, from the members' weights only: its result does not depend on any merge.
 rule diagnose_members:
     input:
         [f"{RESULTS}/models/{m}" for models in COMPARED.values() for m in (models["base"], *models["members"])],
@@ -139,7 +139,7 @@ rule diagnose_members:
         " --output {output} --log {log}"
 
 
-# Made at the end where the experiment keeps its winners; on demand (`snakemake export`) always.
+# Runs at the end if the experiment keeps its winners; `snakemake export` runs it always.
 rule export:
     input:
         leaderboard="<results>/leaderboard.parquet",

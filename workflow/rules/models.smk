@@ -93,8 +93,8 @@ rule take_expert:
         " --data {params.data} --task {params.task} {params.names} {params.labels} --output {output} --log {log}"
 
 
-# Training writes its checkpoints to a path that is no output: Snakemake deletes the outputs of a failed job, and a
-# preempted training must go on from there.
+# Training writes its checkpoints to a path that is no output: Snakemake deletes the outputs of a failed job, but a
+# preempted training must resume from its checkpoints.
 rule train_expert:
     input:
         unpack(reads("train", "valid")),
@@ -128,7 +128,7 @@ rule train_expert:
         " --gpus {params.gpus} --output {output} --log {log}"
 
 
-# One job for all tasks: its folder has one for each of them, which share their backbone's file.
+# One job for all tasks: its folder has a folder for each task, and these share their backbone's file.
 rule train_tasks:
     input:
         unpack(reads_tasks("train", "valid")),

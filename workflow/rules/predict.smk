@@ -1,14 +1,14 @@
-# Every candidate yields predictions: models by running, blends from their members, baselines by fitting.
+# Predictions of every candidate: models are run, blends combine their members' predictions, baselines are fitted.
 # in:  model folders, <results>/data/
 # out: <results>/predictions/<candidate>.{parquet,cost.json}
 BLENDS = GRID.made_by("blend")  # and routers
 FITTED = GRID.made_by("fit_baseline")
 PROBES = GRID.made_by("fit_probe")
 PARTS = [part.name for name in wholes("merge", "reference") for part in GRID.wholes[name].values()]
-TABLES = [*BLENDS, *FITTED, *PROBES, *GRID.imported, *PARTS]  # whose predictions are not one model's in one task
+TABLES = [*BLENDS, *FITTED, *PROBES, *GRID.imported, *PARTS]  # candidates that rule predict does not make
 
 
-# Tokens are named by all that they depend on, and predictions make what is missing: the rule saves time on a GPU alone.
+# Tokens' names have a digest of all that they depend on. Predictions make missing tokens, so the rule only saves GPU time.
 rule tokenise:
     input:
         unpack(predict_reads),
@@ -74,7 +74,7 @@ rule predict:
         " --output {output.predictions} --cost {output.cost} --log {log}"
 
 
-# One model, all tasks that it covers: its outputs are declared, so that there is a rule for each set of tasks.
+# One job predicts all tasks that a model covers. Outputs must be declared, so that each set of tasks has its own rule.
 for number, covers in enumerate(covered_together()):
 
     rule:

@@ -1,7 +1,7 @@
-"""Merge of Large Language Models: an experiment's results, from a notebook or a script.
+"""Merge of Large Language Models: read an experiment's results from a notebook or a script.
 
 ``mllm.open("results/demo")`` gives leaderboard, comparisons and predictions as polars frames, the verdict as text, and
-loaded models. The rooms of the package are in docs/architecture.md.
+loaded models. docs/architecture.md describes the rooms of the package.
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ def open(folder: str | Path) -> "Results":
     """Open the results of one experiment.
 
     Args:
-        folder: ``results/<name>``, as a run made it.
+        folder: ``results/<name>`` of a finished run.
 
     Raises:
-        Failure: there is no leaderboard in the folder.
+        Failure: the folder has no leaderboard.
     """
     from mllm.interface.results import Results
 

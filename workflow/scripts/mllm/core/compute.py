@@ -63,9 +63,9 @@ def gpu_problem(needed_mb: float = 0, gpus: int = 1) -> str:
     free = sum(torch.cuda.mem_get_info(i)[0] for i in asked) / 2**20
     if free < needed_mb:
         return (
-            f"{name}: too little free memory for the model (found {free:,.0f} MB, expected at least {needed_mb:,.0f} MB)."
-            " Fix: put larger GPUs first in the profile, raise the model's gpus, or request an exclusive GPU if others"
-            " compute on it"
+            f"{name}: too little free memory for the model (found {free:,.0f} MB, expected at least {needed_mb:,.0f}"
+            " MB). Fix: put larger GPUs first in the profile, raise the model's gpus, or request an exclusive GPU if"
+            " others compute on it"
         )
     return ""
 

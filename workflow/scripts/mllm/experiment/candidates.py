@@ -1,4 +1,4 @@
-"""What an experiment's grid is made of: candidates and their runs, prepared checkpoints, points that are the same."""
+"""Parts of an experiment's grid: candidates and their runs, prepared checkpoints, duplicate points."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,23 +17,23 @@ class Start:
     """A checkpoint prepared for a task: a base, or what a reference starts from."""
 
     name: str
-    """Of its folder in models/."""
+    """Name of its folder in models/."""
     task: str
-    """That its head is made for."""
+    """Task of its head."""
     model: Model
     """Its entry under models."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One run of a candidate: what yields predictions, once. A candidate with one run, the usual case, is its run.
+    """One run of a candidate; each run yields predictions once. A candidate usually has one run, with its own name.
 
-    Runs of one candidate differ in their seeds alone: of the trainings beneath them (replicates), and within those of what a
-    random merge draws.
+    Runs of one candidate differ in their seeds only: those of their trainings (replicates), and within a replicate the
+    seeds of a random merge.
     """
 
     name: str
-    """The candidate's own in the first replicate, ``<name>@<replicate>`` in the others."""
+    """The candidate's own name in the first replicate, ``<name>@<replicate>`` in the others."""
     kind: str
     """base, expert, merge, blend or reference"""
     task: str
@@ -42,36 +42,36 @@ class Candidate:
     parameters: dict[str, Any] = field(default_factory=dict)
     recipe: Recipe | None = None
     made_by: str = ""
-    """Rule that makes its weights; its predictions where no model makes them."""
+    """Rule that makes its weights; without a model, the rule that makes its predictions."""
     start: Start | None = None
     """Prepared checkpoint that its weights come from."""
     taken: Model | None = None
-    """Published checkpoint that it is, as it is."""
+    """Published checkpoint that is used without training."""
     labels: dict[str, str] = field(default_factory=dict)
-    """Class -> what a published classifier calls it; by the classes' own names where empty."""
+    """Class -> its name in a published classifier; empty: the classes' own names."""
     part: dict[str, Any] = field(default_factory=dict)
-    """Reviews that it is trained on; all where empty."""
+    """Reviews that it is trained on; empty: all."""
     hyper: dict[str, Any] = field(default_factory=dict)
-    """How it is trained."""
+    """Hyperparameters of its training."""
     replicates: int = 1
-    """How often it is trained, with other seeds; merges and blends have as many runs as their members allow."""
+    """Number of its trainings, with different seeds; merges and blends have as many runs as their members allow."""
     replicate: int = 1
-    """Whose trainings it is, or has beneath it, from 1."""
+    """Replicate of its own training or of its members', from 1."""
     of: str = ""
-    """The candidate that it is a run of; empty where that is its own name."""
+    """The candidate of this run; empty: its own name."""
     whole: str = ""
-    """The model over several tasks that it is one task's part of, ``<whole>.<task>``; empty for all others."""
+    """The model over several tasks that it is a part of, as ``<whole>.<task>``; empty for all others."""
     covers: tuple[str, ...] = ()
     """All tasks of that model, sorted."""
 
     @property
     def candidate(self) -> str:
-        """The candidate that it is a run of: a row of the leaderboard, and the name of its first run."""
+        """Return the candidate of this run: a row of the leaderboard, and the name of its first run."""
         return self.of or self.name
 
     @property
     def folder(self) -> str:
-        """Its weights, in the experiment's folder."""
+        """Return the folder of its weights, within the experiment's folder."""
         if self.recipe:
             return f"merges/{self.whole}/model/{self.task}" if self.whole else f"merges/{self.name}/model"
         if self.made_by == "train_tasks":
@@ -83,11 +83,11 @@ class Candidate:
 
     @property
     def gpus(self) -> int:
-        """GPUs that its model's layers or batches spread over."""
+        """Return the number of GPUs that its model's layers or batches spread over."""
         return self.start.model.gpus if self.start else 1
 
     def label(self) -> dict[str, Any]:
-        """What a score file says of its run."""
+        """Return the facts of its run that score files contain."""
         return {
             "candidate": self.candidate,
             "run": None if self.candidate == self.name else self.name,
@@ -100,7 +100,7 @@ class Candidate:
         }
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return a one-line description."""
         values = self.recipe.telling() if self.recipe else self.parameters
         shown = " ".join(f"{k}={_value(v)}" for k, v in values.items())
         members = ", ".join(self.members)
@@ -109,11 +109,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A grid point that is another candidate in other words."""
+    """A grid point that computes the same as another candidate."""
 
     name: str
     same_as: str
-    """The candidate that stands for it."""
+    """The candidate that is run in its place."""
     why: str
 
 
@@ -122,46 +122,46 @@ class Grid:
     """All runs of all candidates, and the prepared checkpoints they start from, by name."""
 
     candidates: dict[str, Candidate]
-    """The first replicate's, then the others'."""
+    """Runs of the first replicate, then of the others."""
     starts: dict[str, Start]
     duplicates: list[Duplicate]
-    """Grid points that compute what another candidate computes, and are not run again."""
+    """Grid points that compute the same as another candidate, and are not run."""
     imported: dict[str, Path] = field(default_factory=dict)
-    """Candidate whose predictions were made elsewhere -> their file."""
+    """Candidate -> file of its predictions, if they were made elsewhere."""
 
     def of_kind(self, *kinds: str) -> list[Candidate]:
         return [c for c in self.candidates.values() if c.kind in kinds]
 
     @cached_property
     def runs(self) -> dict[str, list[str]]:
-        """Candidate -> the names of its runs."""
+        """Return candidate -> the names of its runs."""
         found: dict[str, list[str]] = {}
         for run in self.candidates.values():
             found.setdefault(run.candidate, []).append(run.name)
         return found
 
     def made_by(self, *rules: str) -> list[str]:
-        """Names of the candidates that some rules make."""
+        """Return the names of the candidates that some rules make."""
         return [c.name for c in self.candidates.values() if c.made_by in rules]
 
     @cached_property
     def merges(self) -> dict[str, Recipe]:
-        """Merge -> its recipe; what covers several tasks is made once."""
+        """Return merge -> its recipe; a merge over several tasks is made once."""
         return {c.whole or c.name: c.recipe for c in self.candidates.values() if c.recipe}
 
     @cached_property
     def wholes(self) -> dict[str, dict[str, Candidate]]:
-        """Model over several tasks -> task -> the candidate that it is there."""
+        """Return model over several tasks -> task -> its candidate in that task."""
         found: dict[str, dict[str, Candidate]] = {}
         for part in self.candidates.values():
             if part.whole:
-                own = self.candidates.get(part.whole)  # an expert that is asked about other tasks, too
+                own = self.candidates.get(part.whole)  # an expert that also answers other tasks
                 found.setdefault(part.whole, {own.task: own} if own else {})[part.task] = part
         return found
 
     @cached_property
     def bases(self) -> dict[str, str]:
-        """Task -> the prepared checkpoint from which its experts start."""
+        """Return task -> the prepared checkpoint from which its experts start."""
         return {c.task: c.name for c in self.of_kind("base")}
 
 

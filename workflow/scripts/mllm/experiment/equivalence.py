@@ -1,4 +1,4 @@
-"""Recipes that compute the same merge in other words."""
+"""Find recipes that compute the same merge in different notation."""
 
 import json
 from typing import Any
@@ -13,10 +13,10 @@ Scalars = list[float]
 
 
 def meaning(recipe: Recipe) -> tuple[str, str]:
-    """What a recipe computes up to rounding, in one spelling for all that compute it, and what reduced it to that.
+    """Return a key that all recipes with the same result (up to rounding) share, and the reason why it was reduced.
 
     Returns:
-        A key, ``copy <name>`` where the outcome is one of the inputs; and the reason in words (empty: none was needed).
+        The key, ``copy <name>`` if the result is one of the inputs; and the reason in words (empty: no reduction).
     """
     p = dict(recipe.parameters)
     out = p.pop("out_dtype", "float32")
@@ -37,7 +37,7 @@ def _reduced(recipe: Recipe, p: dict[str, Any]) -> tuple[Any, str]:
         case "slerp" if p["t"] == 1:
             return f"copy {members[1]}", "t = 1"
         case "slerp" if isinstance(p["t"], float) and members != sorted(members):
-            return ["slerp", sorted(members), {"t": _round(1 - p["t"])}], "the other way round"
+            return ["slerp", sorted(members), {"t": _round(1 - p["t"])}], "members swapped, t = 1 - t"
         case "passthrough" if p["scale"] == 1:
             return f"copy {members[0]}", "passed through"
         case "linear" | "multislerp" | "nuslerp" if weights:
@@ -53,7 +53,7 @@ def _reduced(recipe: Recipe, p: dict[str, Any]) -> tuple[Any, str]:
 
 
 def _reduced_task_vectors(recipe: Recipe, p: dict[str, Any], weights: Scalars | None) -> tuple[Any, str]:
-    """Everything of the form base + lambda x combination of task vectors."""
+    """Reduce methods of the form base + lambda x combination of task vectors."""
     method, members, reasons = recipe.method, list(recipe.members), []
     elected = method.removesuffix("_paper") not in ("task_arithmetic", "dare_linear", "della_linear", "breadcrumbs")
     if p["lambda"] == 0 or (weights and not any(weights)):
@@ -85,7 +85,7 @@ def _reduced_task_vectors(recipe: Recipe, p: dict[str, Any], weights: Scalars | 
 
 
 def _per_member(value: Any, members: list[str]) -> Scalars | None:
-    """One number for each member; none where a value changes with depth."""
+    """Return one number for each member; None if a value changes with depth."""
     values = (
         [value[m] for m in members] if isinstance(value, dict) and not is_layered(value) else [value] * len(members)
     )
@@ -93,5 +93,5 @@ def _per_member(value: Any, members: list[str]) -> Scalars | None:
 
 
 def _round(value: float) -> float:
-    """To 12 digits: what differs only by the rounding of 64-bit numbers is equal."""
+    """Round to 12 digits, so that numbers that differ only by 64-bit rounding are equal."""
     return float(f"{value:.12g}")

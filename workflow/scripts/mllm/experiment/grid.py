@@ -1,4 +1,4 @@
-"""An experiment's candidates: everything that will yield predictions, expanded once, by name."""
+"""Expand an experiment into its candidates: everything that will yield predictions, by name."""
 
 import hashlib
 import json
@@ -22,10 +22,10 @@ TRAINING_KEYS = tuple(Training.model_fields)
 
 
 def build(experiment: Experiment) -> Grid:
-    """Expand an experiment; its order is that of the file: bases, experts, merges, references, blends, routers; then further
-    replicates.
+    """Expand an experiment into bases, experts, merges, references, blends, routers, then the further replicates.
 
-    No name depends on other entries. Each task has a base of its own, ``base-<task>``, whose head has the task's classes.
+    Entries keep the file's order, and no name depends on other entries. Each task has its own base, ``base-<task>``,
+    whose head has the task's classes.
     """
     if experiment.candidates:
         return _imported(experiment)
@@ -39,7 +39,7 @@ def build(experiment: Experiment) -> Grid:
         references = _references(experiment, entry, experts)
         candidates += references
         for start in [r.start for r in references if r.start and r.made_by != "take_expert"]:
-            starts.setdefault(start.name, start)  # what is taken as it is starts from nothing
+            starts.setdefault(start.name, start)  # a model that is taken as it is has no start
     candidates += [
         *_blends(experiment, candidates),
         *routers(experts),
@@ -50,13 +50,13 @@ def build(experiment: Experiment) -> Grid:
 
 
 def _start(experiment: Experiment, model: str, task: str) -> Start:
-    """A model as it is prepared for a task."""
+    """Return a model's prepared checkpoint for a task."""
     name = f"base-{task}" if model == experiment.base else f"{model}-{task}.base"
     return Start(name, task, experiment.model(model, task))
 
 
 def _experts(experiment: Experiment, entry: Expert, start: Start) -> list[Candidate]:
-    """The experts of an entry: one, or one for each of its parts."""
+    """Return the experts of an entry: one, or one for each of its parts."""
     if entry.model:
         taken = experiment.model(entry.model, start.task)
         return [
@@ -83,11 +83,11 @@ def _experts(experiment: Experiment, entry: Expert, start: Start) -> list[Candid
 def _merges(
     experiment: Experiment, experts: list[Candidate], bases: dict[str, Start]
 ) -> tuple[list[Candidate], list[Duplicate]]:
-    """All points of all merge entries' grids; those that compute what another candidate computes apart."""
+    """Return all points of all merge entries' grids, and separately the duplicates of other candidates."""
     task_of = {e.name: e.task for e in experts}
     candidates: list[Candidate] = []
     duplicates: list[Duplicate] = []
-    first: dict[str, str] = {}  # recipe but for its seed -> its first run
+    first: dict[str, str] = {}  # recipe without its seed -> its first run
     written: set[str] = set()
     seen = {f"copy {name}": name for name in [*(s.name for s in bases.values()), *task_of]}
     for merge in experiment.merges:
@@ -117,7 +117,7 @@ def _merges(
 
 
 def _references(experiment: Experiment, entry: Reference | Baseline, experts: list[Candidate]) -> list[Candidate]:
-    """The candidates of an entry: one, or one for each of the tasks that one model is trained on."""
+    """Return the candidates of an entry: one, or one for each of the tasks that one model is trained on."""
     if not isinstance(entry, Reference) or entry.train != "tasks":
         return [_reference(experiment, entry, experts)]
     trained = [e for e in experts if e.made_by == "train_expert"]
@@ -132,7 +132,7 @@ def _references(experiment: Experiment, entry: Reference | Baseline, experts: li
 
 
 def _reference(experiment: Experiment, entry: Reference | Baseline, experts: list[Candidate]) -> Candidate:
-    """What merges are compared with: fine-tuned, asked as it is, or fitted without a language model."""
+    """Return the candidate of a reference: fine-tuned, untrained, or fitted without a language model."""
     task = experiment.task_of(entry)
     if not isinstance(entry, Reference):
         return Candidate(entry.name, "reference", task, entry.model, made_by="fit_baseline")
@@ -157,13 +157,13 @@ def _reference(experiment: Experiment, entry: Reference | Baseline, experts: lis
 
 
 def _union(experts: list[Candidate]) -> dict[str, Any]:
-    """The reviews that any of some experts saw, whatever their order in the file."""
+    """Return the union of the experts' reviews; it does not depend on the experts' order in the file."""
     parts = {json.dumps(e.part, sort_keys=True): e.part for e in experts}
     return {"union": [parts[key] for key in sorted(parts)]}
 
 
 def _imported(experiment: Experiment) -> Grid:
-    """Candidates whose predictions are there; a merge's method is its name up to the first hyphen."""
+    """Return the grid of candidates with existing predictions; a merge's method is its name up to the first hyphen."""
     assert experiment.candidates
     files = foreign_tables.tables(experiment.candidates)
     kinds, task = foreign_tables.kinds(experiment.candidates, list(files)), experiment.tasks[0].name
@@ -187,7 +187,7 @@ def _imported(experiment: Experiment) -> Grid:
 
 
 def _blends(experiment: Experiment, candidates: list[Candidate]) -> list[Candidate]:
-    """The blends of an experiment, whose members may be anything else in it.
+    """Return the blends of an experiment, whose members may be any other candidates.
 
     Raises:
         ExperimentError: a pattern matches nothing, or members are of different tasks.
@@ -199,7 +199,7 @@ def _blends(experiment: Experiment, candidates: list[Candidate]) -> list[Candida
         absent = [p for p in blend.members if not match([p], list(task_of))]
         problems += [f"blends[{i}].members: {p!r} matches no candidate (snakemake grid lists them)" for p in absent]
         if len({task_of[c] for c in chosen}) > 1:
-            problems.append(f"blends[{i}].members: of different tasks, and they predict different labels")
+            problems.append(f"blends[{i}].members: found members of different tasks, which predict different labels")
         if not chosen or absent:
             continue
         digest = hashlib.sha256(json.dumps([blend.method, chosen]).encode()).hexdigest()[:10]
@@ -225,5 +225,5 @@ def _hyper(entry: Training, seed: int) -> dict[str, Any]:
     values["seed"] = seed if entry.seed is None else entry.seed
     if values["epochs"] is None and values["steps"] is None:
         values["epochs"] = 1.0
-    off = {"freeze": 0, "head_only": False}  # the same as absent, in names and digests, too
+    off = {"freeze": 0, "head_only": False}  # equal to a missing key, also in names and digests
     return {k: v for k, v in values.items() if v is not None and not (k in off and v == off[k])}

@@ -1,4 +1,4 @@
-"""Loading an experiment: its file, overrides, checks and locked revisions."""
+"""Load an experiment: its file, overrides, checks and locked revisions."""
 
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,23 @@ from mllm.experiment.yaml_files import ExperimentError, combine
 
 
 def parse(raw: dict[str, Any], source: str = "experiment") -> Experiment:
-    """Check plain values against the model and against each other.
+    """Check plain values against the schema and against each other.
 
     Raises:
-        ExperimentError: with all that is wrong, not only the first.
+        ExperimentError: the values have errors; it lists all of them.
     """
-    from mllm.experiment.checks import cross, shape
+    from mllm.experiment.checks import columns, cross, shape
 
-    problems = []
+    raw, problems = columns.in_our_direction(raw)
     experiment = None
     try:
         experiment = Experiment.model_validate(raw)
     except ValidationError as error:
-        problems = shape.shape_problems(error, raw, Experiment)
+        problems += shape.shape_problems(error, raw, Experiment)
     try:
         problems += [p for p in cross.cross_problems(raw) if p not in problems]
     except (AttributeError, KeyError, TypeError, ValueError):
-        if not problems:  # else a value of a type that no other check can look at, which is told
+        if not problems:  # else a value's wrong type broke a check, and is reported already
             raise
     if problems or experiment is None:
         raise ExperimentError(source, problems)
@@ -35,10 +35,10 @@ def parse(raw: dict[str, Any], source: str = "experiment") -> Experiment:
 
 
 def load(*paths: str | Path, override: dict[str, Any] | None = None) -> Experiment:
-    """Read and check one experiment: its file, what further files and ``override`` replace in it, its lock."""
+    """Read and check one experiment: its file, the values that later files and ``override`` replace, and its lock."""
     return revision_locks.pin(parse(combine(paths, override or {}), ", ".join(map(str, paths))), paths[0])
 
 
 def json_schema(model: type[BaseModel] = Experiment) -> dict[str, Any]:
-    """The schema that editors use to complete and check an experiment file."""
+    """Return the JSON schema with which editors complete and check an experiment file."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema(by_alias=True)}

@@ -1,8 +1,8 @@
 # ruff: noqa: RUF012 (pydantic copies the defaults that are lists)
-"""Merge entries of an experiment file: one model for each method, with mergekit's names and defaults.
+"""Merge entries of an experiment file: one pydantic model for each method, with mergekit's names and defaults.
 
-A parameter that is a list spans the grid. The ranges are stricter than mergekit's, which lets values outside them
-through silently. A test holds the table against the installed mergekit's registry.
+A parameter that is a list spans the grid. The ranges are stricter than mergekit's, which silently accepts values
+outside them. A test compares the table with the installed mergekit's registry.
 """
 
 import functools
@@ -50,15 +50,15 @@ class Slerp(MergeEntry):
 
 
 class Nuslerp(MergeEntry):
-    """Spherical interpolation of two members by their weights, of whole tensors or row by row."""
+    """Spherical interpolation of two members by their weights, of complete tensors or row by row."""
 
     method: Literal["nuslerp"]
     weight: Axis[Amount] = [1.0]
     """A map member: weight; the second member's share of the sum is SLERP's t."""
     nuslerp_flatten: Axis[bool] = [True]
-    """Interpolate whole tensors; false: each row of its own."""
+    """Interpolate complete tensors; false: each row separately."""
     nuslerp_row_wise: Axis[bool] = [False]
-    """Where tensors are not flattened: along the first dimension instead of the last."""
+    """If tensors are not flattened: interpolate along the first dimension instead of the last."""
     use_base: Axis[bool] = [False]
     """Interpolate task vectors instead of weights."""
 
@@ -75,7 +75,7 @@ class Multislerp(MergeEntry):
     normalize_weights: Axis[bool] = [True]
     """Divide by the sum of the weights."""
     eps: Axis[Annotated[float, Field(gt=0, lt=1e-3)]] = [1e-8]
-    """Added to norms."""
+    """Small number that is added to norms."""
     use_base: Axis[bool] = [False]
     """Interpolate task vectors instead of weights."""
 
@@ -83,25 +83,26 @@ class Multislerp(MergeEntry):
 
 
 class Karcher(MergeEntry):
-    """Karcher mean of the members' directions, equal weights (arXiv 2603.04972)."""
+    """Karcher mean of the members' directions, with equal weights (arXiv 2603.04972)."""
 
     method: Literal["karcher"]
     max_iter: Axis[Annotated[int, Field(ge=1)]] = [10]
-    """Iterations at most."""
+    """Largest number of iterations."""
     tol: Axis[Annotated[float, Field(gt=0, lt=1)]] = [1e-5]
-    """Step below which the iteration ends."""
+    """Step size below which the iteration ends."""
 
     base = "refused"
 
 
 class ModelStock(MergeEntry):
-    """As far from the base to the members' mean as their angles warrant (Jang et al. 2024, arXiv 2403.19522)."""
+    """A point between base and members' mean, by the angles between members (Jang et al. 2024, arXiv 2403.19522)."""
 
     method: Literal["model_stock"]
     filter_wise: Axis[bool] = [False]
-    """Angles of each row instead of each tensor."""
+    """Take the angles of each row instead of each tensor."""
     convention: Axis[Convention] = ["mergekit"]
-    """mergekit takes 1e-6 for any smaller product of two task vectors' norms, which shrinks small updates; paper does not."""
+    """mergekit replaces any product of two task vectors' norms below 1e-6 by 1e-6, which shrinks small updates; paper
+    does not."""
 
 
 class Sce(MergeEntry):
@@ -109,13 +110,13 @@ class Sce(MergeEntry):
 
     method: Literal["sce"]
     select_topk: Axis[Fraction] = [1.0]
-    """Fraction of the entries, those of the highest variance over the members, that is kept."""
+    """Fraction of the entries that is kept: those with the highest variance over the members."""
 
     unused = frozenset({"int8_mask"})
 
 
 class Changes(MergeEntry):
-    """What one member alone changed is kept whole, what several changed is averaged (arXiv 2601.13572)."""
+    """A change by one member only is kept unscaled; changes by several members are averaged (arXiv 2601.13572)."""
 
     epsilon: Axis[Positive] = [1e-5]
     """Smallest change that counts."""
@@ -128,7 +129,7 @@ class Ram(Changes):
 
 
 class RamplusTl(Changes):
-    """RAM, whose lone changes are amplified by how much of a member's change is shared, tensor by tensor."""
+    """RAM, with lone changes amplified by the share of a member's change that others share, tensor by tensor."""
 
     method: Literal["ramplus_tl"]
     r: Axis[Positive] = [0.1]
@@ -138,22 +139,22 @@ class RamplusTl(Changes):
 
 
 class Nearswap(MergeEntry):
-    """The first member, with the second's entries where the two are near."""
+    """The first member, with the second's entries where the two are close."""
 
     method: Literal["nearswap"]
     t: Axis[Positive]
-    """Distance up to which the second member's entry is taken whole; 0 is the first member."""
+    """Distance up to which the second member's entry is taken completely; 0 gives the first member."""
 
     base = "first"
     count = (2, 2)
 
 
 class ArceeFusion(MergeEntry):
-    """The first member, with the second's entries where they differ most in what they say."""
+    """The first member, with the second's entries where the difference is most informative."""
 
     method: Literal["arcee_fusion"]
     seed: Axis[Seed] | None = None
-    """Seeds of the sample of a tensor's entries, drawn where it has more than a million."""
+    """Seeds of the sample of entries that is drawn from tensors with more than a million."""
 
     base = "first"
     count = (2, 2)
@@ -161,7 +162,7 @@ class ArceeFusion(MergeEntry):
 
 
 class Passthrough(MergeEntry):
-    """One member as it is, or scaled."""
+    """One member, unchanged or scaled."""
 
     method: Literal["passthrough"]
     scale: Axis[Number] = [1.0]
@@ -172,23 +173,23 @@ class Passthrough(MergeEntry):
 
 
 class Moe(MergeEntry):
-    """Mixture of experts: every member's feed-forward blocks behind a router, all else averaged.
+    """Mixture of experts: every member's feed-forward blocks behind a router; all other weights are averaged.
 
-    As mergekit-moe makes it, for LLaMA-, Mistral- and Qwen-like members; the average of what is not a feed-forward
-    block is Branch-Train-MiX's (Sukhbaatar et al. 2024, arXiv 2403.07816).
+    mergekit-moe makes it, for LLaMA-, Mistral- and Qwen-like members. The average of the weights outside feed-forward
+    blocks follows Branch-Train-MiX (Sukhbaatar et al. 2024, arXiv 2403.07816).
     """
 
     method: Literal["moe"]
     gate_mode: Axis[Literal["hidden", "hidden_avg", "hidden_last", "cheap_embed", "random", "uniform_random"]] = ["hidden"]  # fmt: skip
-    """How the router's weights are made: of the hidden states or embeddings of each member's train reviews, or drawn."""
+    """Source of the router's weights: hidden states or embeddings of each member's train reviews, or random draws."""
     experts_per_token: Axis[Annotated[int, Field(ge=1)]] = [2]
-    """Members that each token is sent to."""
+    """Number of members that process each token."""
     prompts: Axis[Annotated[int, Field(ge=1)]] = [16]
-    """Train reviews of each member that make its part of the router."""
+    """Number of each member's train reviews that make its part of the router."""
     seed: Axis[Seed] | None = None
     """Seeds of the drawn reviews and router weights."""
 
-    in_mergekit = False  # mergekit-moe is a command of its own
+    in_mergekit = False  # mergekit-moe is a separate command
     base = "refused"
     random = True
 
@@ -206,10 +207,10 @@ else:
 
 
 def entry_of(method: str) -> type[MergeEntry]:
-    """The entry of a recipe's method; ``ties_paper`` is ``ties`` by the paper's convention."""
+    """Return the entry of a recipe's method; ``ties_paper`` is ``ties`` by the paper's convention."""
     return METHODS[method.removesuffix("_paper")]
 
 
 def in_mergekit(method: str) -> bool:
-    """Whether mergekit-yaml makes the same weights of a recipe, bit for bit."""
+    """Return whether mergekit-yaml makes the same weights from a recipe, bit for bit."""
     return not method.endswith("_paper") and entry_of(method).in_mergekit

@@ -1,4 +1,4 @@
-"""Of which models mergekit-moe makes mixtures of experts, and what those are."""
+"""Architectures of which mergekit-moe makes mixtures of experts, and the mixtures' architectures."""
 
 from dataclasses import dataclass
 
@@ -8,23 +8,23 @@ class Mixture:
     """One architecture of experts."""
 
     model_type: str
-    """Of the experts' config.json."""
+    """``model_type`` of the experts' config.json."""
     experts: str
-    """How the names of their classes begin."""
+    """Beginning of their classes' names."""
     mixture: str
-    """How the name of the mixture's class begins."""
+    """Beginning of the mixture's class name."""
     writer: str
-    """mergekit's name for what writes the mixture."""
+    """mergekit's name of the architecture that it writes."""
     shared_expert: bool = False
-    """Whether one more expert sees every token."""
+    """Whether one additional expert sees every token."""
 
     def architectures(self) -> dict[str, str]:
-        """The experts' classes, and the mixture's of each."""
+        """Return expert's class -> mixture's class."""
         return {self.experts + head: self.mixture + head for head in HEADS}
 
 
 HEADS = ("ForSequenceClassification", "ForCausalLM")
-# Not DeepSeek's, which needs code from the hub.
+# DeepSeek's mixtures are missing, since they need code from the hub.
 MIXTURES = (
     Mixture("llama", "Llama", "Mixtral", "Mixtral"),
     Mixture("mistral", "Mistral", "Mixtral", "Mixtral"),

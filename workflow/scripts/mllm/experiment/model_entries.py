@@ -1,4 +1,4 @@
-"""Entries under ``models`` of the experiment file: where checkpoints come from, and how they are asked."""
+"""Entries under ``models`` of the experiment file: where checkpoints come from, and their prompts."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from mllm.experiment.value_types import LONGEST, NAME, Strict
 
 TEMPLATE = "Text: {review}\nQuestion: what is the {task} of this text? Options: {labels}.\nAnswer:"
 DRUG_REVIEWS = "Drug review: {review}\nQuestion: what is the {task} of this review? Options: {labels}.\nAnswer:"
-"""The template where the data are drug reviews."""
+"""The template if the data are drug reviews."""
 Name = Annotated[str, Field(pattern=NAME, max_length=LONGEST)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -19,16 +19,18 @@ class Prompt(Strict):
     """How a language model is asked for a review's label (families text2text and causal)."""
 
     template: str = TEMPLATE
-    """With {review} once; {task} and {labels} are filled in. Too long a review is cut, the rest never. For drug reviews (data.source
-    uci and synthetic) the default says "Drug review" and "this review"."""
+    """Text with {review} once; {task} and {labels} are filled in. Only a review that is too long is cut, never the
+    rest. For drug reviews (data.source uci and synthetic) the default says "Drug review" and "this review"."""
     words: dict[str, str] = Field(default_factory=dict)
-    """Class -> the word that the model is to answer; a class's own name by default."""
+    """Class: the word that the model should answer; default: the class's name."""
     score: Literal["likelihood", "first_token"] = "likelihood"
-    """likelihood of all of a label's tokens, or its first token's among the labels' first tokens, which must differ."""
+    """likelihood: of all tokens of a label; first_token: of its first token among the labels' first tokens, which must
+    differ."""
     examples: Annotated[int, Field(ge=0, le=64)] = 0
-    """Train reviews shown with their labels before the question, the classes in turn, drawn by the experiment's seed."""
+    """Number of train reviews shown with their labels before the question; classes alternate; the experiment's seed
+    draws them."""
     chat: bool = False
-    """Ask in the tokenizer's chat template (instruction-tuned models)."""
+    """Use the tokenizer's chat template (for instruction-tuned models)."""
 
     @field_validator("template")
     @classmethod
@@ -37,18 +39,18 @@ class Prompt(Strict):
 
 
 class TaskPrompt(Strict):
-    """How a task's reviews are asked about, where it is not as the model's own prompt says; keys that are left out are the model's."""
+    """A task's prompt, if it differs from the model's; missing keys are the model's."""
 
     template: str | None = None
-    """With {review} once; {task} and {labels} are filled in."""
+    """Text with {review} once; {task} and {labels} are filled in."""
     words: dict[str, str] | None = None
-    """Class -> the word that stands for it."""
+    """Class: the word that the model should answer."""
     score: Literal["likelihood", "first_token"] | None = None
     """As in a model's prompt."""
     examples: Annotated[int, Field(ge=0, le=64)] | None = None
-    """Train reviews shown with their labels before the question."""
+    """Number of train reviews shown with their labels before the question."""
     chat: bool | None = None
-    """Ask in the tokenizer's chat template."""
+    """Use the tokenizer's chat template."""
 
     @field_validator("template")
     @classmethod
@@ -63,18 +65,19 @@ def _with_one_review(template: str) -> str:
 
 
 class Model(Strict):
-    """What all models have."""
+    """Keys of all models."""
 
     name: Name
-    """What base, experts and references call it."""
+    """Its name in base, experts and references."""
     family: Annotated[str, Field(json_schema_extra={"enum": list(families.NAMES)})] = families.HEADED
     """classifier has a classification head; text2text (T5 and FLAN-T5) and causal (decoder-only) answer a prompt."""
     prompt: Prompt | None = None
-    """Families text2text and causal; all its defaults where it is left out."""
+    """How it is asked (families text2text and causal); missing keys have their defaults."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of predictions; auto is bfloat16 on GPUs that have it, else float32."""
+    """Precision of predictions; auto is bfloat16 on GPUs that have it, else float32."""
     gpus: Annotated[int, Field(ge=1, le=16)] = 1
-    """GPUs of one node: training gives each a share of every batch, prediction of a large model spreads its layers."""
+    """Number of GPUs of one node: training gives each a share of every batch; prediction spreads a large model's
+    layers."""
 
     @field_validator("family")
     @classmethod
@@ -97,14 +100,14 @@ class HubModel(Model):
     id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     """Repository, as owner/name."""
     revision: Annotated[str, Field(pattern=r"^[\w.][\w./-]*$")]
-    """Commit (40 hexadecimal digits), or a branch or tag, which is resolved once: its commit is then in a .lock.yaml file
-    beside the experiment."""
+    """Commit (40 hexadecimal digits), branch or tag. A branch or tag is resolved once: a .lock.yaml file beside the
+    experiment then has its commit."""
     max_length: Annotated[int, Field(ge=8)] = 512
     """Longest input in tokens; longer reviews are cut."""
 
 
 class LocalModel(Model):
-    """A checkpoint in a folder of yours."""
+    """A checkpoint in a local folder."""
 
     source: Literal["local"]
     path: str
@@ -114,18 +117,18 @@ class LocalModel(Model):
 
 
 class Pretrain(Strict):
-    """Language modelling on the train reviews, before there is a classification head (gpt2 and llama)."""
+    """Language modelling on the train reviews, before the classification head is added (gpt2 and llama)."""
 
     steps: Positive
-    """Optimiser steps."""
+    """Number of optimiser steps."""
     batch_size: Positive = 16
-    """Pieces of text per step."""
+    """Number of text pieces per step."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    """Its highest value."""
+    """Highest learning rate."""
 
 
 class ScratchModel(Model):
-    """A small model and its tokenizer made from nothing but the train reviews."""
+    """A small model and its tokenizer, made from the train reviews only."""
 
     source: Literal["scratch"]
     architecture: Literal["gpt2", "llama", "bert", "t5"] = "gpt2"
@@ -133,18 +136,18 @@ class ScratchModel(Model):
     width: Positive = 64
     """Hidden size, a multiple of heads."""
     layers: Positive = 2
-    """Transformer blocks (t5: of encoder and decoder each)."""
+    """Number of transformer blocks (t5: in encoder and decoder each)."""
     heads: Positive = 2
-    """Attention heads of each block."""
+    """Number of attention heads in each block."""
     vocabulary: Annotated[int, Field(ge=300)] = 2000
-    """Tokens of the byte-pair tokenizer that is made from the train reviews, at most."""
+    """Largest number of tokens of the byte-pair tokenizer that is made from the train reviews."""
     max_length: Annotated[int, Field(ge=8)] = 128
     """Longest input in tokens; longer reviews are cut."""
     pretrain: Pretrain | None = None
 
 
 def about_drug_reviews(entry: Any) -> Any:
-    """A raw entry under ``models`` whose prompt, where the file gives no template, speaks of drug reviews."""
+    """Return a raw entry under ``models``; a prompt without a template gets the one for drug reviews."""
     if not isinstance(entry, dict) or entry.get("family", families.HEADED) == families.HEADED:
         return entry
     prompt = entry.get("prompt") or {}

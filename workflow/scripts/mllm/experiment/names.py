@@ -1,4 +1,4 @@
-"""Names in an experiment file, and what they stand for: experts of an entry with parts, members of a pattern."""
+"""Names in an experiment file, and what they match: experts of an entry with parts, members of a pattern."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def dicts(value: Any) -> list[dict[str, Any]]:
-    """Entries of a list; whatever is no map counts as an empty one, so that positions stay right."""
+    """Return the entries of a list; an entry that is no map becomes an empty map, so that positions stay correct."""
     return [v if isinstance(v, dict) else {} for v in value] if isinstance(value, list) else []
 
 
@@ -20,18 +20,18 @@ def repeated(names: list[str]) -> list[tuple[str, int]]:
 
 
 def is_pattern(text: str) -> bool:
-    """Whether a name stands for others: ``*``, ``?`` or ``[…]``, as fnmatch has them."""
+    """Return whether a name is a pattern of fnmatch: with ``*``, ``?`` or ``[…]``."""
     return any(c in text for c in "*?[")
 
 
 def match(patterns: Iterable[str], names: list[str]) -> list[str]:
-    """Names that the patterns stand for, in the order of the patterns, then of the names; each once."""
+    """Return the names that the patterns match, in the order of the patterns, then of the names; each once."""
     found = [n for p in patterns for n in (names if is_pattern(p) else [p]) if fnmatchcase(n, p) and n in names]
     return list(dict.fromkeys(found))
 
 
 def expert_names(raw: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Names of all experts with their entries; an entry with parts stands for several."""
+    """Return the names of all experts with their entries; an entry with parts has several."""
     result = []
     for entry in dicts(raw.get("experts")):
         name, parts = entry.get("name"), entry.get("parts")

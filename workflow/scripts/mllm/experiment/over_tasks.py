@@ -14,17 +14,18 @@ from mllm.experiment.task_vector_entries import MergeEntry, TaskVectors
 
 Patterns = list[str] | dict[str, list[str]]
 SUMMED = ("task_arithmetic", "dare_linear", "della_linear", "breadcrumbs")
-"""Methods that add all task vectors up: of several tasks, each whole is too much."""
+"""Methods that sum all task vectors; over several tasks, the sum with factor 1 is too large."""
 LAMBDAS = [i / 10 for i in range(1, 11)]
-"""Factors of that sum, of which validation chooses (Ilharco et al. 2023, arXiv 2212.04089; AdaMerging, arXiv 2310.02575, figure 1)."""
+"""Factors of that sum; validation selects one (Ilharco et al. 2023, arXiv 2212.04089; AdaMerging, arXiv 2310.02575,
+figure 1)."""
 
 
 def chosen(patterns: Patterns, task_of: Mapping[str, Any]) -> list[str]:
-    """The experts that a merge's members stand for, in their order; a task's own patterns match that task's experts alone.
+    """Return the experts that a merge's members match, in order; a task's own patterns match only its experts.
 
     Args:
         patterns: names and patterns, or a map of task to them.
-        task_of: all experts, with their tasks.
+        task_of: expert -> task, for all experts.
     """
     if not isinstance(patterns, dict):
         return match(patterns, list(task_of))
@@ -32,18 +33,18 @@ def chosen(patterns: Patterns, task_of: Mapping[str, Any]) -> list[str]:
 
 
 def with_defaults(entry: MergeEntry) -> MergeEntry:
-    """A merge entry over several tasks: a sum of task vectors whose factor the file leaves open is tried with several."""
+    """Return a merge entry over several tasks; a sum of task vectors without a factor in the file gets ``LAMBDAS``."""
     said = entry.normalize if entry.method in SUMMED and isinstance(entry, TaskVectors) else [True]
     open_ = not {"lambda_", "weight"} & entry.model_fields_set and not any(said)
     return entry.model_copy(update={"lambda_": LAMBDAS}) if open_ else entry
 
 
 def by_member(value: Any, task_of: Mapping[str, Any]) -> Any:
-    """A parameter whose map may name tasks, each of which stands for its members that the map does not name; for members alone.
+    """Return a parameter's value with a map of members only; a task in the map means its members that the map omits.
 
     Args:
-        value: of a parameter.
-        task_of: the merge's members, with their tasks.
+        value: value of a parameter.
+        task_of: member -> task, for the merge's members.
     """
     if not isinstance(value, dict) or is_layered(value):
         return value
@@ -51,16 +52,16 @@ def by_member(value: Any, task_of: Mapping[str, Any]) -> Any:
 
 
 def covered(members: list[str], task_of: Mapping[str, Any]) -> tuple[str, ...]:
-    """The tasks of a merge's members, sorted."""
+    """Return the tasks of a merge's members, sorted."""
     return tuple(sorted({task_of[member] for member in members}))
 
 
 def parts(whole: Candidate, starts: Mapping[str, Start]) -> list[Candidate]:
-    """The candidates of one model over several tasks.
+    """Return the candidates of one model over several tasks, one for each task.
 
     Args:
-        whole: the model under its own name, of any of its tasks, with all that it covers.
-        starts: task -> the prepared checkpoint that it starts from there.
+        whole: the model under its own name, with any of its tasks, and with all tasks that it covers.
+        starts: task -> the prepared checkpoint that it starts from in that task.
     """
     return [
         replace(
@@ -72,9 +73,9 @@ def parts(whole: Candidate, starts: Mapping[str, Start]) -> list[Candidate]:
 
 
 def key(recipe: Recipe, meaning: str, task_of: Mapping[str, str]) -> str:
-    """What a merge over several tasks computes, from what its recipe does.
+    """Return the key of a merge over several tasks, from its recipe's ``meaning``: equal keys compute the same.
 
-    No such merge is a copy of one of its inputs: each task has a head of its own, merged where it has several members.
+    No such merge is a copy of an input: each task has its own head, which is merged if the task has several members.
     """
     tasks = [task_of[member] for member in recipe.members]
     if meaning.startswith("copy ") and len(set(tasks)) < len(tasks):
@@ -83,13 +84,13 @@ def key(recipe: Recipe, meaning: str, task_of: Mapping[str, str]) -> str:
 
 
 def asked_elsewhere(experts: list[Candidate], merges: list[Candidate], starts: Mapping[str, Start]) -> list[Candidate]:
-    """The members of merges over several tasks, as they answer in the others' tasks: what one of them can do without a merge.
+    """Return the members of merges over several tasks as candidates in the other members' tasks, without a merge.
 
-    A classifier has a head for its own task alone, and answers nowhere else.
+    A classifier has a head for its own task only, and answers no other.
 
     Args:
-        experts: of all tasks.
-        merges: of all tasks.
+        experts: experts of all tasks.
+        merges: merges of all tasks.
         starts: task -> its base.
     """
     tasks = sorted({task for merge in merges for task in merge.covers})

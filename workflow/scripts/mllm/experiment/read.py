@@ -1,4 +1,4 @@
-"""Reading an experiment that the rules have checked: jobs depend on what it says, and on no check."""
+"""Read an experiment that the rules have checked: jobs depend on its values, and on no check."""
 
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,14 @@ from mllm.experiment.yaml_files import ExperimentError, combine
 
 
 def read(*paths: str | Path, override: dict[str, Any] | None = None) -> Experiment:
-    """Read one experiment: its file, what further files and ``override`` replace in it, its lock.
+    """Read one experiment: its file, the values that later files and ``override`` replace, and its lock.
 
     Raises:
-        ExperimentError: it is no experiment at all; ``snakemake -n`` says in words what is wrong.
+        ExperimentError: it has invalid values; ``snakemake -n`` explains them.
     """
     try:
         experiment = Experiment.model_validate(combine(paths, override or {}))
     except ValidationError as error:
-        problems = [
-            f"{error.error_count()} values do not fit (found by a job). Fix: run snakemake -n, which lists them"
-        ]
+        problems = [f"a job found {error.error_count()} invalid values. Fix: run snakemake -n, which lists them"]
         raise ExperimentError(", ".join(map(str, paths)), problems) from None
     return revision_locks.pin(experiment, paths[0])

@@ -1,4 +1,4 @@
-"""The recipes that merge entries expand to: canonical, named, and known to be the same where they are."""
+"""Expand merge entries into recipes: canonical and named, so that equal recipes are recognised."""
 
 import hashlib
 import itertools
@@ -17,28 +17,28 @@ class Recipe:
     """What to merge and how, in canonical form: equal recipes are equal objects with equal names."""
 
     method: str
-    """As mergekit's registry names it; ``…_paper`` are ours, by the papers' conventions."""
+    """Its name in mergekit's registry; ``…_paper`` methods are this project's, by the papers' conventions."""
     members: tuple[str, ...]
     parameters: dict[str, Any]
     base: str | None
-    """What plays mergekit's base_model: the experts' base, or the first member, or none."""
+    """mergekit's base_model: the experts' base, the first member, or None."""
 
     def canonical(self) -> dict[str, Any]:
-        """Plain JSON values that say all that determines the merge."""
+        """Return plain JSON values of everything that determines the merge."""
         return {"method": self.method, "members": list(self.members), "parameters": self.parameters, "base": self.base}
 
     def name(self) -> str:
-        """A readable name that depends on this recipe alone, so that no other grid point ever renames it.
+        """Return a readable name that depends on this recipe only, so that no other grid point ever renames it.
 
-        It shows required parameters and those that differ from the method's defaults; the hash of
-        the whole recipe makes it unique.
+        It shows required parameters and those that differ from the method's defaults. The hash of the complete recipe
+        makes it unique.
         """
         digest = hashlib.sha256(json.dumps(self.canonical(), sort_keys=True).encode()).hexdigest()
         words = [f"{k}{_short(v)}" for k, v in self.telling().items()]
         return "-".join([self.method, *words, digest[:10]])
 
     def telling(self) -> dict[str, Any]:
-        """The parameters that need saying: required ones, seeds, and those that differ from the method's defaults."""
+        """Return the informative parameters: required ones, seeds, and those that differ from the method's defaults."""
         fields = entry_of(self.method).model_fields
         return {
             name: value
@@ -54,10 +54,10 @@ def expand(
     base: str,
     by_member: Callable[[Any], Any] = lambda value: value,
 ) -> list[Recipe]:
-    """All points of one merge entry's grid; ``by_member`` puts maps of tasks into maps of members.
+    """Return all points of one merge entry's grid; ``by_member`` turns maps of tasks into maps of members.
 
-    Members are put into canonical (sorted) order, since the order changes random masks under one
-    seed; where the first one has a part of its own (SLERP), the order has a meaning and is kept.
+    Members are sorted, since their order changes random masks under one seed. Methods whose first member has its own
+    role (SLERP) keep the order.
     """
     ordered = tuple(members if entry.base == "first" else sorted(members))
     names = entry.axes()
@@ -76,7 +76,7 @@ def expand(
 
 
 def _simple(value: Any) -> Any:
-    """A map whose members all have the same value is that value."""
+    """Replace a map by its value if all members have the same one."""
     same = (
         isinstance(value, dict)
         and not is_layered(value)

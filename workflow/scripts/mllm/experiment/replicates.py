@@ -1,8 +1,8 @@
-"""Replicates: the same candidates once more, from trainings with other seeds.
+"""Replicates: the same candidates again, from trainings with other seeds.
 
-Replicate 1 is what an experiment without replicates has, by name, seed and byte. Replicate 2 of ``pain`` is ``pain@2``; no name of
-a user's own has an ``@``. A merge or a blend has a run for each replicate of its members: run 2 is made of ``pain@2`` and
-``acne@2``. Members that exist once (published, untrained) take part in all runs.
+Replicate 1 equals an experiment without replicates, in names, seeds and bytes. Replicate 2 of ``pain`` is ``pain@2``;
+no name in the file has an ``@``. A merge or a blend has a run for each replicate of its members: run 2 combines
+``pain@2`` and ``acne@2``. Members that exist once (published, untrained) take part in all runs.
 """
 
 import json
@@ -12,27 +12,27 @@ from mllm.experiment.candidates import Candidate
 from mllm.experiment.layered import is_layered
 from mllm.experiment.recipes import Recipe
 
-STEP = 1_000_003  # between the seeds of two replicates: farther apart than seeds that people write
+STEP = 1_000_003  # between the seeds of two replicates: larger than the distances of seeds that people write
 
 
 def run_name(candidate: str, replicate: int) -> str:
-    """The name of a candidate's run."""
+    """Return the name of a candidate's run."""
     return candidate if replicate == 1 else f"{candidate}@{replicate}"
 
 
 def parsed(name: str) -> tuple[str, int]:
-    """Candidate and replicate of a run's name."""
+    """Return candidate and replicate of a run's name."""
     candidate, _, replicate = name.partition("@")
     return candidate, int(replicate or 1)
 
 
 def seed_of(seed: int, replicate: int) -> int:
-    """The seed of a replicate, from that of the first."""
+    """Return the seed of a replicate, from the first replicate's."""
     return (seed + STEP * (replicate - 1)) % 2**32
 
 
 def but_for_the_seed(recipe: Recipe) -> str:
-    """What a recipe's runs have in common: all that determines the merge, less the seed of its random masks."""
+    """Return what a recipe's runs share: everything that determines the merge except the seed of its random masks."""
     facts = recipe.canonical()
     return json.dumps(
         {**facts, "parameters": {k: v for k, v in facts["parameters"].items() if k != "seed"}}, sort_keys=True
@@ -40,10 +40,10 @@ def but_for_the_seed(recipe: Recipe) -> str:
 
 
 def further(first: list[Candidate]) -> list[Candidate]:
-    """The runs of all replicates but the first, replicate by replicate.
+    """Return the runs of all replicates except the first, replicate by replicate.
 
     Args:
-        first: the first replicate, members before merges and blends; those that are trained know how often.
+        first: runs of the first replicate, members before merges and blends; trained ones have ``replicates``.
     """
     number: dict[str, int] = {}
     for run in first:
@@ -58,7 +58,7 @@ def further(first: list[Candidate]) -> list[Candidate]:
 
 
 def _again(run: Candidate, replicate: int, number: dict[str, int]) -> Candidate:
-    """A run of the first replicate as it is in another one."""
+    """Return a run of the first replicate as it is in another replicate."""
     names = {m: run_name(m, replicate) if number[m] > 1 else m for m in run.members}
     hyper = {**run.hyper, "seed": seed_of(run.hyper["seed"], replicate)} if run.hyper else {}
     recipe = _recipe(run.recipe, names, replicate) if run.recipe else None
@@ -69,7 +69,7 @@ def _again(run: Candidate, replicate: int, number: dict[str, int]) -> Candidate:
 
 
 def _recipe(recipe: Recipe, names: dict[str, str], replicate: int) -> Recipe:
-    """A recipe with another replicate's members, in the same order, and seed."""
+    """Return a recipe with another replicate's members, in the same order, and its seed."""
     parameters = {
         key: {names[m]: v for m, v in value.items()} if isinstance(value, dict) and not is_layered(value) else value
         for key, value in recipe.parameters.items()

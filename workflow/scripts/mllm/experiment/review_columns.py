@@ -1,7 +1,7 @@
-"""Columns of the review tables, by what they are for. Without any import, since every start of Snakemake reads it."""
+"""Columns of the review tables, by their use. This imports nothing, since every start of Snakemake reads it."""
 
 BUILT_IN = ("id", "drug", "condition", "review", "rating", "date", "useful_count")
-# Columns of data/reviews.parquet that can define a slice or a task; other tables add their own.
+# Columns of data/reviews.parquet that can define a slice or a task; the experiment's own tables add others.
 SLICEABLE = ("condition", "drug", "rating", "year", "useful_count")
 STATISTICS = {
     "characters": "characters, spaces included",
@@ -14,8 +14,8 @@ STATISTICS = {
     "emphasis": "repeated ! and ?, runs of dots, emoticons",
     "tokens": "tokens of the base's tokenizer, uncut",
 }
-"""Column -> what it counts."""
+"""Column -> quantity that it counts."""
 
-# Names that a column of a table of your own cannot have.
+# Names that the columns of a user's table cannot have.
 TAKEN = ("review_id", "file", "line", "group", "year", "reason", "split", "label", "truth", *STATISTICS)
 TAKEN_PREFIXES = ("label_", "logp_")

@@ -1,6 +1,6 @@
-"""Branches and tags of the hub, each resolved to a commit once: what an experiment says today, it says tomorrow.
+"""Resolve branches and tags of the hub to commits once, so that an experiment keeps its meaning.
 
-The commits stand in a file beside the experiment (``config/x.yaml`` → ``config/x.lock.yaml``), to be kept with it.
+The commits are in a file beside the experiment (``config/x.yaml`` → ``config/x.lock.yaml``), to be committed with it.
 """
 
 import re
@@ -21,20 +21,21 @@ HEADING = "# Commits of the hub's branches and tags, resolved once. Delete a lin
 
 
 def path_of(experiment: str | Path) -> Path:
-    """The lock of an experiment file."""
+    """Return the path of an experiment file's lock."""
     return Path(experiment).with_suffix(".lock.yaml")
 
 
 def pin(experiment: "Experiment", file: str | Path, ask: Callable[[str, str], str] | None = None) -> "Experiment":
-    """The experiment with commits in place of branches and tags, as far as they are known.
+    """Return the experiment with known commits in place of branches and tags.
 
     Args:
         experiment: its models may have a branch or tag as revision.
         file: experiment file, whose lock is read.
-        ask: resolves (repository, revision) where the lock does not have it; the lock is written then. None: they stay.
+        ask: resolves a (repository, revision) that the lock lacks; its commit is then added to the lock. None: such
+            revisions stay.
 
     Raises:
-        ExperimentError: one could not be resolved, or the lock is no map to commits.
+        ExperimentError: a revision could not be resolved, or the lock is no map to commits.
     """
     lock, problems = path_of(file), []
     try:
@@ -43,7 +44,7 @@ def pin(experiment: "Experiment", file: str | Path, ask: Callable[[str, str], st
         known = None
     if not isinstance(known, dict) or not all(COMMIT.fullmatch(str(v)) for v in known.values()):
         raise ExperimentError(
-            str(lock), ["expected lines `owner/name@branch: commit`; delete it to resolve them again"]
+            str(lock), ["expected lines `owner/name@branch: commit`. Fix: delete the file to resolve them again"]
         )
     models, before = [], len(known)
     for i, model in enumerate(experiment.models):
@@ -54,7 +55,9 @@ def pin(experiment: "Experiment", file: str | Path, ask: Callable[[str, str], st
                 try:
                     known[key] = ask(model.id, revision)  # type: ignore[union-attr]
                 except OSError as error:
-                    problems.append(f"models[{i}].revision: {revision!r} of {error}; or give the commit (40 digits)")
+                    problems.append(
+                        f"models[{i}].revision: {revision!r} of {error}, or give the commit (40 hexadecimal digits)"
+                    )
             model = model.model_copy(update={"revision": known.get(key, revision)})
         models.append(model)
     if len(known) > before:
@@ -62,7 +65,9 @@ def pin(experiment: "Experiment", file: str | Path, ask: Callable[[str, str], st
             with whole(lock) as partial:
                 partial.write_text(HEADING + yaml.safe_dump(known), encoding="utf-8")
         except OSError as error:
-            problems.append(f"{lock}: cannot be written ({error.strerror}); it must be beside the experiment")
+            problems.append(
+                f"{lock}: cannot write the lock ({error.strerror}). Fix: make the experiment's folder writable"
+            )
     if problems:
         raise ExperimentError(str(file), problems)
     return experiment.model_copy(update={"models": models})

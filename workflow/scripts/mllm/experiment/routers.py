@@ -1,12 +1,12 @@
-"""The rival of experts that are trained on slices: each review to the expert of its own slice."""
+"""Routers, the rivals of merges of experts that are trained on slices: they send each review to its slice's expert."""
 
 from mllm.experiment.candidates import Candidate
 
 
 def routers(experts: list[Candidate]) -> list[Candidate]:
-    """``router-<task>`` of each task that has two or more experts with ``where``; nobody needs to ask for it.
+    """Return ``router-<task>`` for each task with two or more experts with ``where``; the file needs no entry for it.
 
-    It is no merge's equal in what must be known (the slice of each review) and kept (all experts), and costs one pass.
+    Unlike a merge, it needs the slice of each review and keeps all experts. It costs one pass.
     """
     sliced: dict[str, list[str]] = {}
     for expert in experts:

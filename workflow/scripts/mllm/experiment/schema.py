@@ -1,6 +1,6 @@
-"""The experiment file: its model, its checks, its errors.
+"""The schema of the experiment file, as pydantic models.
 
-Importing this must stay cheap (no torch, no mergekit): Snakemake does so in every job.
+Importing this must stay cheap (no torch, no mergekit), since every job of Snakemake does it.
 """
 
 from typing import Annotated, Any, Literal
@@ -25,35 +25,38 @@ Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "kappa", "k
 
 
 class Described(Strict):
-    """What all sources have."""
+    """Keys of all sources."""
 
     description: str | None = None
-    """What the texts are, in a few words (reviews of hotels): for the report and for model cards. Nothing is computed from it."""
+    """What the texts are, in a few words (reviews of hotels), for the report and model cards. Nothing is computed from
+    it."""
 
 
 class UciData(Described):
-    """The official files, downloaded once and shared between experiments."""
+    """The official files, downloaded once for all experiments."""
 
     source: Literal["uci"]
 
 
 class LocalData(Described):
-    """Your own files: TSV or CSV, with the columns of the official ones or others."""
+    """Your own files: TSV or CSV, with the columns of the official files or others."""
 
     source: Literal["local"]
     train: str
-    """Path of the train file, from the project's root; of the only file with split.mode: random."""
+    """Path of the train file, from the project's root; with split.mode: random, of the only file."""
     test: str | None = None
-    """Path of the test file; may be left out with split.mode: random."""
+    """Path of the test file; optional with split.mode: random."""
     columns: dict[Column, str | Annotated[list[str], Field(min_length=1)]] | None = None
-    """Our column -> the file's (several are joined). review is needed; id, drug, condition, rating (1 to 10), date,
-    useful_count are known; every other name makes a column for tasks and slices. Default: as UCI or Kaggle name them."""
+    """Our name: the file's name, such as {review: Review Text, score: Star Rating}; several columns in a list are
+    joined. review is needed. id, drug, condition, rating (1 to 10), date and useful_count are known; every other name
+    makes a column for tasks and slices. Default: the names of UCI or Kaggle."""
     repairs: Literal["auto", "uci", "none"] = "auto"
-    """Of the UCI files' quirks: quotation marks around each text, cut condition names. auto: where the file shows them."""
+    """Repair the UCI files' quirks: quotation marks around each text, cut condition names. auto: if the file shows
+    them."""
     dates: Literal["month-first", "day-first"] | None = None
-    """What 04/05/2012 is; needed where no other date of the column tells."""
+    """How to read 04/05/2012; needed if no other date of the column tells."""
     quotes: Literal["csv", "none"] = "csv"
-    """csv: quotation marks may enclose a field; none: they are characters like others."""
+    """csv: quotation marks may enclose a field; none: they are ordinary characters."""
 
 
 class SyntheticData(Described):
@@ -63,20 +66,20 @@ class SyntheticData(Described):
     rows: Annotated[int, Field(ge=100)] = 4000
     """Rows of the train and test files together; a quarter is test, as in the official files."""
     conditions: Annotated[int, Field(ge=2, le=6)] = 3
-    """Number of different conditions, each with a vocabulary of its own."""
+    """Number of different conditions, each with its own vocabulary."""
 
 
 class PredictionsData(Described):
-    """No reviews: predictions that were made elsewhere; see candidates."""
+    """No reviews, but predictions that were made elsewhere; see candidates."""
 
     source: Literal["predictions"]
 
 
 class Split(Strict):
-    """How reviews become train, validation and test; no review text is ever in two of the first two."""
+    """How reviews become train, validation and test; no text is in both train and validation."""
 
     mode: Literal["official-clean", "official", "random"] = "official-clean"
-    """official-clean leaves out of test what is also in train; official keeps it, leaking, to compare with
+    """official-clean removes from test all texts that are also in train; official keeps these leaks, to compare with
     published numbers; random draws test from all files, with equal shares of the first task's classes."""
     valid: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Fraction of train's distinct texts that becomes validation (random: of all texts)."""
@@ -88,36 +91,37 @@ class Task(Strict):
     """How a review becomes a labelled example."""
 
     name: Name
-    """What experts and references call it, where there are several."""
+    """Its name in experts and references."""
     label: Literal["rating", "sentiment", "condition"] | None = None
     """rating: 1 to 10, ordered; sentiment: negative to 4, neutral 5 and 6, positive from 7, ordered; condition: the
-    most frequent ones. For other labels: column and classes."""
+    most frequent conditions. For other labels: column and classes."""
     top: Annotated[int, Field(ge=2)] | None = None
     """Number of conditions (label: condition only)."""
     column: str | None = None
     """Column whose values make the classes."""
     classes: Annotated[dict[str, Annotated[list[Value], Field(min_length=1)]], Field(min_length=2)] | None = None
-    """Class -> values of the column; reviews with other values have no label in this task."""
+    """Class: values of the column; reviews with other values have no label in this task."""
     ordered: bool | None = None
     """Whether the classes, as written, have an order (with column; default false)."""
     prompt: TaskPrompt | None = None
-    """How language models (text2text, causal) are asked in this task, where their own prompts do not fit."""
+    """How language models (text2text, causal) are asked in this task, if their own prompts do not fit."""
 
 
 class Blend(Strict):
-    """Combines its members' predictions."""
+    """A combination of its members' predictions."""
 
     method: Literal["soft_vote", "log_vote", "majority_vote", "weighted_vote", "stacking", "greedy"]
-    """soft_vote: mean probability; log_vote: mean log-probability; majority_vote: most votes; weighted_vote: weights that
-    fit validation best; stacking: logistic regression on log-probabilities; greedy: members added one by one (Caruana)."""
+    """soft_vote: mean probability; log_vote: mean log-probability; majority_vote: most votes; weighted_vote: weights
+    that fit validation best; stacking: logistic regression on log-probabilities; greedy: members added one by one
+    (Caruana)."""
     members: Annotated[list[str], Field(min_length=1)]
-    """Bases, experts, merges, references; `ties-*` means all whose names match."""
+    """Bases, experts, merges, references; `ties-*` means all candidates whose names match."""
     name: Name | None = None
     """Its name in the leaderboard (default: its method and a digest of its members)."""
 
 
 class Candidates(Strict):
-    """Prediction tables made elsewhere: one file (parquet or CSV) per candidate, which bears the candidate's name."""
+    """Prediction tables made elsewhere: one file (parquet or CSV) per candidate, with the candidate's name."""
 
     from_: str = Field(alias="from")
     """Folder with the tables, from the project's root."""
@@ -126,46 +130,47 @@ class Candidates(Strict):
     columns: Annotated[list[str], Field(min_length=2)] | None = None
     """Columns with one number per class, in the classes' order (default: logp_0, logp_1, …)."""
     values: Literal["log_probabilities", "probabilities", "logits"] = "log_probabilities"
-    """What those numbers are; logits are given a sum of probabilities of 1."""
+    """Kind of these numbers; logits are normalised so that probabilities sum to 1."""
     review: str = "review_id"
     """Column that identifies a review; without it, all tables must hold the same reviews in the same order."""
     group: str | None = None
-    """Column that is equal for reviews of one text, which count once (default: each review is a text of its own)."""
+    """Column that is equal for reviews with the same text, which count once (default: each review has its own text)."""
     kinds: dict[Literal["base", "expert", "merge", "reference"], list[str]]
-    """Kind -> names or patterns; a merge's method is its name up to the first hyphen."""
+    """Kind: names or patterns; a merge's method is its name up to the first hyphen."""
     parameters: dict[str, Positive] = Field(default_factory=dict)
-    """Name or pattern -> number of parameters, the cost that quality is compared with."""
+    """Name or pattern: number of parameters, the cost that quality is compared with."""
 
 
 class Compare(Strict):
-    """What merges are chosen and judged by."""
+    """How merges are selected and judged."""
 
     metric: Metric = "macro_f1"
-    """Chooses each method's best recipe on validation and sorts the leaderboard."""
+    """Metric that selects each method's best recipe on validation and sorts the leaderboard."""
     margin: Annotated[float, Field(ge=0)] = 0.01
-    """A merge no worse than this below a reference counts as its equal."""
+    """A merge that is worse than a reference by at most this much counts as its equal."""
     equivalence: bool = False
-    """Whether the verdict also says for each claim whether both are within the margin of each other, either way."""
+    """Whether the verdict also says for each claim whether both scores are within the margin of each other, in both
+    directions."""
     tasks: str = "mean"
-    """Chooses among merges over several tasks, on validation: the mean of their scores, each divided by the score of the task's
-    best expert; worst, the lowest of them; or a task's name."""
+    """How to select among merges over several tasks, on validation. mean: by the mean of their scores, each divided by
+    the score of the task's best expert; worst: by the lowest of these; or by the score in one task, by its name."""
 
 
 class Experiment(Strict):
-    """One experiment, whole: data, models, experts, merges, and what to compare them with."""
+    """One complete experiment: data, models, experts, merges, and what to compare them with."""
 
     name: Name
     """Results go to results/<name>/."""
     seed: Seed = 17
-    """Of everything that is random: splits, heads, orders, drawn examples, resamples."""
+    """Seed of everything random: splits, heads, orders, drawn examples, resamples."""
     replicates: Positive = 1
-    """How often all experts and references are trained, on the same reviews with other seeds. Every merge and blend then exists
-    once per replicate, and claims hold for other trainings, too."""
+    """Number of trainings of all experts and references, on the same reviews with different seeds. Each merge and blend
+    then exists once per replicate, and claims also hold for other trainings."""
     data: Annotated[UciData | LocalData | SyntheticData | PredictionsData, Field(discriminator="source")]
     split: Split = Split()
     tasks: Annotated[list[Task], Field(min_length=1)]
     candidates: Candidates | None = None
-    """With data.source: predictions, instead of models, base, experts and merges."""
+    """Tables of data.source: predictions, instead of models, base, experts and merges."""
     models: list[Annotated[HubModel | LocalModel | ScratchModel, Field(discriminator="source")]] = Field(
         default_factory=list
     )
@@ -177,7 +182,7 @@ class Experiment(Strict):
     references: list[AnyReference] = Field(default_factory=list)
     compare: Compare = Compare()
     keep: Literal["none", "winners", "all"] = "winners"
-    """Merged weights to keep once they are scored."""
+    """Merged weights to keep after they are scored."""
 
     @model_validator(mode="before")
     @classmethod
@@ -192,14 +197,14 @@ class Experiment(Strict):
         return {**value, "models": [about_drug_reviews(entry) for entry in value["models"]]}
 
     def task_of(self, entry: Expert | Reference | Baseline) -> str:
-        """The task of an entry; the only one, or the first of several that it is trained on, where it names none."""
+        """Return the task of an entry; without a name, the only task or the first of several that it is trained on."""
         return entry.task or self.tasks[0].name
 
     def task(self, name: str) -> Task:
         return next(t for t in self.tasks if t.name == name)
 
     def model(self, name: str, task: str | None = None) -> HubModel | LocalModel | ScratchModel:
-        """An entry under models; with a task, as that task's prompt has it asked."""
+        """Return an entry under models; with a task, it has that task's prompt."""
         found = next(m for m in self.models if m.name == name)
         own = self.task(task).prompt if task else None
         if own is None or found.prompt is None:

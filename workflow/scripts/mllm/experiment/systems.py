@@ -1,4 +1,4 @@
-"""Systems: what answers in several tasks, be it one model or several used together. Merges over tasks are compared with all others."""
+"""Systems: one model, or several models together, that answer in several tasks and are compared with merges."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ class System:
 
     name: str
     kind: str
-    """merge, expert, reference, blend or base, as its candidates'."""
+    """merge, expert, reference, blend or base: its candidates' kind."""
     method: str
     members: tuple[str, ...]
     options: dict[str, tuple[str, ...]]
-    """Task -> candidates, of which the best on validation answers there."""
+    """Task -> candidates; the best of them on validation answers in that task."""
     one: bool
-    """Whether it is one model, whose weights count once; else its costs are the candidates' sum."""
+    """Whether it is one model, whose weights count once; otherwise its costs are its candidates' sum."""
 
 
 def systems(grid: Grid) -> list[System]:
-    """All systems of an experiment with a model over several tasks, such models first; none in any other experiment.
+    """Return all systems of an experiment with a model over several tasks, such models first; else an empty list.
 
-    Beside these models: each task's expert (a switch between tasks; nothing is merged), the base of models that are asked, references
-    of one model and way of training, blends of one method, where two or more of the tasks have them.
+    The other systems are each task's expert (a switch between tasks, without a merge), the base of prompted models,
+    references of one model and training, and blends of one method. Two or more of the tasks must have them.
     """
     first = [c for c in grid.candidates.values() if c.name == c.candidate]
     models = _wholes(first)
@@ -47,12 +47,12 @@ def systems(grid: Grid) -> list[System]:
 
 
 def wholes(grid: Grid) -> dict[str, str]:
-    """Candidate -> the model over several tasks that it is a part of, of those that are."""
+    """Return candidate -> the model over several tasks that it is a part of, for such candidates."""
     return {c.name: c.whole for c in grid.candidates.values() if c.whole and c.name == c.candidate}
 
 
 def _wholes(first: list[Candidate]) -> list[System]:
-    """The models over several tasks: merges, trainings, experts that are asked about other tasks, too."""
+    """Return the models over several tasks: merges, joint trainings, experts that also answer other tasks."""
     parts: dict[str, list[Candidate]] = {}
     for part in first:
         if part.whole:
@@ -77,7 +77,7 @@ def _together(name: str, method: str, candidates: Iterable[Candidate], one: bool
 def _alike(
     candidates: list[Candidate], kind: str, name_of: Callable[[Candidate], str]
 ) -> list[tuple[str, str, list[Candidate]]]:
-    """(name, method, candidates) of one kind by a common name."""
+    """Return (name, method, candidates) of one kind, grouped by a common name."""
     groups: dict[str, list[Candidate]] = {}
     for c in candidates:
         if c.kind == kind:
@@ -86,10 +86,10 @@ def _alike(
 
 
 def _model(reference: Candidate) -> str:
-    """What references of several tasks have in common: their model and how it was trained."""
+    """Return the common name of references in several tasks: their model and its training."""
     return f"{reference.start.model.name} ({reference.method})" if reference.start else reference.method
 
 
 def _asked(candidate: Candidate) -> bool:
-    """Whether its model is asked by a prompt: an untrained classifier's head knows nothing."""
+    """Return whether its model answers a prompt; the head of an untrained classifier is random."""
     return candidate.start is not None and candidate.start.model.family != HEADED

@@ -16,28 +16,28 @@ Members = Annotated[
 
 
 class MergeEntry(Strict):
-    """What all merge methods have in common."""
+    """Keys of all merge methods."""
 
     method: str
     members: Members
-    """Experts to merge; `shard-*` means all whose names match. Experts of several tasks make one model for all of them; a map
-    task: experts takes those of each task alone."""
+    """Experts to merge; `shard-*` means all experts whose names match. Experts of several tasks make one model for all
+    of them; a map task: experts matches each task's own experts only."""
     out_dtype: Axis[Literal["float32", "bfloat16", "float16"]] = ["float32"]
     """Precision of the merged weights; the arithmetic is in float32."""
 
     base: ClassVar[Literal["needed", "refused", "optional", "first"]] = "needed"
-    """Whether the experiment's base takes part; first: the first member plays mergekit's base_model."""
+    """Whether the experiment's base takes part; first: the first member is mergekit's base_model."""
     random: ClassVar[bool] = False
     in_mergekit: ClassVar[bool] = True
-    """Whether the mergekit-yaml command knows it."""
+    """Whether the mergekit-yaml command has it."""
     count: ClassVar[tuple[int, int | None]] = (2, None)
-    """Fewest and most members."""
+    """Smallest and largest number of members."""
     unused: ClassVar[frozenset[str]] = frozenset()
-    """Parameters of mergekit's that change no result of this method."""
+    """mergekit's parameters that change no result of this method."""
 
     @classmethod
     def axes(cls) -> list[str]:
-        """The parameters of the method, in the order in which the grid is spanned."""
+        """Return the parameters of the method, in the order in which the grid is spanned."""
         own = [n for n in cls.model_fields if n not in ("method", "members", "convention", "out_dtype")]
         return [*own, "out_dtype"]
 
@@ -46,9 +46,10 @@ class TaskVectors(MergeEntry):
     """The base plus a combination of task vectors: members minus base."""
 
     weight: Axis[Weight] = [1.0]
-    """Factor of each task vector: one number, or a map member: weight; a task in it means each of its members."""
+    """Factor of each task vector: one number, or a map member: weight; a task in the map means each of its members."""
     lambda_: Axis[Number] = Field([1.0], alias="lambda")
-    """Factor of the combined task vector; of a sum over several tasks with neither weight nor lambda, 0.1 to 1 in steps of 0.1."""
+    """Factor of the combined task vector. A sum over several tasks without weight and lambda tries 0.1 to 1 in steps of
+    0.1."""
     normalize: Axis[bool] = [False]
     """Divide by the sum of the (agreeing) members' weights."""
 
@@ -64,12 +65,12 @@ class TaskArithmetic(TaskVectors):
 
 
 class Sparse(TaskVectors):
-    """Task vectors of which a part is kept."""
+    """Task vectors with only a part of their entries kept."""
 
     density: Axis[Density]
     """Fraction of each task vector's entries that is kept: one number, or a map member: fraction."""
     rescale: Axis[bool] = [False]
-    """Rescale what is kept to the L1 norm of the whole."""
+    """Rescale the kept entries to the L1 norm of all entries."""
 
 
 class Ties(Sparse):
@@ -79,24 +80,24 @@ class Ties(Sparse):
     normalize: Axis[bool] = [True]
     """Divide by the sum of the agreeing members' weights; equal weights cancel then."""
     convention: Axis[Convention] = ["mergekit"]
-    """mergekit trims each tensor; paper trims the whole task vector by one threshold."""
+    """mergekit trims each tensor; paper trims the complete task vector by one threshold."""
 
 
 class Middling(Sparse):
-    """Without the largest and the smallest entries (Davari and Belilovsky 2024, arXiv 2312.06795)."""
+    """Task vectors without their largest and smallest entries (Davari and Belilovsky 2024, arXiv 2312.06795)."""
 
     gamma: Axis[Share] = [0.01]
-    """Fraction of the largest entries that is left out; with density at most 1."""
+    """Fraction of the largest entries that is removed; gamma and density sum to at most 1."""
 
 
 class Breadcrumbs(Middling):
-    """The middling entries of the task vectors, summed."""
+    """The middle entries of the task vectors, summed."""
 
     method: Literal["breadcrumbs"]
 
 
 class BreadcrumbsTies(Middling):
-    """The middling entries of the task vectors under TIES' sign election."""
+    """The middle entries of the task vectors under TIES' sign election."""
 
     method: Literal["breadcrumbs_ties"]
 
@@ -105,7 +106,7 @@ class Masked(Sparse):
     """Task vectors thinned at random."""
 
     rescale: Axis[bool] = [True]
-    """Rescale what is kept to the L1 norm of the whole."""
+    """Rescale the kept entries to the L1 norm of all entries."""
     seed: Axis[Seed] | None = None
     """Seeds of the random masks (default: the experiment's seed)."""
 
@@ -132,7 +133,7 @@ class DareTies(Dare):
 
 
 class Ranked(Masked):
-    """Large entries are kept with a higher probability than small ones (Deep et al. 2024, arXiv 2406.11617)."""
+    """Task vectors that keep large entries with a higher probability (Deep et al. 2024, arXiv 2406.11617)."""
 
     epsilon: Axis[Share] = [0.15]
     """The probability rises from density - epsilon to density + epsilon, both between 0 and 1."""

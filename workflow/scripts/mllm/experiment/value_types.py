@@ -11,9 +11,9 @@ from pydantic_core import CoreSchema, core_schema
 from mllm.experiment.layered import is_layered
 
 T = TypeVar("T")
-Value = str | int | float  # of a column
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of what becomes a file or a folder
-LONGEST = 100  # characters of a name: a file may have 255 bytes, and joins two names and an ending
+Value = str | int | float  # a value in a column
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # a name that becomes a file's or folder's
+LONGEST = 100  # characters of a name: a file name may have 255 bytes, and joins two names and an ending
 
 
 class Strict(BaseModel):
@@ -25,7 +25,7 @@ class Strict(BaseModel):
 
 
 class _ScalarOrList:
-    """Accept one value or a list of values; the JSON schema says so too."""
+    """Accept one value or a list of values, in the model and in the JSON schema."""
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -43,9 +43,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 class Range:
     """A number in a range, or one that changes with depth: ``{layers: [first, …, last], rest: …}``.
 
-    ``layers`` are spread evenly over the model's layers and interpolated between, as mergekit's gradients are. ``rest``
-    is for all that belongs to no layer (embeddings, final norm, head), to which mergekit would give the first value
-    without a word. With ``members``, a map of member to any of these, too.
+    ``layers`` are spread evenly over the model's layers with interpolation, as mergekit's gradients are. ``rest`` is
+    for all weights outside of layers (embeddings, final norm, head); mergekit would silently give these the first
+    value.
+    With ``members``, a map of member to any of these is also allowed.
     """
 
     low: float | None = None
@@ -71,10 +72,10 @@ class Range:
         return {"anyOf": options}
 
     def check(self, value: Any) -> float | dict[str, Any]:
-        """The value in its simplest form: numbers as floats, what does not vary as one number.
+        """Return the value in its simplest form: numbers as floats, a constant map or list as one number.
 
         Raises:
-            ValueError: it is none of what the class names; the message says what was expected.
+            ValueError: the value has none of the forms above; the message says what was expected.
         """
         if self.members and isinstance(value, dict) and value and not is_layered(value):
             found = {str(k): self.layered(v) for k, v in sorted(value.items(), key=str)}
@@ -86,7 +87,7 @@ class Range:
             return self.number(value)
         if set(value) != {"layers", "rest"} or not isinstance(value["layers"], list) or len(value["layers"]) < 2:
             raise ValueError(
-                "expected {layers: [first, …, last], rest: …}, both keys, with at least 2 values for the layers"
+                "expected {layers: [first, …, last], rest: …} with both keys and at least 2 values for the layers"
             )
         layers, rest = [self.number(v) for v in value["layers"]], self.number(value["rest"])
         return rest if all(v == rest for v in layers) else {"layers": layers, "rest": rest}

@@ -1,4 +1,4 @@
-"""Experiment files as plain values: read strictly, laid over each other."""
+"""Read experiment files strictly as plain values, and combine them."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from mllm.core.wording import nearest
 
 
 class ExperimentError(Failure):
-    """All that is wrong with an experiment file, a line each."""
+    """All errors of an experiment file, one line each."""
 
     def __init__(self, source: str, problems: list[str]):
         self.problems = problems
@@ -20,27 +20,27 @@ class ExperimentError(Failure):
         super().__init__("\n".join([f"{source}: {count}", *(f"  {p}" for p in problems)]))
 
 
-# The same loader in C, several times faster, where PyYAML was built with it.
+# PyYAML's loader in C, several times faster, if PyYAML was built with it.
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_SafeLoader):
-    """Refuses a key that is written twice in one map; plain YAML keeps the last one silently."""
+    """Refuse duplicate keys in one map; plain YAML silently keeps the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *other, whose keys may be written again
+            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *other, whose keys may be overridden
                 continue
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if key in seen:
-                raise yaml.YAMLError(f"line {line}: key {key!r} is written twice (first on line {seen[key]})")
+                raise yaml.YAMLError(f"line {line}: duplicate key {key!r} (first on line {seen[key]})")
             seen[key] = line
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1 takes 6e-5 for text, since it has no point; everybody else takes it for a number.
+# YAML 1.1 reads 6e-5 as text, since it has no decimal point; YAML 1.2 and JSON read a number.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
@@ -50,7 +50,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read one experiment file as plain values.
 
     Raises:
-        ExperimentError: it is missing, not YAML, or no map.
+        ExperimentError: the file is missing, not YAML, or no map.
     """
     try:
         raw = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # a SafeLoader
@@ -60,7 +60,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ExperimentError(str(path), [f"not UTF-8 at byte {error.start}"]) from None
     except IsADirectoryError:
-        raise ExperimentError(str(path), ["a folder; expected an experiment file"]) from None
+        raise ExperimentError(str(path), ["found a folder, expected an experiment file"]) from None
     except yaml.YAMLError as error:
         raise ExperimentError(str(path), [f"not valid YAML: {_fault(error)}"]) from None
     if not isinstance(raw, dict):
@@ -69,7 +69,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _fault(error: yaml.YAMLError) -> str:
-    """Where a file stops being YAML: line first, then what was being read there."""
+    """Return where a file is not valid YAML: the line first, then what the parser was reading."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return " ".join(str(error).split())
     mark, begin = error.problem_mark, error.context_mark
@@ -79,7 +79,7 @@ def _fault(error: yaml.YAMLError) -> str:
 
 
 def typed(values: Any) -> Any:
-    """Values of ``--config`` as a file would have them: Snakemake gives those inside of maps and lists as text."""
+    """Return values of ``--config`` with a file's types: Snakemake passes values inside maps and lists as text."""
     if isinstance(values, dict):
         return {key: _inner(value) for key, value in values.items()}
     return values
@@ -99,7 +99,7 @@ def _inner(value: Any, inside: bool = False) -> Any:
 
 
 def combine(paths: Sequence[str | Path], override: dict[str, Any]) -> dict[str, Any]:
-    """Later files and then ``override`` replace earlier values: maps key by key, lists whole (as Snakemake does)."""
+    """Replace values by later files' and then ``override``'s: maps key by key, lists completely (as Snakemake does)."""
     raw: dict[str, Any] = {}
     for values in [*(read_yaml(p) for p in paths), override]:
         _update(raw, values)

@@ -1,1 +1,1 @@
-"""Interface: what people use from notebooks and terminals. Imports all rooms but execution; nothing imports it."""
+"""Interface for notebooks and terminals. It imports all rooms except execution; no room imports it."""

@@ -1,6 +1,6 @@
-"""The command ``mllm``: the targets that people type most, in few words. Run it from the project's root.
+"""The command ``mllm``: short names for the most used targets. Run it in the project's root.
 
-Each subcommand is one Snakemake command, which it prints first; whatever follows the experiment file goes to Snakemake.
+Each subcommand prints and runs one Snakemake command; all arguments after the experiment file go to Snakemake.
 """
 
 import argparse
@@ -11,19 +11,19 @@ from pathlib import Path
 
 TARGETS = {
     "run": ([], "run the experiment; --profile slurm on a cluster"),
-    "dry-run": (["--dry-run"], "say what would run, and why"),
-    "plan": (["plan"], "say what the experiment can show, before anything is trained"),
+    "dry-run": (["--dry-run"], "print what would run, and why"),
+    "plan": (["plan"], "print what the experiment can show, before any training"),
     "grid": (["grid"], "print every point of the grid and its state"),
     "export": (["export"], "make each method's winner as a complete model folder"),
 }
-"""Subcommand -> (Snakemake's target or option, what it does)."""
+"""Subcommand -> (Snakemake's target or option, description)."""
 
 
 def main() -> None:
     """Translate the command line, print the Snakemake command, and run it."""
     arguments, more = _parser().parse_known_args()
     if not Path("Snakefile").exists():
-        sys.exit(f"{Path.cwd()}: no Snakefile here. Fix: run mllm in the project's root folder")
+        sys.exit(f"{Path.cwd()}: no Snakefile found. Fix: run mllm in the project's root folder")
     command = _command(arguments, more)
     print("+", shlex.join(["python", *command[1:]] if command[0] == sys.executable else command), file=sys.stderr)
     try:
@@ -50,5 +50,5 @@ def _command(arguments: argparse.Namespace, more: list[str]) -> list[str]:
     if arguments.command == "compare":
         return [sys.executable, "workflow/scripts/compare_experiments.py", *map(str, arguments.results), *more]
     target, _ = TARGETS[arguments.command]
-    # Targets come before options: Snakemake reads what follows an option as its values.
+    # Targets come before options: Snakemake reads words after an option as its values.
     return [sys.executable, "-m", "snakemake", *target, "--configfile", str(arguments.experiment), *more]

@@ -1,4 +1,4 @@
-"""The results of one experiment, read from its folder: tables as polars frames, models as transformers loads them."""
+"""Read the results of one experiment from its folder: tables as polars frames, models by transformers."""
 
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ class Results:
         folder: ``results/<name>``.
 
     Raises:
-        Failure: the folder holds no leaderboard.
+        Failure: the folder has no leaderboard.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,13 +54,14 @@ class Results:
         board = self.leaderboard
         if "whole" not in board.columns or board["whole"].null_count() == board.height:
             raise Failure(
-                f"{self.folder}: no table over tasks: no model covers several. Fix: merge experts of several tasks"
+                f"{self.folder}: no model covers several tasks, so there is no table of tasks."
+                " Fix: merge experts of several tasks"
             )
         return self.table("tasks")
 
     @property
     def verdict(self) -> str:
-        """The verdict in words (Markdown)."""
+        """The verdict as Markdown."""
         return self._file("verdict.md").read_text(encoding="utf-8")
 
     @property
@@ -69,22 +70,22 @@ class Results:
         return list(self.leaderboard["candidate"])
 
     def table(self, name: str) -> "pl.DataFrame":
-        """A table of the experiment's folder by its name: leaderboard, comparisons, selection, agreement, …
+        """Return a table of the experiment's folder by its name: leaderboard, comparisons, selection, agreement, …
 
         Raises:
-            Failure: there is no such table, or it is damaged or of another version.
+            Failure: the table is missing, damaged, or has another version.
         """
         from mllm.evaluation import result_tables
 
         return result_tables.read(self.folder, name)
 
     def predictions(self, candidate: str) -> "pl.DataFrame":
-        """A run's predictions: review_id, split, label, one logp column per class, and the predicted class index.
+        """Return a run's predictions: review_id, split, label, a logp column per class, and the predicted class index.
 
-        A candidate's name is that of its first run.
+        A candidate's name is also the name of its first run.
 
         Raises:
-            Failure: there is no such candidate.
+            Failure: the candidate is unknown.
         """
         import polars as pl
 
@@ -94,10 +95,10 @@ class Results:
         return table.with_columns(predicted=pl.concat_list(logp).list.arg_max().cast(pl.Int64))
 
     def model_folder(self, candidate: str) -> Path:
-        """The folder of a run's weights, where they are kept; of a winner with several runs, the exported one's.
+        """Return the folder of a run's weights, if they are kept; for a winner with several runs, the exported run's.
 
         Raises:
-            Failure: there is no such candidate, it has no weights, or they were not kept.
+            Failure: the candidate is unknown, has no weights, or its weights were not kept.
         """
         self._check(candidate)
         exported = dict(self.leaderboard.select("candidate", "best_run").rows()).get(candidate, candidate)
@@ -108,13 +109,13 @@ class Results:
         kind = self.runs.row(by_predicate=_is(candidate), named=True)["kind"]
         if kind == "merge":
             raise Failure(
-                f"{candidate}: its weights were not kept. Fix: `snakemake export` makes each method's winner again;"
-                " `keep: all` keeps every merge"
+                f"{candidate}: its weights were not kept. Fix: run `snakemake export` to make each method's winner"
+                " again, or set `keep: all` to keep every merge"
             )
-        raise Failure(f"{candidate}: a {kind} without a model folder under {self.folder}")
+        raise Failure(f"{candidate}: a {kind} without a model folder in {self.folder}")
 
     def model(self, candidate: str) -> tuple[Any, Any]:
-        """A candidate's model and tokenizer, as transformers has them, on the CPU in evaluation mode.
+        """Return a candidate's model and tokenizer of transformers, on the CPU in evaluation mode.
 
         Raises:
             Failure: as :meth:`model_folder`.
@@ -135,7 +136,7 @@ class Results:
     def _file(self, name: str) -> Path:
         path = self.folder / name
         if not path.exists():
-            raise Failure(f"{path}: no such file. Fix: run the experiment to its end")
+            raise Failure(f"{path}: no such file. Fix: run the experiment until it finishes")
         return path
 
 

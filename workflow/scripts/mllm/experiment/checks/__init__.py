@@ -1,1 +1,1 @@
-"""Checks of the experiment file: one module per section. Nothing that computes imports this room."""
+"""Checks of the experiment file: one module per section. No job's code imports this room."""

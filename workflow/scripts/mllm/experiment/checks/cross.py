@@ -1,4 +1,4 @@
-"""What is wrong with an experiment file, in words: key, what was found, what is allowed, the nearest spelling."""
+"""Check an experiment file's keys against each other; each problem names the key, the found and the allowed values."""
 
 import re
 from typing import Any
@@ -21,9 +21,9 @@ from mllm.experiment.names import dicts, expert_names, is_pattern, match, names_
 
 
 def cross_problems(raw: dict[str, Any]) -> list[str]:
-    """One line for each name that points nowhere, stands twice, or does not fit with another key.
+    """Return one line for each name that is unknown, is a duplicate, or does not fit with another key.
 
-    Works on unchecked values, and passes over what the model itself will refuse.
+    Works on unchecked values, and skips what the schema itself will refuse.
     """
     problems: list[str] = []
     models = names_in(raw.get("models"))
@@ -32,7 +32,10 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     if isinstance(base, str) and models and base not in models:
         problems.append(f"base: found {base!r}, expected one of models: {listed(models)}{nearest(base, models)}")
     if raw.get("name") == "downloads":
-        problems.append("name: results/downloads is where experiments share what they download; choose another name")
+        problems.append(
+            "name: found 'downloads', but results/downloads holds the files that all experiments share."
+            " Fix: choose another name"
+        )
     problems += path_problems(raw)
     problems += [f"models: name {name!r} occurs {count} times" for name, count in repeated(models)]
     problems += family_problems(raw)
@@ -45,18 +48,20 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     candidates = [*bases, *routers, *(name for name, _ in experts), *names_in(raw.get("references"))]
     candidates += [b["name"] for b in dicts(raw.get("blends")) if isinstance(b.get("name"), str)]
     for name, count in repeated(candidates):
-        hint = " (the base of a task bears that name)" if name in bases else ""
-        hint = " (the router of a task bears that name)" if name in routers else hint
-        problems.append(f"{name!r} names {count} candidates{hint}; experts, references and blends need different names")
+        hint = " (the base of a task has that name)" if name in bases else ""
+        hint = " (the router of a task has that name)" if name in routers else hint
+        problems.append(
+            f"{name!r} names {count} candidates{hint}. Fix: give experts, references and blends different names"
+        )
 
     problems += [
-        f"{name!r}: names that end in .base are kept for prepared bases"
+        f"{name!r}: names that end in .base are reserved for prepared bases. Fix: choose another name"
         for name in candidates
         if name.endswith(".base")
     ]
 
     problems += [
-        f"{name!r}: names the layers of a parameter that changes with depth; give the expert another name"
+        f"{name!r}: reserved as the key of a parameter that changes with depth. Fix: give the expert another name"
         for name, _ in experts
         if name == "layers"
     ]
@@ -88,7 +93,7 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
 
 
 def _blend_members(entry: dict[str, Any], allowed: list[str], raw: dict[str, Any]) -> list[str]:
-    """Members that are no base, expert or reference; those that may be merges are looked at once the grid is expanded."""
+    """Return problems of members that are no base, expert or reference; the grid checks those that may be merges."""
     methods = [m["method"] for m in dicts(raw.get("merges")) if isinstance(m.get("method"), str)]
     patterns = entry.get("members")
     if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
@@ -108,15 +113,15 @@ def _expert_problems(entry: dict[str, Any], columns: list[str], models: list[str
         if isinstance(model, str) and model not in models:
             problems.append(f"model: found {model!r}, expected one of models: {listed(models)}{nearest(model, models)}")
         if model in scratch:
-            problems.append(f"model: {model!r} has source scratch, and nothing to take; expected source hub or local")
+            problems.append(f"model: {model!r} has no trained weights (found source scratch, expected hub or local)")
         if idle:
             problems.append(
-                f"{idle[0]}: found beside model, which is taken as it is and not trained; leave one of them out"
+                f"{idle[0]}: found beside model, which is taken as it is, without training. Fix: remove one of them"
             )
     if entry.get("epochs") is not None and entry.get("steps") is not None:
-        problems.append("epochs: found beside steps; give one of them")
+        problems.append("epochs: found beside steps, expected one of them. Fix: remove one")
     if entry.get("parts") is not None and entry.get("where") is not None:
-        problems.append("parts: found beside where; give one of them")
+        problems.append("parts: found beside where, expected one of them. Fix: remove one")
     if isinstance(entry.get("where"), dict):
         for column in entry["where"]:
             if column not in columns:
@@ -132,7 +137,7 @@ def _mixed_tasks(where: str, entry: dict[str, Any], task_of: dict[str, Any], why
     if len({str(task_of[m]) for m in members}) < 2:
         return []
     shown = [f"{m} ({task_of[m]})" for m in members]
-    return [f"{where}.members: of different tasks, and {why}: {listed(shown)}"]
+    return [f"{where}.members: found members of different tasks: {listed(shown)}; {why}. Fix: name members of one task"]
 
 
 def _reference_problems(entry: dict[str, Any], models: list[str]) -> list[str]:
@@ -143,12 +148,12 @@ def _reference_problems(entry: dict[str, Any], models: list[str]) -> list[str]:
     if isinstance(model, str) and model not in allowed:
         problems.append(f"model: found {model!r}, expected one of {listed(allowed)}{nearest(model, allowed)}")
     if entry.get("epochs") is not None and entry.get("steps") is not None:
-        problems.append("epochs: found beside steps; give one of them")
+        problems.append("epochs: found beside steps, expected one of them. Fix: remove one")
     return problems
 
 
 def _batch_problems(raw: dict[str, Any]) -> list[str]:
-    """Batches that the model's GPUs cannot share equally."""
+    """Return a problem for each batch size that the model's GPUs cannot share equally."""
     gpus = {m["name"]: m.get("gpus", 1) for m in dicts(raw.get("models")) if isinstance(m.get("name"), str)}
     problems = []
     for kind in ("experts", "references"):
@@ -157,6 +162,7 @@ def _batch_problems(raw: dict[str, Any]) -> list[str]:
             number, batch = gpus.get(name) if isinstance(name, str) else 1, entry.get("batch_size", 16)
             if isinstance(number, int) and isinstance(batch, int) and number > 0 and batch % number:
                 problems.append(
-                    f"{kind}[{i}].batch_size: {batch} cannot be shared equally by the {number} GPUs of model {name!r}"
+                    f"{kind}[{i}].batch_size: found {batch}, expected a multiple of {number}, so that batches can be"
+                    f" shared equally by the {number} GPUs of model {name!r}"
                 )
     return problems

@@ -1,4 +1,4 @@
-"""What is wrong with the parts of models that trainings leave as they are, in words."""
+"""Check the parts of models that trainings leave unchanged."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ DEFAULT_LAYERS = 2  # of a model made from scratch
 
 
 def freezing_problems(raw: dict[str, Any]) -> list[str]:
-    """One line for each ``freeze`` and ``head_only`` that the model or another key contradicts."""
+    """Return one line for each ``freeze`` and ``head_only`` that the model or another key contradicts."""
     models = {m["name"]: m for m in dicts(raw.get("models")) if isinstance(m.get("name"), str)}
     problems = []
     for kind in ("experts", "references"):
@@ -30,10 +30,10 @@ def _problems(entry: dict[str, Any], model: dict[str, Any]) -> list[str]:
     family = model.get("family", families.HEADED)
     if family != families.HEADED:
         problems.append(
-            f"head_only: found a model of family {family}, which has no head. Fix: leave it out, or use freeze"
+            f"head_only: found a model of family {family}, which has no head. Fix: remove it, or use freeze"
         )
     problems += [
-        f"head_only: found beside {key}, expected alone, as it freezes all but the head. Fix: leave one of them out"
+        f"head_only: found beside {key}, expected alone, since it freezes all but the head. Fix: remove one of them"
         for key in ("freeze", "lora")
         if entry.get(key) is not None
     ]

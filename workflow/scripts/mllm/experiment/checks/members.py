@@ -1,4 +1,4 @@
-"""Names and patterns under ``members``, as they are written."""
+"""Check the names and patterns under ``members``."""
 
 from fnmatch import fnmatchcase
 from typing import Any
@@ -8,9 +8,9 @@ from mllm.experiment.names import match, repeated
 
 
 def member_problems(patterns: Any, allowed: list[str]) -> tuple[list[str], list[str]]:
-    """The members that the patterns stand for, and what is wrong with the patterns."""
+    """Return the members that the patterns match, and the patterns' problems."""
     if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns) or not allowed:
-        return [], []  # no list of names, or nothing known to compare them with: told elsewhere
+        return [], []  # no list of names, or nothing to compare them with: other checks report it
     problems = [
         f"members: {p!r} matches none of {listed(allowed)}{nearest(p, allowed)}"
         for p in patterns

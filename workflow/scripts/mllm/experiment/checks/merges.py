@@ -1,4 +1,4 @@
-"""What is wrong with the merge entries of an experiment file; on unchecked values, in words."""
+"""Check the merge entries of an experiment file, on unchecked values."""
 
 import contextlib
 import itertools
@@ -22,12 +22,12 @@ ELECTING = ("ties", "dare_ties", "della", "breadcrumbs_ties")
 
 
 def merge_problems(entry: dict[str, Any], task_of: Mapping[str, Any], tasks: list[str]) -> list[str]:
-    """One line for each key of a merge entry that does not fit with its members or with another key.
+    """Return one line for each key of a merge entry that does not fit with its members or with another key.
 
     Args:
-        entry: as it is written.
-        task_of: all experts, with their tasks.
-        tasks: of the experiment.
+        entry: merge entry as written.
+        task_of: expert -> task, for all experts.
+        tasks: names of the experiment's tasks.
     """
     method = METHODS.get(entry["method"]) if isinstance(entry.get("method"), str) else None
     members, problems = checked_tasks.chosen(entry.get("members"), task_of, tasks)
@@ -46,7 +46,10 @@ def merge_problems(entry: dict[str, Any], task_of: Mapping[str, Any], tasks: lis
 
 
 def moe_problems(raw: dict[str, Any]) -> list[str]:
-    """A mixture of experts that the base's architecture does not allow; known before it is made or loaded from a folder."""
+    """Return a problem for each mixture of experts that the base's architecture does not allow.
+
+    The architecture is known beforehand for a base from scratch or from a local folder.
+    """
     base = next((m for m in dicts(raw.get("models")) if m.get("name") == raw.get("base")), {})
     found = base.get("architecture", "gpt2") if base.get("source") == "scratch" else None
     if base.get("source") == "local" and isinstance(base.get("path"), str):
@@ -56,14 +59,15 @@ def moe_problems(raw: dict[str, Any]) -> list[str]:
     if found is None or found in possible:
         return []
     return [
-        f"merges[{i}].method: moe needs a base like {listed(possible)}, found {found!r}; blend the experts' predictions instead"
+        f"merges[{i}].method: moe needs a base of type {listed(possible)}, found {found!r}."
+        " Fix: blend the experts' predictions"
         for i, entry in enumerate(dicts(raw.get("merges")))
         if entry.get("method") == "moe"
     ]
 
 
 def _map_problems(entry: dict[str, Any], key: str, mine: Mapping[str, Any]) -> Iterator[str]:
-    """Maps of member to value name every member, itself or by its task, and no other."""
+    """Yield a problem for each map of member to value that omits a member (or its task), or names anything else."""
     members = list(mine)
     for where, value in _points(entry, key):
         if isinstance(value, dict) and not is_layered(value):
@@ -73,11 +77,11 @@ def _map_problems(entry: dict[str, Any], key: str, mine: Mapping[str, Any]) -> I
                 yield (f"{where}: names {', '.join(map(repr, unknown))}, not among the members {', '.join(members)}"
                        f" (a value that changes with depth has the keys layers and rest)")  # fmt: skip
             elif missing:
-                yield f"{where}: gives no {key} for {', '.join(missing)}; a map names every member"
+                yield f"{where}: gives no {key} for {', '.join(missing)}, expected a value for every member"
 
 
 def _by_member(entry: dict[str, Any], mine: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry whose maps name members alone."""
+    """Return the entry with maps of members instead of tasks."""
     return {
         key: [over_tasks.by_member(v, mine) for v in value]
         if isinstance(value, list)
@@ -88,7 +92,7 @@ def _by_member(entry: dict[str, Any], mine: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _values_over_tasks(method: type[MergeEntry], entry: dict[str, Any], mine: Mapping[str, Any]) -> list[str]:
-    """Values that make nonsense for all members, or for those of one task, whose heads are merged by themselves."""
+    """Return problems of values that are invalid for all members, or for those of one task, whose heads merge alone."""
     tasks = sorted({str(task) for task in mine.values()})
     groups = [list(mine), *([m for m in mine if str(mine[m]) == task] for task in tasks if len(tasks) > 1)]
     found = [_value_problems(method, entry, group) for group in groups if len(group) > 1 or group == list(mine)]
@@ -96,7 +100,7 @@ def _values_over_tasks(method: type[MergeEntry], entry: dict[str, Any], mine: Ma
 
 
 def _value_problems(method: type[MergeEntry], entry: dict[str, Any], members: list[str]) -> list[str]:
-    """Values that mergekit takes and that make nonsense, alone or together."""
+    """Return problems of values that mergekit accepts but that are invalid, alone or together."""
     name, problems = entry["method"], []
     for where, weight in _points(entry, "weight", 1.0):
         problems += [f"{where}: {p}" for p in _weight_problems(name, entry, weight, members)]
@@ -106,13 +110,13 @@ def _value_problems(method: type[MergeEntry], entry: dict[str, Any], members: li
             problems += _density_problems(entry, key, default, members)
     if name == "ties" and "paper" in [c for _, c in _points(entry, "convention", "mergekit")]:
         problems += [
-            f"{where}: changes with depth, but convention: paper trims the whole task vector by one threshold"
+            f"{where}: changes with depth, but convention: paper trims the complete task vector by one threshold"
             for where, value in _points(entry, "density")
             if len(_depths(value)) > 1
         ]
     if name == "moe":
         problems += [
-            f"{where}: found {value}, but there are only {len(members)} members"
+            f"{where}: found {value}, expected at most {len(members)}, since there are {len(members)} members"
             for where, value in _points(entry, "experts_per_token", 2)
             if isinstance(value, int) and value > len(members)
         ]
@@ -128,31 +132,31 @@ def _weight_problems(name: str, entry: dict[str, Any], weight: Any, members: lis
     if not normalized or not all(_is_number(w) for vector in vectors for w in vector):
         return []
     if name in ELECTING and any(w < 0 for vector in vectors for w in vector):
-        return [f"{name} divides by the sum of the agreeing members' weights, which can vanish with negative ones; "
-                f"set normalize: false"]  # fmt: skip
+        return [f"found a negative weight, but {name} divides by the sum of the agreeing members' weights, which can"
+                f" then be 0. Fix: set normalize: false"]  # fmt: skip
     if any(math.isclose(sum(vector), 0, abs_tol=1e-6) for vector in vectors):
-        return [f"weights sum to 0, and {name} divides by their sum (mergekit would write non-finite or other weights)"]
+        return [f"weights sum to 0, and {name} divides by their sum (mergekit would write non-finite or wrong weights)"]
     return []
 
 
 def _density_problems(entry: dict[str, Any], key: str, default: float, members: list[str]) -> list[str]:
-    """What a density and a gamma (breadcrumbs) or an epsilon (DELLA) must be to each other."""
+    """Return a problem if a density does not fit with gamma (breadcrumbs) or epsilon (DELLA)."""
     for (where, density), (_, other) in itertools.product(_points(entry, "density"), _points(entry, key, default)):
         for m, i, j in itertools.product(members, _depths(density), _depths(other)):
             d, o = _at(density, m, i), _at(other, m, j)
             if not _is_number(d) or not _is_number(o):
                 continue
             if key == "gamma" and d + o > 1 + 1e-9:
-                return [f"{where}: density {d:g} and gamma {o:g} make more than 1 together; mergekit would leave out "
-                        f"fewer of the largest entries, or none, without a word"]  # fmt: skip
+                return [f"{where}: density {d:g} and gamma {o:g} sum to {d + o:g}, expected at most 1; mergekit would"
+                        f" silently remove fewer of the largest entries, or none"]  # fmt: skip
             if key == "epsilon" and d < 1 and not (d - o > 0 and d + o < 1):
-                return [f"{where}: density {d:g} and epsilon {o:g} give probabilities from {d - o:g} to {d + o:g}; "
-                        f"both must lie between 0 and 1 (or density be 1)"]  # fmt: skip
+                return [f"{where}: density {d:g} and epsilon {o:g} give probabilities from {d - o:g} to {d + o:g},"
+                        f" expected both between 0 and 1 (or density 1)"]  # fmt: skip
     return []
 
 
 def _points(entry: dict[str, Any], key: str, default: Any = None) -> list[tuple[str, Any]]:
-    """The values that a key spans, each with its place in the file."""
+    """Return the values that a key spans, each with its place in the file."""
     if key not in entry:
         return [] if default is None else [(key, default)]
     value = entry[key]
@@ -160,7 +164,7 @@ def _points(entry: dict[str, Any], key: str, default: Any = None) -> list[tuple[
 
 
 def _depths(value: Any) -> range:
-    """Indices of all the numbers that a value, or a member's value, takes with depth."""
+    """Return the indices of all numbers that a value, or a member's value, takes with depth."""
     inner = value.values() if isinstance(value, dict) and not is_layered(value) else [value]
     return range(
         max([1 + len(v["layers"]) for v in inner if is_layered(v) and isinstance(v["layers"], list)], default=1)
@@ -168,7 +172,7 @@ def _depths(value: Any) -> range:
 
 
 def _at(value: Any, member: str, index: int) -> Any:
-    """One of a value's numbers: the member's, at one of its depths."""
+    """Return the member's number at one of the value's depths."""
     if isinstance(value, dict) and not is_layered(value):
         value = value.get(member)
     if is_layered(value) and isinstance(value["layers"], list):

@@ -1,4 +1,4 @@
-"""Errors of keys, types and ranges, from the model's own errors."""
+"""Report wrong keys, types and ranges, from the schema's own errors."""
 
 import types
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -9,7 +9,7 @@ from mllm.core.wording import listed, nearest, show
 
 
 def shape_problems(error: ValidationError, raw: Any, model: type[BaseModel]) -> list[str]:
-    """One line for each key of the wrong name, type or range."""
+    """Return one line for each key with a wrong name, type or range."""
     problems: dict[str, str] = {}
     for item in error.errors(include_url=False):
         path, value = _locate(item["loc"], raw)
@@ -19,9 +19,9 @@ def shape_problems(error: ValidationError, raw: Any, model: type[BaseModel]) -> 
 
 
 def _locate(loc: tuple[int | str, ...], raw: Any) -> tuple[str, Any]:
-    """The key's path as the user wrote it, and the value there.
+    """Return the key's path as the user wrote it, and the value at that path.
 
-    pydantic's own path also names the variant of a union, and counts a scalar as a list of one.
+    pydantic's own path also names the variant of a union, and treats a scalar as a list of one.
     """
     path, node = "", raw
     for i, step in enumerate(loc):
@@ -36,10 +36,10 @@ def _locate(loc: tuple[int | str, ...], raw: Any) -> tuple[str, Any]:
 def _explain(item: Any, value: Any, loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
     kind, context, found = item["type"], item.get("ctx", {}), f"found {show(value)}"
     if loc[-1:] == ("[key]",) and not isinstance(item["input"], str):
-        what, name = "no text for YAML", item["input"]
+        what, name = "a number or date", item["input"]
         if isinstance(name, bool):
-            what, name = "true or false for YAML", "yes" if name else "no"
-        return f"the name {name} is {what}. Fix: write it in quotes, '{name}'"
+            what, name = "true or false", "yes" if name else "no"
+        return f"YAML reads the name {name} as {what}. Fix: write it in quotes, '{name}'"
     match kind:
         case "extra_forbidden":
             keys = _keys(model, loc[:-1])
@@ -47,7 +47,7 @@ def _explain(item: Any, value: Any, loc: tuple[int | str, ...], model: type[Base
         case "missing":
             return f"missing; {_description(model, loc)}"
         case "union_tag_not_found":
-            return f"missing {context['discriminator'].strip(chr(39))}"
+            return f"missing key {context['discriminator'].strip(chr(39))}"
         case "union_tag_invalid":
             key = context["discriminator"].strip("'")
             allowed = [t.strip(" '") for t in context["expected_tags"].split(",")]
@@ -60,13 +60,14 @@ def _explain(item: Any, value: Any, loc: tuple[int | str, ...], model: type[Base
         case "bool_type":
             return f"{found}, expected true or false"
         case "string_type":
-            return f"{found}, expected text" + (" (put it in quotes)" if isinstance(value, int | float) else "")
+            return f"{found}, expected text" + (". Fix: put it in quotes" if isinstance(value, int | float) else "")
         case "list_type" | "dict_type" | "model_type" | "model_attributes_type":
             return f"{found}, expected a {'list' if kind == 'list_type' else 'map'}"
         case "string_pattern_mismatch":
             return f"{found}, expected {_pattern(context['pattern'])}"
         case "string_too_long":
-            return f"found {len(value)} characters, expected at most {context['max_length']}: it becomes part of a file's name"
+            expected = f"expected at most {context['max_length']}, since it becomes part of a file name"
+            return f"found {len(value)} characters, {expected}"
         case "value_error":
             return f"{found}, {context['error']}"
         case "too_short" | "too_long":
@@ -85,12 +86,12 @@ def _pattern(pattern: str) -> str:
     return {
         r"^[\w.][\w./-]*$": "a commit (40 hexadecimal digits), a branch or a tag",
         r"^[\w.-]+/[\w.-]+$": "a repository as owner/name",
-        r"^[a-z][a-z0-9_]*$": "small letters, digits and '_', starting with a letter (the file's own name is on the right)",
+        r"^[a-z][a-z0-9_]*$": "our name: small letters, digits and '_', first a letter (the file's name is on the right)",
     }.get(pattern, "letters, digits, '.', '_' and '-', starting with a letter or digit")
 
 
 def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """The keys allowed at a place of the file."""
+    """Return the keys that are allowed at a place of the file."""
     found = _model_at(model, loc)
     return [f.alias or name for name, f in found.model_fields.items()] if found else []
 
@@ -116,7 +117,7 @@ def _model_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseMo
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    """What pydantic's paths call a variant of a union: its method or source, or its class's own tag."""
+    """Return the names that pydantic's paths give a variant of a union: its method or source, or its class's tag."""
     own = {"Baseline": ("baseline",), "Reference": ("fine_tuned",)}.get(model.__name__, ())
     return own + tuple(
         t
