@@ -40,7 +40,8 @@ def model_of(family: str, architecture: str, dtype=torch.float32):
     if family == families.HEADED:
         model.config.num_labels, model.config.eos_token_id = len(NAMES), TOKENIZER.eos_token_id
         model = transformers.AutoModelForSequenceClassification.from_config(model.config)
-    if architecture == "t5 untied":  # as trained ones are: drawn, it makes log-likelihoods of hundreds
+    if architecture == "t5 untied" and model.get_output_embeddings() is not None:
+        # As trained ones are: drawn, it makes log-likelihoods of hundreds.
         with torch.no_grad():
             model.get_output_embeddings().weight.mul_(model.config.d_model**-0.5)
     return model.to(dtype).eval()
