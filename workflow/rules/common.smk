@@ -254,7 +254,7 @@ def start_from(wildcards):
 
 
 def tokens_of(wildcards):
-    """Return the tokens of a prediction; rebuilt tokens are the same and rerun nothing. Untrained models have none."""
+    """Return the tokens of a prediction; rebuilt tokens are the same and rerun nothing. Published models have none."""
     start = candidate_of(wildcards).start.name
     return {"tokens": tokens_file(start)} if start in GRID.starts else {}
 
@@ -290,7 +290,7 @@ def digest_of(*values):
 
 
 def start_of(wildcards):
-    """Return the prepared checkpoint that a training, a merge or an untrained expert starts from."""
+    """Return the prepared checkpoint that a training, a merge or a published expert starts from."""
     return f"{RESULTS}/models/{candidate_of(wildcards).start.name}"
 
 
@@ -300,7 +300,7 @@ def starts_of_tasks(wildcards):
 
 
 def base_to_fit(wildcards):
-    """Return the base that an untrained expert must fit, so that it can be merged; a reference needs none."""
+    """Return the base that a published expert must fit, so that it can be merged; a reference needs none."""
     return {"base": start_of(wildcards)} if candidate_of(wildcards).kind == "expert" else {}
 
 

@@ -132,7 +132,7 @@ def _references(experiment: Experiment, entry: Reference | Baseline, experts: li
 
 
 def _reference(experiment: Experiment, entry: Reference | Baseline, experts: list[Candidate]) -> Candidate:
-    """Return the candidate of a reference: fine-tuned, untrained, or fitted without a language model."""
+    """Return the candidate of a reference: fine-tuned, used without training, or fitted without a language model."""
     task = experiment.task_of(entry)
     if not isinstance(entry, Reference):
         return Candidate(entry.name, "reference", task, entry.model, made_by="fit_baseline")

@@ -27,8 +27,9 @@ class System:
 def systems(grid: Grid) -> list[System]:
     """Return all systems of an experiment with a model over several tasks, such models first; else an empty list.
 
-    The other systems are each task's expert (a switch between tasks, without a merge), the base of prompted models,
-    references of one model and training, and blends of one method. Two or more of the tasks must have them.
+    The other systems are each task's expert (a switch between tasks, without a merge) and the base of prompted models.
+    References of one model and training, and blends of one method, are systems, too. Two or more of the tasks must have
+    them.
     """
     first = [c for c in grid.candidates.values() if c.name == c.candidate]
     models = _wholes(first)

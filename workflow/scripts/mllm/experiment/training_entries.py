@@ -66,7 +66,7 @@ class Expert(Training):
     """A name under models, with the base's architecture and tokenizer, that is used without training. Only labels may
     be beside it."""
     labels: Labels | None = None
-    """Class: the name of its output in the checkpoint's config.json, for a classifier without training: {negative:
+    """Class: the name of its output in the checkpoint's config.json, for a published classifier: {negative:
     LABEL_0, …}. Needed if these names differ from the task's classes in more than upper and lower case."""
     cap: Positive | None = None
     """Largest number of reviews of each class, drawn by the experiment's seed."""
@@ -79,7 +79,7 @@ class Expert(Training):
 
 
 class Reference(Training):
-    """A model to compare the merges with: fine-tuned on all of train, or untrained and asked by its prompt."""
+    """A model to compare the merges with: fine-tuned on train, or used without training."""
 
     name: Name
     """Its name in the leaderboard."""
@@ -87,8 +87,8 @@ class Reference(Training):
     """A name under models, or tfidf (TF-IDF and logistic regression), or majority (the most frequent class)."""
     train: Literal["all", "joint", "tasks", "probe", "none"] = "all"
     """all: fine-tuned on all of train; joint: on all reviews that its task's experts saw; tasks: one model, on the
-    reviews that the experts of several tasks saw; probe: logistic regression on its frozen features; none: no training.
-    An untrained classifier keeps its head; an untrained text2text or causal model is asked, zero-shot or with
+    reviews that the experts of several tasks saw; probe: logistic regression on its frozen features; none: used without
+    training. With none, a classifier keeps its head; a text2text or causal model is asked, zero-shot or with
     examples."""
     tasks: Annotated[list[str], Field(min_length=2)] | None = None
     """With train: tasks, the tasks that it learns (default: all tasks with experts)."""

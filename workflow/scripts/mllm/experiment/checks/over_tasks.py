@@ -36,8 +36,8 @@ def chosen(patterns: Any, task_of: Mapping[str, Any], tasks: list[str]) -> tuple
 def task_problems(raw: dict[str, Any], task_of: Mapping[str, Any], tasks: list[str]) -> list[str]:
     """Return one line for each problem of a model over several tasks.
 
-    These are mixtures of experts, a task to select by that a merge does not cover, names that clash with a part's, and
-    prompts that do not say the task.
+    Problems are mixtures of experts, and names that clash with a part's. A merge may also not cover the task to select
+    by, and a prompt may not say its task.
     """
     problems: list[str] = []
     covered: dict[int, tuple[str, ...]] = {}
