@@ -103,7 +103,7 @@ def test_a_command_works(document, command, ready):
         assert any(n.endswith("/index.html") for n in names) and any(n.endswith("pareto-0.svg") for n in names)
         recipes = len(list((ready.folder / "results/demo/merges").iterdir()))
         assert sum(n.endswith("/mergekit.yaml") for n in names) == recipes
-        for word in ("Leaderboard", "Comparisons", "Recipes", "Report", "dare_linear", "chosen on validation"):
+        for word in ("Leaderboard", "Comparisons", "Recipes", "Report", "dare_linear", "selected on validation"):
             assert word in page
     if command.startswith(".venv/bin/snakemake -n") and "demo" in command:
         assert "Nothing to be done" in said
