@@ -98,7 +98,7 @@ def test_what_a_configuration_ties_is_compared_too(made, tmp_path, tied):
     try:
         own = loading.load_model(tmp_path / "M", family)[0].state_dict()
     except Failure as refused:
-        assert tied and "is not what the file holds once" in str(refused)
+        assert tied and "differs from the file once" in str(refused)
     else:
         assert torch.equal(own["lm_head.weight"], state["lm_head.weight"])
         assert not torch.equal(own["lm_head.weight"], state[next(n for n in state if "shared" in n or "embed" in n)])

@@ -145,12 +145,12 @@ def test_a_pinned_checkpoint_without_pickles_or_code(server, tmp_path):
     ("name", "revision", "files", "message"),
     [
         ("o/none", COMMIT, {}, "no such repository, or a private one"),
-        ("o/good", "f" * 40, {}, "no such revision; give the 40 digits of a commit"),
+        ("o/good", "f" * 40, {}, "no such revision. Fix: give the 40 digits of a commit"),
         ("o/good", COMMIT, {"model.safetensors": None}, "in safetensors format, only pytorch_model.bin, a format that can run"),
         ("o/good", COMMIT, {"tokenizer.json": None}, "no tokenizer (tokenizer.json, vocab.json"),
         ("o/good", COMMIT, {"config.json": None}, "no config.json; expected a checkpoint of transformers"),
         ("o/good", COMMIT, {"config.json": b'{"auto_map": {"AutoModel": "modeling_evil.M"}}'}, "needs code of its own"),
-        ("o/good", COMMIT, {"model.safetensors": WEIGHTS[:-7]}, "its header announces"),
+        ("o/good", COMMIT, {"model.safetensors": WEIGHTS[:-7]}, "the file is cut or damaged (found "),
     ],
 )  # fmt: skip
 def test_one_clear_error_and_no_folder(server, tmp_path, name, revision, files, message):
@@ -167,7 +167,7 @@ def test_a_gated_model_needs_a_token(server, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))  # no token of this machine's user
     _, log = download(tmp_path, ok=False)
     assert log.splitlines()[-1].endswith(
-        "the model is gated; accept its terms on the hub and set HF_TOKEN in the environment"
+        "the model is gated. Fix: accept its terms on the hub and set HF_TOKEN in the environment"
     )
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     out, log = download(tmp_path)
@@ -191,7 +191,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(server, tmp_path):
 def test_what_is_whole_is_not_fetched_again(server, tmp_path):
     server.cut["model.safetensors"] = 1000
     out, log = download(tmp_path, ok=False)
-    assert "download failed" in log.splitlines()[-1] and "run again; whole files are kept" in log.splitlines()[-1]
+    assert "download failed" in log.splitlines()[-1] and "Fix: rerun; complete files are kept" in log.splitlines()[-1]
     assert not out.exists() and fetched(server, "tokenizer.json")
     server.cut.clear()
     server.asked.clear()

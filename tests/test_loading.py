@@ -225,7 +225,7 @@ def v_is_matrix(tensor):
         (without_a_layer, r"weights of a sequence classifier .* are missing \(the first: .*\.1\."),
         (with_more_layers, r"tensors fit no module .*\.5\."),
         (renamed, r"1 of its tensors fit no module .*_old"),
-        (misshapen, r"has shape \(7, 7\), its config.json announces"),
+        (misshapen, r"found shape \(7, 7\), expected .* by its config.json"),
     ],
 )
 def test_weights_that_are_missing_or_fit_nothing_are_refused(tmp_path, kind, change, message):
@@ -295,7 +295,9 @@ def test_what_people_bring_is_named_and_never_to_be_deleted(tmp_path):
     cases = {
         changed("lora", lambda f: (f / "adapter_config.json").write_text("{}")): "a LoRA adapter",
         changed("pointer", lambda f: (f / "model.safetensors").write_text(pointer)): "git lfs pull",
-        changed("cut", lambda f: os.truncate(f / "model.safetensors", 5000)): "copy or download it again, whole",
+        changed(
+            "cut", lambda f: os.truncate(f / "model.safetensors", 5000)
+        ): "copy or download the complete folder again",
         changed("bare", lambda f: (f / "config.json").unlink()): "config.json is missing",
         changed("4bit", quantised): "quantised \\(bitsandbytes\\)",
         whole / "model.safetensors": "found a file, expected a folder",

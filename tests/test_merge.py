@@ -95,8 +95,8 @@ def first_float(state):
 
 
 DAMAGES = {
-    "permuted labels": (permute_labels, "b/config.json: id2label has the same labels in another order: found positive"),
-    "half-written": (cut_weights, "bytes, its header announces"),
+    "permuted labels": (permute_labels, "b/config.json: id2label has the same labels in another order (found positive"),
+    "half-written": (cut_weights, "the file is cut or damaged (found "),
     "only a beginning": (lambda f: (f / "model.safetensors").write_bytes(b"\x10\0\0"), "only its beginning"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
     "a pickle": (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "pytorch_model.bin is a pickle"),

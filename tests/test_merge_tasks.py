@@ -194,5 +194,5 @@ def test_tasks_with_other_backbones_are_refused(classifiers, tmp_path):
 
 def test_an_expert_of_other_labels_than_its_tasks_is_refused(classifiers, tmp_path):
     models, _ = classifiers("gpt2")
-    with pytest.raises(Failure, match="id2label has other labels: found 1, 2, 3, 4; expected negative"):
+    with pytest.raises(Failure, match=r"id2label has other labels \(found 1, 2, 3, 4; expected negative"):
         merged(models, tmp_path, task_recipe({"method": "linear"}), {"mood": {"base": "base-mood", "members": ["a"]}})

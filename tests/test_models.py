@@ -194,8 +194,8 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, base, tmp_
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
     run_script("train_expert", *cut, "--log", tmp_path / "log2")
-    assert "going on from" in (tmp_path / "log2").read_text()
-    assert "checkpoint-299 is half-written; removed" in (tmp_path / "log2").read_text()
+    assert "resuming from" in (tmp_path / "log2").read_text()
+    assert "checkpoint-299 is half-written; it is removed" in (tmp_path / "log2").read_text()
     assert weights(tmp_path / "cut/expert") == weights(tmp_path / "whole/expert")
     assert not (tmp_path / "cut/checkpoints").exists()
 

@@ -162,7 +162,7 @@ def test_a_published_model_of_another_kind_is_refused(finished, tmp_path):
     for change, said in (
         (
             {"num_heads": 1, "d_kv": 32},
-            "relative_attention_bias.weight has shape (32, 2), its config.json announces (32, 1)",
+            "relative_attention_bias.weight: found shape (32, 2), expected (32, 1) by its config.json",
         ),
         ({"layer_norm_epsilon": 0.5}, "layer_norm_epsilon is 0.5, in"),
     ):

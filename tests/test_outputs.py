@@ -55,17 +55,17 @@ def test_a_configuration_without_names_has_two():
 @pytest.mark.parametrize(
     ("names", "said", "more", "message"),
     [
-        (["LABEL_0", "LABEL_1", "LABEL_2"], None, {}, r"labels are others .*found LABEL_0, .*Fix: say which is which"),
-        (["negative", "positive"], None, {}, "labels are others than the task's"),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], None, {}, r"labels differ .*found LABEL_0, .*Fix: map them"),
+        (["negative", "positive"], None, {}, "labels differ from the task's"),
         (None, None, {}, r"found LABEL_0, LABEL_1; expected negative"),
-        (["a", "a", "b"], None, {}, "labels are others"),
+        (["a", "a", "b"], None, {}, "labels differ from the task's"),
         (["neg", "neu", "pos"], {"negative": "neg", "neutral": "neu", "positive": "good"}, {}, "no label 'good'"),
         (["neg", "neu", "pos"], {"negative": "neg", "neutral": "neu"}, {}, "expected the task's classes"),
         (
             ["1", "2", "3", "4"],
             {"negative": "1", "neutral": "2", "positive": "4"},
             {},
-            "has 4 labels .* the task 3 classes",
+            "found 4 labels .* expected 3, the task's classes",
         ),
         (LABELS, None, {"problem_type": "multi_label_classification"}, "problem_type is multi_label_classification"),
         (LABELS, None, {"problem_type": "regression"}, "problem_type is regression"),

@@ -62,13 +62,13 @@ def test_texts_are_repaired(tmp_path, text, expected):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ('x\tD\tPain\t"""some"""\t9.0\tMay 20, 2012\t0\r\n', "id is no whole number"),
+        ('x\tD\tPain\t"""some"""\t9.0\tMay 20, 2012\t0\r\n', "id is not a whole number"),
         ('2\tD\tPain\t"""some"""\t11.0\tMay 20, 2012\t0\r\n', "rating is not 1 to 10"),
         ('2\tD\tPain\t"""some"""\t7.5\tMay 20, 2012\t0\r\n', "rating is not 1 to 10"),
         ('2\tD\tPain\t"""some"""\t\tMay 20, 2012\t0\r\n', "rating is not 1 to 10"),
         ('2\tD\tPain\t""" """\t9.0\tMay 20, 2012\t0\r\n', "review is empty"),
-        (GOOD, "row stands twice"),
-        ('1\tD\tPain\t"""other"""\t9.0\tMay 20, 2012\t0\r\n', "id stands twice"),
+        (GOOD, "duplicate row"),
+        ('1\tD\tPain\t"""other"""\t9.0\tMay 20, 2012\t0\r\n', "duplicate id"),
     ],
 )
 def test_rejected_rows_keep_reason_and_line(tmp_path, row, reason):
@@ -94,7 +94,7 @@ def test_conditions(tmp_path):
         (b'2\tD\tPain\t"""never closed\t9.0\tMay 20, 2012\t0\r\n', r"raw\.tsv"),
         (
             b"2\tD\tPain\ttext\t9.0\tMay 20, 2012\t0\textra\r\n",
-            r"raw\.tsv, line 2: a row of 8 fields, the header has 7",
+            r"raw\.tsv, line 2: found 8 fields, expected 7 as in the header",
         ),
     ],
 )
@@ -104,7 +104,7 @@ def test_damaged_files(tmp_path, content, message):
 
 
 def test_a_missing_column_is_named(tmp_path):
-    with pytest.raises(Failure, match=r"raw\.tsv, line 1: no column 'rating'; found '', 'drugName'"):
+    with pytest.raises(Failure, match=r"raw\.tsv, line 1: no column 'rating' \(found '', 'drugName'"):
         raw(tmp_path, GOOD, HEADER.replace("\trating", ""))
 
 
@@ -179,7 +179,7 @@ def test_druglib_yelp_and_imdb_are_expressible_without_code(tmp_path):
     kept, rejected, _ = cleaning.clean(
         raw_files.read_raw(tmp_path / "twice.csv", {"review": ["text"], "stars": ["stars"]}), "train", repairs="none"
     )
-    assert kept["line"].to_list() == [2, 3, 5] and rejected.select("line", "reason").rows() == [(4, "row stands twice")]
+    assert kept["line"].to_list() == [2, 3, 5] and rejected.select("line", "reason").rows() == [(4, "duplicate row")]
 
     (tmp_path / "imdb.csv").write_text('review,sentiment\n"One.<br /><br />Two & three",positive\nDull,negative\n')
     columns = {"review": ["review"], "sentiment": ["sentiment"]}
@@ -190,7 +190,7 @@ def test_druglib_yelp_and_imdb_are_expressible_without_code(tmp_path):
 
 
 def test_a_column_more_changes_no_rows(tmp_path):
-    """A row stands twice where all of the file's columns are the same, whether the experiment maps them or not."""
+    """A row is a duplicate if all of the file's columns are the same, whether the experiment maps them or not."""
     (tmp_path / "a.csv").write_text("text,stars,more\nsame words,5,1\nsame words,5,2\nsame words, 5,1\n")
     columns = {"review": ["text"], "stars": ["stars"]}
     for mapped in (columns, columns | {"more": ["more"]}):
@@ -229,10 +229,10 @@ def test_whole_numbers_written_otherwise_and_numbers_of_refused_rows(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\nfirst\nsecond,5\n", r"t\.csv, line 2: a row of 1 fields, the header has 2"),
-        ("a,b\nx,1\nfoo", r"t\.csv, line 3: a row of 1 fields"),
-        ("a,b\nx,1\nwell, then,5\n", r"t\.csv, line 3: a row of 3 fields.*without quotation marks"),
-        ('a,b\n"two\nlines",1\nlast\n', r"t\.csv, line 4: a row of 1 fields"),
+        ("a,b\nfirst\nsecond,5\n", r"t\.csv, line 2: found 1 fields, expected 2 as in the header"),
+        ("a,b\nx,1\nfoo", r"t\.csv, line 3: found 1 fields"),
+        ("a,b\nx,1\nwell, then,5\n", r"t\.csv, line 3: found 3 fields.*enclose fields .* in quotation marks"),
+        ('a,b\n"two\nlines",1\nlast\n', r"t\.csv, line 4: found 1 fields"),
     ],
 )
 def test_rows_that_break_off_are_named(tmp_path, content, message):
@@ -278,14 +278,14 @@ TEXTS = pl.Series(
 )  # fmt: skip
 
 
-def test_cut_conditions_are_whole_again_where_the_reviews_leave_no_doubt():
+def test_cut_conditions_are_restored_where_the_reviews_leave_no_doubt():
     cut = ["ibromyalgia", "Bipolar Disorde", "Rat-bite Feve", "Pain", "Ear Infection", "mance Anxiety", "Cold Sores"]
-    assert condition_names.mend(cut, TEXTS) == {
+    assert condition_names.restore(cut, TEXTS) == {
         "ibromyalgia": "Fibromyalgia", "Bipolar Disorde": "Bipolar Disorder", "Rat-bite Feve": "Rat-bite Fever",
     }  # fmt: skip
     # Two words that would do are doubt, and so is a word that occurs once.
-    assert condition_names.mend(["atigue"], pl.Series(["fatigue"])) == {}
-    assert condition_names.mend(["Disorde"], pl.Series(["disorder disordero"] * 9)) == {}
+    assert condition_names.restore(["atigue"], pl.Series(["fatigue"])) == {}
+    assert condition_names.restore(["Disorde"], pl.Series(["disorder disordero"] * 9)) == {}
     assert condition_names.is_debris("min / sitagliptin)") and not condition_names.is_debris("Cancer (early)")
 
 
@@ -300,10 +300,10 @@ def test_real_conditions_against_a_list_made_by_hand(real_rows):
         cleaning.clean(raw_files.read_raw(real_rows / f"drugsCom{n}_raw.tsv"), n)[0] for n in ("Train", "Test")
     )
     before = dict(both["condition"].drop_nulls().value_counts().iter_rows())
-    mended, facts = cleaning.mend_conditions(both)
+    restored, facts = cleaning.restore_conditions(both)
     assert {k: v for k, v in facts["names"].items() if k in by_hand} == by_hand
     assert facts["rows"] == sum(before[name] for name in facts["names"])
-    after = dict(mended["condition"].drop_nulls().value_counts().iter_rows())
+    after = dict(restored["condition"].drop_nulls().value_counts().iter_rows())
     assert after["Bipolar Disorder"] == before["Bipolar Disorde"] and "Bipolar Disorde" not in after
     # The cut took F, o and r from the ends: whole names that never had them there must be left alone.
     for whole in ("Birth Control", "Depression", "Pain", "Acne", "High Blood Pressure", "Emergency Contraception"):
@@ -351,8 +351,8 @@ def test_any_table_is_read_and_no_row_is_lost(tmp_path_factory, rows):
     assert kept.height + rejected.height == counts["rows"] == len(rows)
     assert sum(counts["rejected"].values()) == rejected.height
     assert set(kept["line"]) | set(rejected["line"]) == set(table["line"])
-    mended, _ = cleaning.mend_conditions(kept)
-    grouped = cleaning.group_texts(mended)
+    restored, _ = cleaning.restore_conditions(kept)
+    grouped = cleaning.group_texts(restored)
     assert grouped["review"].to_list() == kept["review"].to_list()
     # Equal texts are one group, and a group has the id of its first review.
     assert grouped.group_by("review").agg(pl.col("group").n_unique())["group"].to_list() in (
@@ -536,7 +536,7 @@ def test_clean_reviews_says_what_is_wrong_and_writes_nothing(tmp_path, train, te
     ("train", "test", "message"),
     [
         ([*range(1, 11)] * 30, None, "test.parquet: no test review is left: of 300, 300 are also in the train file"),
-        ([1], [2] * 10, "train.parquet: no review is left of the train file's 1"),
+        ([1], [2] * 10, "train.parquet: no review is left of 1"),
         ([1, 2] * 50, [*range(1, 11)], "train.parquet: task 't' has no review of class 3, 4, 5, 6, 7, 8, 9, 10 among"),
         ([*range(1, 11)] * 30 + [1] * 1000, [1] * 50, "test.parquet: task 't' has no review of class 2,"),
     ],

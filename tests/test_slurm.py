@@ -65,7 +65,7 @@ def test_battered(prepared: Project, undisturbed: Project, cluster: Cluster) -> 
     restarts = {row[1]: row[5] for row in rows[1:] if row[0] == "train_expert" and row[3] == "COMPLETED"}
     assert all(int(restarts[e]) >= 1 for e in on["g2"]), restarts  # the same Slurm jobs, requeued
     for expert in EXPERTS:
-        assert "going on from" in (prepared.folder / f"results/faults/logs/train_expert/{expert}.log").read_text()
+        assert "resuming from" in (prepared.folder / f"results/faults/logs/train_expert/{expert}.log").read_text()
     same_results(prepared, undisturbed)
     assert prepared.planned(*COMMAND) == Counter()
     assert not [row for row in rows if row[0] == "leaderboard"]  # tiny steps are no Slurm jobs

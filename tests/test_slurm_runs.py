@@ -26,7 +26,7 @@ def test_preempted(prepared: Project, undisturbed: Project) -> None:
     assert "FAILED" not in text
     assert max(submissions(run).values()) == 1
     for expert in there:
-        assert "going on from" in (prepared.folder / f"results/faults/logs/train_expert/{expert}.log").read_text()
+        assert "resuming from" in (prepared.folder / f"results/faults/logs/train_expert/{expert}.log").read_text()
     same_results(prepared, undisturbed, EXPERTS)
     # A prediction, requeued while it is at work: it starts again, and says the same.
     target = "results/faults/predictions/shard-0.parquet"

@@ -110,7 +110,9 @@ def test_a_stray_quotation_mark_swallows_no_rows(tmp_path, delimiter, opens, clo
     file = tmp_path / "r.tsv"
     text = stray(delimiter, opens, closes).replace(f'he said it was "fine"{delimiter}', f'so "good"{delimiter}')
     file.write_text(text.replace('so "good"', 'so good"'))
-    with pytest.raises(Failure, match=rf"line {opens + 3}: a row of its own, .* line {opens + 2} .*data\.quotes: none"):
+    with pytest.raises(
+        Failure, match=rf"line {opens + 3}: a quotation mark on line {opens + 2} makes this row .*data\.quotes: none"
+    ):
         raw_files.read_raw(file, COLUMNS)
     found = raw_files.read_raw(file, COLUMNS, quotes=False)
     assert found.height == 60 and found["review"][opens] == '"so bad' and found["review"][closes] == 'so good"'
@@ -197,7 +199,7 @@ def test_one_order_of_days_and_months_for_a_column():
     assert dated(["04/05/2012", "20/05/2012"], "month-first") == (["2012-04-05", "None"], 1)
     for values in (["04/05/2012"], ["04/05/12", "2012-05-20"], ["20/05/2012", "05/20/2012"]):
         with pytest.raises(
-            Failure, match=r"data\.train: column date .* Fix: say data\.dates: month-first or day-first"
+            Failure, match=r"data\.train: column date .* Fix: set data\.dates: month-first or day-first"
         ):
             dated(values)
 

@@ -257,7 +257,7 @@ def test_bases_that_differ_in_more_than_their_heads_are_refused(prepare, tmp_pat
         other.bert.embeddings.word_embeddings.weight[3, 1] += 1
     checkpoint_files.save(other, tokenizer, tmp_path / "other", cards.read(bases["mood"]))
     with pytest.raises(
-        Failure, match=r"other: bert.embeddings.word_embeddings.weight is not the one of .*kind; one model"
+        Failure, match=r"other: bert.embeddings.word_embeddings.weight differs from that of .*kind; one model"
     ):
         joint.load({**bases, "mood": tmp_path / "other"}, "classifier")
 
@@ -351,7 +351,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, prepare, t
     process.send_signal(signal.SIGKILL)
     assert process.wait() != 0 and not (tmp_path / "cut/joint").exists()
     run_script("train_tasks", *cut, "--log", tmp_path / "log2")
-    assert "going on from" in (tmp_path / "log2").read_text()
+    assert "resuming from" in (tmp_path / "log2").read_text()
     assert weights(tmp_path / "cut/joint") == weights(tmp_path / "whole/joint") != {}
     one, two = (read_json(tmp_path / name / "joint/mood/model.json") for name in ("whole", "cut"))
     assert one["validation"] == two["validation"] and len(one["validation"]) == 6

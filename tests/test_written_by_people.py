@@ -303,5 +303,5 @@ def test_heads_share_the_width(architecture, width, heads, message):
 def test_more_parts_than_texts_are_refused():
     train = pl.DataFrame({"group": [1, 2, 3, 3]})
     assert splitting.select_part(train, {"shard": 2, "of": 3, "seed": 1}).height > 0
-    with pytest.raises(Failure, match="parts: found 4, expected at most 3, the different texts of train"):
+    with pytest.raises(Failure, match="parts: found 4, expected at most 3, the number of distinct texts in train"):
         splitting.select_part(train, {"shard": 0, "of": 4, "seed": 1})

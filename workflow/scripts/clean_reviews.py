@@ -47,7 +47,7 @@ def main(arguments: argparse.Namespace) -> None:
         raise Failure(f"{arguments.test}: id {both['review_id'][0]} is in both files ({lines}); ids must be unique")
     quality["conditions_mended"] = {"rows": 0, "names": {}, "left": {}}
     if any(quality[file]["condition_names"] == "uci" for file in ("train", "test") if file in quality):
-        table, quality["conditions_mended"] = cleaning.mend_conditions(table)
+        table, quality["conditions_mended"] = cleaning.restore_conditions(table)
         log.info("%s conditions were cut and are restored", f"{quality['conditions_mended']['rows']:,}")
     table = cleaning.group_texts(table)
     quality["distinct_texts"] = table["group"].n_unique()

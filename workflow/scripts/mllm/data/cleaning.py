@@ -1,4 +1,4 @@
-"""Review tables cleaned: every repair is counted, every row that cannot be repaired is kept apart with its reason."""
+"""Clean review tables: count every repair, and keep rows that cannot be repaired apart, with their reasons."""
 
 import html
 from collections.abc import Callable, Iterator
@@ -12,23 +12,23 @@ from mllm.data import condition_names
 from mllm.data.column_values import by_value, date_reader, nothing, whole_numbers
 from mllm.data.raw_files import AGAIN, UCI
 
-# What a reader of HTML pages left in the condition column instead of a condition.
+# Some rows have debris of HTML pages in the condition column instead of a condition.
 SPAN = "</span>"
 ENTITY = r"&(#\d+|#x[0-9a-fA-F]+|\w+);"
 BREAK = r"(?i)<br\s*/?>"
-# All but one in a thousand of the entities in the UCI files; Python's html knows the others, more slowly.
+# These are all but one in a thousand of the entities in the UCI files; Python's html decodes the others, more slowly.
 COMMON = {
     "&#039;": "'", "&quot;": '"', "&amp;": "&", "&rsquo;": "’", "&mdash;": "—", "&gt;": ">", "&bull;": "•",
     "&rdquo;": "”", "&ldquo;": "“", "&lt;": "<", "&eacute;": "é", "&ndash;": "–", "&nbsp;": "\xa0",
 }  # fmt: skip
-QUOTED = 0.9  # share of texts in quotation marks of their own from which on these are a quirk of the file
+QUOTED = 0.9  # from this share of texts in extra quotation marks, the marks are a quirk of the file
 WORD = r"\pL[\pM\u200c\u200d]*\pL|[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}]"
 REASONS = (
-    "id is no whole number", "rating is not 1 to 10", "review is empty", "review has no word", "row stands twice",
-    "id stands twice",
+    "id is not a whole number", "rating is not 1 to 10", "review is empty", "review has no word", "duplicate row",
+    "duplicate id",
 )  # fmt: skip
 REPAIRS = ("with_entities", "escaped_twice", "with_carriage_returns", "with_tags", "quoted")
-SLICE = 25_000  # rows whose texts are worked on at once: bounds memory, changes nothing
+SLICE = 25_000  # rows whose texts are processed at once: bounds memory, changes no result
 
 
 def unescape(text: str) -> str:
@@ -47,17 +47,18 @@ def clean(
     """Repair and check the rows of one raw file.
 
     Args:
-        raw: as from :func:`mllm.data.raw_files.read_raw`; of our columns only ``review`` is needed, others are kept as they are.
-        file: ``train`` or ``test``, kept as a column.
-        first_id: where there is no ``id`` column, rows are numbered from here.
-        repairs: uci where the file has the quirks of the UCI files (each text in quotation marks of its own, drug names
-            among the conditions); none; auto finds out by their share in the file.
-        dates: month-first or day-first, for dates such as 04/05/2012; none finds out by the column's other dates.
+        raw: a table of :func:`mllm.data.raw_files.read_raw`. Of our columns, only ``review`` is required; columns of
+            the user's own are kept.
+        file: ``train`` or ``test``; becomes a column.
+        first_id: number of the first row in a file without an ``id`` column.
+        repairs: ``uci`` for a file with the quirks of the UCI files (each text in extra quotation marks, drug names
+            among the conditions), ``none`` for one without; ``auto`` decides by their share in the file.
+        dates: month-first or day-first, for dates such as 04/05/2012; ``None`` decides by the column's other dates.
 
     Returns:
-        (kept rows, rejected rows with ``reason`` and ``line``, counts of what was found and done).
-        The columns of both: review_id, file, line, drug, condition, review, rating, date, year, useful_count, then others,
-        as text: see :func:`typed`.
+        (kept rows, rejected rows with ``reason`` and ``line``, counts of problems and repairs).
+        Both tables have review_id, file, line, drug, condition, review, rating, date, year, useful_count, then the
+        other columns as text: see :func:`mllm.data.column_values.typed`.
     """
     known = set(raw.columns)
     texts, repaired = _texts(raw["review"], repairs)
@@ -97,11 +98,11 @@ def clean(
         "useful_count": useful,
         **{name: by_value(raw, name, _plain) for name in raw.columns if name not in UCI and name not in ("line", AGAIN)},
     })  # fmt: skip
-    # A long text stands for itself in comparisons by 128 bits of it; numbers that were given here tell nothing.
+    # Long texts are compared by 128-bit hashes. Ids numbered here are left out: they differ in duplicates, too.
     hashed = [pl.col("review").hash(seed).alias(f"#{seed}") for seed in (1, 2)]
     same = [c for c in table.columns if c not in ("file", "line", "review") and (c != "review_id" or "id" in known)]
     twice = table.select(*same, *hashed).select(~pl.struct(pl.all()).is_first_distinct()).to_series()
-    twice = raw[AGAIN] if AGAIN in known else twice  # without numbers: whatever columns the experiment maps
+    twice = raw[AGAIN] if AGAIN in known else twice  # without ids: compares all columns, mapped or not
     ids = table["review_id"]
     table = table.with_columns(
         reason=pl.when(ids.is_null())
@@ -115,7 +116,7 @@ def clean(
         .when(twice)
         .then(pl.lit(REASONS[4]))
     )
-    # Of the rows that are good otherwise: a number is not taken by a row that is refused.
+    # Only otherwise good rows are compared: a rejected row does not reserve its id.
     again = pl.col("reason").is_null() & ~pl.struct("review_id", "reason").is_first_distinct()
     table = table.with_columns(reason=pl.when(again).then(pl.lit(REASONS[5])).otherwise("reason"))
     rejected = table.filter(pl.col("reason").is_not_null())
@@ -125,38 +126,38 @@ def clean(
     return kept, rejected, counts
 
 
-def mend_conditions(reviews: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Complete the condition names that were cut, over all files at once.
+def restore_conditions(reviews: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Restore the condition names that were cut, over all files at once.
 
     Returns:
-        (the reviews, {rows, names: {cut: whole}, left: {name that looks cut: rows}})
+        (the reviews, {rows, names: {cut name: restored name}, left: {name that still looks cut: rows}})
     """
     names = reviews["condition"].drop_nulls().unique().to_list()
-    mended = condition_names.mend(names, reviews["review"])
-    rows = int(reviews["condition"].is_in(list(mended)).sum())
-    looks_cut = [n for n in names if n[0].islower() and n not in mended]
+    restored = condition_names.restore(names, reviews["review"])
+    rows = int(reviews["condition"].is_in(list(restored)).sum())
+    looks_cut = [n for n in names if n[0].islower() and n not in restored]
     left = reviews.filter(pl.col("condition").is_in(looks_cut))["condition"].value_counts().sort("condition")
-    facts: dict[str, Any] = {"rows": rows, "names": mended, "left": dict(left.iter_rows())}
-    whole = reviews.with_columns(pl.col("condition").replace(mended)) if mended else reviews
-    return whole, facts
+    facts: dict[str, Any] = {"rows": rows, "names": restored, "left": dict(left.iter_rows())}
+    complete = reviews.with_columns(pl.col("condition").replace(restored)) if restored else reviews
+    return complete, facts
 
 
 def group_texts(reviews: pl.DataFrame) -> pl.DataFrame:
-    """Add ``group``: the smallest id of the reviews with the same text, case and white space aside.
+    """Add ``group``: the smallest id of the reviews with the same text, ignoring case and white space.
 
-    One review stands under several drug names (brand and generic); a group must never straddle splits.
+    A review may occur under several drug names (brand and generic). All rows of a group belong in one split.
     """
     keys = pl.concat(in_slices(reviews.select("review_id", "review"), _keys))
     return reviews.with_columns(keys.select(group=pl.col("review_id").min().over("k1", "k2")).to_series())
 
 
 def _keys(part: pl.DataFrame) -> pl.DataFrame:
-    """128 bits that stand for each text, case and white space aside."""
+    """Hash each text to 128 bits, ignoring case and white space."""
     text = pl.col("key")
     part = part.select("review_id", key=pl.col("review").str.to_lowercase()).with_columns(
         spaced=text.str.contains(r"[^\S ]|  ")
     )
-    # Only where there is something to replace: the search is ten times faster than the replacement.
+    # Replace only in texts that need it: the search is ten times faster than the replacement.
     rows = part["spaced"].arg_true()
     single = part["key"].gather(rows).str.replace_all(r"\s+", " ")
     part = part.with_columns(part["key"].scatter(rows, single))
@@ -164,10 +165,10 @@ def _keys(part: pl.DataFrame) -> pl.DataFrame:
 
 
 def has_quirks(raw: pl.DataFrame, repaired: dict[str, int]) -> bool:
-    """Whether a file's conditions are those of the UCI files, whatever its columns are called.
+    """Return whether a file's conditions have the quirks of the UCI files, whatever the names of its columns.
 
-    Its texts are in quotation marks of their own, or HTML is among its conditions, and no condition begins with F or ends
-    in r or o (see :mod:`mllm.data.condition_names`).
+    Two things must hold. The texts are in extra quotation marks, or HTML is among the conditions. No condition begins
+    with F or ends in r or o (see :mod:`mllm.data.condition_names`).
     """
     if "condition" not in raw.columns:
         return False
@@ -178,7 +179,7 @@ def has_quirks(raw: pl.DataFrame, repaired: dict[str, int]) -> bool:
 
 
 def _texts(column: pl.Series, repairs: str) -> tuple[pl.Series, dict[str, int]]:
-    """Texts without carriage returns, HTML escapes, line-break tags and the quotation marks around the whole."""
+    """Remove carriage returns, HTML escapes, line-break tags and enclosing quotation marks; count each repair."""
     quoted = repairs == "uci"
     if repairs == "auto":
         text = column.str.strip_chars()
@@ -190,7 +191,7 @@ def _texts(column: pl.Series, repairs: str) -> tuple[pl.Series, dict[str, int]]:
 
 
 def _repaired(part: pl.DataFrame, quoted: bool) -> pl.DataFrame:
-    """``review``, repaired, and a flag for each of REPAIRS."""
+    """Return the repaired ``review`` and a flag for each of REPAIRS."""
     text = pl.col("review")
     part = part.with_columns(
         text.str.contains(ENTITY).alias(REPAIRS[0]),
@@ -208,7 +209,7 @@ def _repaired(part: pl.DataFrame, quoted: bool) -> pl.DataFrame:
         rows = part["slow"].arg_true()
         plain = part["review"].gather(rows).map_elements(unescape, return_dtype=pl.String)
         part = part.with_columns(part["review"].scatter(rows, plain))
-    # Once all escapes are undone: each row by itself, whatever stands in its neighbours.
+    # After all escapes are undone, so that a row's result does not depend on its neighbours.
     part = part.with_columns(text.str.contains(BREAK).alias(REPAIRS[3]))
     if part[REPAIRS[3]].any():
         part = part.with_columns(pl.when(REPAIRS[3]).then(text.str.replace_all(BREAK, "\n")).otherwise(text))
@@ -219,7 +220,7 @@ def _repaired(part: pl.DataFrame, quoted: bool) -> pl.DataFrame:
 
 
 def in_slices(frame: pl.DataFrame, work: Callable[[pl.DataFrame], pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Results of ``work`` on slices of a table, in order: polars works on one column of text with one core alone."""
+    """Yield the results of ``work`` on slices of a table, in order; polars processes a text column on one core only."""
     with ThreadPoolExecutor(max_workers=pl.thread_pool_size()) as pool:
         yield from pool.map(work, frame.iter_slices(SLICE) if frame.height else [frame])
 

@@ -1,4 +1,4 @@
-"""Values of a review table's columns: dates, numbers and codes, by one rule for each whole column."""
+"""Read the values of a review table's columns: dates, numbers and codes, by one rule per column."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -13,12 +13,12 @@ DATES = (
     "%B %d, %Y", "%b %d, %Y", "%d-%b-%y", "%d-%b-%Y", "%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y/%m/%d",
     "%d.%m.%Y",
 )  # fmt: skip
-# Written alike, meant otherwise: one of them holds for a whole column.
+# The same digits mean different dates in these orders; one order holds for all dates of a column.
 ORDERS = {"month-first": ("%m/%d/%Y", "%m/%d/%y"), "day-first": ("%d/%m/%Y", "%d/%m/%y")}
 
 
 def by_value(raw: pl.DataFrame, column: str, repair: Any) -> pl.Series:
-    """A column repaired value by value, each different one once; nothing where there is no such column."""
+    """Repair a column value by value, each distinct value once; all null if the table has no such column."""
     kind = pl.Date if column == "date" else pl.String
     if column not in raw.columns or not raw.height:
         return nothing(raw.height, kind)
@@ -27,10 +27,10 @@ def by_value(raw: pl.DataFrame, column: str, repair: Any) -> pl.Series:
 
 
 def date_reader(raw: pl.DataFrame, file: str, order: str | None) -> Callable[[str], Any]:
-    """How to read a column's dates: all by the same rule, decided on the whole column.
+    """Return the function that reads a column's dates, all by one rule that the whole column decides.
 
     Raises:
-        Failure: 04/05/2012 may be in April or in May, and no other date of the column tells.
+        Failure: the column mixes both orders, or has dates such as 04/05/2012 and none that decides between them.
     """
     if "date" in raw.columns and order is None:
         values = raw["date"].str.strip_chars().unique().to_list()
@@ -39,10 +39,10 @@ def date_reader(raw: pl.DataFrame, file: str, order: str | None) -> Callable[[st
         month, day = fits["month-first"] - fits["day-first"], fits["day-first"] - fits["month-first"]
         if slashed and bool(month) == bool(day) and any(fits.values()):
             shown = [next(iter(sorted(s))) for s in (month, day) if s] or sorted(slashed)[:1]
-            why = "has months first and days first" if month else "may have months or days first"
+            why = "mixes months first and days first" if month else "may have months or days first"
             raise Failure(
-                f"data.{file}: column date {why} ({', '.join(shown)}). Fix: say data.dates: month-first or day-first (and"
-                " write the others as 2012-05-20)"
+                f"data.{file}: column date {why} (found {', '.join(shown)}). Fix: set data.dates: month-first or"
+                " day-first (and write the others as 2012-05-20)"
             )
         order = "day-first" if day else "month-first"
     forms = (*DATES, *ORDERS[order or "month-first"])
@@ -59,7 +59,7 @@ def _date(value: str, forms: Iterable[str]) -> Any:
 
 
 def typed(reviews: pl.DataFrame) -> pl.DataFrame:
-    """Columns of one's own as numbers, where all values of all files are; else as text."""
+    """Convert columns of the user's own to numbers if all values of all files are numbers; leave others as text."""
     known = {*UCI, "review_id", "file", "line", "year"}
     return reviews.with_columns(_typed(reviews[c]) for c in reviews.columns if c not in known)
 
@@ -75,7 +75,7 @@ def _typed(column: pl.Series) -> pl.Series:
 
 
 def whole_numbers(column: pl.Series) -> pl.Series:
-    """Whole numbers, also written as 27.0; nothing where there is none."""
+    """Parse whole numbers, also written as 27.0; other text becomes null."""
     numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
     exact = column.str.strip_chars().cast(pl.Int64, strict=False)
     return exact.zip_with(exact.is_not_null() | (numbers != numbers.round()), numbers.cast(pl.Int64, strict=False))

@@ -1,6 +1,6 @@
-"""Condition names that lost their ends, and what they were called before.
+"""Restore condition names that lost letters at their ends.
 
-Whoever collected the reviews cut every condition as if by Python's ``strip("For ")``: each of these letters is gone from
+The collectors of the reviews cut every condition as if by Python's ``strip("For ")``. Each of these letters is gone from
 both ends, so that no name begins with a capital F or ends in r or o. Fibromyalgia became ibromyalgia, Bipolar Disorder
 became Bipolar Disorde.
 """
@@ -17,28 +17,28 @@ CUT_BEFORE = (
     "For",
     "Fro",
     "Perfor",
-)  # the last: the cut went up to any "for", as in Performance Anxiety
+)  # "Perfor": the cut went through any "for", as in Performance Anxiety
 CUT_AFTER = ("r", "o", "or", "ro", "oo")
-ENOUGH = 3  # times that the whole word must occur …
-CLEARLY = 10  # … and how many times more often than the cut one
+ENOUGH = 3  # minimal occurrences of the complete word …
+CLEARLY = 10  # … and minimal ratio to the occurrences of the cut word
 WORD = re.compile(r"[^\W\d_]+")
 
 
-def mend(names: Iterable[str], reviews: pl.Series) -> dict[str, str]:
-    """Cut names -> whole ones, where the reviews leave no doubt.
+def restore(names: Iterable[str], reviews: pl.Series) -> dict[str, str]:
+    """Return the restored name of each cut name that the reviews identify without doubt.
 
-    A word is whole that occurs often in reviews and conditions, where its cut form hardly does; a name is left as it is
-    where two ways of completing it pass, or none.
+    A completed word passes if it occurs often in reviews and conditions, and its cut form hardly occurs. A name is left
+    as it is if no completion passes, or if two pass at the same end.
 
     Args:
         names: all condition names.
-        reviews: texts that speak of these conditions.
+        reviews: texts about these conditions.
     """
     names = sorted(set(names))
     options = {name: [*_front(name), *_back(name)] for name in names}
     words = {w.lower() for found in options.values() for _, cut, whole in found for w in (cut, whole)}
     seen = occurrences(words, reviews, names)
-    mended = {}
+    restored = {}
     for name, found in options.items():
         likely = [
             (side, cut, whole)
@@ -50,17 +50,17 @@ def mend(names: Iterable[str], reviews: pl.Series) -> dict[str, str]:
             result = name
             for side, cut, whole in likely:
                 result = whole + result[len(cut) :] if side == "front" else result[: len(result) - len(cut)] + whole
-            mended[name] = result
-    return mended
+            restored[name] = result
+    return restored
 
 
 def is_debris(name: str) -> bool:
-    """Whether a name is the rest of a drug's name in brackets: ``min / sitagliptin)``."""
+    """Return whether a name is the rest of a drug's name in brackets: ``min / sitagliptin)``."""
     return name.count(")") > name.count("(")
 
 
 def occurrences(words: set[str], reviews: pl.Series, names: Iterable[str]) -> dict[str, int]:
-    """How often each of the words (lower case) stands alone in the reviews and the names."""
+    """Count how often each of the words (lower case) occurs as a separate word in the reviews and the names."""
     counts = dict.fromkeys(words, 0)
     if not words:
         return counts
@@ -71,14 +71,14 @@ def occurrences(words: set[str], reviews: pl.Series, names: Iterable[str]) -> di
             counts[word] += count
     for name in names:
         words_of = [w.lower() for w in WORD.findall(name)]
-        for word in words_of[1:-1]:  # those at the ends may be cut themselves
+        for word in words_of[1:-1]:  # words at the ends may be cut themselves
             if word in counts:
                 counts[word] += 1
     return counts
 
 
 def _front(name: str) -> list[tuple[str, str, str]]:
-    """Completions of a name's first word; conditions begin with a capital, so a small letter tells a cut."""
+    """Return completions of a name's first word; conditions begin with a capital, so a small letter reveals a cut."""
     first = WORD.match(name)
     if not first or not name[0].islower():
         return []

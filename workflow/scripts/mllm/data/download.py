@@ -1,4 +1,4 @@
-"""Downloads that end whole or not at all, and archives that cannot write outside their folder."""
+"""Download files completely or not at all; extract archives so that they cannot write outside their folder."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Member:
-    """A file of the archive: its base name, its number of records, and the digest that others have seen."""
+    """A file of the archive: its base name, its number of records, and its known digest."""
 
     name: str
     rows: int
@@ -36,10 +36,10 @@ UCI_FILES = (
 
 
 def download(urls: list[str], path: Path, pause: float = 2.0) -> None:
-    """Fetch the first address that answers, resuming what an earlier attempt left.
+    """Download from the first address that answers, and resume an earlier attempt.
 
     Raises:
-        Failure: no address gave a whole file; what came so far stays beside ``path`` for the next attempt.
+        Failure: no address sent the complete file; the bytes received so far stay beside ``path`` for the next attempt.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     reasons = []
@@ -52,7 +52,7 @@ def download(urls: list[str], path: Path, pause: float = 2.0) -> None:
                 return
             except urllib.error.HTTPError as error:
                 reasons.append(f"{url}: {error.code} {error.reason}")
-                if error.code == 416:  # what we have is no part of the file there
+                if error.code == 416:  # the bytes we have are not part of the file there
                     partial.unlink(missing_ok=True)
                 elif 400 <= error.code < 500 and error.code != 429:
                     break
@@ -83,18 +83,18 @@ def _fetch(url: str, partial: Path) -> None:
 
 
 def extract(archive: Path, members: tuple[Member, ...], folder: Path) -> None:
-    """Take the wanted files out of a zip, matched by base name, written into ``folder`` alone.
+    """Extract the wanted files of a zip archive, matched by base name, into ``folder`` only.
 
     Raises:
         Failure: the archive is cut or damaged (it is then removed), lacks a file, or a file has the wrong number of
-            records. A digest other than the known one is a warning as long as the count is right.
+            records. If the number is right, an unknown digest is only a warning.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             inside = {Path(name).name: name for name in opened.namelist()}
             for member in members:
                 if member.name not in inside:
-                    raise Failure(f"{archive}: holds no {member.name}; found {', '.join(inside) or 'nothing'}")
+                    raise Failure(f"{archive}: no file {member.name} (found {', '.join(inside) or 'nothing'})")
                 target = folder / member.name
                 with whole(target) as partial:
                     with opened.open(inside[member.name]) as source, partial.open("wb") as out:
@@ -105,7 +105,7 @@ def extract(archive: Path, members: tuple[Member, ...], folder: Path) -> None:
         size = archive.stat().st_size
         archive.unlink()
         raise Failure(
-            f"{archive}: no whole zip archive ({size:,} bytes; {error}); removed it, run again to fetch it anew"
+            f"{archive}: not a complete zip archive, removed ({size:,} bytes; {error}). Fix: rerun to download it again"
         ) from None
 
 
@@ -118,9 +118,9 @@ def _verify(path: Path, member: Member) -> None:
         return
     rows = read_raw(path).height
     if rows != member.rows:
-        raise Failure(
-            f"{member.name}: has {rows:,} reviews, the official file has {member.rows:,}; the download is not the data set"
-        )
+        raise Failure(f"{member.name}: not the official file (found {rows:,} reviews, expected {member.rows:,})")
     log.warning(
-        "WARNING: %s differs from the known file (git blob %s) though the number of rows is right", member.name, sha1
+        "WARNING: %s differs from the known file (found git blob %s), but the number of rows is right",
+        member.name,
+        sha1,
     )

@@ -1,4 +1,4 @@
-"""A first look at raw files, before any job: columns that they lack; experts' slices and classes' values that no review has."""
+"""Check raw files before any job: find missing columns, and values of slices and classes that no review has."""
 
 import contextlib
 from pathlib import Path
@@ -19,14 +19,14 @@ Classes = dict[str, tuple[str, dict[str, list[Any]]]]
 def look(
     files: list[Path], columns: Columns | None, quotes: bool, slices: Slices, classes: Classes | None = None
 ) -> None:
-    """Compare an experiment with its raw files, as far as they are there to be read.
+    """Compare an experiment with those of its raw files that exist.
 
     Args:
-        files: raw files; values are looked for only where all of them are there.
-        columns: our column -> the files', or none for the UCI names.
+        files: raw files; values are checked only if all of them exist.
+        columns: our column -> the files' columns; ``None`` for the UCI names.
         quotes: as for :func:`mllm.data.raw_files.read_raw`.
-        slices: of the experts that are not trained yet.
-        classes: of the tasks that are not labelled yet.
+        slices: the slices of the experts that are not trained yet.
+        classes: the classes of the tasks that are not labelled yet.
 
     Raises:
         Failure: a column is missing, or no row has a value that an expert's slice or a class names.
@@ -44,8 +44,8 @@ def look(
     found: dict[str, pl.DataFrame] = {}
     for column in dict.fromkeys(column for _, column, _ in asked):
         names = [(file, delimiter, chosen.get(column, [])) for file, (delimiter, _, chosen) in read.items()]
-        if all(len(n) == 1 for *_, n in names):  # neither derived from another column, nor joined of several
-            with contextlib.suppress(pl.exceptions.PolarsError):  # a broken row, which the cleaning names
+        if all(len(n) == 1 for *_, n in names):  # neither derived from another column, nor joined from several
+            with contextlib.suppress(pl.exceptions.PolarsError):  # the cleaning reports broken rows
                 found[column] = pl.concat(_values(file, delimiter, n[0], quotes) for file, delimiter, n in names)
     problems = []
     for place, column, values in asked:
@@ -54,13 +54,13 @@ def look(
             frequent = _frequent(found[column])
             problems.append(f"{place}: no review has {', '.join(map(repr, absent))}; the most frequent are {frequent}")
     if problems:
-        for file in files:  # where a row is broken, that is what to say
+        for file in files:  # a broken row is the error to report
             read_raw(file, columns, quotes)
         raise Failure("\n".join(problems))
 
 
 def _values(file: Path, delimiter: str, name: str, quotes: bool) -> pl.DataFrame:
-    """``value`` and ``rows``: what a file's column holds, white space and HTML escapes aside."""
+    """Count a column's values, stripped and without HTML escapes: ``value`` and ``rows``."""
     quote = '"' if quotes else None
     table = pl.read_csv(
         file, columns=[name], separator=delimiter, quote_char=quote, infer_schema=False, glob=False
@@ -71,7 +71,7 @@ def _values(file: Path, delimiter: str, name: str, quotes: bool) -> pl.DataFrame
 
 
 def _has(found: pl.DataFrame, column: str, value: Any) -> bool:
-    """Whether a value is there, as text or as a number; a condition's name may be cut in the file, and mended later."""
+    """Return whether a value occurs, as text or as a number; a condition may be cut in the file and restored later."""
     texts = found["value"]
     if str(value) in texts or (column == "condition" and any(text and text in str(value) for text in texts)):
         return True

@@ -1,4 +1,4 @@
-"""Labels: how a task's classes follow from a review's columns."""
+"""Derive the labels of a task from the columns of reviews."""
 
 import contextlib
 from typing import Any
@@ -11,12 +11,12 @@ SENTIMENTS = ("negative", "neutral", "positive")
 
 
 def label_column(task: str) -> str:
-    """Name of the column with a task's class index; null where a review has no label in this task."""
+    """Return the name of the column with a task's class index; null where a review has no label in this task."""
     return f"label_{task}"
 
 
 def label_map(train: pl.DataFrame, task: dict[str, Any]) -> list[Any]:
-    """The class names of a task in the order of their indices; conditions are counted on train alone."""
+    """Return the class names of a task in the order of their indices; conditions are counted on train only."""
     if task.get("classes"):
         return list(task["classes"])
     if task["label"] == "rating":
@@ -27,22 +27,24 @@ def label_map(train: pl.DataFrame, task: dict[str, Any]) -> list[Any]:
     counts = train.filter(pl.col("condition").is_not_null()).group_by("condition").len()
     names = counts.sort(["len", "condition"], descending=[True, False])["condition"].to_list()
     if len(names) < top:
-        raise Failure(f"tasks: top is {top}, but train has only {len(names)} conditions: {', '.join(names[:20])}")
+        raise Failure(
+            f"tasks: top: found {top}, expected at most {len(names)}, the conditions of train: {', '.join(names[:20])}"
+        )
     return sorted(names[:top])
 
 
 def neutral_names(task: dict[str, Any], names: list[Any]) -> list[str]:
-    """What a task's classes are called wherever their wording must not matter: 0, 1, … where it is the user's own."""
+    """Return class names for places where wording must not matter: 0, 1, … for classes that the user named."""
     return [str(i) for i in range(len(names))] if task.get("classes") else [str(n) for n in names]
 
 
 def class_names(task: dict[str, Any], neutral: list[str]) -> list[str]:
-    """What people and prompts call a task's classes: the experiment's words where it has any."""
+    """Return class names for people and prompts: the experiment's words if it has any."""
     return [str(n) for n in task.get("classes") or neutral]
 
 
 def label_expression(task: dict[str, Any], names: list[Any], schema: pl.Schema) -> pl.Expr:
-    """Class index of each review, from the columns of data/reviews.parquet."""
+    """Return the class index of each review, from the columns of data/reviews.parquet."""
     if task.get("classes"):
         kind = schema[task["column"]]
         column = pl.col(task["column"]).cast(pl.Float64 if kind.is_numeric() else pl.String)
@@ -57,20 +59,20 @@ def label_expression(task: dict[str, Any], names: list[Any], schema: pl.Schema) 
 
 
 def is_ordered(task: dict[str, Any]) -> bool:
-    """Whether a task's classes have an order, in which some confusions are worse than others."""
+    """Return whether a task's classes have an order, so that some confusions are worse than others."""
     return bool(task.get("ordered")) if task.get("classes") else task["label"] != "condition"
 
 
 def has_one_of(column: pl.Series, values: list[Any]) -> pl.Expr:
-    """Whether a row's column has one of an experiment file's values; 5, "5" and 5.0 are one number."""
+    """Return whether a row's column has one of an experiment file's values; 5, "5" and 5.0 are one number."""
     found = pl.col(column.name)
     return (found.cast(pl.Float64) if column.dtype.is_numeric() else found).is_in(in_kind(column.dtype, values))
 
 
 def in_kind(kind: Any, values: list[Any]) -> list[Any]:
-    """Values of an experiment file as a column holds them: 5, "5" and 5.0 are one number, and one word in text.
+    """Convert an experiment file's values to a column's type: 5, "5" and 5.0 are one number; in text, 5 and "5" are one.
 
-    What is no number is left out of a column of numbers: it cannot occur there.
+    For a column of numbers, values that are not numbers are left out: they cannot occur there.
     """
     if not kind.is_numeric():
         return [str(v) for v in values]

@@ -1,6 +1,6 @@
-"""Raw review tables read as text: the UCI files and whatever else an experiment file describes.
+"""Read raw review tables as text: the UCI files, and any table that an experiment file describes.
 
-Nothing is repaired here; every row keeps the line of the file on which it starts.
+Nothing is repaired here; every row keeps the number of the line on which it starts.
 """
 
 import csv
@@ -12,8 +12,8 @@ from mllm.core.errors import Failure
 from mllm.data import table_faults
 from mllm.data.table_faults import DELIMITERS
 
-# Our column -> its name in the UCI files, in what Kaggle made of them, and in copies by other hosts (pandas, Hugging Face).
-# Where a file has several, the last one counts: the others are numbers of rows.
+# Our column -> its name in the UCI files, in Kaggle's version, and in copies by other hosts (pandas, Hugging Face).
+# If a file has several of these names, the last one counts: the others are row numbers.
 UCI = {
     "id": ("", "Unnamed: 0", "id", "patient_id", "uniqueID"), "drug": ("drugName",), "condition": ("condition",), "review": ("review",),
     "rating": ("rating",), "date": ("date",), "useful_count": ("usefulCount",),
@@ -30,15 +30,15 @@ def read_raw(path: Path, columns: Columns | None = None, quotes: bool = True) ->
 
     Args:
         path: a table with a header, separated by tabs, commas or semicolons, quoted as CSV files are.
-        columns: what to read; none stands for the UCI or Kaggle names.
-        quotes: whether quotation marks around a field are the format's; else they are characters like others.
+        columns: the columns to read; ``None`` means the UCI or Kaggle names.
+        quotes: whether quotation marks enclose fields; if not, they are ordinary characters.
 
     Returns:
-        ``line`` (1 is the header) and our columns, as strings, in the order of ``columns``; where none is ``id``, also
-        :data:`AGAIN`: whether the row, with all of the file's columns, stands above already.
+        ``line`` (1 is the header) and our columns, as strings, in the order of ``columns``. Without ``id``, also
+        :data:`AGAIN`: whether an earlier row equals this one in all of the file's columns.
 
     Raises:
-        Failure: the file is missing, not UTF-8, without a needed column, cut in the middle of a row, or a
+        Failure: the file is missing, is not UTF-8, lacks a required column or is cut in the middle of a row, or a
             stray quotation mark swallows rows.
     """
     delimiter, header, chosen = read_header(path, columns, quotes)
@@ -58,13 +58,13 @@ def read_raw(path: Path, columns: Columns | None = None, quotes: bool = True) ->
             table_faults.check_closed(path)
         table_faults.check_fields(path, delimiter, len(header), quotes)
         raise Failure(
-            f"{path}: not a table separated by {DELIMITERS[delimiter]}s ({str(error).splitlines()[0]}); a field that has"
-            f" quotation marks must be enclosed in quotation marks, with its own doubled"
+            f"{path}: not a table separated by {DELIMITERS[delimiter]}s ({str(error).splitlines()[0]}). Fix: enclose"
+            f" each field that has quotation marks in quotation marks, and double its own"
         ) from None
     if quotes:
         table_faults.check_closed(path)
     frame.columns = header
-    # Where a row breaks off, its last fields are read as empty ones.
+    # The last fields of a row that is cut are read as empty.
     if len(header) > 1 and (frame[header[-1]] == "").any():
         table_faults.check_fields(path, delimiter, len(header), quotes)
     breaks = frame.select(
@@ -79,31 +79,31 @@ def read_raw(path: Path, columns: Columns | None = None, quotes: bool = True) ->
 
 
 def _again(frame: pl.DataFrame) -> pl.Series:
-    """Whether a row stands above, by 128 bits of it, white space around its fields aside."""
+    """Return whether each row equals an earlier one, by 128-bit hashes, ignoring white space around fields."""
     plain = frame.select(pl.all().str.strip_chars())
     hashed = pl.DataFrame([plain.hash_rows(seed).alias(str(seed)) for seed in (1, 2)])
     return hashed.select(~pl.struct(pl.all()).is_first_distinct()).to_series()
 
 
 def read_header(path: Path, columns: Columns | None, quotes: bool = True) -> tuple[str, list[str], Columns]:
-    """Delimiter, all column names, and which of them make ours, from a table's first line.
+    """Return the delimiter, all column names, and those that make our columns, from a table's first line.
 
     Raises:
-        Failure: the file is missing, no table in UTF-8, or has not all needed columns once.
+        Failure: the file is missing or is not a table in UTF-8, or a required column does not occur exactly once.
     """
     try:
         with path.open("rb") as stream:
             first = stream.readline()
     except FileNotFoundError:
-        raise Failure(f"{path}: no such file; see data in the experiment file") from None
+        raise Failure(f"{path}: no such file. Fix: correct data in the experiment file") from None
     except IsADirectoryError:
-        raise Failure(f"{path}: a folder; expected a file (see data in the experiment file)") from None
+        raise Failure(f"{path}: found a folder, expected a file. Fix: correct data in the experiment file") from None
     table_faults.check_kind(path, first)
     return _header(path, first, columns, quotes)
 
 
 def _header(path: Path, first: bytes, columns: Columns | None, quotes: bool) -> tuple[str, list[str], Columns]:
-    """Delimiter, all column names, and which of them make ours."""
+    """Return the delimiter, all column names, and those that make our columns."""
     try:
         line = first.removeprefix(BOM).decode().rstrip("\r\n")
     except UnicodeDecodeError:
@@ -126,11 +126,11 @@ def _header(path: Path, first: bytes, columns: Columns | None, quotes: bool) -> 
     _, delimiter, header, chosen, missing = best
     if missing:
         found = ", ".join(map(repr, header)) or "nothing"
-        hint = "" if columns else "; for another table, map its columns (data.columns in the experiment file)"
-        raise Failure(f"{path}, line 1: no column {', '.join(missing)}; found {found}{hint}")
+        hint = "" if columns else ". Fix: for another table, map its columns (data.columns in the experiment file)"
+        raise Failure(f"{path}, line 1: no column {', '.join(missing)} (found {found}){hint}")
     twice = [name for names in chosen.values() for name in names if header.count(name) > 1]
     if twice:
-        raise Failure(f"{path}, line 1: column {twice[0]!r} occurs {header.count(twice[0])} times")
+        raise Failure(f"{path}, line 1: column {twice[0]!r} occurs {header.count(twice[0])} times, expected once")
     unique = [name if header.count(name) == 1 else f"{name} #{i}" for i, name in enumerate(header)]
     return delimiter, unique, chosen
 

@@ -1,4 +1,4 @@
-"""Train, validation and test, with no review text in two of them, and the part of train that an expert learns from."""
+"""Split reviews into train, validation and test by their texts; select the part of train that an expert learns."""
 
 from collections import Counter
 from typing import Any
@@ -9,23 +9,27 @@ import polars as pl
 from mllm.core.errors import Failure
 from mllm.data.labels import has_one_of, in_kind, label_column
 
-TEST_SHARE = 0.25  # of the texts, in the official files and by default in a random split
+TEST_SHARE = 0.25  # share of the texts in the official files, and by default in a random split
 
 
 def split(
     reviews: pl.DataFrame, how: dict[str, Any], seed: int, stratum: pl.Expr | None = None
 ) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
-    """Cut cleaned reviews into train, valid and test.
+    """Split cleaned reviews into train, valid and test.
 
     Args:
-        reviews: with ``file`` (train or test) and ``group``.
-        how: ``mode`` (official-clean leaves test rows out whose text stands in the train file; official keeps them;
-            random draws test from all rows), ``valid`` and, for random only, ``test``: fractions of the groups.
-        seed: of the choice of groups.
-        stratum: for random: the classes whose shares all splits get alike; of a group, its first review's counts.
+        reviews: a table with ``file`` (train or test) and ``group``.
+        how: ``mode`` is official-clean (leaves out test rows whose text is also in the train file), official (keeps
+            them) or random (draws test from all rows). ``valid`` and, for random only, ``test`` are fractions of the
+            groups.
+        seed: the seed of the choice of groups.
+        stratum: for random: the classes, of which each split gets the same shares. A group's first review decides.
 
     Returns:
-        (split name -> rows, counts about the leak)
+        (split name -> rows, {mode, test_rows, test_rows_also_in_train})
+
+    Raises:
+        Failure: a split is empty.
     """
     train = reviews.filter(pl.col("file") == "train")
     test = reviews.filter(pl.col("file") == "test")
@@ -50,7 +54,7 @@ def split(
 def _random(
     reviews: pl.DataFrame, valid: float, test: float, seed: int, stratum: pl.Expr | None
 ) -> dict[str, pl.DataFrame]:
-    """Whole groups, drawn class by class: the first ones become test, the next validation."""
+    """Draw complete groups, class by class: the first ones become test, the next validation."""
     first = reviews.sort("review_id").unique("group", keep="first", maintain_order=True)
     strata = first.select("group", stratum=stratum if stratum is not None else pl.lit(0)).sort("group")
     rng = np.random.default_rng(seed)
@@ -69,23 +73,23 @@ def _random(
 
 
 def absent_values(column: pl.Series, values: list[Any]) -> list[Any]:
-    """Those of the values that the column does not have."""
+    """Return the values that the column does not have."""
     known = set(column.drop_nulls().unique().to_list())
     return [v for v in values if not known & set(in_kind(column.dtype, [v]))]
 
 
 def most_frequent(column: pl.Series) -> str:
-    """The values that stand most often in a column, for a message."""
+    """Return the most frequent values of a column, for a message."""
     return ", ".join(map(repr, column.drop_nulls().value_counts(sort=True, name="#").to_series().head(8)))
 
 
 def check_values(
     reviews: pl.DataFrame, task: dict[str, Any], wheres: dict[str, dict[str, list[Any]]] | None = None
 ) -> None:
-    """Refuse values of a task's classes and of its experts' slices that no review has, before anything is trained.
+    """Refuse values of a task's classes and of its experts' slices that no review has, before any training.
 
     Raises:
-        Failure: with all that is wrong: misspelt values, values of two classes that are one number.
+        Failure: lists all errors: values that no review has, and values of two classes that are one number.
     """
     problems = []
     classes = task.get("classes") or {}
@@ -112,15 +116,15 @@ def check_values(
 
 
 def count_classes(parts: dict[str, pl.DataFrame], task: str, names: list[Any]) -> dict[str, list[int]]:
-    """Reviews of each class, in the classes' order, in each split.
+    """Count the reviews of each class, in the classes' order, in each split.
 
     Args:
         parts: split -> table with the column ``label``.
-        task: its name, for the message.
-        names: of the classes.
+        task: the task's name, for the message.
+        names: the classes' names.
 
     Raises:
-        Failure: a class is absent from a split, so that it could be neither learnt nor judged.
+        Failure: a class is missing in a split, so that it could be neither learned nor evaluated.
     """
     counts = {}
     for split, part in parts.items():
@@ -129,8 +133,8 @@ def count_classes(parts: dict[str, pl.DataFrame], task: str, names: list[Any]) -
         absent = [str(name) for name, count in zip(names, counts[split], strict=True) if not count]
         if absent:
             raise Failure(
-                f"data/{split}.parquet: task {task!r} has no review of class {', '.join(absent)} among {part.height}; "
-                f"give more data, {'' if split == 'train' else f'a larger split.{split}, '}or a task with fewer classes"
+                f"data/{split}.parquet: task {task!r} has no review of class {', '.join(absent)} among {part.height}. "
+                f"Fix: use more data, {'' if split == 'train' else f'a larger split.{split}, '}or fewer classes"
             )
     return counts
 
@@ -138,12 +142,12 @@ def count_classes(parts: dict[str, pl.DataFrame], task: str, names: list[Any]) -
 def select_part(
     train: pl.DataFrame, part: dict[str, Any], task: str | None = None, strict: bool = True
 ) -> pl.DataFrame:
-    """The reviews of one expert: all of train, one of several random shards, or a slice by columns; capped per class; or a union.
+    """Select the reviews of one expert: all of train, a random shard, or a slice by columns; capped per class; or a union.
 
     Args:
-        train: reviews; those of validation with ``strict`` off, which may lack what is rare.
-        part: shard, of and seed; where; cap and seed; union of several parts; or nothing.
-        task: whose classes are capped.
+        train: reviews of train; or of validation, with ``strict`` off, since it may lack rare values.
+        part: shard, of and seed; where; cap and seed; union of several parts; or empty.
+        task: the task whose classes are capped.
         strict: refuse values that no review has.
     """
     if "union" in part:
@@ -153,7 +157,7 @@ def select_part(
         groups = train["group"].unique().sort().to_numpy()
         if part["of"] > len(groups):
             raise Failure(
-                f"experts: parts: found {part['of']}, expected at most {len(groups)}, the different texts of train"
+                f"experts: parts: found {part['of']}, expected at most {len(groups)}, the number of distinct texts in train"
             )
         shuffled = np.random.default_rng(part["seed"]).permutation(groups)
         mine = np.array_split(shuffled, part["of"])[part["shard"]]
@@ -171,7 +175,7 @@ def select_part(
 
 
 def _capped(train: pl.DataFrame, label: str, cap: int, seed: int) -> pl.DataFrame:
-    """At most ``cap`` reviews of each class, drawn by ``seed`` whatever the order of the rows."""
+    """Draw at most ``cap`` reviews of each class by ``seed``, independently of the order of the rows."""
     ids = train["review_id"].sort().to_numpy()
     # No column of a user's own can have this name.
     order = pl.DataFrame({"review_id": ids, "#order": np.random.default_rng(seed).permutation(len(ids))})
@@ -183,8 +187,6 @@ def _empty(name: str, rows: int, facts: dict[str, Any]) -> str:
     if name == "test" and facts["mode"] != "random":
         return (
             f"data/test.parquet: no test review is left: of {facts['test_rows']}, {facts['test_rows_also_in_train']} "
-            f"are also in the train file (split.mode: {facts['mode']})"
+            f"are also in the train file (split.mode: {facts['mode']}). Fix: use another test file or split.mode: random"
         )
-    return (
-        f"data/{name}.parquet: no review is left of the train file's {rows}; give more data or other fractions in split"
-    )
+    return f"data/{name}.parquet: no review is left of {rows}. Fix: use more data or other fractions in split"

@@ -1,8 +1,8 @@
-"""Made-up reviews in the exact raw format of the UCI files, quirks included.
+"""Generate reviews in the exact raw format of the UCI files, with their quirks.
 
-Each condition has words of its own for good and bad, beside words that all share: an expert that has
-seen one condition alone understands a third of what the others say. Words alone do not decide: a review also tells how things
-were before, and denies what it does not mean, so that the same phrase counts for, against, or not at all.
+Each condition has its own words for good and bad, and all conditions share others. An expert that has seen one
+condition only understands a third of the others' statements. Words alone do not decide: a review also tells how things
+were before, and denies the opposite of what it means. The same phrase therefore counts for, against, or not at all.
 """
 
 from dataclasses import dataclass
@@ -173,8 +173,8 @@ SPANS = ("two weeks", "3 months", "about a year", "a few days", "5 years", "six 
 def generate(rows: int, conditions: int, seed: int) -> tuple[str, str]:
     """Make a train and a test file (a quarter of the rows), as text in the raw format.
 
-    The same arguments give the same text. About one review in five stands twice, under a brand and a
-    generic name, and so partly in both files; a few rows lack a condition or have a broken one.
+    The same arguments give the same text. About one review in five occurs twice, under a brand and a generic name;
+    some of these pairs are split between the files. A few rows lack a condition or have a broken one.
     """
     rng = np.random.default_rng(seed)
     lines: list[str] = []
@@ -202,7 +202,7 @@ def generate(rows: int, conditions: int, seed: int) -> tuple[str, str]:
 
 
 def _review(rng: np.random.Generator, condition: Condition, rating: int) -> str:
-    """A few statements around a rating; the inner quotes, entities and line breaks are the format's."""
+    """Write a few statements that follow a rating; inner quotes, entities and line breaks are those of the format."""
     sentences = [f"{_one(rng, OPENERS)} {_one(rng, SPANS)}"]
     sentences += [_statement(rng, condition, rating) for _ in range(int(rng.integers(2, 5)))]
     text = ". ".join(s[0].upper() + s[1:] for s in sentences)
@@ -214,9 +214,10 @@ def _review(rng: np.random.Generator, condition: Condition, rating: int) -> str:
 
 
 def _statement(rng: np.random.Generator, condition: Condition, rating: int) -> str:
-    """So-so, good or bad, in shares that follow the rating: said outright, after another past, or by denying the opposite.
+    """Write a neutral, good or bad statement, in shares that follow the rating.
 
-    The past is told before or after the present, and is the present's opposite four times in five.
+    It is said directly, with the past beside the present, or by denying the opposite. The past comes before or after
+    the present, and is its opposite four times in five.
     """
     topic = _one(rng, condition.topic)
     if rng.random() < (0.6 if rating in (5, 6) else 0.05):
@@ -235,7 +236,7 @@ def _statement(rng: np.random.Generator, condition: Condition, rating: int) -> s
 
 
 def _phrase(rng: np.random.Generator, condition: Condition, good: bool) -> str:
-    """Good or bad words, seven in ten the condition's own."""
+    """Choose good or bad words; seven in ten are the condition's own."""
     own = rng.random() < 0.7
     if good:
         return _one(rng, condition.good if own else GOOD)

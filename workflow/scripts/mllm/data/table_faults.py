@@ -1,4 +1,4 @@
-"""What is wrong with a table's file: its kind, its encoding, rows that are cut, quotation marks that swallow rows."""
+"""Find faults of a table's file: its kind, its encoding, rows that are cut, quotation marks that swallow rows."""
 
 import csv
 import sys
@@ -11,30 +11,30 @@ import polars as pl
 from mllm.core.errors import Failure
 
 DELIMITERS = {"\t": "tab", ",": "comma", ";": "semicolon"}
-PLAIN = " say data.quotes: none"
+PLAIN = " set data.quotes: none"
 BLOCK = 1 << 24
 KINDS = {
-    b"\xff\xfe": "a text in UTF-16 (by its byte-order mark). Fix: iconv -f UTF-16 -t UTF-8",
-    b"\xfe\xff": "a text in UTF-16 (by its byte-order mark). Fix: iconv -f UTF-16 -t UTF-8",
+    b"\xff\xfe": "text in UTF-16 (by its byte-order mark). Fix: iconv -f UTF-16 -t UTF-8",
+    b"\xfe\xff": "text in UTF-16 (by its byte-order mark). Fix: iconv -f UTF-16 -t UTF-8",
     b"\x1f\x8b": "compressed by gzip. Fix: gunzip",
     b"PK\x03\x04": "a zip archive or an Excel file. Fix: unzip it, or save it as CSV in UTF-8",
     b"PAR1": "a parquet file. Fix: write it as CSV (polars.read_parquet(…).write_csv(…))",
     b"\x28\xb5\x2f\xfd": "compressed by zstd. Fix: unzstd",
     b"BZh": "compressed by bzip2. Fix: bunzip2",
     b"\xfd7zXZ": "compressed by xz. Fix: unxz",
-    b"SQLite format": "a database of SQLite. Fix: export the table as CSV",
+    b"SQLite format": "an SQLite database. Fix: export the table as CSV",
 }
-"""First bytes of what is no table in UTF-8 -> what it is, and what to do."""
+"""First bytes of a file that is not a UTF-8 table -> its kind and the fix."""
 
 
 def check_kind(path: Path, first: bytes) -> None:
-    """Name a file that is no text in UTF-8, by its first line."""
+    """Refuse a file that is not text in UTF-8, by its first line, and name its kind."""
     for magic, what in KINDS.items():
         if first.startswith(magic):
             raise Failure(f"{path}: {what}")
     if b"\0" in first:
         raise Failure(
-            f"{path}: holds zero bytes: a text in UTF-16 or UTF-32, or no text. Fix: iconv -f UTF-16LE (or BE) -t UTF-8"
+            f"{path}: has zero bytes: text in UTF-16 or UTF-32, or not a text. Fix: iconv -f UTF-16LE (or BE) -t UTF-8"
         )
 
 
@@ -42,25 +42,25 @@ def check_closed(path: Path) -> None:
     """Refuse a file with an odd number of quotation marks: one of them is never closed."""
     if sum(block.count(b'"') for block in _blocks(path)) % 2:
         raise Failure(
-            f"{path}: a quoted field is never closed; the file is cut or damaged (fetch it again), or it has quotation marks"
-            f" that are plain characters:{PLAIN}"
+            f"{path}: a quoted field is never closed. Fix: download the file again if it is cut or damaged; where"
+            f" quotation marks are plain characters,{PLAIN}"
         )
 
 
 def _is_row(fields: list[str], numeric: list[int]) -> bool:
-    """Whether a line's fields are a row's: numbers where the table has them, some of them before a quotation mark that closes.
+    """Return whether a line's fields are a row: numbers in the numeric columns, one of them before any closing quote.
 
-    The last line of a text that rightly has several ends in fields of its record, and may have commas before.
+    The last line of a correct text of several lines ends in fields of its own record, and may have commas before them.
     """
     closing = next((i for i, field in enumerate(fields) if field.count('"') % 2), None)
     return all(_is_number(fields[i]) for i in numeric) and (closing is None or any(i < closing for i in numeric))
 
 
 def check_swallowed(path: Path, delimiter: str, frame: pl.DataFrame, starts: pl.Series, breaks: pl.Series) -> None:
-    """Refuse a field of several lines, one of which is a row by itself: a stray quotation mark swallowed the rows between.
+    """Refuse a field of several lines, one of which is a row: a stray quotation mark swallowed the rows between.
 
-    A line is a row where it has the header's number of fields, and those of numbers are numbers: commas alone are
-    frequent in texts.
+    A line is a row if it has the header's number of fields, with numbers in the numeric columns. The number of fields
+    alone proves nothing, since commas are frequent in texts.
     """
     long = breaks > 0
     if frame.width < 2 or not long.any():
@@ -83,13 +83,13 @@ def check_swallowed(path: Path, delimiter: str, frame: pl.DataFrame, starts: pl.
             fields = text.rstrip("\r\n").split(delimiter) if number in record_of else []
             if len(fields) == frame.width and _is_row(fields, numeric):
                 raise Failure(
-                    f"{path}, line {number}: a row of its own, but a quotation mark on line {record_of[number]} makes it a part"
-                    f" of that row's field. Fix: close the quotation mark; where such marks are plain characters,{PLAIN}"
+                    f"{path}, line {number}: a quotation mark on line {record_of[number]} makes this row a part of that"
+                    f" row's field. Fix: close the quotation mark; where such marks are plain characters,{PLAIN}"
                 )
 
 
 def _lines(stream: TextIO) -> Iterator[str]:
-    """Lines that end in a line feed: a lone carriage return ends none."""
+    """Yield lines that end in a line feed; a lone carriage return ends no line."""
     rest = ""
     while block := stream.read(1 << 20):
         *lines, rest = (rest + block).split("\n")
@@ -106,7 +106,7 @@ def _is_number(text: str) -> bool:
 
 
 def check_fields(path: Path, delimiter: str, width: int, quotes: bool) -> None:
-    """Name the first row with more or fewer fields than the header, if there is one."""
+    """Refuse a file with a row that has more or fewer fields than the header; name the first one."""
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as stream:
         rows = csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
@@ -114,8 +114,9 @@ def check_fields(path: Path, delimiter: str, width: int, quotes: bool) -> None:
         for row in rows:
             if row and len(row) != width:
                 raise Failure(
-                    f"{path}, line {line}: a row of {len(row)} fields, the header has {width}: {_short(row)}; is the file"
-                    f" cut, or does a field with a {DELIMITERS[delimiter]} or a line break come without quotation marks?"
+                    f"{path}, line {line}: found {len(row)} fields, expected {width} as in the header: {_short(row)}. Fix:"
+                    f" download the file again if it is cut; enclose fields that have a {DELIMITERS[delimiter]} or a line"
+                    " break in quotation marks"
                 )
             line = rows.line_num + 1
 
@@ -132,7 +133,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def check_utf8(path: Path) -> None:
-    """Say where a file stops being UTF-8, if it does."""
+    """Refuse a file that is not UTF-8, and name the first wrong byte."""
     lines, position, rest = 0, 0, b""
     for block in _blocks(path):
         content = rest + block
@@ -146,12 +147,12 @@ def check_utf8(path: Path) -> None:
                 raise _not_utf8(path, content, error, lines, position) from None
         lines, position = lines + content.count(b"\n"), position + len(content)
     if rest:
-        raise Failure(f"{path}: ends in the middle of a character; the file is cut (fetch it again)")
+        raise Failure(f"{path}: the file is cut in the middle of a character. Fix: download it again")
 
 
 def _not_utf8(path: Path, content: bytes, error: UnicodeDecodeError, lines: int, position: int) -> Failure:
     line = lines + content.count(b"\n", 0, error.start) + 1
     return Failure(
-        f"{path}, line {line}: byte 0x{content[error.start]:02x} at position {position + error.start} is not UTF-8; "
-        f"convert the file from its own encoding first (iconv -f ENCODING -t UTF-8; of older Windows files often WINDOWS-1252)"
+        f"{path}, line {line}: byte 0x{content[error.start]:02x} at position {position + error.start} is not UTF-8. "
+        f"Fix: iconv -f ENCODING -t UTF-8, with the file's own encoding (often WINDOWS-1252 for older Windows files)"
     )

@@ -1,7 +1,7 @@
-"""What can be said of a review's text without reading it: one row of numbers per review.
+"""Compute statistics of review texts: one row of numbers per review.
 
-Written with polars, not with a readability library: textstat, the best kept one, takes 17 s for one of its cheaper scores on
-215,063 reviews (all of this takes less), and fetches a dictionary from the network for the syllable-based ones.
+This uses polars instead of a readability library. textstat, the best maintained one, takes 17 s for one of its cheaper
+scores on 215,063 reviews; everything here takes less. It also downloads a dictionary for its syllable-based scores.
 """
 
 import json
@@ -23,7 +23,7 @@ SENTENCE_END = r"[.!?…]+[\"'”’)]*(?:\s|$)"
 
 
 def statistics(texts: pl.Series) -> pl.DataFrame:
-    """One row per text: all of STATISTICS but the tokens."""
+    """Return one row per text: all of STATISTICS except the tokens."""
     return pl.concat(in_slices(texts.to_frame("review"), _of_slice))
 
 
@@ -48,16 +48,19 @@ def _of_slice(part: pl.DataFrame) -> pl.DataFrame:
 
 
 def token_counts(texts: pl.Series, model: Path) -> pl.Series:
-    """Tokens of each text, special ones included, by a model folder's tokenizer.
+    """Count each text's tokens, special ones included, with a model folder's tokenizer.
 
-    The tokenizer alone is loaded, without transformers. Where its words never reach across single spaces, each different
-    word is encoded once: reviews repeat theirs, and encoding them whole takes five times as long.
+    Only the tokenizer is loaded, without transformers. If its words never cross single spaces, each distinct word is
+    encoded once: reviews repeat words, and encoding complete reviews takes five times as long.
+
+    Raises:
+        Failure: the folder has no fast tokenizer.
     """
     from tokenizers import Tokenizer
 
     file = model / "tokenizer.json"
     if not file.exists():
-        raise Failure(f"{file}: no such file; the base's tokenizer is not a fast one")
+        raise Failure(f"{file}: no such file. Fix: use a base with a fast tokenizer")
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -66,7 +69,7 @@ def token_counts(texts: pl.Series, model: Path) -> pl.Series:
     words = pl.DataFrame(schema={"word": pl.String, "tokens": pl.UInt32})
     counts = []
     for part in texts.to_frame("text").with_row_index("row").iter_slices(SLICE):
-        # Two white-space characters side by side may be one token, or several.
+        # Two adjacent white-space characters may be one token, or several.
         regular = ~part["text"].str.contains(r"\s\s|^\s|\s$") & apart
         pieces = part.filter(regular).select("row", word=pl.col("text").str.split(" ")).explode("word")
         first = pl.col("row") != pl.col("row").shift(1)
@@ -83,9 +86,10 @@ def token_counts(texts: pl.Series, model: Path) -> pl.Series:
 
 
 def _splits_at_spaces(tokenizer: dict[str, Any]) -> bool:
-    """Whether a tokenizer always begins a new word at a single space between two other characters.
+    """Return whether a tokenizer always begins a new word at a single space between two other characters.
 
-    GPT-2's pattern does: no alternative of it goes on from a letter, digit or sign into a space. BERT cuts at all spaces.
+    GPT-2's pattern does: none of its alternatives continues from a letter, digit or sign into a space. BERT splits at
+    all spaces.
     """
     before = tokenizer.get("pre_tokenizer") or {}
     if before.get("type") == "ByteLevel":
@@ -99,10 +103,11 @@ def _lengths(tokenizer: Any, texts: pl.Series) -> pl.Series:
 
 
 def summary(table: pl.DataFrame, names: list[str]) -> pl.DataFrame:
-    """One row per split and column: count, mean, sd, minimum, quartiles, maximum.
+    """Return one row per split and column: count, mean, sd, minimum, quartiles, 95 % quantile, maximum.
 
     Args:
-        table: with ``split`` and the columns.
+        table: a table with ``split`` and the columns.
+        names: the columns to summarise.
     """
     rows: list[dict[str, Any]] = []
     for (split,), part in table.group_by("split", maintain_order=True):
@@ -118,7 +123,7 @@ def summary(table: pl.DataFrame, names: list[str]) -> pl.DataFrame:
 
 
 def repairs(quality: dict[str, Any], split: dict[str, Any]) -> pl.DataFrame:
-    """What was found in the raw files and done about it: file, what, rows, share of the file's rows."""
+    """List the problems found in the raw files and their repairs: file, what, rows, share of the file's rows."""
     rows: list[tuple[str, str, int, float]] = []
     for file in ("train", "test"):
         if file not in quality:
@@ -128,9 +133,9 @@ def repairs(quality: dict[str, Any], split: dict[str, Any]) -> pl.DataFrame:
         found |= {f"rejected: {reason}": n for reason, n in counts["rejected"].items()}
         rows += [(file, what.replace("_", " "), n, n / counts["rows"]) for what, n in found.items()]
     total = sum(quality[f]["rows"] for f in ("train", "test") if f in quality)
-    mended = quality["conditions_mended"]
-    for what, n in (("whole again", mended["rows"]), ("left so", sum(mended["left"].values()))):
-        rows.append(("both", f"conditions cut, and {what}", n, n / total))
+    restored = quality["conditions_mended"]
+    for what, n in (("restored", restored["rows"]), ("not restored", sum(restored["left"].values()))):
+        rows.append(("both", f"conditions cut, {what}", n, n / total))
     if split["test_rows"] and split["mode"] != "random":
         leak = split["test_rows_also_in_train"]
         rows.append(("test", "text also in the train file", leak, leak / split["test_rows"]))

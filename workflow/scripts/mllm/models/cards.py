@@ -1,4 +1,4 @@
-"""Cards: what each model folder says of its model in ``model.json``, so that whoever reads the folder needs nothing else."""
+"""Define cards: ``model.json`` in each model folder describes its model, so that readers of the folder need nothing else."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ FILE = "model.json"
 
 
 class Asked(TypedDict):
-    """What those made of a model need of it, too."""
+    """The part of a model's card that models made from it need, too."""
 
     family: str
     model: dict[str, Any]
@@ -22,7 +22,7 @@ class Asked(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Card(Record):
-    """What is known of every model that was made here."""
+    """The facts about every model that this project made."""
 
     VERSION: ClassVar[int] = 1
     WHOLE: ClassVar[bool] = True
@@ -31,15 +31,15 @@ class Card(Record):
     model: dict[str, Any]
     task: str
     versions: dict[str, str] = field(default_factory=dict)
-    """Of the libraries that made the weights."""
+    """Versions of the libraries that made the weights."""
 
     def asked(self) -> Asked:
-        """What those made of this model need."""
+        """Return the facts that models made from this one need."""
         return {"family": self.family, "model": self.model, "task": self.task}
 
     @property
     def train_seconds(self) -> float | None:
-        """Of the model's own training; None where it is not known."""
+        """Seconds of the model's own training; None if they are unknown."""
         return 0.0
 
 
@@ -54,11 +54,11 @@ class Base(Card):
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuned(Card):
-    """A model trained here."""
+    """A model that this project trained."""
 
     kind: Literal["fine_tuned"] = "fine_tuned"
     part: dict[str, Any]
-    """Which reviews: {}, {shard, of, seed} or {where}."""
+    """The reviews it learned from: {}, {shard, of, seed} or {where}."""
     hyper_parameters: dict[str, Any]
     identity: str
     """Digest of all that the training depends on."""
@@ -70,9 +70,9 @@ class FineTuned(Card):
     cut_reviews: int
     steps: int
     loss: list[dict[str, float]]
-    """step, loss: of the batches."""
+    """step and loss of batches."""
     validation: list[dict[str, float]]
-    """step, epoch, loss, accuracy: of validation, after each epoch."""
+    """step, epoch, loss and accuracy on validation, after each epoch."""
     batch_parts: int
     device: str
     processes: int
@@ -87,7 +87,7 @@ class FineTuned(Card):
 
 @dataclass(frozen=True, kw_only=True)
 class Published(Card):
-    """A fine-tuned checkpoint that was taken as it is."""
+    """A fine-tuned checkpoint that is used as it is."""
 
     kind: Literal["published"] = "published"
     source: dict[str, Any]
@@ -102,7 +102,7 @@ class Published(Card):
 
 @dataclass(frozen=True, kw_only=True)
 class Merge(Card):
-    """A merge or a mixture; the same card is beside its folder, as ``merge.json``."""
+    """A merge or a mixture; ``merge.json`` beside its folder is the same card."""
 
     kind: Literal["merge"] = "merge"
     recipe: dict[str, Any]
@@ -122,7 +122,7 @@ def read(folder: Path) -> Card:
     """Read the card of a model folder.
 
     Raises:
-        Failure: it is missing, damaged, or of another version of the project.
+        Failure: the card is missing or damaged, or another version of the project wrote it.
     """
     path = folder / FILE
     found = read_json(path)

@@ -1,4 +1,4 @@
-"""Model folders: Hugging Face's format, safetensors only, every half-written or foreign one refused."""
+"""Read and write model folders in Hugging Face's format, safetensors only; refuse half-written or foreign ones."""
 
 import hashlib
 import json
@@ -21,22 +21,22 @@ POINTER = b"version https://git-lfs"
 
 
 def again(folder: Path) -> str:
-    """What to do about a damaged checkpoint: one that was made here can be made again, one's own must not be deleted."""
-    return f"delete {folder} and rerun" if "results" in folder.parts else "copy or download it again, whole"
+    """Return the fix for a damaged checkpoint: delete what this project can rebuild, but never a user's own folder."""
+    return f"delete {folder} and rerun" if "results" in folder.parts else "copy or download the complete folder again"
 
 
 def check_usable(folder: Path) -> None:
-    """Refuse what is no checkpoint of transformers that can be merged, and say what it is.
+    """Refuse a folder that is not a mergeable checkpoint of transformers, and name its kind.
 
     Raises:
-        Failure: it is a file, an adapter, or numbers in 8 or 4 bits.
+        Failure: it is missing or a file, or it holds an adapter or weights in 8 or 4 bits.
     """
     if not folder.is_dir():
         what = "a file" if folder.exists() else "nothing"
         raise Failure(f"{folder}: found {what}, expected a folder with config.json and model.safetensors")
     if (folder / "adapter_config.json").exists():
         raise Failure(
-            f"{folder}: a LoRA adapter (adapter_config.json), no whole model. Fix: fold it into its base first"
+            f"{folder}: a LoRA adapter (adapter_config.json), not a complete model. Fix: fold it into its base first"
             " (peft: model.merge_and_unload().save_pretrained(…))"
         )
     config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
@@ -45,16 +45,16 @@ def check_usable(folder: Path) -> None:
     if config.get("quantization_config"):
         how = config["quantization_config"].get("quant_method", "few bits")
         raise Failure(
-            f"{folder}: its weights are quantised ({how}), and cannot be merged or compared. Fix: take the original weights,"
-            " or dequantise it (model.dequantize().save_pretrained(…))"
+            f"{folder}: its weights are quantised ({how}), and cannot be merged or compared. Fix: use the original weights,"
+            " or dequantise them (model.dequantize().save_pretrained(…))"
         )
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, one or several shards.
+    """Return the safetensors files of a checkpoint, one or several shards.
 
     Raises:
-        Failure: there are none, or some that the index names are missing.
+        Failure: there are none, or the index names missing files.
     """
     if (folder / INDEX).exists():
         files = sorted({folder / name for name in read_json(folder / INDEX)["weight_map"].values()})
@@ -69,7 +69,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_whole(folder: Path) -> list[tuple[Path, dict[str, Any], int]]:
-    """Refuse a checkpoint that was cut while it was written; reads the headers only.
+    """Refuse an incomplete checkpoint; this reads only the headers of its files.
 
     Returns:
         Each safetensors file with its header and the position at which its tensors begin.
@@ -78,7 +78,7 @@ def check_whole(folder: Path) -> list[tuple[Path, dict[str, Any], int]]:
         Failure: a file is missing, or shorter or longer than its header says.
     """
     if not (folder / "config.json").exists():
-        raise Failure(f"{folder}: config.json is missing; the checkpoint is not whole. Fix: {again(folder)}")
+        raise Failure(f"{folder}: config.json is missing; the checkpoint is incomplete. Fix: {again(folder)}")
     found = []
     for file in weight_files(folder):
         size = file.stat().st_size
@@ -93,8 +93,8 @@ def check_whole(folder: Path) -> list[tuple[Path, dict[str, Any], int]]:
         end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
         if size != 8 + length + end:
             raise Failure(
-                f"{file}: has {size:,} bytes, its header announces {8 + length + end:,}; "
-                f"it was cut while being written or copied. Fix: {again(folder)}"
+                f"{file}: the file is cut or damaged (found {size:,} bytes, expected {8 + length + end:,} by its header)."
+                f" Fix: {again(folder)}"
             )
         found.append((file, header, 8 + length))
     return found
@@ -104,23 +104,23 @@ def _no_weights(file: Path) -> str:
     with file.open("rb") as stream:
         if stream.read(len(POINTER)) == POINTER:
             return "a pointer of Git LFS, not the weights. Fix: git lfs pull"
-    return f"no safetensors file, or only its beginning. Fix: {again(file.parent)}"
+    return f"not a safetensors file, or only its beginning. Fix: {again(file.parent)}"
 
 
 def parameters(folder: Path) -> int:
-    """Number of values in a checkpoint, by the headers of its files."""
+    """Return the number of values in a checkpoint, by the headers of its files."""
     headers = [header for _, header, _ in check_whole(folder)]
     return sum(math.prod(t["shape"]) for h in headers for name, t in h.items() if name != "__metadata__")
 
 
 def label_names(folder: Path) -> list[str]:
-    """The class names of a classifier in the order of its outputs."""
+    """Return the class names of a classifier in the order of its outputs."""
     mapping = read_json(folder / "config.json").get("id2label") or {}
     return [str(mapping[key]) for key in sorted(mapping, key=int)]
 
 
 def name_labels(folder: Path, names: list[str]) -> None:
-    """Put the class names into a classifier's configuration, in the order of its outputs; others have none."""
+    """Write the class names into a classifier's configuration, in the order of its outputs; skip other models."""
     config = read_json(folder / "config.json")
     if label_names(folder) not in ([], names) and len(label_names(folder)) == len(names):
         config["id2label"] = {str(i): name for i, name in enumerate(names)}
@@ -134,13 +134,13 @@ def check_labels(folder: Path, expected: list[str]) -> None:
     if found != expected:
         what = "the same labels in another order" if sorted(found) == sorted(expected) else "other labels"
         raise Failure(
-            f"{folder / 'config.json'}: id2label has {what}: found {', '.join(found)}; expected {', '.join(expected)}; "
-            f"its outputs cannot be compared or merged with the others'"
+            f"{folder / 'config.json'}: id2label has {what} (found {', '.join(found)}; expected {', '.join(expected)}):"
+            f" its outputs cannot be compared or merged with the others'"
         )
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 over the weights, hexadecimal."""
+    """Return the SHA-256 of the weights, hexadecimal."""
     total = hashlib.sha256()
     for file in weight_files(folder):
         with file.open("rb") as stream:
@@ -150,7 +150,7 @@ def digest(folder: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that determine weights and predictions."""
+    """Return the versions of the libraries that determine weights and predictions."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("mergekit", "safetensors", "tokenizers", "torch", "transformers")}

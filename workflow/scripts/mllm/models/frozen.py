@@ -1,4 +1,4 @@
-"""Layers that a training leaves as the base has them."""
+"""Freeze the layers that a training leaves as in the base."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,34 +14,34 @@ from mllm.models.heads import head_modules
 
 @dataclass(frozen=True)
 class Frozen:
-    """What a training leaves as it is.
+    """The part of a model that a training does not change.
 
     Frozen modules are in evaluation mode, without dropout: a review has the same states in every epoch.
 
     Args:
-        modules: that hold the frozen weights.
-        layers: those of them whose states can be given instead of being computed, from the first.
+        modules: the modules that hold the frozen weights.
+        layers: those modules, from the first, whose states can be given instead of being computed.
     """
 
     modules: list[Any]
     layers: list[Any]
 
     def freeze(self) -> None:
-        """Train none of the frozen weights; adapters inside of them stay 0."""
+        """Exclude the frozen weights from training; adapters inside them stay 0."""
         for module in self.modules:
             module.requires_grad_(False)
 
     @contextmanager
     def at_rest(self, states: torch.Tensor | None) -> Iterator[None]:
-        """The frozen modules without dropout, whatever mode the Trainer puts the model into at each step.
+        """Run the frozen modules without dropout, although the Trainer changes the model's mode at each step.
 
         Args:
-            states: (reviews, tokens, width) what the frozen layers return instead of computing it; None: they compute.
+            states: (reviews, tokens, width) that the frozen layers return instead of computing them; None: they compute.
         """
         for module in self.modules:
             module.eval()
         replaced = [] if states is None else self.layers
-        for layer in replaced:  # an attribute of its own hides the class's method
+        for layer in replaced:  # an instance attribute hides the class's method
             layer.forward = lambda *_, **__: states
         try:
             yield
@@ -51,12 +51,12 @@ class Frozen:
 
 
 def part(model: Any, family: str, hyper: dict[str, Any]) -> Frozen | None:
-    """What a training's ``freeze`` and ``head_only`` leave as it is; None where all weights are trained.
+    """Return the part that ``freeze`` and ``head_only`` keep from training; None if all weights are trained.
 
     Args:
-        model: as loaded, without adapters.
-        family: its name.
-        hyper: of the training.
+        model: the model as loaded, without adapters.
+        family: the name of its family.
+        hyper: the training's hyper-parameters.
 
     Raises:
         Failure: the model has fewer layers, or no head.
@@ -65,7 +65,7 @@ def part(model: Any, family: str, hyper: dict[str, Any]) -> Frozen | None:
     before, layers = _embeddings_and_layers(body, model.config.num_hidden_layers)
     if hyper.get("head_only"):
         if family != families.HEADED or not head_modules(model):
-            raise Failure(f"head_only: found a model of family {family}, expected {families.HEADED}. Fix: leave it out")
+            raise Failure(f"head_only: found a model of family {family}, expected {families.HEADED}. Fix: remove it")
         return Frozen([body], layers)
     number = hyper.get("freeze", 0)
     if number > len(layers):
@@ -75,7 +75,7 @@ def part(model: Any, family: str, hyper: dict[str, Any]) -> Frozen | None:
 
 
 def pad(states: list[torch.Tensor], tokens: int) -> torch.Tensor:
-    """(reviews, tokens, width) states with zeros on the right, where nothing sees them."""
+    """Pad states to (reviews, tokens, width) with zeros on the right, where nothing sees them."""
     padded = torch.zeros(len(states), tokens, states[0].shape[1])
     for to, own in zip(padded, states, strict=True):
         to[: len(own)] = own
@@ -83,12 +83,12 @@ def pad(states: list[torch.Tensor], tokens: int) -> torch.Tensor:
 
 
 def _embeddings_and_layers(body: Any, number: int) -> tuple[list[Any], list[Any]]:
-    """The modules before a model's first stack of layers (T5: its encoder's), in the order of the model; that stack's layers."""
+    """Return the modules before a model's first stack of layers (T5: its encoder's), in order, and that stack's layers."""
     before: list[tuple[str, Any]] = []
     for name, module in body.named_modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == number:
             return [m for other, m in before if other and not name.startswith(f"{other}.")], list(module)
         before.append((name, module))
     raise Failure(
-        f"{type(body).__name__} has no list of {number} layers: neither freeze nor head_only know what to leave"
+        f"{type(body).__name__} has no list of {number} layers, which freeze and head_only need. Fix: remove them"
     )

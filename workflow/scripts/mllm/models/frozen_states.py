@@ -1,4 +1,4 @@
-"""States of the layers that a training freezes, computed once for all epochs, on a CPU."""
+"""Compute the states of frozen layers once for all epochs, on a CPU."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,15 +13,15 @@ from mllm.models.families import Row
 from mllm.models.frozen import Frozen
 from mllm.models.training_rows import Reviews
 
-LARGEST = 2**30  # bytes of states that are kept; reviews with more are computed anew in each epoch
+LARGEST = 2**30  # bytes of states that are kept; larger states are computed anew in each epoch
 AT_ONCE = 32  # reviews
 
 
 def remembered(still: Frozen, model: Any, tokenizer: Any, reviews: Reviews, family: str) -> Reviews:
-    """The reviews with ``states`` in each row: (tokens, width), what the last frozen layer makes of it.
+    """Return the reviews with ``states`` in each row: (tokens, width), the output of the last frozen layer.
 
-    The reviews as they are where a GPU computes, for several processes, for all but classifiers, for T5, whose first layer
-    also makes the other layers' position bias, and where states take more than ``LARGEST``.
+    The reviews stay as they are on a GPU, with several processes, for models that are not classifiers, and if states
+    take more than ``LARGEST``. They also stay as they are for T5: its first layer makes the other layers' position bias.
     """
     rows = [*reviews.train, *reviews.valid]
     size = 4 * model.config.hidden_size * sum(len(row["input_ids"]) for row in rows)
@@ -35,13 +35,13 @@ def remembered(still: Frozen, model: Any, tokenizer: Any, reviews: Reviews, fami
 
 
 class _Reached(Exception):
-    """The last frozen layer has answered; the others need not."""
+    """Raised when the last frozen layer has answered, to skip the other layers."""
 
 
 def _states(
     model: Any, last: Any, collate: Callable[[list[Row]], dict[str, torch.Tensor]], rows: list[Row]
 ) -> list[torch.Tensor]:
-    """(tokens, width) of each row: the states that a layer returns, without what is padding."""
+    """Return (tokens, width) for each row: the states that a layer returns, without padding."""
     found: dict[int, torch.Tensor] = {}
     seen: list[torch.Tensor] = []
 

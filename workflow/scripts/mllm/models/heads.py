@@ -1,10 +1,10 @@
-"""Classification heads: their labels in a configuration, their modules in a model."""
+"""Describe classification heads: their labels in a configuration, their modules in a model."""
 
 from typing import Any
 
 
 def label_config(names: list[Any]) -> dict[str, Any]:
-    """The label map as transformers' configuration wants it."""
+    """Return the label map in the form of transformers' configuration."""
     labels = [str(n) for n in names]
     return {
         "num_labels": len(labels),
@@ -15,6 +15,6 @@ def label_config(names: list[Any]) -> dict[str, Any]:
 
 
 def head_modules(model: Any) -> list[str]:
-    """Names of a classifier's modules that no pretrained checkpoint has: all beside the base model."""
+    """Return the names of a classifier's modules outside the base model, which no pretrained checkpoint has."""
     own = [(name, child) for name, child in model.named_children() if name != model.base_model_prefix]
     return [name for name, child in own if any(True for _ in child.parameters())]

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: what a repository holds, fetched and verified; safetensors only, never code."""
+"""Download and verify repositories of the Hugging Face hub: safetensors only, never code."""
 
 import hashlib
 from fnmatch import fnmatch
@@ -9,7 +9,7 @@ from mllm.core.errors import Failure
 from mllm.core.files import read_json
 from mllm.core.messages import log, step
 
-# Weights in other formats, and code, are never fetched.
+# Weights in other formats, and code, are never downloaded.
 WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md"]
 UNWANTED = ["onnx/*", "*/*"]
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
@@ -17,11 +17,11 @@ TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "toke
 
 
 class HubError(Failure):
-    """The hub did not give what was asked for."""
+    """A request to the hub failed."""
 
 
 def facts(repository: str, revision: str) -> Any:
-    """What the hub says of a repository: its commit (``sha``), its files with sizes and digests (``siblings``).
+    """Return the hub's facts about a repository: its commit (``sha``), its files with sizes and digests (``siblings``).
 
     Raises:
         HubError: there is no such repository or revision, it is gated, or the hub cannot be reached.
@@ -34,21 +34,24 @@ def facts(repository: str, revision: str) -> Any:
         return HfApi().model_info(repository, revision=revision, files_metadata=True)
     except GatedRepoError:
         raise HubError(
-            f"{what}: the model is gated; accept its terms on the hub and set HF_TOKEN in the environment"
+            f"{what}: the model is gated. Fix: accept its terms on the hub and set HF_TOKEN in the environment"
         ) from None
     except RevisionNotFoundError:
-        raise HubError(f"{what}: no such revision; give the 40 digits of a commit of that repository") from None
+        raise HubError(f"{what}: no such revision. Fix: give the 40 digits of a commit of that repository") from None
     except RepositoryNotFoundError:
-        raise HubError(f"{what}: no such repository, or a private one (then set HF_TOKEN in the environment)") from None
-    except Exception as error:  # of several libraries: httpx's, the hub client's own
-        raise HubError(f"{what}: the hub cannot be reached: {_first_line(error)}; run again later") from None
+        raise HubError(
+            f"{what}: no such repository, or a private one. Fix: correct its id, or set HF_TOKEN in the environment"
+        ) from None
+    except Exception as error:  # errors of several libraries: httpx, the hub's client
+        raise HubError(f"{what}: the hub cannot be reached: {_first_line(error)}. Fix: rerun later") from None
 
 
 def download(repository: str, revision: str, folder: Path) -> None:
-    """Fetch a checkpoint into a folder, going on from what is there, and compare every file with the hub's digest.
+    """Download a checkpoint into a folder, resume an earlier attempt, and compare every file with the hub's digest.
 
     Raises:
-        HubError: it has no safetensors, no tokenizer, needs code of its own; the download broke off or was damaged.
+        HubError: the repository has no safetensors or no tokenizer, or needs code of its own; the download broke off or
+            was damaged.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError
@@ -58,7 +61,7 @@ def download(repository: str, revision: str, folder: Path) -> None:
     if not any(n.endswith(".safetensors") for n in wanted):
         pickles = sorted(n for n in files if any(fnmatch(n, p) for p in PICKLES))
         why = f", only {pickles[0]}, a format that can run code or that is not read here" if pickles else ""
-        raise HubError(f"{what}: no weights in safetensors format{why}; take another revision or repository")
+        raise HubError(f"{what}: no weights in safetensors format{why}. Fix: use another revision or repository")
     if "config.json" not in files:
         raise HubError(f"{what}: no config.json; expected a checkpoint of transformers")
     if not any(n in files for n in TOKENIZERS):
@@ -71,34 +74,36 @@ def download(repository: str, revision: str, folder: Path) -> None:
                 )
         except GatedRepoError:  # some repositories show their list to everybody
             raise HubError(
-                f"{what}: the model is gated; accept its terms on the hub and set HF_TOKEN in the environment"
+                f"{what}: the model is gated. Fix: accept its terms on the hub and set HF_TOKEN in the environment"
             ) from None
         except Exception as error:
-            raise HubError(f"{what}: download failed: {_first_line(error)}; run again; whole files are kept") from None
+            raise HubError(
+                f"{what}: download failed: {_first_line(error)}. Fix: rerun; complete files are kept"
+            ) from None
         damaged = [n for n in wanted if not _is_whole(folder / n, files[n])]
         for name in damaged:
-            log.info("%s: %s has not the hub's digest; removed", what, name)
+            log.info("%s: %s does not have the hub's digest; it is removed", what, name)
             (folder / name).unlink(missing_ok=True)
         if not damaged:
             break
     else:
         raise HubError(
-            f"{what}: {damaged[0]} does not have the digest that the hub names, twice in a row: it was damaged or changed on its way;"
-            " rerun, or check the connection between this machine and the hub (HF_ENDPOINT?)"
+            f"{what}: {damaged[0]} does not have the digest that the hub names, twice in a row: it was damaged or changed in"
+            " transit. Fix: rerun, or check the connection between this machine and the hub (HF_ENDPOINT?)"
         )
     if read_json(folder / "config.json").get("auto_map"):
         raise HubError(
-            f"{what}: needs code of its own (auto_map in config.json), which is never run; take a model that transformers knows"
+            f"{what}: needs code of its own (auto_map in config.json), which is never run. Fix: use a model of transformers"
         )
 
 
 def _mb(folder: Path) -> int:
-    """What is there by now, unfinished files of the hub's client included."""
+    """Return the MB (2**20 bytes) received so far, with unfinished files of the hub's client."""
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) >> 20
 
 
 def _is_whole(file: Path, sibling: Any) -> bool:
-    """Whether a file is what the hub has: by SHA-256 where it is stored apart, else by git's digest of it."""
+    """Return whether a file equals the hub's: by SHA-256 if the hub stores it outside git, else by git's digest."""
     if not file.exists():
         return False
     size = file.stat().st_size
@@ -115,10 +120,10 @@ def _first_line(error: Exception) -> str:
 
 
 def commit_of(repository: str, revision: str) -> str:
-    """The commit that a branch or tag of the hub stands at.
+    """Return the commit of a branch or tag of the hub.
 
     Raises:
-        OSError: it cannot be told, with the reason.
+        OSError: the commit is unknown; the text gives the reason.
     """
     try:
         return str(facts(repository, revision).sha)

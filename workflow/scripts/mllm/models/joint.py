@@ -1,8 +1,8 @@
-"""One model trained on several tasks at once: one backbone, and a head for each task where the family has heads.
+"""Make one model to train on several tasks at once: one backbone, and a head for each task if the family has heads.
 
-A batch mixes the tasks' reviews, and its loss is the mean over its rows, each by its own task's answer. A task counts by its
-reviews, then: examples-proportional mixing without a limit (Raffel et al. 2020, arXiv 1910.10683, section 3.5.2), as in MT-DNN
-(Liu et al. 2019, arXiv 1901.11504), and what merging is compared with as multi-task learning.
+A batch mixes the tasks' reviews. Its loss is the mean over its rows, each by its own task's answer, so that a task counts
+by its number of reviews. This is examples-proportional mixing without a limit (Raffel et al. 2020, arXiv 1910.10683,
+section 3.5.2), as in MT-DNN (Liu et al. 2019, arXiv 1901.11504). Merging is compared with this multi-task learning.
 """
 
 from dataclasses import replace
@@ -22,14 +22,14 @@ from mllm.models.transformers_private.children import shallow_copy
 
 
 def load(bases: dict[str, Path], family: str) -> tuple[Any, Any]:
-    """One model of the tasks' bases, and its tokenizer.
+    """Load one model from the tasks' bases, and its tokenizer.
 
     Args:
-        bases: task -> the base's folder. The first in order gives all weights but the others' heads.
-        family: of all.
+        bases: task -> the base's folder. The first in order gives all weights except the others' heads.
+        family: the family of all bases.
 
     Raises:
-        Failure: as of :func:`mllm.models.loading.load_model`; the bases differ in more than their heads.
+        Failure: as in :func:`mllm.models.loading.load_model`; or the bases differ in more than their heads.
     """
     (_, first), *others = sorted(bases.items())
     model, tokenizer = load_model(first, family)
@@ -41,11 +41,11 @@ def load(bases: dict[str, Path], family: str) -> tuple[Any, Any]:
 
 
 def with_heads(model: Any, others: list[Any]) -> Any:
-    """A classifier that answers for several tasks: the first's backbone, and the others' heads beside its own.
+    """Make a classifier that answers for several tasks: the first's backbone, and the others' heads beside its own.
 
-    The heads of task i are the model's children ``<name>_i``. Its ``logits`` are those of all tasks side by side, (reviews,
-    classes of all tasks). Where it is given ``head``, (reviews,) numbers of tasks, they are -inf for all but a review's own task:
-    cross-entropy then is its own task's, and no other head gets a gradient of it.
+    The heads of task i are the model's children ``<name>_i``. Its ``logits`` are those of all tasks side by side:
+    (reviews, classes of all tasks). With ``head``, (reviews,) numbers of tasks, the logits of other tasks than a
+    review's own are -inf. Cross-entropy is then that of its own task, and no other head gets a gradient from it.
     """
     shells = [shallow_copy(model), *others]
     prefix, names = model.base_model_prefix, []
@@ -76,7 +76,7 @@ def with_heads(model: Any, others: list[Any]) -> Any:
 
 
 class _Once:
-    """A backbone that is asked for one batch by all tasks, and answers once."""
+    """A backbone that computes a batch once, although all tasks ask for it."""
 
     def __init__(self, body: Any):
         self.body, self.answer = body, None
@@ -91,11 +91,11 @@ class _Once:
 
 
 def together(of_tasks: dict[str, Reviews], classes: dict[str, int], headed: bool) -> Reviews:
-    """The rows of all tasks: each says its ``task``, and with ``headed`` its ``head``, of whose classes its answer is one.
+    """Join the rows of all tasks. Each row names its ``task`` and, with ``headed``, the ``head`` that its answer is for.
 
     Args:
-        of_tasks: task -> what :func:`mllm.models.training_rows.prepare` made.
-        classes: task -> how many it has.
+        of_tasks: task -> the rows of :func:`mllm.models.training_rows.prepare`.
+        classes: task -> its number of classes.
         headed: whether the model has a head for each task.
     """
     begin, found = 0, []
@@ -115,7 +115,7 @@ def together(of_tasks: dict[str, Reviews], classes: dict[str, int], headed: bool
 
 
 def write(model: Any, bases: dict[str, Path], output: Path) -> None:
-    """Write ``output/<task>/`` for each task of a model that :func:`load` made; all but the weights is the base's."""
+    """Write ``output/<task>/`` for each task of a model of :func:`load`; everything except the weights is the base's."""
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     heads, shared, named = {}, {}, getattr(model, "names_of_heads", [{}] * len(bases))
     for (task, folder), own in zip(sorted(bases.items()), named, strict=True):
@@ -131,7 +131,7 @@ def _renamed(name: str, own: dict[str, str]) -> str:
 
 
 def _check_alike(model: Any, other: Any, head: set[str], first: Path, folder: Path) -> None:
-    """Refuse a base whose weights, its head aside, are not the first's."""
+    """Refuse a base whose weights outside its head differ from the first base's."""
     one, two = ({n: t for n, t in m.state_dict().items() if n.split(".")[0] not in head} for m in (model, other))
     for name in sorted(one.keys() | two.keys()):
         if (
@@ -141,6 +141,6 @@ def _check_alike(model: Any, other: Any, head: set[str], first: Path, folder: Pa
             or not torch.equal(one[name], two[name])
         ):
             raise Failure(
-                f"{folder}: {name} is not the one of {first}; one model of several tasks needs bases that are equal but for"
-                " their heads. Fix: delete both and rerun, so that both are made from the same checkpoint"
+                f"{folder}: {name} differs from that of {first}; one model of several tasks needs bases that differ in their"
+                " heads only. Fix: delete both and rerun, so that both are made from the same checkpoint"
             )

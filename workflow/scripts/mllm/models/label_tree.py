@@ -1,4 +1,4 @@
-"""The labels' tokens as a tree, so that what they have in common is computed once."""
+"""Arrange the labels' tokens as a tree, so that common beginnings are computed once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class LabelTree:
-    """Where a language model has to be asked for its next token, to know the likelihood of every label.
+    """The places at which a language model predicts its next token, to give the likelihood of every label.
 
     Node 0 is the end of the prompt; each other node is one more token of one or several labels. A label's last token is
-    no node: nothing comes after it.
+    not a node: nothing follows it.
     """
 
     tokens: tuple[int, ...]
-    """(nodes - 1,) of the nodes from 1 on."""
+    """(nodes - 1,) tokens of the nodes from 1 on."""
     parents: tuple[int, ...]
-    """(nodes - 1,) of the nodes from 1 on; smaller than the node itself."""
+    """(nodes - 1,) parents of the nodes from 1 on; each is smaller than the node itself."""
     paths: tuple[tuple[tuple[int, int], ...], ...]
-    """Label -> (node, next token), whose log-probabilities add up to the label's."""
+    """Label -> pairs (node, next token), whose log-probabilities add up to the label's."""
 
     @property
     def depths(self) -> list[int]:
-        """(nodes,) tokens after the prompt's end."""
+        """(nodes,) number of tokens after the prompt's end."""
         result = [0]
         for parent in self.parents:
             result.append(result[parent] + 1)
@@ -41,16 +41,16 @@ class LabelTree:
 
 
 def label_tree(labels: Sequence[Sequence[int]]) -> LabelTree:
-    """The tree of some labels.
+    """Build the tree of some labels.
 
     Args:
         labels: each label's tokens, at least one.
 
     Raises:
-        ValueError: a label has no tokens, or two have the same.
+        ValueError: a label has no tokens, or two labels have the same tokens.
     """
     if not all(labels) or len(set(map(tuple, labels))) < len(labels):
-        raise ValueError("labels need tokens, and different ones")
+        raise ValueError("labels: found empty or equal tokens, expected different tokens for each label")
     nodes: dict[tuple[int, ...], int] = {(): 0}
     tokens, parents = [], []
     for label in labels:
@@ -65,6 +65,6 @@ def label_tree(labels: Sequence[Sequence[int]]) -> LabelTree:
 
 
 def one_begins_another(labels: Sequence[Sequence[int]]) -> bool:
-    """Whether some label's tokens are another's first ones, as those of "1" and "10" may be."""
+    """Return whether some label's tokens are the first tokens of another's, as those of "1" and "10" may be."""
     ordered = sorted(map(list, labels))
     return any(b[: len(a)] == a for a, b in pairwise(ordered))

@@ -1,4 +1,4 @@
-"""Scores of labels by language models: log-likelihoods of their tokens after the prompt."""
+"""Score labels by language models: log-likelihoods of the labels' tokens after the prompt."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,19 +15,19 @@ from mllm.models.tokens import Batch, Tokens, reading
 from mllm.models.transformers_private.devices import hooked
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5}
-"""Of log-likelihoods near 0, and twice that near -100: rounding grows with what is rounded. On FLAN-T5-small's shape with
-random weights 1.2e-4 was seen in float32; on FLAN-T5-base's in bfloat16, whose steps are 0.5 and more there, 0.84."""
+"""Tolerance of log-likelihoods near 0, and twice that near -100: rounding errors grow with the numbers. FLAN-T5-small's
+shape with random weights showed 1.2e-4 in float32. FLAN-T5-base's showed 0.84 in bfloat16, with steps of 0.5 and more."""
 
 
 class LanguageModelScorer:
-    """What text-to-text and causal models have in common.
+    """The common part of text-to-text and causal models.
 
     Args:
-        model: as loaded.
+        model: the model as loaded.
         tokenizer: its tokenizer.
-        prompt: what stands around a review.
+        prompt: the text around a review.
         labels: tokens of each class's answer.
-        first: whether the first tokens alone decide.
+        first: whether only the first tokens decide.
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class LanguageModelScorer:
             labels = [label[:1] for label in labels]
             if len({label[0] for label in labels}) < len(labels):
                 raise Failure(
-                    "prompt.score: first_token, but for this tokenizer two labels begin with the same token; take other"
-                    " words, or score: likelihood"
+                    "prompt.score: found first_token, but for this tokenizer two labels begin with the same token. Fix: use"
+                    " other words, or score: likelihood"
                 )
         self.labels, self.first, self.tree = labels, first, label_tree(labels)
         path = torch.zeros(len(labels), max(map(len, labels)), 2, dtype=torch.long)
@@ -52,7 +52,7 @@ class LanguageModelScorer:
         self._narrow = False
 
     def _constant(self, name: str, device: torch.device) -> torch.Tensor:
-        """What all batches have in common, on their device: copied there once, since each copy waits for the GPU."""
+        """Return a constant of all batches on their device; it is copied there once, since each copy waits for the GPU."""
         if (name, device) not in self._copies:
             self._copies[name, device] = self._constants[name].to(device)
         return self._copies[name, device]
@@ -73,7 +73,7 @@ class LanguageModelScorer:
         return reading(self.tokenizer, type(self).__name__, self.prompt, self.longest)
 
     def _likelihoods(self, logits: torch.Tensor) -> torch.Tensor:
-        """(reviews, labels) of (reviews, nodes, vocabulary)."""
+        """Return (reviews, labels) scores from (reviews, nodes, vocabulary) logits."""
         if self.first:
             return logits[:, 0, ... if self._narrow else self._constant("first", logits.device)].float()
         node, token, counts = (self._constant(name, logits.device) for name in ("node", "token", "counts"))
@@ -81,20 +81,20 @@ class LanguageModelScorer:
         return (picked * counts).sum(-1)
 
     def plain(self, ids: list[int], labels: list[list[int]]) -> torch.Tensor:
-        """(labels,) log-likelihoods of one review, each label by itself: a pass for each, what ``score`` must agree with."""
+        """Return (labels,) log-likelihoods of one review, with one pass per label; ``score`` must agree with them."""
         raise NotImplementedError
 
     def score(self, batch: Batch) -> torch.Tensor:
         raise NotImplementedError
 
     def prepare(self, tokens: Tokens) -> None:
-        """Compare with :meth:`plain` on the shortest and the longest review (of which two labels), in one batch.
+        """Compare :meth:`score` with :meth:`plain` on one batch: the shortest review, and two labels of the longest.
 
-        An architecture may be wrong for either alone: one that reads padding where one is shorter, or whose tokens see
-        only so many before them where one is long.
+        An architecture may be wrong for only one of them. The shorter one reveals models that read padding, the longer
+        one models whose tokens see only a limited number of earlier tokens.
 
         Raises:
-            Failure: they differ, or the model cannot be asked this way.
+            Failure: the scores differ, or the model cannot be asked this way.
         """
         if self.model.dtype != torch.float32:
             self._answer_in_float32()
@@ -119,18 +119,18 @@ class LanguageModelScorer:
         apart = float(torch.cat(differences).max())
         if not apart <= TOLERANCE.get(self.model.dtype, 0.5):
             raise Failure(
-                f"{what}: labels scored together differ by {apart:.3g} from each by itself; this architecture is not"
-                " supported, or not for so long reviews (a smaller max_length; please report it)"
+                f"{what}: labels scored together differ by {apart:.3g} from labels scored one by one; this architecture is"
+                " not supported, or not for reviews of this length. Fix: try a smaller max_length (please report it)"
             )
         if self.first and not self._narrow:
             self._answer_in_float32(self._constants["first"])
             self._narrow = True
 
     def _answer_in_float32(self, rows: torch.Tensor | None = None) -> None:
-        """Replace the output head: bfloat16's steps are 0.25 and more where logits are large, as GPT-2's are.
+        """Replace the output head: for large logits, as GPT-2's are, bfloat16's steps are 0.25 and more.
 
         Args:
-            rows: of the head that are needed, where not all are: among the first tokens alone, only theirs.
+            rows: the needed rows of the head, or None for all: if only first tokens decide, the others are not needed.
         """
         head = self.model.get_output_embeddings()
         narrow = _Head(1, 1, bias=head.bias is not None)
@@ -138,15 +138,16 @@ class LanguageModelScorer:
             picked = values if rows is None else values[rows.to(values.device)]
             kept = picked.detach() if picked.is_cuda else picked.detach().float()
             setattr(narrow, name, torch.nn.Parameter(kept, requires_grad=False))
-        if hooked(head):  # of several GPUs, the last layer may be on another one than the head
+        if hooked(head):  # with several GPUs, the last layer and the head may be on different ones
             add_hook_to_module(narrow, AlignDevicesHook(execution_device=narrow.weight.device))
         self.model.set_output_embeddings(narrow)
 
 
 class _Head(torch.nn.Linear):
-    """An output head that answers in float32 behind layers in any number format.
+    """An output head that answers in float32 after layers in any number format.
 
-    GPUs multiply in the layers' format and add up in float32, which is as exact: products of two bfloat16 numbers are.
+    GPUs multiply in the layers' format and add up in float32. This is as exact, since products of two bfloat16 numbers
+    are exact in float32.
     """
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
@@ -157,12 +158,12 @@ class _Head(torch.nn.Linear):
 
 
 def log_likelihood(logits: torch.Tensor, label: list[int]) -> torch.Tensor:
-    """Of a label's tokens, by (tokens, vocabulary) logits of each."""
+    """Return the log-likelihood of a label's tokens from (tokens, vocabulary) logits."""
     return logits.float().log_softmax(-1)[range(len(label)), label].sum()
 
 
 def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(reviews,) negative log-likelihoods of labels, and whether each of their tokens is the most likely.
+    """Return (reviews,) negative log-likelihoods of labels, and (reviews,) whether each token is the most likely one.
 
     Args:
         logits: (reviews, tokens, vocabulary).
@@ -176,7 +177,7 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
 def asked(
     card: Asked, tokenizer: Any, names: list[str], spaced: bool, examples: Sequence[tuple[str, int]] = ()
 ) -> tuple[prompts.Prompt, bool]:
-    """The prompt of a model's card, and whether first tokens alone decide."""
+    """Return the prompt of a model's card, and whether only first tokens decide."""
     spec = card["model"]["prompt"]
     return prompts.build(spec, card["task"], names, tokenizer, spaced, examples), spec["score"] == "first_token"
 

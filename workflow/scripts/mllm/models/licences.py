@@ -1,10 +1,10 @@
-"""Licences of checkpoints."""
+"""Read the licences of checkpoints."""
 
 from pathlib import Path
 
 
 def license_of(folder: Path) -> str | None:
-    """The licence that a checkpoint's own card (README.md) names in its heading; none where it names none."""
+    """Return the licence that a checkpoint's own card (README.md) names in its heading; None if it names none."""
     import yaml
 
     card = folder / "README.md"

@@ -1,4 +1,4 @@
-"""Loading checkpoints: the one place that compares what was loaded with what the files hold, in both directions."""
+"""Load checkpoints; only this module compares loaded weights with their files, in both directions."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-HEADLESS = ("pooler",)  # of a body: some architectures' classifiers have it, most pretrained checkpoints do not need it
+HEADLESS = ("pooler",)  # part of a body: some classifiers have it, most pretrained checkpoints do not need it
 
 
 def read_state(folder: Path) -> "dict[str, torch.Tensor]":
-    """All tensors of a checkpoint by name, sorted by name."""
+    """Read all tensors of a checkpoint by name, sorted by name."""
     from safetensors.torch import load_file
 
     check_whole(folder)
@@ -34,12 +34,12 @@ def read_state(folder: Path) -> "dict[str, torch.Tensor]":
 def load_model(
     folder: Path, family: str = "classifier", spread: bool = False, **how: Any
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """A complete model in float32, unless said, and its tokenizer, whose ``model_max_length`` is the longest input.
+    """Load a complete model, by default in float32, and its tokenizer, whose ``model_max_length`` is the longest input.
 
-    ``spread`` puts its layers on all GPUs in turn, by accelerate; ``how`` goes to ``from_pretrained``.
+    ``spread`` distributes its layers over all GPUs, by accelerate; ``how`` goes to ``from_pretrained``.
 
     Raises:
-        Failure: a weight is missing, unused, misshapen or changed by loading; no tokenizer.
+        Failure: a weight is missing, unused, misshapen or changed by loading; there is no tokenizer.
     """
     import torch
 
@@ -49,7 +49,7 @@ def load_model(
 
 
 def without_weights(folder: Path, family: str) -> "PreTrainedModel":
-    """A model by its family's class that holds no numbers and takes no memory: for what hangs on its configuration alone."""
+    """Make a model of its family's class without weights or memory, for questions that its configuration answers."""
     import torch
     import transformers
 
@@ -60,13 +60,13 @@ def without_weights(folder: Path, family: str) -> "PreTrainedModel":
 
 
 def load_weights(folder: Path, family: str, headless: bool, **how: Any) -> "PreTrainedModel":
-    """A model by its family's class, every weight as its files hold it.
+    """Load a model by its family's class, with every weight as in its files.
 
     Args:
         folder: a checkpoint in safetensors format.
-        family: whose class of transformers loads it.
+        family: the family whose class of transformers loads it.
         headless: whether a classifier's head may be missing or of another shape; it must be drawn anew then.
-        how: for ``from_pretrained``.
+        how: arguments of ``from_pretrained``.
 
     Raises:
         Failure: it cannot be loaded; a weight is missing, unused, misshapen or changed by loading.
@@ -80,10 +80,10 @@ def load_weights(folder: Path, family: str, headless: bool, **how: Any) -> "PreT
 
 
 def load_body(folder: Path) -> "PreTrainedModel":
-    """A model without any head, in float32, every weight as its files hold it.
+    """Load a model without any head, in float32, with every weight as in its files.
 
     Raises:
-        Failure: as of :func:`load_weights`.
+        Failure: as in :func:`load_weights`.
     """
     model, report = _loaded(folder, "AutoModel", "a model without a head")
     _check_names(model, folder, report, [], "a model without a head")
@@ -92,10 +92,10 @@ def load_body(folder: Path) -> "PreTrainedModel":
 
 
 def load_into(model: Any, file: Path) -> None:
-    """Give a model its trained parameters from a file that holds these alone.
+    """Load a model's trained parameters from a file that holds only these.
 
     Raises:
-        Failure: one is missing in the file, or fits no module.
+        Failure: a parameter is missing in the file, or fits no module.
     """
     from safetensors.torch import load_file
 
@@ -104,11 +104,11 @@ def load_into(model: Any, file: Path) -> None:
     strange = model.load_state_dict(state, strict=False).unexpected_keys
     if lost or strange:
         what = f"lacks {lost[0]}" if lost else f"holds {strange[0]}, which fits no module"
-        raise Failure(f"{file}: {what}. Fix: delete it and rerun, and the training begins again")
+        raise Failure(f"{file}: {what}. Fix: delete it and rerun; the training then starts over")
 
 
 def _loaded(folder: Path, auto: str, what: str, **how: Any) -> "tuple[PreTrainedModel, dict[str, Any]]":
-    """A model as transformers loads it, and its report of names: missing, unexpected, mismatched."""
+    """Load a model with transformers, and return its report of names: missing, unexpected, mismatched."""
     import transformers
     from transformers import logging
 
@@ -123,7 +123,7 @@ def _loaded(folder: Path, auto: str, what: str, **how: Any) -> "tuple[PreTrained
             folder, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True,
             output_loading_info=True, **how,
         )  # fmt: skip
-    except Exception as error:  # of several libraries, and of configurations that an architecture cannot be built from
+    except Exception as error:  # from several libraries, also for configurations from which no model can be built
         if "out of memory" in str(error).lower():
             raise
         first = (str(error).splitlines() or [""])[0]
@@ -137,9 +137,9 @@ def _check_names(model: Any, folder: Path, report: dict[str, Any], head: list[st
     """Refuse weights of the model that the files lack, and tensors of the files that fit none of its modules.
 
     Args:
-        model: as loaded.
-        folder: what it was loaded from.
-        report: of ``from_pretrained``: missing, unexpected and mismatched names.
+        model: the model as loaded.
+        folder: the folder it was loaded from.
+        report: the report of ``from_pretrained``: missing, unexpected and mismatched names.
         head: modules whose weights will be drawn anew.
         what: the model's kind, in words.
     """
@@ -160,7 +160,7 @@ def _check_names(model: Any, folder: Path, report: dict[str, Any], head: list[st
     for name, found, expected in sorted(report["mismatched_keys"]):
         if name.split(".")[0] not in head:
             raise Failure(
-                f"{folder}: {name} has shape {tuple(found)}, its config.json announces {tuple(expected)}. Fix: save the"
+                f"{folder}: {name}: found shape {tuple(found)}, expected {tuple(expected)} by its config.json. Fix: save the"
                 " checkpoint again with transformers, so that both agree"
             )
     drawn = sorted(n for n in report["missing_keys"] if n.split(".")[0] not in head)
@@ -171,9 +171,9 @@ def _check_names(model: Any, folder: Path, report: dict[str, Any], head: list[st
 
 
 def _left_out(model: Any, folder: Path) -> Iterator[str]:
-    """Tensors that transformers passes over by a pattern for a buffer, which is only a part of their name.
+    """Yield the tensors that transformers skips by a pattern for a buffer that matches only a part of their name.
 
-    GPT-2's pattern for the mask ``attn.bias`` is found in ``h.9.attn.c_attn.bias`` too.
+    GPT-2's pattern for the mask ``attn.bias`` also matches in ``h.9.attn.c_attn.bias``.
     """
     own, prefix = model.state_dict().keys(), f"{model.base_model_prefix}."
     held = {name for _, header, _ in check_whole(folder) for name in header if name != "__metadata__"}
@@ -194,9 +194,9 @@ def _may_be_missing(name: str, body: str, head: list[str]) -> bool:
 
 
 def _belongs_to_body(model: Any, name: str) -> bool:
-    """Whether a tensor that fits no module is part of a model, and not another task's head.
+    """Return whether a tensor that fits no module is part of a model, and not another task's head.
 
-    It is where it names a part of the body, or where a part of the body is its name less a prefix (``module.…``).
+    It is if its name begins with a part of the body, or is a weight's name with a prefix (``module.…``).
     """
     body = getattr(model, model.base_model_prefix, model)
     parts = {part for part, _ in body.named_children()} - set(HEADLESS)
@@ -213,14 +213,14 @@ def _belongs_to_body(model: Any, name: str) -> bool:
 
 
 def check_values(model: Any, folder: Path, anew: Iterable[str] = ()) -> None:
-    """Refuse a model whose weights are not its files'.
+    """Refuse a model whose weights differ from its files.
 
-    transformers ties what a configuration calls tied whatever the file holds: T5's output head was once written over its
-    embeddings without a word.
+    transformers ties the weights that a configuration calls tied, even if the file holds others: T5's output head once
+    replaced its embeddings silently.
 
     Args:
-        model: as loaded; weights that stand on the disk (offloaded) are passed over.
-        folder: what it was loaded from.
+        model: the model as loaded; weights that are offloaded to disk are skipped.
+        folder: the folder it was loaded from.
         anew: modules whose weights are drawn anew.
 
     Raises:
@@ -231,16 +231,14 @@ def check_values(model: Any, folder: Path, anew: Iterable[str] = ()) -> None:
     own, prefix = model.state_dict(), f"{model.base_model_prefix}."
     for name, value in read_state(folder).items():
         mine = next((own[n] for n in (name, prefix + name, name.removeprefix(prefix)) if n in own), None)
-        # None: read under another name (of an older library, several in one), or a head for something else.
+        # None: read under another name (an older library's, or several tensors in one), or another task's head.
         if mine is None or mine.is_meta or name.split(".")[0] in anew:
             continue
         if mine.shape == value.shape and torch.equal(mine.cpu(), value.to(mine.dtype)):
             continue
         if value.is_floating_point() and value.isnan().any():
-            raise Failure(
-                f"{folder}: {name} holds NaN values. Fix: take a checkpoint from before its training diverged"
-            )
+            raise Failure(f"{folder}: {name} holds NaN values. Fix: use a checkpoint from before its training diverged")
         raise Failure(
-            f"{folder}: {name} is not what the file holds once {type(model).__name__} has loaded it: the configuration"
-            " ties or shapes it in another way (tie_word_embeddings?)"
+            f"{folder}: {name} differs from the file once {type(model).__name__} has loaded it: the configuration ties or"
+            " shapes it differently. Fix: correct config.json (tie_word_embeddings?)"
         )

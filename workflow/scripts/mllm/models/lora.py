@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by peft, folded into the weights: merging sees plain checkpoints."""
+"""Add low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by peft, and fold them into the weights for merging."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from mllm.models.heads import head_modules
 
 
 def adapted(model: Any, family: str, spec: dict[str, Any], seed: int) -> Any:
-    """Freeze a model and add adapters to its linear maps; a classifier's head is trained whole.
+    """Freeze a model and add adapters to its linear maps; a classifier's head is trained without adapters.
 
     Args:
-        model: of any family.
-        family: its name.
+        model: a model of any family.
+        family: the name of its family.
         spec: rank, alpha, dropout.
-        seed: of the adapters' first values.
+        seed: the seed of the adapters' first values.
     """
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
@@ -28,5 +28,5 @@ def adapted(model: Any, family: str, spec: dict[str, Any], seed: int) -> Any:
 
 
 def folded(model: Any) -> Any:
-    """The plain model with its adapters' products added to its weights."""
+    """Return the plain model, with its adapters' products added to its weights."""
     return model.merge_and_unload()

@@ -1,4 +1,4 @@
-"""Outputs of published classifiers: which class each stands for, and the head with the task's classes in their order."""
+"""Match the outputs of published classifiers to a task's classes, and put the head into the classes' order."""
 
 from pathlib import Path
 from typing import Any
@@ -9,20 +9,20 @@ from mllm.core.messages import log
 from mllm.models.checkpoint_files import label_names
 from mllm.models.heads import head_modules
 
-UNNAMED = ["LABEL_0", "LABEL_1"]  # what a configuration without names has: transformers' default
+UNNAMED = ["LABEL_0", "LABEL_1"]  # transformers' default for a configuration without names
 SAMPLES = ("The pain went away after 2 days.", "no effect")
 
 
 def order_of(folder: Path, names: list[str], said: dict[str, str] | None = None) -> list[int]:
-    """The output that stands for each class: by what the experiment says, else by name, upper and lower case aside.
+    """Return the output of each class: as the experiment says, else by name, ignoring case.
 
     Args:
         folder: a classifier's checkpoint.
-        names: of the classes.
+        names: the classes' names.
         said: class -> name of its output in the checkpoint.
 
     Raises:
-        Failure: outputs that are no probabilities of one class each; a class without an output, an output without a class.
+        Failure: the outputs are not probabilities of one class each; a class has no output, or an output no class.
     """
     file = folder / "config.json"
     found = label_names(folder) or UNNAMED
@@ -39,8 +39,8 @@ def order_of(folder: Path, names: list[str], said: dict[str, str] | None = None)
         if same is None:
             pairs = ", ".join(f"{n}: …" for n in names[:2])
             raise Failure(
-                f"{file}: its labels are others than the task's (found {', '.join(found)}; expected {', '.join(names)}). Fix: say"
-                f" which is which (labels: {{{pairs}}} beside model), or take a classifier of these classes"
+                f"{file}: its labels differ from the task's (found {', '.join(found)}; expected {', '.join(names)}). Fix: map"
+                f" them (labels: {{{pairs}}} beside model), or use a classifier of these classes"
             )
         said = dict(zip(names, same, strict=True))
     absent = [n for n in names if n not in said]
@@ -50,7 +50,9 @@ def order_of(folder: Path, names: list[str], said: dict[str, str] | None = None)
     if unknown:
         raise Failure(f"{file}: labels: it has no label {unknown[0]!r} (found {', '.join(found)})")
     if len(found) != len(names):
-        raise Failure(f"{file}: it has {len(found)} labels ({', '.join(found)}), the task {len(names)} classes")
+        raise Failure(
+            f"{file}: found {len(found)} labels ({', '.join(found)}), expected {len(names)}, the task's classes"
+        )
     return [found.index(said[name]) for name in names]
 
 
@@ -58,13 +60,13 @@ def reorder(model: Any, tokenizer: Any, folder: Path, order: list[int]) -> None:
     """Put a classifier's outputs into the classes' order, and prove on texts that they are the same outputs.
 
     Args:
-        model: as loaded.
+        model: the model as loaded.
         tokenizer: its tokenizer.
-        folder: where it is from.
-        order: the output that stands for each class.
+        folder: the folder it was loaded from.
+        order: the output of each class.
 
     Raises:
-        Failure: the head's last map is not found.
+        Failure: the head's last linear map is not found.
     """
     import torch
 
@@ -87,8 +89,8 @@ def reorder(model: Any, tokenizer: Any, folder: Path, order: list[int]) -> None:
         after = [model(**_read(t)).logits for t in texts]
     if not all(torch.allclose(a, b, atol=1e-5) for a, b in zip(before, after, strict=True)):
         raise Failure(
-            f"{folder}: the outputs of a {model.config.model_type} cannot be put into the task's order. Fix: save the checkpoint"
-            " with its labels in that order"
+            f"{folder}: the outputs of a {model.config.model_type} cannot be put into the task's order. Fix: save the"
+            " checkpoint with its labels in that order"
         )
     log.info("%s: its outputs are put into the task's order: %s", folder, ", ".join(map(str, order)))
 

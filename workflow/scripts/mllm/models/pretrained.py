@@ -1,4 +1,4 @@
-"""Bases made of pretrained checkpoints: a classifier's head is drawn once, all else stays as it is."""
+"""Make bases from pretrained checkpoints: draw a classifier's head once, and leave all other weights as they are."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 def from_checkpoint(
     folder: Path, family: str, names: list[Any], max_length: int, seed: int
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """A pretrained checkpoint; a classifier with a new head, drawn from ``seed`` alone, others as they are.
+    """Load a pretrained checkpoint; a classifier gets a new head, drawn from ``seed`` only.
 
     Raises:
-        Failure: a weight that the files lack or that fits nothing, no tokenizer, code of its own; more tokens than
-            positions or embeddings, no token to pad with.
+        Failure: a weight is missing or fits no module; the tokenizer or its padding token is missing; the model needs
+            code of its own; there are more tokens than positions or embeddings.
     """
     from transformers import set_seed
 
     classifier = family == families.HEADED
     set_seed(seed)
     model = load_weights(folder, family, headless=classifier, **(label_config(names) if classifier else {}))
-    # A checkpoint's own head, if it has one of the right size, was loaded: draw it anew all the same.
+    # If the checkpoint has a head of the right size, it was loaded: draw it anew, too.
     head_names = head_modules(model) if classifier else []
     for name in head_names:
         heads.draw(model, name, seed)
@@ -36,24 +36,27 @@ def from_checkpoint(
 
 
 def as_it_is(folder: Path, family: str, max_length: int) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """A fine-tuned checkpoint with its own head and tokenizer.
+    """Load a fine-tuned checkpoint with its own head and tokenizer.
 
     Raises:
-        Failure: as of :func:`from_checkpoint`, for the head too.
+        Failure: as in :func:`from_checkpoint`, also for the head.
     """
     model = load_weights(folder, family, headless=False)
     return model, ready(model, load_tokenizer(folder), folder, max_length, family == families.HEADED)
 
 
 def ready(model: Any, tokenizer: Any, folder: Path, max_length: int, classifier: bool) -> "PreTrainedTokenizerBase":
-    """A checkpoint's tokenizer with a padding token and its longest input, fit for the model, which learns the padding.
+    """Return a checkpoint's tokenizer with padding token and longest input; put the padding into the model's configuration.
 
     Raises:
-        Failure: more tokens than positions or embeddings, no token to pad with, no end where the model reads its answer there.
+        Failure: there are more tokens than positions or embeddings; there is no padding token, or no end token where
+            the model reads its answer.
     """
     positions = _positions(model)
     if positions and max_length > positions:
-        raise Failure(f"models: max_length is {max_length}, but {folder} has {positions} positions")
+        raise Failure(
+            f"models: max_length is {max_length}, but {folder} has {positions} positions. Fix: max_length: {positions}"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     check_embedded(tokenizer, model, folder)
@@ -66,10 +69,13 @@ def ready(model: Any, tokenizer: Any, folder: Path, max_length: int, classifier:
 
 
 def _positions(model: Any) -> int | None:
-    """Tokens that a model has positions for; none where it counts distances. RoBERTa's first ones stand for padding."""
+    """Return the number of tokens that a model has positions for; None if it counts distances.
+
+    RoBERTa reserves its first positions for padding.
+    """
     try:
         found = getattr(model.config, "max_position_embeddings", None)
-    except NotImplementedError:  # XLNet has no limit, and says so in this way, or by -1
+    except NotImplementedError:  # XLNet has no limit: it raises this, or has -1
         return None
     if found is None or found < 0:
         return None

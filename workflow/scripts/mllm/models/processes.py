@@ -1,6 +1,6 @@
-"""One training over several GPUs of a node: a process each, joined by torch.distributed, found by accelerate.
+"""Run one training on several GPUs of a node: one process each, joined by torch.distributed, found by accelerate.
 
-On a machine without GPUs the same processes run on the CPU: that is how the tests know that they agree.
+On a machine without GPUs, the same processes run on the CPU, so that the tests can compare them.
 """
 
 import argparse
@@ -18,17 +18,17 @@ from mllm.core.messages import start_logging
 
 
 def spread(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace, number: int) -> None:
-    """Run ``main`` in ``number`` processes that know each other; here, where it is one.
+    """Run ``main`` in ``number`` connected processes; if it is one, in this process.
 
     Raises:
-        Failure: this machine has GPUs, but too few of them; or one of the processes failed, and the others are stopped.
-        SystemExit: one of the processes ended otherwise; it has said why.
+        Failure: this machine has GPUs, but too few; or a process failed, and the others are stopped.
+        SystemExit: a process ended otherwise; it has logged the reason.
     """
-    # More than was asked for would be used too: the Trainer splits batches over all GPUs that it sees.
+    # Hide all other GPUs: the Trainer splits batches over all GPUs that it sees.
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(number))))
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(seen.split(",")[:number])
     if number == 1:
-        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):  # left by whatever started this: nobody else is at work here
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):  # left by the starting program: no other process takes part
             os.environ.pop(name, None)
         main(arguments)
         return
@@ -37,13 +37,13 @@ def spread(main: Callable[[argparse.Namespace], None], arguments: argparse.Names
 
     if 0 < torch.cuda.device_count() < number:
         raise Failure(
-            f"the model asks for {number} GPUs, this job has {torch.cuda.device_count()}"
-            " (gpus in the experiment file, or a profile with larger nodes)"
+            f"gpus: this job has too few GPUs (found {torch.cuda.device_count()}, expected {number}). Fix: lower gpus in the"
+            " experiment file, or use a profile with larger nodes"
         )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # torch's own launcher prints a page of its own where a process fails; this one leaves the word to the process.
+    # If a process fails, torch's own launcher prints a page; here only the process reports its error.
     with tempfile.TemporaryDirectory() as folder:
         try:
             started = start_processes(
@@ -53,7 +53,7 @@ def spread(main: Callable[[argparse.Namespace], None], arguments: argparse.Names
             while not started.join():
                 pass
         except ProcessExitedException as error:
-            # The same input fails everywhere, and whoever fails first is the end of the others: one message is enough.
+            # The same input fails in all processes, and the first failure stops the others: one message is enough.
             for said in sorted(Path(folder).iterdir()):
                 raise Failure(said.read_text()) from None
             if error.exit_code < 0:
@@ -79,7 +79,7 @@ def _process(
     import torch
 
     if torch.cuda.is_available():
-        torch.cuda.set_device(rank)  # before anything else asks: each would make a context on the first GPU
+        torch.cuda.set_device(rank)  # before any use of CUDA: each process would make a context on the first GPU
     start_logging(f"[{rank}] ")
     try:
         main(arguments)
@@ -89,17 +89,17 @@ def _process(
 
 
 def first() -> bool:
-    """Whether this process writes the results: it is alone, or the first of several."""
+    """Return whether this process writes the results: it is the only one, or the first of several."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def count() -> int:
-    """Number of processes that work on this training together."""
+    """Return the number of processes that share this training."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def together(value: Any) -> Any:
-    """What the first process has, in all of them, which wait for each other here."""
+    """Return the first process's value in all processes, which wait for each other here."""
     if count() == 1:
         return value
     from accelerate.utils import broadcast_object_list

@@ -1,6 +1,6 @@
-"""What a prompted model says before it has read anything, taken away from what it says of a review.
+"""Remove a prompted model's priors: its preferences for answers before it has read any text.
 
-Each is one number per class, added to all log-probabilities. Labels are not looked at, other than in ``calibration``.
+Each prior is one number per class, subtracted from all log-probabilities. Unlike ``calibration``, it uses no labels.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ CONTENT_FREE = ("N/A", "[MASK]", "")
 
 
 def priors(logp: Array, content_free: Array, valid: Array) -> dict[str, Array]:
-    """Predictions with each prior taken away; see :meth:`mllm.models.families.Family.priors`."""
+    """Return the predictions without each prior; see :meth:`mllm.models.families.Family.priors`."""
     return {"contextual": contextual(logp, content_free), "batch": batch(logp, valid)}
 
 
@@ -20,7 +20,7 @@ def contextual(logp: Array, content_free: Array) -> Array:
 
     Args:
         logp: (reviews, classes) natural logarithms of the probabilities.
-        content_free: (inputs, classes) of :data:`CONTENT_FREE`.
+        content_free: (inputs, classes) the same for :data:`CONTENT_FREE`.
     """
     return _without(logp, np.log(np.exp(content_free.astype(float)).mean(0)))
 
@@ -30,7 +30,7 @@ def batch(logp: Array, valid: Array) -> Array:
 
     Args:
         logp: (reviews, classes) natural logarithms of the probabilities.
-        valid: (reviews,) which are validation.
+        valid: (reviews,) whether each is of validation.
     """
     return _without(logp, np.log(np.exp(logp[valid].astype(float)).mean(0))) if valid.any() else logp
 

@@ -1,4 +1,4 @@
-"""Bases made from scratch: a tokenizer and a small model of nothing but train reviews."""
+"""Make bases from scratch: a tokenizer and a small model from train reviews only."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,13 @@ PAD = "<|pad|>"
 def from_scratch(
     spec: dict[str, Any], texts: list[str], names: list[Any], seed: int, scratch: Path
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """A small model and its tokenizer, made from train reviews alone.
+    """Make a small model and its tokenizer from train reviews only.
 
     Args:
         spec: family, architecture, width, layers, heads, vocabulary, max_length, and pretrain (or None).
         texts: train reviews; the only text that the tokenizer and the language model see.
         names: class names.
-        seed: of the weights and the order of the texts.
+        seed: the seed of the weights and of the order of the texts.
         scratch: folder for temporary files.
     """
     import transformers
@@ -48,7 +48,7 @@ def from_scratch(
 
 
 def _config(spec: dict[str, Any], tokenizer: Any, labels: dict[str, Any]) -> Any:
-    """The configuration of an architecture made from scratch."""
+    """Return the configuration of an architecture made from scratch."""
     from transformers import BertConfig, GPT2Config, LlamaConfig, T5Config
 
     width, layers, heads, longest = (spec[k] for k in ("width", "layers", "heads", "max_length"))
@@ -79,7 +79,7 @@ def _config(spec: dict[str, Any], tokenizer: Any, labels: dict[str, Any]) -> Any
 def train_tokenizer(
     texts: list[str], vocabulary: int, max_length: int, ended: bool = False
 ) -> "PreTrainedTokenizerBase":
-    """A byte-level BPE tokenizer: every text has tokens, none is unknown; ``ended`` puts the end's token after each, as T5's."""
+    """Train a byte-level BPE tokenizer, which knows every text; ``ended`` adds the end token to each text, as T5's does."""
     from tokenizers import ByteLevelBPETokenizer, Tokenizer
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
@@ -98,7 +98,7 @@ def train_tokenizer(
 
 
 def pretrain(model: Any, tokenizer: Any, texts: list[str], spec: dict[str, Any], seed: int, scratch: Path) -> None:
-    """Language modelling on the texts, packed into blocks without padding."""
+    """Train a language model on the texts, packed into blocks without padding."""
     import torch
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
@@ -108,7 +108,10 @@ def pretrain(model: Any, tokenizer: Any, texts: list[str], spec: dict[str, Any],
     ids = [i for text in tokenizer(texts)["input_ids"] for i in [*text, tokenizer.eos_token_id]]
     blocks = torch.tensor(ids[: len(ids) // block * block]).view(-1, block)
     if len(blocks) < 1:
-        raise Failure(f"models: {len(ids)} tokens of train reviews do not fill one block of {block} for pretrain")
+        raise Failure(
+            f"models: pretrain: too few train reviews (found {len(ids)} tokens, expected a block of {block}). Fix: use more"
+            " reviews, or remove pretrain"
+        )
     rows = [{"input_ids": b, "labels": b} for b in blocks]
     arguments = TrainingArguments(
         output_dir=str(scratch), max_steps=spec["steps"], per_device_train_batch_size=spec["batch_size"],

@@ -1,4 +1,4 @@
-"""One model of several tasks as files: a complete folder for each task, in which the weights they share are one file, linked."""
+"""Write one model of several tasks: a complete folder for each task, with the shared weights as one linked file."""
 
 import json
 import math
@@ -26,16 +26,16 @@ def write_task_folders(
     donors: dict[str, Path],
     output: Path,
 ) -> None:
-    """Write ``output/<task>/`` for each task, complete but for its card: plain transformers loads each.
+    """Write ``output/<task>/`` for each task, complete except for its card: plain transformers loads each.
 
     Args:
         shared: tensors of all tasks, by name.
-        heads: task -> the tensors of its own; none for a model without heads, which is one file then.
-        donors: task -> a folder with its configuration, tokenizer and tensors' names and shapes.
+        heads: task -> its own tensors; empty for a model without heads, which then is one file.
+        donors: task -> a folder with its configuration, tokenizer, and names and shapes of its tensors.
         output: folder to write into.
 
     Raises:
-        Failure: the tensors are not those that a donor's folder has, by name and shape.
+        Failure: the tensors differ from a donor's folder in name or shape.
     """
     from safetensors.torch import save_file
 
@@ -55,15 +55,15 @@ def write_task_folders(
 
 
 def shard_names(number: int) -> list[str]:
-    """The names of a checkpoint's files: transformers' own, for one or several."""
+    """Return the names of a checkpoint's files: transformers' own, for one or several."""
     return [WEIGHTS] if number == 1 else [SHARD.format(i + 1, number) for i in range(number)]
 
 
 def complete(folder: Path, donor: Path) -> None:
-    """Make a folder that holds weights alone a whole one: their index, and all that the donor has but weights and its card.
+    """Complete a folder that holds only weights: add their index, and the donor's files except weights and card.
 
     Raises:
-        Failure: the weights are not the donor's, by name and shape.
+        Failure: the weights differ from the donor's in name or shape.
     """
     copy_but_weights(donor, folder)
     files = sorted(folder.glob("*.safetensors"))
@@ -92,26 +92,26 @@ def write_index(folder: Path, files: list[Path]) -> None:
 
 
 def header_of(file: Path) -> dict[str, Any]:
-    """Name -> dtype, shape and place of each tensor in a safetensors file that was written here."""
+    """Return name -> dtype, shape and place of each tensor in a safetensors file that this project wrote."""
     with file.open("rb") as stream:
         header: dict[str, Any] = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
     return {name: entry for name, entry in header.items() if name != "__metadata__"}
 
 
 def shapes(folder: Path) -> Shapes:
-    """Name -> shape of each tensor of a checkpoint, by the headers of its files."""
+    """Return name -> shape of each tensor of a checkpoint, by the headers of its files."""
     headers = [header for _, header, _ in check_whole(folder)]
     return {n: tuple(t["shape"]) for header in headers for n, t in header.items() if n != "__metadata__"}
 
 
 def head_names(model: Any) -> set[str]:
-    """Names of a classifier's tensors that are its head's, as its files have them: all others can be another task's, too."""
+    """Return the names of a classifier's head tensors, as in its files; several tasks can share all other tensors."""
     modules = head_modules(model)
     return {name for name in model.state_dict() if name.split(".")[0] in modules}
 
 
 def heads_of(folder: Path) -> set[str]:
-    """Names of a model's tensors that belong to one task alone, by its card's family; none where it is asked."""
+    """Return the names of a model's tensors that belong to one task only, by its card's family; none if it is asked."""
     family = cards.read(folder).family
     if family != families.HEADED:
         return set()
@@ -119,14 +119,14 @@ def heads_of(folder: Path) -> set[str]:
 
 
 def parameters(folders: list[Path]) -> int:
-    """Number of values of one model with a folder for each task; what they share counts once."""
+    """Return the number of values of one model with a folder for each task; shared ones count once."""
     heads = heads_of(folders[0])
     others = [shapes(folder) for folder in folders[1:]]
     return all_parameters(folders[0]) + sum(math.prod(found[name]) for found in others for name in heads)
 
 
 def link(source: Path, target: Path) -> None:
-    """Give a file a second name; a copy where the file system cannot."""
+    """Give a file a second name; copy it if the file system has no links."""
     try:
         os.link(source, target)
     except OSError:
@@ -134,7 +134,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def copy_but_weights(donor: Path, folder: Path) -> None:
-    """Everything of a model folder that is not weights, nor the card of what made them."""
+    """Copy the files of a model folder, except its weights and its card."""
     own = {"model.json", INDEX}
     for file in sorted(donor.iterdir()):
         if file.is_file() and file.suffix != ".safetensors" and file.name not in own and not file.name.startswith("."):
@@ -142,7 +142,7 @@ def copy_but_weights(donor: Path, folder: Path) -> None:
 
 
 def copy_linked(source: Path, target: Path) -> None:
-    """Copy a folder of task folders; weights are linked, so that they take no room of their own."""
+    """Copy a folder of task folders; weights are linked, so that they take no extra space."""
     shutil.copytree(
         source, target, copy_function=lambda a, b: link(Path(a), Path(b)) if a.endswith(".safetensors") else shutil.copyfile(a, b)
     )  # fmt: skip

@@ -1,4 +1,7 @@
-"""Tokenizers of checkpoints: there, readable, whole, and telling texts apart. Libraries invent one where there is none."""
+"""Load tokenizers of checkpoints; check that they are present, readable and complete, and distinguish texts.
+
+The checks are needed because libraries invent a tokenizer where there is none.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +18,7 @@ FILES = (
     "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "spm.model",
     "bpe.codes",
 )  # fmt: skip
-TOGETHER = {"vocab.json": "merges.txt", "bpe.codes": "vocab.txt"}  # neither says anything without the other
+TOGETHER = {"vocab.json": "merges.txt", "bpe.codes": "vocab.txt"}  # each is useless without the other
 SHOWN = 200  # texts whose tokens are compared
 SAMPLES = (
     "The pain went away after 2 days.", "It made me sick!", "Ça va mieux.", "Боль прошла", "疼痛消失了", "ठीक है", "الألم",
@@ -26,7 +29,7 @@ ODD = (" two  spaces ", "HELLO Hello hello", "don't 1234567", "a\n\nb\tc", "naï
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """A checkpoint's tokenizer, whose tokens are those of its ``tokenizer.json`` where it has one.
+    """Load a checkpoint's tokenizer; its tokens are those of ``tokenizer.json`` if the folder has one.
 
     Raises:
         Failure: there is none, a part of it is missing, it cannot be read, or it gives all texts the same tokens.
@@ -35,7 +38,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     try:
         tokenizer = _read(folder)
         read = [tuple(_tokens(tokenizer, text)) for text in SAMPLES]
-    except Exception as error:  # the libraries raise nothing more special
+    except Exception as error:  # the libraries raise no narrower class
         if not present:
             raise _absent(folder) from None
         lacks = [TOGETHER[n] for n in present if n in TOGETHER and not (folder / TOGETHER[n]).exists()]
@@ -57,16 +60,16 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     if len(known) < 2:
         raise Failure(
             f"{folder}: its tokenizer ({', '.join(present) or 'of bytes'}) gives {len(SAMPLES)} sample texts the same tokens,"
-            " or unknown ones. Fix: take the tokenizer that the model was trained with"
+            " or unknown ones. Fix: use the tokenizer that the model was trained with"
         )
     return tokenizer
 
 
 def _read(folder: Path) -> "PreTrainedTokenizerBase":
-    """A tokenizer by its own class, or by its file alone where the class would give other tokens than the file.
+    """Load a tokenizer by its own class, or by its file only if the class would give other tokens than the file.
 
-    transformers 5 takes the words of ``tokenizer.json`` and builds all else from its class's defaults where
-    ``tokenizer_config.json`` does not say: a cased BERT's texts became lower-case without a word.
+    transformers 5 takes the words of ``tokenizer.json``. It builds the rest from its class's defaults, unless
+    ``tokenizer_config.json`` says otherwise: a cased BERT's texts became lower-case silently.
     """
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -103,17 +106,17 @@ def _absent(folder: Path) -> Failure:
 
 
 def check_embedded(tokenizer: Any, model: Any, folder: Path) -> None:
-    """Refuse tokens without a row of embeddings, and a tokenizer that has nothing to pad with.
+    """Refuse tokens without a row of embeddings, and a tokenizer without a padding token.
 
     Args:
-        tokenizer: of the checkpoint, its padding chosen.
-        model: as loaded.
+        tokenizer: the checkpoint's tokenizer, with its padding token chosen.
+        model: the model as loaded.
         folder: the checkpoint.
     """
     if tokenizer.pad_token is None:
         raise Failure(
-            f"{folder}: its tokenizer has no padding token and no end token, so that batches cannot be made. Fix: set one that it"
-            " knows as pad_token, and save the tokenizer again"
+            f"{folder}: its tokenizer has no padding token and no end token, so that batches cannot be made. Fix: set a token"
+            " that it knows as pad_token, and save the tokenizer again"
         )
     embeddings = model.get_input_embeddings()
     rows = getattr(embeddings, "num_embeddings", None)
@@ -121,7 +124,7 @@ def check_embedded(tokenizer: Any, model: Any, folder: Path) -> None:
     if rows is not None and last[1] >= rows:
         raise Failure(
             f"{folder}: its tokenizer numbers tokens up to {last[1]} ({last[0]!r}), its embeddings have {rows} rows. Fix:"
-            " model.resize_token_embeddings(len(tokenizer)) before training, or the tokenizer that belongs to the model"
+            " model.resize_token_embeddings(len(tokenizer)) before training, or use the tokenizer of the model"
         )
 
 
@@ -132,12 +135,12 @@ def check_ended(tokenizer: Any, end: int, folder: Path) -> None:
         if ids[-1:] != [end] or ids.count(end) > 1:
             raise Failure(
                 f"{folder}: its tokenizer puts no end token (number {end}, eos_token_id in config.json) after a text, where the"
-                " model reads its answer. Fix: the tokenizer that belongs to the model, or the right eos_token_id"
+                " model reads its answer. Fix: use the tokenizer of the model, or correct eos_token_id"
             )
 
 
 def check_distinct(rows: Sequence[Sequence[int]], texts: Sequence[str]) -> None:
-    """Refuse tokens that are the same for most of many different texts: predictions would not depend on the text.
+    """Refuse a tokenizer that gives most of many different texts the same tokens: predictions would ignore the text.
 
     Args:
         rows: tokens of each text.
@@ -149,6 +152,6 @@ def check_distinct(rows: Sequence[Sequence[int]], texts: Sequence[str]) -> None:
     row, times = Counter(different.values()).most_common(1)[0]
     if times > len(different) / 2:
         raise Failure(
-            f"tokenizer: {times:,} of {len(different):,} different reviews get the same {len(row)} tokens. Fix: take the"
+            f"tokenizer: {times:,} of {len(different):,} different reviews get the same {len(row)} tokens. Fix: use the"
             " tokenizer that the model was trained with, or a larger max_length"
         )

@@ -1,4 +1,4 @@
-"""Texts as tokens, made once for all candidates that read them alike."""
+"""Encode texts as tokens, once for all candidates that read them alike."""
 
 import functools
 import hashlib
@@ -16,16 +16,16 @@ from mllm.core.files import whole
 from mllm.core.messages import log, progress
 from mllm.models.tokenizers import check_distinct
 
-AT_ONCE = 200  # texts: tokenizers keep far more of each than its tokens until they are done
+AT_ONCE = 200  # texts per call: until it ends, a tokenizer keeps far more of each text than its tokens
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some reviews' tokens, one after the other.
+    """The tokens of some reviews, concatenated.
 
     Args:
         flat: (tokens,) whole numbers.
-        lengths: (reviews,) tokens of each.
+        lengths: (reviews,) number of tokens of each.
     """
 
     flat: Array
@@ -33,7 +33,7 @@ class Batch:
 
     @classmethod
     def of(cls, rows: "Batch | Sequence[Sequence[int]]") -> "Batch":
-        """Of lists of tokens; a batch as it is."""
+        """Make a batch from lists of tokens; return a batch as it is."""
         if isinstance(rows, Batch):
             return rows
         return cls(np.fromiter((i for row in rows for i in row), np.int64), np.array([len(row) for row in rows]))
@@ -43,38 +43,38 @@ class Batch:
 
     @property
     def ragged(self) -> bool:
-        """Whether some are longer than others."""
+        """Whether some reviews are longer than others."""
         return bool((self.lengths != self.lengths[0]).any())
 
     @property
     def places(self) -> Array:
-        """(tokens,) of each token in its review, from 0 on."""
+        """(tokens,) place of each token in its review, from 0 on."""
         return np.arange(len(self.flat)) - np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
 
     def part(self, first: int, last: int) -> "Batch":
-        """The reviews from first to before last."""
+        """Return the reviews from ``first`` to before ``last``."""
         ends = np.concatenate([[0], np.cumsum(self.lengths)])
         return Batch(self.flat[ends[first] : ends[last]], self.lengths[first:last])
 
     def begin_with(self, prefix: list[int]) -> bool:
-        """Whether all begin with these tokens, and have more."""
+        """Return whether all reviews begin with these tokens, and have more."""
         if not (self.lengths > len(prefix)).all():
             return False
         begins = np.cumsum(self.lengths) - self.lengths
         return bool((self.flat[begins[:, None] + np.arange(len(prefix))] == prefix).all())
 
     def without_first(self, number: int) -> "Batch":
-        """Without so many tokens at each one's beginning."""
+        """Return the batch without the first ``number`` tokens of each review."""
         return Batch(self.flat[self.places >= number], self.lengths - number) if number else self
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Texts as tokens, one after the other in an array: lists of Python's numbers take nine times the memory.
+    """Texts as tokens, concatenated in an array: lists of Python's numbers take nine times the memory.
 
     Args:
         flat: (tokens,) int32.
-        ends: (texts,) where each text's tokens end.
+        ends: (texts,) end of each text's tokens.
         cut: number of texts that were too long.
     """
 
@@ -90,10 +90,10 @@ class Tokens:
         return found
 
     def batch(self, chosen: Sequence[int]) -> Batch:
-        """Some of the texts, in this order."""
+        """Return some of the texts, in this order."""
         ends = self.ends[chosen]
         lengths = self.lengths[chosen]
-        # Where each token is: its text's begin, plus its place in the text.
+        # The place of each token: its text's begin, plus its place in the text.
         behind = np.repeat(ends - np.cumsum(lengths), lengths)
         return Batch(self.flat[behind + np.arange(len(behind))], lengths)
 
@@ -104,7 +104,7 @@ class Tokens:
 
 
 def encode(scorer: Any, texts: Sequence[str]) -> Tokens:
-    """Tokens of all texts, as a model's family reads them."""
+    """Encode all texts as a model's family reads them."""
     rows: list[Array] = []
     lengths: list[int] = []
     cut = 0
@@ -116,14 +116,14 @@ def encode(scorer: Any, texts: Sequence[str]) -> Tokens:
         lengths += map(len, ids)
         cut += too_long
     if cut:
-        log.info("%s of %s reviews are cut: too long", f"{cut:,}", f"{len(texts):,}")
+        log.info("%s of %s reviews are too long and are cut", f"{cut:,}", f"{len(texts):,}")
     return Tokens(np.concatenate([np.empty(0, np.int32), *rows]), np.cumsum(lengths, dtype=np.int64), cut)
 
 
 def shared(scorer: Any, texts: Sequence[str], folder: Path, code: str) -> Tokens:
-    """The same, taken from a file that another candidate left in a folder, or left there for the next.
+    """Encode all texts, or read the tokens from a file that another candidate wrote; write that file for the next one.
 
-    The file is named by everything that its tokens depend on, ``code`` among them, so that none is ever out of date.
+    The file is named by a digest of everything that its tokens depend on, with ``code``: no file is ever out of date.
     """
     how = scorer.reads_as()
     if how is None:
@@ -136,10 +136,10 @@ def shared(scorer: Any, texts: Sequence[str], folder: Path, code: str) -> Tokens
         try:
             with np.load(file) as kept:
                 found = Tokens(kept["flat"], kept["ends"], int(kept["cut"]))
-            log.info("tokens are those of %s", file)
+            log.info("tokens are read from %s", file)
             return found
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:  # damaged, or deleted meanwhile
-            log.warning("%s cannot be read, and is made again: %s", file, error)
+            log.warning("%s cannot be read and is replaced: %s", file, error)
     found = encode(scorer, texts)
     with whole(file) as partial, partial.open("wb") as stream:
         np.savez(stream, flat=found.flat, ends=found.ends, cut=found.cut)
@@ -147,10 +147,10 @@ def shared(scorer: Any, texts: Sequence[str], folder: Path, code: str) -> Tokens
 
 
 def reading(tokenizer: Any, *more: Any) -> str | None:
-    """What tokens depend on: all of a tokenizer, what else is given; None for tokenizers in Python, which hide theirs."""
+    """Return everything that tokens depend on: the tokenizer and ``more``; None for tokenizers in Python, which hide it."""
     if not tokenizer.is_fast:
         return None
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    for left_behind in ("padding", "truncation"):  # by whatever used it last; each use says its own
+    for left_behind in ("padding", "truncation"):  # by the last use; each use sets its own
         parts.pop(left_behind, None)
     return repr((parts, tokenizer.model_max_length, tokenizer.truncation_side, tokenizer.eos_token_id, *more))

@@ -1,4 +1,4 @@
-"""transformers' Trainer with the families' losses, and its settings."""
+"""Adapt transformers' Trainer: the families' losses, and its settings."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from mllm.models.training_rows import ByLength
 
 
 class Begun(TrainerCallback):
-    """Tells the order its epoch where a training begins or goes on: accelerate's wrappers around it do not, all of them."""
+    """Tells the order its epoch when a training begins or resumes, since not all of accelerate's wrappers do."""
 
     def __init__(self, order: ByLength):
         self.order = order
@@ -27,13 +27,13 @@ class Begun(TrainerCallback):
 
 
 class FamilyTrainer(Trainer):
-    """The Trainer with a family's loss, the mean of its reviews' weighted ones; what is frozen has no dropout."""
+    """The Trainer with a family's loss: the mean of the reviews' weighted losses. Frozen modules have no dropout."""
 
     def __init__(self, family: Family, order: ByLength, still: frozen.Frozen | None, **more: Any):
         self.family, self.order, self.still = family, order, still
         super().__init__(**more)
-        # Losses are means over the rows given, whatever is done with other arguments: the Trainer has to divide by the
-        # parts. It asks the model inside of adapters, so that the model is no place to say it.
+        # Losses are means over the given rows, whatever the other arguments are: the Trainer must divide by the parts.
+        # It asks the model inside the adapters, so that the model cannot tell it.
         self.model_accepts_loss_kwargs = False
         self.add_callback(Begun(order))
 
@@ -52,9 +52,9 @@ class FamilyTrainer(Trainer):
 
 
 def measures(rows: list[Row]) -> Callable[[Any], dict[str, float]]:
-    """Make what measures an evaluation of some rows: mean negative log-likelihood of the true answers, and accuracy.
+    """Return a function that measures an evaluation: mean negative log-likelihood of the true answers, and accuracy.
 
-    Of rows of several tasks, the mean of the tasks' means: each task counts the same.
+    For rows of several tasks, each is the mean of the tasks' means: each task counts the same.
     """
     task = np.array([row.get("task", 0) for row in rows])
 
@@ -72,8 +72,7 @@ def measures(rows: list[Row]) -> Callable[[Any], dict[str, float]]:
 def weighted(
     collate: Callable[[list[Row]], dict[str, torch.Tensor]],
 ) -> Callable[[list[Row]], dict[str, torch.Tensor]]:
-    """Makes a batch of rows with what the loss needs beside the model's usual arguments: weights, and heads and states where rows
-    have them."""
+    """Return a function that makes a batch of rows with what the loss needs: weights, and rows' heads and states if any."""
 
     def batch(rows: list[Row]) -> dict[str, torch.Tensor]:
         made = {**collate(rows), "weights": torch.tensor([row["weight"] for row in rows])}
@@ -87,7 +86,7 @@ def weighted(
 
 
 def arguments(hyper: dict[str, Any], rows: int, watched: bool, parts: int, folder: Path) -> TrainingArguments:
-    """The Trainer's settings for so many rows, each batch computed in so many parts."""
+    """Return the Trainer's settings for a number of rows, with each batch computed in ``parts`` parts."""
     there = torch.cuda.is_available()
     steps = hyper.get("steps") or max(1, round(per_epoch(rows, hyper) * hyper["epochs"]))
     size = hyper["batch_size"] // parts // processes.count()
@@ -105,7 +104,7 @@ def arguments(hyper: dict[str, Any], rows: int, watched: bool, parts: int, folde
         seed=hyper["seed"],
         data_seed=hyper["seed"],
         logging_steps=max(1, steps // 50),
-        # It would look at the loss after every step, and so wait for the GPU; fine_tune looks at the weights at the end.
+        # This filter reads the loss after every step, and so waits for the GPU; fine_tune checks the weights at the end.
         logging_nan_inf_filter=False,
         eval_strategy="epoch" if watched else "no",
         save_strategy="no",  # TimedCheckpoints decides
@@ -115,7 +114,7 @@ def arguments(hyper: dict[str, Any], rows: int, watched: bool, parts: int, folde
         report_to="none",
         disable_tqdm=True,
         use_cpu=not there,
-        # Processes without GPUs find each other only where the backend is named.
+        # Processes without GPUs find each other only if the backend is named.
         ddp_backend="gloo" if processes.count() > 1 and not there else None,
         dataloader_pin_memory=there,
         accelerator_config={"non_blocking": there},
@@ -123,5 +122,5 @@ def arguments(hyper: dict[str, Any], rows: int, watched: bool, parts: int, folde
 
 
 def per_epoch(rows: int, hyper: dict[str, Any]) -> int:
-    """Optimiser steps of an epoch."""
+    """Return the number of optimiser steps of an epoch."""
     return math.ceil(rows / hyper["batch_size"])

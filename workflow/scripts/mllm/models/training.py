@@ -1,4 +1,4 @@
-"""Fine-tuning by transformers' Trainer, resumable at any moment."""
+"""Fine-tune with transformers' Trainer; a training can resume at any moment."""
 
 import gc
 from dataclasses import dataclass
@@ -33,10 +33,10 @@ class Learner:
     """A model in training.
 
     Args:
-        model: with its adapters, if it has any.
+        model: the model, with its adapters if it has any.
         tokenizer: its tokenizer.
-        family: its name.
-        still: what of it is not trained.
+        family: the name of its family.
+        still: the part that is not trained.
     """
 
     model: Any
@@ -50,8 +50,8 @@ class Checkpoints:
     """Where and how often a training is saved.
 
     Args:
-        folder: outlives the job; training resumes from the last whole checkpoint there.
-        seconds: between checkpoints.
+        folder: a folder that outlives the job; training resumes from its last complete checkpoint.
+        seconds: seconds between checkpoints.
     """
 
     folder: Path
@@ -61,24 +61,24 @@ class Checkpoints:
 def fine_tune(
     model: Any, tokenizer: Any, reviews: Reviews, family: str, hyper: dict[str, Any], checkpoints: Checkpoints
 ) -> tuple[Any, dict[str, Any]]:
-    """Train a model on reviews; each of several processes with its share of each batch.
+    """Train a model on reviews; each of several processes trains on its share of each batch.
 
     Args:
-        model: as loaded.
+        model: the model as loaded.
         tokenizer: its tokenizer.
-        reviews: see :func:`prepare`.
-        family: the model's.
+        reviews: see :func:`mllm.models.training_rows.prepare`.
+        family: the name of the model's family.
         hyper: epochs or steps, learning_rate, batch_size, weight_decay, warmup (fraction), seed; lora, early_stopping, freeze,
             head_only.
-        checkpoints: where the training is saved, and taken up again.
+        checkpoints: where the training is saved, and from where it resumes.
 
     Returns:
-        The trained model, with adapters folded in; reviews, steps, loss and validation curves, parts that batches were
-        computed in, number of cut reviews.
+        The trained model, with adapters folded in; reviews, steps, loss and validation curves, number of parts of a
+        batch, number of cut reviews.
 
     Raises:
-        Failure: GPU memory is too small for several processes; the weights are not finite at the end; the model has not the
-            layers or the head that are to be frozen or trained alone.
+        Failure: GPU memory is too small for several processes; the final weights are not finite; the model lacks the
+            layers to freeze or the head to train.
     """
     still = frozen.part(model, family, hyper)
     reviews = frozen_states.remembered(still, model, tokenizer, reviews, family) if still else reviews
@@ -95,7 +95,7 @@ def fine_tune(
     model.cpu()
     if not all(torch.isfinite(p).all() for p in model.parameters()):
         raise Failure(
-            f"training diverged: weights are not finite (learning_rate is {hyper['learning_rate']}; try a smaller one)"
+            f"training diverged: weights are not finite. Fix: try a smaller learning_rate than {hyper['learning_rate']}"
         )
     history = [p for p in state.log_history if "loss" in p]
     return model, {
@@ -113,8 +113,8 @@ def _train_until_it_fits(
 ) -> tuple[Any, int]:
     """Train with each batch in one part, then in two, four, …, until the GPU's memory holds a part.
 
-    The gradients of the parts are averaged: the same training, but for rounding, dropout and the weights of the rows in an
-    epoch's last, smaller batch.
+    The gradients of the parts are averaged. The training is the same, except for rounding, dropout and the weights of
+    the rows in an epoch's last, smaller batch.
 
     Returns:
         The Trainer's last state, and the number of parts.
@@ -133,22 +133,22 @@ def _train_until_it_fits(
         except Over:
             return trainer.state, parts
         except torch.OutOfMemoryError:
-            if processes.count() > 1:  # the others wait for this one's gradients
+            if processes.count() > 1:  # the other processes wait for this one's gradients
                 raise Failure(
                     f"GPU memory is too small for {hyper['batch_size'] // processes.count()} reviews on each of"
-                    f" {processes.count()} GPUs: a smaller batch_size, or more gpus"
+                    f" {processes.count()} GPUs. Fix: use a smaller batch_size, or more gpus"
                 ) from None
             parts *= 2
             if hyper["batch_size"] % parts:
                 raise
-        log.info("GPU memory is too small: each batch goes in %d parts from now on", parts)
+        log.info("GPU memory is too small: each batch is computed in %d parts from now on", parts)
         del trainer
         _free(model)
         model.load_state_dict(pristine)
 
 
 def _free(model: Any) -> None:
-    """Give back what a failed training holds: gradients, and the Trainer with its optimizer, which refer to each other."""
+    """Free the memory of a failed training: gradients, and the Trainer with its optimizer, which refer to each other."""
     model.zero_grad(set_to_none=True)
     gc.collect()
     if torch.cuda.is_available():
@@ -158,7 +158,7 @@ def _free(model: Any) -> None:
 def _trainer(
     learner: Learner, reviews: Reviews, hyper: dict[str, Any], parts: int, checkpoints: Checkpoints
 ) -> Trainer:
-    """The Trainer of a model, each of whose batches is computed in so many parts."""
+    """Return the Trainer of a model, with each batch computed in ``parts`` parts."""
     model = learner.model
     gpu.settle_attention()
     if gpu.device() == "cuda":
@@ -185,5 +185,5 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     if trainer.args.world_size != processes.count():  # each would train alone, on the same rows
-        raise Failure(f"{processes.count()} processes were started, {trainer.args.world_size} found each other")
+        raise Failure(f"processes: found {trainer.args.world_size} connected, expected {processes.count()}")
     return trainer

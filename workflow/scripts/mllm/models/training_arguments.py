@@ -1,4 +1,4 @@
-"""Arguments that all scripts which train a model have in common."""
+"""Add the arguments that all training scripts share."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add how to train, and where an unfinished training is kept."""
+    """Add the hyper-parameters, the checkpoints of an unfinished training, threads and GPUs."""
     parser.add_argument("--hyper", type=json.loads, required=True, help="hyper-parameters, as JSON")
     parser.add_argument(
         "--checkpoints", type=Path, required=True, help="folder for unfinished training; survives the job"
@@ -19,4 +19,4 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="time between checkpoints (default: $MLLM_CHECKPOINT_SECONDS, or 300)",
     )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--gpus", type=int, default=1, help="GPUs of this machine to train on; processes without any")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs to train on; without GPUs, processes")

@@ -1,4 +1,4 @@
-"""What goes on beside a training: its bar, its checkpoints, its early end."""
+"""Save checkpoints of a training, and stop it early."""
 
 import shutil
 import signal
@@ -14,19 +14,20 @@ from mllm.core.files import whole
 from mllm.core.messages import log
 from mllm.models import processes
 
-WHOLE = "whole"  # stands in a training checkpoint once all its other files do
-TOGETHER = 8  # steps after which several processes ask the first one whether to save: each time, all wait for all
-BEST = "best.safetensors"  # beside them: the weights that were best on validation
+WHOLE = "whole"  # is written into a training checkpoint once all its other files are there
+TOGETHER = 8  # steps after which several processes ask the first one whether to save; all wait for each other then
+BEST = "best.safetensors"  # beside the checkpoints: the weights that were best on validation
 
 
 class TimedCheckpoints(TrainerCallback):
-    """Save every so many seconds, and when the job is told to end; mark a checkpoint whole when all of it is on disk.
+    """Save at an interval, and when the job is told to end; mark a checkpoint as complete when all of it is on disk.
 
-    At the end of an epoch that is after its evaluation, which draws random numbers: going on, it would not be made again.
+    At the end of an epoch, this saves after the evaluation, which draws random numbers: a resumed training would not
+    repeat it.
 
     Args:
-        seconds: between checkpoints.
-        per_epoch: steps of an epoch.
+        seconds: seconds between checkpoints.
+        per_epoch: number of steps of an epoch.
     """
 
     def __init__(self, seconds: float, per_epoch: int):
@@ -38,7 +39,7 @@ class TimedCheckpoints(TrainerCallback):
         def tell(*_: Any) -> None:
             self.told = True
 
-        signal.signal(signal.SIGTERM, tell)  # Slurm's, before it takes a preempted job's node
+        signal.signal(signal.SIGTERM, tell)  # Slurm sends it before it takes a preempted job's node
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self.per_epoch:
@@ -61,7 +62,7 @@ class TimedCheckpoints(TrainerCallback):
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
         if self.told:
             step = state.global_step
-            log.info("interrupted after step %s: its checkpoint is written, and the same command resumes from it", step)
+            log.info("interrupted after step %s: its checkpoint is written; the same command resumes from it", step)
             sys.exit(128 + signal.SIGTERM)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -69,13 +70,13 @@ class TimedCheckpoints(TrainerCallback):
 
 
 class Over(Exception):
-    """A training that is taken up was at its early end already."""
+    """Raised when a resumed training had already stopped early."""
 
 
 class EarlyStopping(TrainerCallback):
-    """Keep the weights that are best on validation; stop after so many evaluations in a row that were none better.
+    """Keep the weights that are best on validation; stop after ``patience`` evaluations in a row without improvement.
 
-    All it knows is the history of evaluations, which checkpoints hold: going on from one comes to the same end.
+    This depends only on the history of evaluations, which checkpoints hold: a resumed training stops at the same step.
     """
 
     def __init__(self, patience: int):
@@ -101,7 +102,7 @@ class EarlyStopping(TrainerCallback):
 
 
 def validation(state: Any) -> list[dict[str, float]]:
-    """The evaluations so far: step, epoch, loss (mean negative log-likelihood of the true answers), accuracy."""
+    """Return the evaluations so far: step, epoch, loss (mean negative log-likelihood of the true answers), accuracy."""
     return [
         {"step": p["step"], "epoch": round(p["epoch"], 4), "loss": p["eval_nll"], "accuracy": p["eval_accuracy"]}
         for p in state.log_history
@@ -110,12 +111,12 @@ def validation(state: Any) -> list[dict[str, float]]:
 
 
 def last_whole(checkpoints: Path) -> str | None:
-    """The latest training checkpoint that is whole; half-written ones are removed."""
+    """Return the latest complete training checkpoint; remove half-written ones."""
     found = sorted(checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     for folder in [f for f in found if not (f / WHOLE).exists()]:
-        log.info("%s is half-written; removed", folder)
+        log.info("%s is half-written; it is removed", folder)
         shutil.rmtree(folder)
     whole = [f for f in found if f.exists()]
     if whole:
-        log.info("going on from %s", whole[-1])
+        log.info("resuming from %s", whole[-1])
     return str(whole[-1]) if whole else None

@@ -1,4 +1,4 @@
-"""The bar of a training."""
+"""Show the progress of a training."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from mllm.core.messages import progress
 
 
 class QuietProgress(TrainerCallback):
-    """A bar on the terminal, plain lines in the log, instead of the Trainer's own printing."""
+    """A bar on the terminal and plain lines in the log, instead of the Trainer's own output."""
 
     def __init__(self, what: str):
         self.what = what

@@ -1,4 +1,4 @@
-"""What a training reads: rows of tokens with their answers and weights, and the order of their batches."""
+"""Prepare the rows of a training: tokens with their answers and weights, and the order of their batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from mllm.models.cards import Asked
 from mllm.models.families import Row
 from mllm.models.tokenizers import check_distinct
 
-VALIDATION = 1000  # reviews at most: what a training is watched by need not be all that candidates are judged by
+VALIDATION = 1000  # reviews at most: watching a training needs fewer reviews than judging candidates
 
 
 @dataclass(frozen=True)
 class Reviews:
-    """What a training reads.
+    """The reviews of a training.
 
     Args:
         train: rows to learn from.
-        valid: rows that it is watched by, sorted by length.
+        valid: rows of validation to watch it by, sorted by length.
         cut: number of train reviews that were too long.
     """
 
@@ -36,11 +36,11 @@ class Reviews:
 
 
 def reviews_of(data: Path, task: str, part: dict[str, Any]) -> dict[str, pl.DataFrame]:
-    """The ``train`` reviews of a training's part, and the ``valid`` reviews of its slice, with the task's labels.
+    """Return the ``train`` reviews of a training's part, and the ``valid`` reviews of its slice, with the task's labels.
 
     Args:
         data: folder of the split.
-        task: that is learned.
+        task: the task to learn.
         part: see :func:`mllm.data.splitting.select_part`.
     """
     slice_ = {k: v for k, v in part.items() if k == "where"}
@@ -52,7 +52,7 @@ def reviews_of(data: Path, task: str, part: dict[str, Any]) -> dict[str, pl.Data
 
 
 def digests(reviews: dict[str, pl.DataFrame], task: str) -> list[str]:
-    """Digests of the ``train`` and ``valid`` reviews as a training reads them: other columns only choose rows."""
+    """Return digests of the ``train`` and ``valid`` reviews as a training reads them: other columns only choose rows."""
     read = ["review_id", "group", "review", label_column(task)]
     return [labelled.digest(reviews[split].select(read)) for split in ("train", "valid")]
 
@@ -60,14 +60,14 @@ def digests(reviews: dict[str, pl.DataFrame], task: str) -> list[str]:
 def prepare(
     parts: dict[str, pl.DataFrame], names: list[str], tokenizer: Any, card: Asked, hyper: dict[str, Any]
 ) -> Reviews:
-    """Tokens, answer and weight of each labelled review.
+    """Return tokens, answer and weight of each labelled review.
 
     Args:
         parts: ``train`` and ``valid`` reviews with the task's label column; rows without a label are left out.
-        names: of the task's classes.
-        tokenizer: its ``model_max_length`` cuts longer reviews.
-        card: what the base says of how it is asked.
-        hyper: of the training; ``seed`` and ``class_weights`` count here.
+        names: names of the task's classes.
+        tokenizer: the model's tokenizer; its ``model_max_length`` cuts longer reviews.
+        card: the base's card, which says how it is asked.
+        hyper: the training's hyper-parameters; only ``seed`` and ``class_weights`` count here.
 
     Raises:
         Failure: no train review has a label.
@@ -75,7 +75,7 @@ def prepare(
     label = label_column(card["task"])
     parts = {split: rows.filter(pl.col(label).is_not_null()) for split, rows in parts.items()}
     if not parts["train"].height:
-        raise Failure(f"task {card['task']!r}: none of the expert's reviews has a label")
+        raise Failure(f"task {card['task']!r}: the expert's reviews have no labels")
     frames = {
         "train": parts["train"],
         "valid": parts["valid"].sample(min(VALIDATION, parts["valid"].height), seed=hyper["seed"], shuffle=True),
@@ -94,12 +94,12 @@ def prepare(
 
 
 def class_weights(labels: np.ndarray, classes: int, how: str | None) -> np.ndarray:
-    """(classes,) what a review of each class counts: 1 on average over the reviews.
+    """Return (classes,) the weight of a review of each class: 1 on average over the reviews.
 
     Args:
         labels: (reviews,) class indices.
-        classes: how many there are.
-        how: balanced: in inverse proportion to the class's frequency (scikit-learn's rule); sqrt: to the root of it; None: 1.
+        classes: number of classes.
+        how: balanced: in inverse proportion to the class's frequency (scikit-learn's rule); sqrt: to its root; None: 1.
     """
     counts = np.bincount(labels, minlength=classes)
     weights = np.maximum(counts, 1) ** {"balanced": -1.0, "sqrt": -0.5, None: 0.0}[how]
@@ -107,12 +107,12 @@ def class_weights(labels: np.ndarray, classes: int, how: str | None) -> np.ndarr
 
 
 class ByLength(torch.utils.data.Sampler[int]):
-    """Batches of reviews of similar length, in random order: little padding, and the same order by seed and epoch alone.
+    """Batches of reviews of similar length, which need little padding; seed and epoch alone determine their random order.
 
     Args:
-        lengths: of the reviews.
-        batch: reviews that make one step, whatever parts they are computed in.
-        seed: of the order.
+        lengths: lengths of the reviews.
+        batch: number of reviews of one step, whatever parts they are computed in.
+        seed: the seed of the order.
     """
 
     def __init__(self, lengths: list[int], batch: int, seed: int):
@@ -127,7 +127,7 @@ class ByLength(torch.utils.data.Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.lengths))
-        pool = 50 * self.batch  # among which lengths are sorted: enough for little padding, far from an order by length
+        pool = 50 * self.batch  # lengths are sorted within it: enough for little padding, far from an order by length
         order = np.concatenate(
             [p[np.argsort(-self.lengths[p], kind="stable")] for p in np.split(order, range(pool, len(order), pool))]
         )

@@ -1,6 +1,6 @@
-"""Families of models: how one is loaded, asked for a review's class, and trained to answer. One file each.
+"""Define families of models: how a model is loaded, asked for a review's class, and trained. Each family is one file.
 
-Light at import, as the experiment file's checks need the names alone; the families themselves import torch.
+This import is light, since the checks of the experiment file need only the names; the families themselves import torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,14 +21,14 @@ Row = dict[str, Any]
 
 
 class Family(Protocol):
-    """What the module of a family has."""
+    """The interface of a family's module."""
 
     AUTO: str
-    """Transformers' class that loads it."""
+    """The class of transformers that loads its models."""
     WHAT: str
-    """What it is, in words."""
+    """The kind of its models, in words."""
     BESIDE: tuple[str, ...]
-    """Texts to score beside the reviews, of which ``priors`` are made."""
+    """Texts to score beside the reviews; ``priors`` uses their scores."""
 
     def scorer(
         self,
@@ -38,13 +38,13 @@ class Family(Protocol):
         names: list[str],
         examples: Sequence[tuple[str, int]] = (),
     ) -> "Scorer":
-        """What predicts with a model.
+        """Return the scorer that predicts with a model.
 
         Args:
-            card: what its card says of how it is asked.
-            model: as loaded.
+            card: the model's card, which says how it is asked.
+            model: the model as loaded.
             tokenizer: its tokenizer.
-            names: of the classes.
+            names: names of the classes.
             examples: (review, class) to show in the prompt.
         """
         ...
@@ -52,44 +52,44 @@ class Family(Protocol):
     def examples(
         self, card: "Asked", train: "Callable[[], tuple[list[str], Array]]", classes: int, seed: int
     ) -> list[tuple[str, int]]:
-        """(review, class) to show in the prompt, drawn by ``seed`` from the reviews and labels that ``train`` reads."""
+        """Draw (review, class) for the prompt by ``seed``, from the reviews and labels that ``train`` reads."""
         ...
 
     def priors(self, logp: "Array", beside: "Array", valid: "Array") -> "dict[str, Array]":
-        """Predictions with a prior taken away, by the prior's name.
+        """Return predictions without a prior, by the prior's name.
 
         Args:
             logp: (reviews, classes) natural logarithms of the probabilities.
-            beside: (texts, classes) the same of :attr:`BESIDE`.
-            valid: (reviews,) which are validation.
+            beside: (texts, classes) the same for :attr:`BESIDE`.
+            valid: (reviews,) whether each is of validation.
         """
         ...
 
     def rows(
         self, card: "Asked", tokenizer: Any, names: list[str], texts: Sequence[str], labels: Sequence[int]
     ) -> tuple[list[Row], int]:
-        """Reviews to train on, read as predictions read them; how many were cut."""
+        """Return reviews to train on, encoded as for predictions, and the number of cut ones."""
         ...
 
     def collator(self, model: Any, tokenizer: Any) -> "Callable[[list[Row]], dict[str, torch.Tensor]]":
-        """Makes a batch of rows: the model's arguments, and ``labels``."""
+        """Return a function that makes a batch of rows: the model's arguments, and ``labels``."""
         ...
 
     def losses(self, model: Any, batch: dict[str, Any]) -> "tuple[torch.Tensor, torch.Tensor]":
-        """(reviews,) negative log-likelihoods of the answers, and whether each is the model's own choice, token by token."""
+        """Return (reviews,) negative log-likelihoods of answers, and whether each is the model's choice, token by token."""
         ...
 
 
 def module(name: str) -> str:
-    """The module of a family, which jobs load by name: they depend on their own family's code, on no other's."""
+    """Return the module of a family, which jobs load by name: they depend on their own family's code only."""
     return f"mllm.models.families.{name}"
 
 
 def load(name: str) -> Family:
-    """A family by its name."""
+    """Load a family by its name."""
     return cast(Family, import_module(module(name)))
 
 
 def maker(source: str) -> str:
-    """The module that makes a base of a model's source, loaded by name as well."""
+    """Return the module that makes a base from a model's source; it is loaded by name, too."""
     return "mllm.models.scratch" if source == "scratch" else "mllm.models.pretrained"

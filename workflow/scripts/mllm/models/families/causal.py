@@ -1,4 +1,4 @@
-"""Decoder-only models: a prompt is continued by its answer."""
+"""Score and train decoder-only models, which continue a prompt with its answer."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ from mllm.models.tokens import Batch, Tokens
 AUTO = "AutoModelForCausalLM"
 WHAT = "a causal language model"
 BESIDE = CONTENT_FREE
-WORTH_KEEPING = 32  # tokens at the beginning of all prompts; for fewer, copying keys and values costs what it saves
+WORTH_KEEPING = 32  # first tokens of all prompts; for fewer, copying keys and values costs as much as it saves
 
 
 class CausalScorer(LanguageModelScorer):
-    """Decoder-only models: a prompt and, behind it, all labels' tokens in one pass, in which a label sees the prompt and itself.
+    """Scores a prompt and, after it, all labels' tokens in one pass, in which a label sees the prompt and itself.
 
-    Prompts are padded on the left, so that all labels stand at the end: only they and the prompts' last tokens need logits.
+    Prompts are padded on the left, so that all labels are at the end: only they and the prompts' last tokens need logits.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class CausalScorer(LanguageModelScorer):
         super().__init__(model, tokenizer, prompt, labels, first)
         self._prefix: list[int] = []
         self._prefix_cache: Any = None
-        # The tree's first node is a prompt's last token: its next token is the first question.
+        # The tree's first node is a prompt's last token, after which the model is first asked.
         self._constants["tokens"] = torch.tensor(self.tree.tokens, dtype=torch.long)
         self._constants["depths"] = torch.tensor(self.tree.depths)[1:]
         self._constants["sees"] = torch.tensor(self.tree.sees)[1:, 1:]
@@ -49,7 +49,7 @@ class CausalScorer(LanguageModelScorer):
     def prepare(self, tokens: Tokens) -> None:
         begins = tokens.ends - tokens.lengths
         shared: list[int] = []
-        while len(shared) < tokens.lengths.min() - 2:  # each review has some more
+        while len(shared) < tokens.lengths.min() - 2:  # each review has further tokens
             column = tokens.flat[begins + len(shared)]
             if (column != column[0]).any():
                 break
@@ -58,9 +58,9 @@ class CausalScorer(LanguageModelScorer):
         super().prepare(tokens)
 
     def _known(self, batch: Batch) -> tuple[int, Any]:
-        """Number of tokens that are computed already, and their keys and values, once for each of the batch.
+        """Return the number of tokens already computed, and their keys and values, repeated for each review of the batch.
 
-        Instructions and examples that all prompts begin with are computed once for all reviews.
+        Instructions and examples at the beginning of all prompts are computed once for all reviews.
         """
         size = len(self._prefix)
         if not size or not batch.begin_with(self._prefix):
@@ -81,7 +81,7 @@ class CausalScorer(LanguageModelScorer):
         size, length, labels = len(batch), ids.shape[1], len(tokens)
         lengths = known + mask.sum(1, keepdim=True)
         positions = torch.cat([known + (mask.cumsum(1) - 1).clamp(min=0), lengths - 1 + depths], dim=1)
-        # Rows see columns: what is known, the prompt up to themselves, and of the labels their own.
+        # Rows see columns: the known tokens, the prompt up to themselves, and their own label.
         sees = torch.ones(length + labels, known + length + labels, dtype=torch.bool, device=device).tril(known)
         sees[length:, known + length :] = own
         there = torch.cat([mask.new_ones(size, known), mask, mask.new_ones(size, labels)], dim=1)
@@ -107,12 +107,12 @@ class CausalScorer(LanguageModelScorer):
 
 
 def longest(tokenizer: Any, labels: list[list[int]]) -> int:
-    """Tokens of a prompt at most: there has to be room for the answer."""
+    """Return the maximal number of a prompt's tokens, which leaves room for the answer."""
     return int(tokenizer.model_max_length) - max(map(len, labels)) + 1
 
 
 def encode(tokenizer: Any, prompt: prompts.Prompt, texts: Sequence[str], longest: int) -> tuple[list[list[int]], int]:
-    """Prompts' tokens without an end, which some tokenizers give every text: a prompt is not at its end yet."""
+    """Encode prompts without the end token that some tokenizers add to every text: the answer is still to follow."""
     plain, whole = (tokenizer("a", add_special_tokens=a)["input_ids"] for a in (False, prompt.special_tokens))
     ends = len(whole) - len(plain) - whole.index(plain[0])
     ids, cut = prompts.encode(tokenizer, prompt, texts, longest)
@@ -141,7 +141,7 @@ def rows(
 
 
 def collator(model: Any, tokenizer: Any) -> Callable[[list[Row]], dict[str, torch.Tensor]]:
-    """See :class:`mllm.models.families.Family`. Padded on the left: answers stand together at the end, and only they need logits."""
+    """See :class:`mllm.models.families.Family`. Rows are padded on the left: only their ends, the answers, need logits."""
     pad = tokenizer.pad_token_id or 0
 
     def collate(batch: list[Row]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Sequence classifiers: a head with one output per class."""
+"""Score and train sequence classifiers, whose head has one output per class."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,17 +17,17 @@ BESIDE: tuple[str, ...] = ()
 
 
 class ClassifierScorer:
-    """A sequence classifier: one pass, its logits.
+    """Scores by the logits of one pass.
 
-    Where no token sees those after it, padding on the right needs no mask, and attention has a faster way; the model
-    reads its answer at the last token that is no padding.
+    If no token sees later ones, padding on the right needs no mask, and attention is faster without one. The model then
+    reads its answer at the last token that is not padding.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer, self.classes = model, tokenizer, model.config.num_labels
         self.outputs = self.classes
         self._causal = sees_only_before(model)
-        model.config.use_cache = False  # keys and values, which nothing comes back for
+        model.config.use_cache = False  # nothing would reuse keys and values
 
     def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         return encode(self.tokenizer, texts)
@@ -41,20 +41,20 @@ class ClassifierScorer:
         return self.model(input_ids=ids, attention_mask=seen).logits.float()
 
     def prepare(self, tokens: Tokens) -> None:
-        """Nothing to prepare or prove: this is the model's own pass."""
+        """Do nothing: the score is the model's own pass, which needs no check."""
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> tuple[list[list[int]], int]:
-    """Tokens of reviews, and how many were cut; an empty review still needs one token to read the prediction from.
+    """Return the tokens of reviews, and the number of cut ones; an empty review still needs one token for its prediction.
 
-    What looks like a special token in a review is only text: T5 reads its answer at the end's token.
+    Text that looks like a special token stays text, since T5 reads its answer at the end token.
     """
     if not texts:
         return [], 0
     found = tokenizer([t or " " for t in texts], truncation=True, split_special_tokens=True)
     if tokenizer.is_fast:
         cut = sum(bool(e.overflowing) for e in found.encodings)
-    else:  # it does not say what it left out
+    else:  # it does not tell what it left out
         uncut = tokenizer([t or " " for t in texts], truncation=False, split_special_tokens=True, verbose=False)
         cut = sum(len(a) > len(b) for a, b in zip(uncut["input_ids"], found["input_ids"], strict=True))
     empty = next(i for i in (tokenizer.eos_token_id, tokenizer.pad_token_id, 0) if i is not None)
@@ -71,12 +71,12 @@ def scorer(
 def examples(
     card: Asked, train: Callable[[], tuple[list[str], Array]], classes: int, seed: int
 ) -> list[tuple[str, int]]:
-    """None: a classifier is shown no examples."""
+    """Return no examples: a classifier has no prompt."""
     return []
 
 
 def priors(logp: Array, beside: Array, valid: Array) -> dict[str, Array]:
-    """None: a classifier's answers are learnt, not asked for."""
+    """Return no priors: a classifier learns its answers and has no prompt."""
     return {}
 
 
@@ -89,7 +89,7 @@ def rows(
 
 
 def collator(model: Any, tokenizer: Any) -> Callable[[list[Row]], dict[str, torch.Tensor]]:
-    """See :class:`mllm.models.families.Family`. No mask where padding on the right is seen by nothing, as in predictions."""
+    """See :class:`mllm.models.families.Family`. There is no mask if nothing sees padding on the right, as in predictions."""
     pad, causal = model.config.pad_token_id or 0, sees_only_before(model)
 
     def collate(batch: list[Row]) -> dict[str, torch.Tensor]:

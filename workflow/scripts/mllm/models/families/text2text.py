@@ -1,4 +1,4 @@
-"""T5 and its kin: a prompt is read by an encoder, its answer is a decoder's."""
+"""Score and train T5 and mT5 models: an encoder reads the prompt, a decoder gives the answer."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,10 +24,10 @@ BESIDE = CONTENT_FREE
 
 
 class Text2TextScorer(LanguageModelScorer):
-    """T5 and its kin: the encoder once for each review, then all labels in one pass of the decoder.
+    """Runs the encoder once for each review, then all labels in one pass of the decoder.
 
-    The labels' tree is one decoder sequence, in which each token sees itself and those before it in its own label. T5
-    knows positions by their distance alone, so that the tree's distances need only replace the sequence's.
+    The labels' tree is one decoder sequence, in which each token sees itself and the earlier tokens of its own label. T5
+    knows positions only by their distances, so that replacing the sequence's distances by the tree's is enough.
     """
 
     def __init__(
@@ -67,7 +67,10 @@ class Text2TextScorer(LanguageModelScorer):
 
 
 def _tree_bias(model: Any, tree: LabelTree) -> torch.Tensor:
-    """(1, heads, nodes, nodes) to add to T5's attention scores: tree distances instead of the sequence's; what is not seen."""
+    """Return (1, heads, nodes, nodes) to add to T5's attention scores: tree distances replace those of the sequence.
+
+    Nodes that a node does not see get a large negative number.
+    """
     with torch.inference_mode():
         wanted, given = t5_bias(model, tree.depths)
         sees = torch.tensor(tree.sees, device=wanted.device)

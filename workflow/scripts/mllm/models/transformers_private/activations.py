@@ -1,4 +1,4 @@
-"""Activations that transformers computes in many steps."""
+"""Replace activations that transformers computes in many steps."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from mllm.core.messages import log
 
 
 def fuse_gelu(model: Any) -> None:
-    """Put torch's approximate GELU in place of transformers' own: the same function in one pass over memory instead of eight.
+    """Replace transformers' approximate GELU by torch's: the same function in one pass over memory instead of eight.
 
-    A speed-up alone: left out, with a line in the log, where transformers has renamed its class.
+    This is only a speed-up. If transformers has renamed its class, it is left out, with a line in the log.
     """
     try:
         from transformers.activations import NewGELUActivation
     except ImportError:
-        log.info("transformers has no NewGELUActivation any more: GPT-2's activations are slower")
+        log.info("transformers no longer has NewGELUActivation: GPT-2's activations are slower")
         return
     for module in list(model.modules()):
         for name, child in module.named_children():

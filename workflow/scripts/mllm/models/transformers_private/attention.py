@@ -1,4 +1,4 @@
-"""How transformers tells positions and attends to them."""
+"""Read and change transformers' attention and its position biases."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,19 +7,19 @@ import torch
 
 
 def fused(model: Any) -> bool:
-    """Whether attention is torch's own function, which takes a mask of any form."""
+    """Return whether attention is torch's own function, which takes a mask of any form."""
     return str(model.config._attn_implementation) == "sdpa"
 
 
 def t5_bias(model: Any, depths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What T5's decoder adds to attention scores: by the distances of depths, and by those of places in the sequence.
+    """Return the biases of T5's decoder: by the distances of depths, and by those of places in the sequence.
 
     Args:
-        model: T5 or a kin.
-        depths: of the decoder's nodes.
+        model: a T5 or mT5 model.
+        depths: depths of the decoder's nodes.
 
     Returns:
-        Two of (1, heads, nodes, nodes).
+        Two tensors of (1, heads, nodes, nodes), to add to attention scores.
     """
     attention = model.decoder.block[0].layer[0].SelfAttention
     device = attention.relative_attention_bias.weight.device
@@ -35,9 +35,9 @@ def t5_bias(model: Any, depths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def fuse_t5_attention(model: Any) -> None:
-    """Let T5's position bias lie in memory as attention's fused kernel reads it; else torch multiplies, adds and divides apart.
+    """Store T5's position bias as attention's fused kernel reads it; else torch multiplies, adds and divides separately.
 
-    A speed-up alone: left out where transformers has renamed what makes the bias.
+    This is only a speed-up: it is left out if transformers has renamed the method that makes the bias.
     """
     for module in model.modules():
         biased = getattr(module, "has_relative_attention_bias", False) and hasattr(module, "compute_bias")

@@ -1,8 +1,8 @@
-"""How layers that lie on several GPUs find their inputs: by accelerate's hooks."""
+"""Detect accelerate's hooks, which bring inputs to layers on several GPUs."""
 
 from typing import Any
 
 
 def hooked(module: Any) -> bool:
-    """Whether accelerate brings a module's inputs to its GPU."""
+    """Return whether accelerate brings a module's inputs to its GPU."""
     return hasattr(module, "_hf_hook")

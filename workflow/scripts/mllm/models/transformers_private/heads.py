@@ -1,4 +1,4 @@
-"""How transformers draws the weights of a module."""
+"""Draw the weights of a module as transformers does."""
 
 from typing import Any
 

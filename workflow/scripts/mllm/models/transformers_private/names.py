@@ -1,11 +1,11 @@
-"""Names in a checkpoint that transformers leaves out without a word."""
+"""Find the names in a checkpoint that transformers skips silently."""
 
 from typing import Any
 
 
 def passed_over(model: Any) -> list[str]:
-    """Patterns of names in a checkpoint that an architecture's class leaves out without saying so.
+    """Return patterns of names in a checkpoint that an architecture's class skips silently.
 
-    None where transformers has renamed the attribute: what is left out is in its report then.
+    The list is empty if transformers has renamed the attribute: its report then has the skipped names.
     """
     return sorted(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())
