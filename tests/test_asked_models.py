@@ -51,7 +51,7 @@ def test_label_words_that_cannot_be_told_apart_are_both_named(tokenizer, words, 
         ("{{ raise_exception('only one turn, please') }}", "refuses 1 turns of user and assistant: only one turn, please"),
         ("{{ messages[0].content.nothing.at.all }}", "refuses 1 turns"),
         ("{% for m in messages %}{{ m.content", "refuses 1 turns"),
-        ("{{ messages | length }}", "does not show the user's words as they are"),
+        ("{{ messages | length }}", "chat template changes the user's words"),
     ],
 )  # fmt: skip
 def test_a_chat_template_that_refuses_is_named(template, message):

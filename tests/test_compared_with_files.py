@@ -78,7 +78,7 @@ def test_each_role_is_compared_with_its_files_in_both_directions(made, tmp_path,
         ({n: v for n, v in parts.items() if n != first}, "weights of .* are missing"),
         ({(f"{n}_old" if n == first else n): v for n, v in parts.items()}, "fit no module|are missing"),
         (parts | {first.replace(".0.", ".9."): parts[first].clone()}, "fit no module"),
-        (parts | {first: torch.zeros(3, 5)}, r"has shape \(3, 5\)"),
+        (parts | {first: torch.zeros(3, 5)}, r"found shape \(3, 5\)"),
         (parts | {first: torch.full_like(parts[first], torch.nan)}, "holds NaN values"),
     ):
         save_file(change, file, metadata={"format": "pt"})

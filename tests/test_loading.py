@@ -257,7 +257,7 @@ def test_an_expert_lacks_nothing_and_has_nothing_over(tmp_path, architecture):
     head = "score.weight" if architecture is tiny_gpt2 else "classifier.weight"
     for name, change, message in (
         ("headless", lambda s: {k: v for k, v in s.items() if k != head}, f"1 weights .* missing .*{head}"),
-        ("wide", lambda s: s | {head: torch.zeros(5, 32)}, rf"{head} has shape \(5, 32\)"),
+        ("wide", lambda s: s | {head: torch.zeros(5, 32)}, rf"{head}: found shape \(5, 32\)"),
         ("prefixed", prefixed, "tensors fit no module"),
         ("nan", lambda s: s | {head: torch.full_like(s[head], torch.nan)}, f"{head} holds NaN values"),
     ):

@@ -442,7 +442,7 @@ def test_labels():
     names = labels.label_map(frame, {"label": "condition", "top": 2})
     assert names == ["b", "c"]
     assert of({"label": "condition"}, names) == [None, 0, 0, None, 1, 1, 1, None, None, 0]
-    with pytest.raises(Failure, match="only 4 conditions"):
+    with pytest.raises(Failure, match="found 9, expected at most 4, the conditions of train"):
         labels.label_map(frame, {"label": "condition", "top": 9})
 
 

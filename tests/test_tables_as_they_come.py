@@ -153,7 +153,7 @@ def test_a_path_is_no_pattern(tmp_path, name):
         (b"\x1f\x8b\x08\x00", "gzip. Fix: gunzip"),
         (b"PAR1\x15\x04", "a parquet file"),
         (b"PK\x03\x04\x14", "a zip archive or an Excel file"),
-        ("review\ncafé\n".encode("cp1252"), "from its own encoding first"),
+        ("review\ncafé\n".encode("cp1252"), "with the file's own encoding"),
     ],
 )
 def test_what_is_no_table_in_utf8_is_named(tmp_path, content, message):
