@@ -105,7 +105,7 @@ EDITS = {
     "loading with checks": ("experiment/load.py", "problems += shape", "problems += [] + shape", set()),
     "an error text of prediction": ("prediction/prediction_tables.py", "rerun predict", "run predict", set()),
     "a log line of prediction": ("prediction/run_model.py", "at once: halved", "at once: in halves", set()),
-    "an error text of prompts": ("models/prompts.py", "two equal words", "equal words", set()),
+    "an error text of prompts": ("models/prompts.py", "two classes have the same word", "two classes share a word", set()),
     "a --help": ("prediction/script_arguments.py", "layers are spread", "layers spread", set()),
     "Slurm": ("execution/slurm_executor.py", "import ", "EDITED = 1\nimport ", set()),
     "the console": ("execution/log_format.py", "import ", "EDITED = 1\nimport ", set()),
