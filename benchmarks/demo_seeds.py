@@ -1,10 +1,10 @@
-"""The demonstration's answers over other seeds: of the generator, and with it of everything else that is random.
+"""Run the demonstration with other seeds, of the generator and of everything else random, and print its answers.
 
     .venv/bin/python benchmarks/demo_seeds.py               # seeds 1 to 10
     .venv/bin/python benchmarks/demo_seeds.py --seeds 1 2
 
-Each seed is a whole run, in a copy of the project. The table has the chosen merge's answer to each rival as the verdict gives it:
-after correction, about these trained experts.
+Each seed is a complete run, in a copy of the project. The table has the verdict's answer for the selected merge and
+each rival: after correction, for these trained experts.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def claims(results: Path) -> dict[str, comparison_table.Comparison]:
-    """Rival -> the chosen merge's claim against it; the best expert, whichever it is, as *best expert*."""
+    """Return rival -> the selected merge's claim against it; the best of the experts is called *best expert*."""
     board = pl.read_parquet(results / "leaderboard.parquet")  # sorted by validation
     chosen = board.filter(pl.col("kind") == "merge")["candidate"][0]
     found = comparison_table.rows(pl.read_parquet(results / "comparisons.parquet"))
@@ -52,7 +52,7 @@ def claims(results: Path) -> dict[str, comparison_table.Comparison]:
 
 
 def table(answers: dict[int, dict[str, comparison_table.Comparison]]) -> str:
-    """Markdown: a row for each seed, a column for each rival, how often each answer was given at the end."""
+    """Return a Markdown table: a row for each seed, a column for each rival, and each answer's frequency at the end."""
     rivals = sorted(next(iter(answers.values())), key=lambda rival: (rival != "larger-on-all", rival != "best expert"))
     lines = ["| seed | chosen merge | " + " | ".join(rivals) + " |", "| ---: | --- |" + " --- |" * len(rivals)]
     for seed, rows in answers.items():

@@ -1,6 +1,6 @@
-"""Time dry runs of grids of 100 to 5,000 merges beside Snakemake's own start-up; prints a table.
+"""Time dry runs of grids of 100 to 5,000 merges, and Snakemake's own start; print a table.
 
-`make bench` runs it. Figures with their machine stand in benchmarks/README.md.
+`make bench` runs it. benchmarks/README.md has the figures with their machine.
 """
 
 import subprocess
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def seconds(arguments: list[str]) -> tuple[float, int]:
-    """(best wall-clock seconds, number of jobs)"""
+    """Return the best wall-clock seconds, and the number of jobs."""
     best, jobs = float("inf"), 0
     for _ in range(REPEATS):
         begin = time.perf_counter()

@@ -1,8 +1,8 @@
-"""What a GPU does with this project: correct, then how fast. `make gpu` runs it after the tests marked `gpu`.
+"""Check this project's results on a GPU, then measure its speed. `make gpu` runs it after the tests marked `gpu`.
 
-Each part is printed, and added to the output file, as it ends: a run that is cut off keeps what it has measured. Weights
-and tokens are random, of real shapes and lengths; no network is needed. Without a GPU, `--rehearse` runs every part on
-tiny models on the CPU: it shows that the program works, and measures nothing.
+Each part is printed and added to the output file when it ends, so that an interrupted run keeps its measurements.
+Weights and tokens are random, with real shapes and lengths; no network is needed. Without a GPU, `--rehearse` runs
+every part with tiny models on the CPU: it shows that the program works, and measures nothing.
 """
 
 import argparse
@@ -29,7 +29,7 @@ Measured = dict[str, Any]
 
 @contextlib.contextmanager
 def on_cpu() -> Iterator[None]:
-    """Compute on the CPU for a while, though there is a GPU."""
+    """Compute on the CPU within this block, although there is a GPU."""
     from mllm.core import gpu
 
     there = gpu.device
@@ -41,7 +41,7 @@ def on_cpu() -> Iterator[None]:
 
 
 def synchronised(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of some work, until the GPU has done all of it; what it gave."""
+    """Return the seconds until the GPU has finished some work, and the work's result."""
     import torch
 
     def wait() -> None:
@@ -67,7 +67,7 @@ def tokenizer(longest: int = 512) -> Any:
 
 
 def model(kind: str, small: bool) -> tuple[str, Any]:
-    """(family, model): GPT-2, BERT-base, FLAN-T5-base, LLaMA of 135M parameters; small ones have heads of the same size."""
+    """Return (family, model): GPT-2, BERT-base, FLAN-T5-base, LLaMA of 135M parameters; ``small`` keeps heads' size."""
     import torch
     import transformers as t
 
@@ -117,7 +117,7 @@ def scorer(kind: str, small: bool, dtype: str = "float32", score: str = "likelih
 
 
 def reviews(number: int, words: int) -> Any:
-    """Random tokens in texts of the reviews' lengths."""
+    """Return random tokens of texts with the reviews' lengths."""
     import host_time
     import numpy as np
 
@@ -132,7 +132,7 @@ def reviews(number: int, words: int) -> Any:
 
 
 def machine(small: bool) -> Measured:
-    """Versions, and the peak on random data."""
+    """Return versions, and the peak speed on random data."""
     import torch
     import transformers
 
@@ -149,7 +149,7 @@ def machine(small: bool) -> Measured:
 
 
 def predictions(small: bool) -> Measured:
-    """Each family on 200 reviews: on the GPU beside the CPU, in both formats, in batches of another size, with cuDNN."""
+    """Compare each family on 200 reviews: GPU with CPU, both formats, another batch size, with cuDNN."""
     import numpy as np
     import torch
 
@@ -182,7 +182,7 @@ def predictions(small: bool) -> Measured:
 
 
 def throughput(small: bool) -> Measured:
-    """Reviews a second in bfloat16, the share of the peak that was measured here, and the memory that it took."""
+    """Return reviews per second in bfloat16, the share of the peak that was measured here, and the memory used."""
     import torch
 
     from mllm.prediction import run_model
@@ -208,7 +208,7 @@ def throughput(small: bool) -> Measured:
 
 
 def shape_of(model: Any) -> resources.Shape:
-    """What the estimates know of a model."""
+    """Return a model's size, as the estimates know it."""
     facts = model.config.to_dict()
     width = next(facts[k] for k in ("n_embd", "hidden_size", "d_model") if k in facts)
     layers = next(facts[k] for k in ("n_layer", "num_hidden_layers", "num_layers") if k in facts)
@@ -224,16 +224,16 @@ def forget_memory() -> None:
 
 
 def memory_mb() -> int | None:
-    """The most that torch held of the GPU since it was told to forget; its context takes some 500 MB besides."""
+    """Return torch's peak GPU memory since the last reset; torch's context needs about 500 MB more."""
     import torch
 
     return torch.cuda.max_memory_reserved() // 2**20 if torch.cuda.is_available() else None
 
 
 def training(small: bool) -> Measured:
-    """Reviews a second of fine-tuning GPT-2 on reviews of real lengths, in batches of 16 and 64.
+    """Return reviews per second of fine-tuning GPT-2 on reviews of real lengths, in batches of 16 and 64.
 
-    By the difference of two trainings of different length, whose starts and ends take the same.
+    The figure is the difference of two trainings of different length, whose starts and ends take equal time.
     """
     from mllm.models import training as ours
     from mllm.models.training_rows import Reviews
@@ -275,7 +275,7 @@ def _made(merge: Any) -> dict[str, Any]:
 
 
 def merging(small: bool) -> Measured:
-    """Seconds of a whole merge of three models of GPT-2's size, on the CPU and on the GPU; entries that differ."""
+    """Return seconds of a complete merge of three models of GPT-2's size, on CPU and GPU; and differing entries."""
     import torch
 
     from mllm.core import gpu
@@ -310,7 +310,7 @@ def merging(small: bool) -> Measured:
 
 
 def jobs(small: bool) -> Measured:
-    """Whole predict jobs, cold and warm: seconds, and the share that is prediction."""
+    """Time complete predict jobs, cold and warm: seconds, and the prediction's share of them."""
     import polars as pl
 
     from mllm.data import labelled
@@ -360,7 +360,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     if not torch.cuda.is_available() and not arguments.rehearse:
         sys.exit(
-            "no GPU: torch sees none here (nvidia-smi shows the driver; --rehearse runs on the CPU and measures nothing)"
+            "error: torch sees no GPU. Fix: check the driver with nvidia-smi, or use --rehearse, which measures nothing"
         )
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with arguments.output.open("a") as file:
@@ -368,7 +368,7 @@ def main(arguments: argparse.Namespace) -> None:
             begin = time.perf_counter()
             try:
                 found = part(arguments.rehearse)
-            except Exception as error:  # the other parts are worth having all the same
+            except Exception as error:  # the other parts are still useful
                 found = {"error": f"{type(error).__name__}: {error}"}
             line = {
                 "part": part.__name__,
@@ -387,5 +387,5 @@ if __name__ == "__main__":
     parser.add_argument(
         "--output", type=Path, default=ROOT / "results/gpu.jsonl", help="file to add each part's line to"
     )
-    parser.add_argument("--rehearse", action="store_true", help="tiny models, on the CPU too: nothing is measured")
+    parser.add_argument("--rehearse", action="store_true", help="use tiny models, also on the CPU; measure nothing")
     main(parser.parse_args())

@@ -1,7 +1,7 @@
-"""Pack the project, and the few packages that a machine with torch lacks, into one file: for GPUs without a package index.
+"""Pack the project, and the packages that a machine with torch lacks, into one file, for GPUs without a package index.
 
 The machine needs Linux on x86-64, Python 3.12, torch 2.11 or later, transformers 5.17 or later, accelerate, peft and
-scikit-learn. There: tar xf gpu-bundle.tar && bash mllm/gpu.sh
+scikit-learn. Run there: tar xf gpu-bundle.tar && bash mllm/gpu.sh
 """
 
 import argparse
@@ -19,7 +19,7 @@ PACKAGES = (
 )  # fmt: skip
 LIMIT = 60 * 2**20
 RUN = """#!/usr/bin/env bash
-# Runs the tests on the GPU, then measures; both go on if the other fails. --rehearse: without a GPU, nothing is measured.
+# Runs the tests on the GPU, then measures; each runs even if the other fails. --rehearse: no GPU, no measurement.
 set -u
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
@@ -34,7 +34,7 @@ exit "$tests"
 
 
 def locked() -> dict[str, str]:
-    """Package -> version in uv.lock."""
+    """Return package -> version in uv.lock."""
     lock = tomllib.loads((ROOT / "uv.lock").read_text())
     return {package["name"]: package["version"] for package in lock["package"] if "version" in package}
 

@@ -1,7 +1,7 @@
-"""What a prediction's host does for each batch of a GPU's size, beside lists of Python's numbers: no model, no GPU.
+"""Time a prediction's work on the host for each GPU-sized batch, against Python lists: no model, no GPU.
 
-69,766 reviews with the lengths of a lognormal distribution, of mean 116 tokens and at most 512, in batches of 65,536
-tokens. Timed is all that stands between two forward passes: choosing the reviews' tokens, padding, the mask, the result.
+The 69,766 reviews have lognormal lengths with mean 116 and at most 512 tokens, in batches of 65,536 tokens. The time
+covers all work between two forward passes: selecting the reviews' tokens, padding, the mask, the result.
 """
 
 import argparse
@@ -18,7 +18,7 @@ REVIEWS, MEAN, LONGEST = 69_766, 116, 512
 
 
 def reviews() -> Any:
-    """Random tokens in texts of such lengths."""
+    """Return random tokens of texts with these lengths."""
     import numpy as np
 
     from mllm.models.tokens import Tokens
@@ -29,7 +29,7 @@ def reviews() -> Any:
 
 
 def as_lists(tokens: Any, batch: list[int]) -> Any:
-    """The plain way: lists of numbers, padded as lists, then made a tensor."""
+    """Make batches from lists of numbers, which are padded as lists and then made tensors."""
     import torch
 
     rows = [tokens[i] for i in batch]
@@ -40,14 +40,14 @@ def as_lists(tokens: Any, batch: list[int]) -> Any:
 
 
 def scored(tokens: Any) -> Callable[[list[int]], Any]:
-    """The project's own way, around a model that does nothing."""
+    """Make batches as the project does, with a model that computes nothing."""
     import torch
 
     from mllm.models.families.classifier import ClassifierScorer
     from mllm.prediction import run_model
 
     class Nothing(torch.nn.Module):
-        """Answers at once."""
+        """A model that returns at once."""
 
         device = torch.device("cpu")
         config = SimpleNamespace(num_labels=3, pad_token_id=0, model_type="bert", _attn_implementation="sdpa")

@@ -1,8 +1,8 @@
-"""Interrupt the demonstration again and again, continue it by the same bare command, and compare the bytes.
+"""Interrupt the demonstration repeatedly, resume it by the same command without options, and compare the bytes.
 
-Signals take turns: Ctrl-C (SIGINT to all processes), SIGTERM and SIGKILL to Snakemake alone, SIGKILL to all processes,
-which is what a power cut is to processes. A moment is a random number of finished jobs and some random seconds, so that
-all stages are hit however fast the machine is. Prints one line per interrupt, and figures at the end as JSON.
+Signals take turns: Ctrl-C (SIGINT to all processes), SIGTERM and SIGKILL to Snakemake only, SIGKILL to all processes,
+as in a power cut. A moment is a random number of finished jobs and some random seconds, so that interrupts hit all
+stages on any machine. The script prints one line per interrupt, and figures at the end as JSON.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def copy(target: Path) -> Path:
-    """The project's files without results."""
+    """Copy the project's files without results."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ class Interrupt(NamedTuple):
 
 
 def run(folder: Path, options: list[str], interrupt: Interrupt | None) -> tuple[str, int]:
-    """Run the demonstration, to its end or to an interrupt: what it said, and the most jobs at once."""
+    """Run the demonstration until its end or an interrupt; return its output, and the most jobs at once."""
     output = folder / "said.txt"
     with output.open("w") as file:
         process = subprocess.Popen(
@@ -114,7 +114,7 @@ def run(folder: Path, options: list[str], interrupt: Interrupt | None) -> tuple[
 
 
 def jobs_at_work(pid: int) -> int:
-    """Scripts of the workflow among a run's processes; what a script starts itself is not counted."""
+    """Return the number of workflow scripts among a run's processes, without the processes that scripts start."""
     found = 0
     try:
         for process in psutil.Process(pid).children(recursive=True):
@@ -137,7 +137,10 @@ def is_script(process: psutil.Process | None) -> bool:
 
 
 def check(said: str, name: str, number: int) -> None:
-    """An interrupt that Snakemake could see ends in one line, without failures; before its first line it sees none."""
+    """Check that an interrupt that Snakemake could see ends in one line, without failures.
+
+    Before its first line, Snakemake sees no interrupt.
+    """
     bad = [word for word in ("FAILED", "Traceback", "IncompleteFiles", "cannot be locked") if word in said]
     silent = "SIGKILL" in name or len(said.splitlines()) < 2
     if bad or not (silent or "Interrupted; give the same command" in said or "verdict" in said):
@@ -153,5 +156,5 @@ def digests(folder: Path) -> dict[str, str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--interrupts", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=5, help="of the moments")
+    parser.add_argument("--seed", type=int, default=5, help="seed of the moments")
     main(parser.parse_args())

@@ -1,8 +1,8 @@
-"""Time merge jobs beside the mergekit-yaml command that makes the same bits; prints a table.
+"""Time merge jobs against the mergekit-yaml command that makes the same bits; print a table.
 
-Three members and a base of FLAN-T5-small's shape (77 million parameters, untied head), generated. Every run is a
-process of its own, ours and the command's in turn; each command's best wall-clock time and largest peak memory count.
-`make bench` runs it. Figures with their machine stand in benchmarks/README.md.
+Three members and a base with FLAN-T5-small's shape (77 million parameters, untied head) are generated. Every run is a
+separate process, ours and the command's in turn; each command's best wall-clock time and largest peak memory count.
+`make bench` runs it. benchmarks/README.md has the figures with their machine.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
     print(f"{'':<18}{'seconds':>10}{'mergekit-yaml':>15}{'ratio':>7}{'peak MB':>10}{'mergekit-yaml':>15}{'ratio':>7}")
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder, "models")
-        # In a process of its own: a child's peak memory is counted from its parent's size on.
+        # In a separate process, since a child's peak memory starts at its parent's size.
         subprocess.run([sys.executable, __file__, "--make", str(models)], check=True)
         for method in arguments.methods:
             ours, theirs = [], []
@@ -88,7 +88,7 @@ def make_models(folder: Path) -> None:
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Wall-clock seconds and peak memory in megabytes of one process."""
+    """Return wall-clock seconds and peak memory in megabytes of one process."""
     begin = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "HF_HUB_OFFLINE": "1"}

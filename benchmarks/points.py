@@ -1,4 +1,4 @@
-"""A copy of the project with an experiment of many merges: one BERT of MiniLM's shape, 500 reviews; what runs are compared on."""
+"""Copy the project with an experiment of many merges (a BERT of MiniLM's shape, 500 reviews), to compare runs on it."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ SAME = (
 
 
 def copy(target: Path) -> Path:
-    """The files that git knows, as they are now, and the environment."""
+    """Copy the files that git tracks, in their current state, and link the environment."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def copy(target: Path) -> Path:
 
 
 def prepare(target: Path, number: int, size: str = "minilm") -> Path:
-    """A copy with the experiment of so many merges, its experts made, nothing merged or predicted yet."""
+    """Return a copy with the experiment of ``number`` merges and finished experts, without merges or predictions."""
     at = copy(target)
     factors = [round(0.1 + i / 100, 2) for i in range(number)]
     merges = [{"method": "task_arithmetic", "members": ["shard-*"], "lambda": factors}]
@@ -59,7 +59,7 @@ def prepare(target: Path, number: int, size: str = "minilm") -> Path:
 
 
 def write_bert(folder: Path, vocabulary: int, width: int, layers: int) -> None:
-    """A BERT with random weights, and a tokenizer of a few hundred pieces."""
+    """Write a BERT with random weights, and a tokenizer of a few hundred pieces."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -78,7 +78,7 @@ def write_bert(folder: Path, vocabulary: int, width: int, layers: int) -> None:
 
 
 def recipes(at: Path) -> dict[str, Any]:
-    """The experiment's merges by name."""
+    """Return the experiment's merges by name."""
     from mllm.experiment import grid
     from mllm.experiment.load import load
 
@@ -86,12 +86,12 @@ def recipes(at: Path) -> dict[str, Any]:
 
 
 def predictions(at: Path) -> list[str]:
-    """The files that a run of all merges ends with."""
+    """Return the files with which a run of all merges ends."""
     return [str(RESULTS / f"predictions/{name}.parquet") for name in recipes(at)]
 
 
 def snakemake(at: Path, *arguments: str, config: str = CONFIG, **environment: str) -> str:
-    """Run the copy's workflow; returns what it printed."""
+    """Run the copy's workflow; return its output."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     inherited = {**os.environ, "PATH": path}
     inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # the copy's modules are compiled once, as in any checkout
@@ -105,9 +105,10 @@ def snakemake(at: Path, *arguments: str, config: str = CONFIG, **environment: st
 
 
 def arithmetic(at: Path) -> tuple[float, float]:
-    """Processor seconds of a merge's and a prediction's arithmetic alone, by one thread; the best of 3.
+    """Return processor seconds of a merge's and a prediction's arithmetic only, with one thread; the best of 3.
 
-    The merge's: every tensor read from the page cache and computed. The prediction's: the model's passes over all reviews.
+    The merge's arithmetic reads every tensor from the page cache and computes. The prediction's is the model's passes
+    over all reviews.
     """
     import torch
 
@@ -142,6 +143,6 @@ def processor_seconds(work: Callable[[], object]) -> float:
 
 
 def digests(results: Path) -> dict[str, str]:
-    """Path -> digest of each result that must not depend on how jobs start."""
+    """Return path -> digest of each result that must not depend on how jobs start."""
     files = sorted(f for pattern in SAME for f in results.glob(pattern))
     return {str(f.relative_to(results)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}

@@ -1,7 +1,8 @@
-"""Label scoring beside what one would use instead: lm-evaluation-harness, Trainer.predict, the pipeline.
+"""Time label scoring against alternatives: lm-evaluation-harness, Trainer.predict, the pipeline.
 
-The same random weights of real shapes, the same real reviews, in turn, in one process; each figure is the best of some runs.
-lm-evaluation-harness lives in an environment of its own on top of the project's, since it wants an older python-dateutil.
+All use the same random weights of real shapes and the same real reviews, in turn, in one process; each figure is the
+best of some runs. lm-evaluation-harness has its own environment on top of the project's, since it needs an older
+python-dateutil.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 BESIDE = ROOT / "results/.lm-eval"
-# What lm-eval 0.4.13 needs beyond the project's own environment.
+# Packages that lm-eval 0.4.13 needs beyond the project's environment.
 NEEDED = (
     "lm_eval==0.4.13", "evaluate==0.4.6", "sqlitedict", "pytablewriter", "dataproperty", "mbstrdecoder", "pathvalidate",
     "tabledata", "tcolorpy", "typepy", "chardet", "word2number", "sacrebleu", "rouge-score", "more-itertools", "portalocker",
@@ -32,7 +33,7 @@ MULTI = ["clearly negative", "rather neutral", "clearly positive"]
 
 
 def beside() -> None:
-    """Start again in the environment that has lm-eval too."""
+    """Restart in the environment that also has lm-eval."""
     if os.environ.get("MLLM_BESIDE"):
         return
     if not (BESIDE / "ready").exists():
@@ -51,7 +52,7 @@ def beside() -> None:
 
 
 def best(runs: int, *ways: Callable[[], Any]) -> list[tuple[float, Any]]:
-    """(seconds, result) of each way, in turn."""
+    """Return (best seconds, result) of each way; the ways run in turn."""
     found: list[tuple[float, Any]] = [(float("inf"), None)] * len(ways)
     for _ in range(runs):
         for i, way in enumerate(ways):
@@ -62,14 +63,14 @@ def best(runs: int, *ways: Callable[[], Any]) -> list[tuple[float, Any]]:
 
 
 def language_models(reviews: list[str], tokenizer: Any, runs: int) -> None:
-    """FLAN-T5-small's shape with 3 and 10 labels, a 135M LLaMA's with 3 labels of several tokens."""
+    """Time FLAN-T5-small's shape with 3 and 10 labels, and a 135M LLaMA's with 3 labels of several tokens."""
     models = shapes(tokenizer)
     for name, words in (("FLAN-T5-small", WORDS[3]), ("FLAN-T5-small", WORDS[10]), ("LLaMA-135M", MULTI)):
         beside_lm_eval(*models[name], words, reviews, tokenizer, runs)
 
 
 def beside_lm_eval(name: str, model: Any, words: list[str], reviews: list[str], tokenizer: Any, runs: int) -> None:
-    """One model's labels, scored by both."""
+    """Score one model's labels by both."""
     import numpy as np
     import torch
     from lm_eval.api.instance import Instance
@@ -81,7 +82,7 @@ def beside_lm_eval(name: str, model: Any, words: list[str], reviews: list[str], 
 
     spec = {"template": TEMPLATE, "words": {}, "chat": False}
     prompt = prompts.build(spec, "sentiment", words, tokenizer, name == "causal")
-    # Its way: labels without the end of sequence.
+    # The harness scores labels without the end of sequence.
     labels = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in prompt.words]
     kind = causal.CausalScorer if name == "causal" else text2text.Text2TextScorer
     scorer = kind(copy.deepcopy(model), tokenizer, prompt, labels)
@@ -108,7 +109,7 @@ def beside_lm_eval(name: str, model: Any, words: list[str], reviews: list[str], 
 
 
 def predicted(scorer: Any, reviews: list[str]) -> Any:
-    """Our predictions, tokens included."""
+    """Predict as the project does, including tokenisation."""
     from mllm.models import tokens
     from mllm.prediction import run_model
 
@@ -116,7 +117,7 @@ def predicted(scorer: Any, reviews: list[str]) -> Any:
 
 
 def shapes(tokenizer: Any) -> dict[str, tuple[str, Any]]:
-    """Name -> (family, model): FLAN-T5-small's, a 135M LLaMA's and GPT-2's shape, with random weights."""
+    """Return name -> (family, model): FLAN-T5-small's, a 135M LLaMA's and GPT-2's shape, with random weights."""
     import torch
     from transformers import (
         GPT2Config,
@@ -136,7 +137,7 @@ def shapes(tokenizer: Any) -> dict[str, tuple[str, Any]]:
             tie_word_embeddings=False, decoder_start_token_id=0, pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
-    # As a tied head is scaled: without, random weights give log-likelihoods of -300, whose rounding is all one would see.
+    # Scaled like a tied head: otherwise random weights give log-likelihoods of -300, whose rounding hides differences.
     t5.lm_head.weight.data *= t5.config.d_model**-0.5
     llama = LlamaForCausalLM(
         LlamaConfig(
@@ -151,7 +152,7 @@ def shapes(tokenizer: Any) -> dict[str, tuple[str, Any]]:
 
 
 def start_up(reviews: list[str], tokenizer: Any) -> None:
-    """Whole `predict` jobs, as the workflow starts them: the time to the first batch, and the largest memory."""
+    """Time complete `predict` jobs as the workflow starts them: time to the first batch, and peak memory."""
     import polars as pl
 
     from mllm.models import cards, checkpoint_files
@@ -184,7 +185,7 @@ def start_up(reviews: list[str], tokenizer: Any) -> None:
 
 
 def classifiers(reviews: list[str], tokenizer: Any, runs: int) -> None:
-    """GPT-2's shape beside Trainer.predict and the pipeline."""
+    """Time GPT-2's shape against Trainer.predict and the pipeline."""
     import numpy as np
     import torch
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, pipeline
@@ -218,7 +219,7 @@ def classifiers(reviews: list[str], tokenizer: Any, runs: int) -> None:
 
 
 def compiled(reviews: list[str], tokenizer: Any) -> None:
-    """GPT-2's shape under torch.compile, lengths padded to a few: does compiling pay within one job?"""
+    """Time GPT-2's shape under torch.compile with a few padded lengths: is compiling faster within one job?"""
     import torch
 
     from mllm.models import tokens

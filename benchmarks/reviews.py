@@ -1,6 +1,6 @@
-"""Time the data stage on files of the official size and of ten times that, beside the same cleaning with pandas.
+"""Time the data stage on files of the official size and of ten times that, against the same cleaning with pandas.
 
-`make bench` runs it. Each way is a process of its own; memory is its peak. Figures stand in benchmarks/README.md.
+`make bench` runs it. Each way is a separate process; memory is its peak. benchmarks/README.md has the figures.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "\tdrugName\tcondition\treview\trating\tdate\tusefulCount\r\n"
-ROWS = (161_297, 53_766)  # of the official files
+ROWS = (161_297, 53_766)  # rows of the official files
 MEAN_WORDS, MOST_WORDS = 84, 500
 CONDITIONS = (
     "Birth Control",
@@ -31,7 +31,7 @@ CONDITIONS = (
 
 
 def write(folder: Path, times: int) -> list[Path]:
-    """Raw files of the official format, size times ``times``, lengths, entities and share of repeated texts."""
+    """Write ``times`` times the official rows, with the official format, lengths, entities and share of duplicates."""
     rng = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = ["".join(letters[rng.integers(26, size=int(rng.integers(2, 9)))]) for _ in range(20_000)]
@@ -131,6 +131,6 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--times", type=int, nargs="+", default=[1], help="times the official number of rows")
-    parser.add_argument("--pandas", action="store_true", help="the pandas way at every size")
+    parser.add_argument("--times", type=int, nargs="+", default=[1], help="multiples of the official number of rows")
+    parser.add_argument("--pandas", action="store_true", help="also time pandas at every size")
     main(parser.parse_args())

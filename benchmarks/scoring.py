@@ -1,8 +1,9 @@
-"""Time everything from prediction tables to the verdict; prints a table of seconds, CPU seconds and peak memory of each step.
+"""Time all steps from prediction tables to the verdict; print each step's seconds, CPU seconds and peak memory.
 
-Generated tables of so many candidates and reviews in ten classes, taken as predictions made elsewhere: import, all metrics raw
-and calibrated with 2,000 resamples on validation, test and all rows, leaderboard, comparisons. Each step is a process of its own.
-`make bench` runs it. Figures with their machine stand in benchmarks/README.md.
+The tables are generated, with ten classes, and imported as predictions made elsewhere. The steps are import, scores,
+leaderboard and comparisons; scores are all metrics, raw and calibrated, with 2,000 resamples on validation, test and
+all rows. Each step is a separate process. `make bench` runs it. benchmarks/README.md has the figures with their
+machine.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def main() -> None:
     for count, reviews in zip(arguments.candidates, arguments.reviews, strict=True):
         with tempfile.TemporaryDirectory() as folder:
             tables = Path(folder, "tables")
-            # In a process of its own: a child's peak memory is counted from its parent's size on.
+            # In a separate process, since a child's peak memory starts at its parent's size.
             size = ["--candidates", str(count), "--reviews", str(reviews)]
             subprocess.run([sys.executable, __file__, "--make", str(tables), *size], check=True)
             experiment = Path(folder, "experiment.yaml")
@@ -58,7 +59,7 @@ def experiment_on(tables: Path) -> dict[str, object]:
 
 
 def make_tables(folder: Path, count: int, reviews: int) -> None:
-    """Candidates of different skill, alike in what is hard; shares of the classes as the ratings'."""
+    """Write tables of candidates with different skills and the same hard reviews; classes have the ratings' shares."""
     import numpy as np
     import polars as pl
 
@@ -77,7 +78,7 @@ def make_tables(folder: Path, count: int, reviews: int) -> None:
 
 
 def measure(command: list[str]) -> tuple[float, float, float]:
-    """Seconds on the clock, CPU seconds and peak memory in megabytes of one process."""
+    """Return wall-clock seconds, CPU seconds and peak memory in megabytes of one process."""
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

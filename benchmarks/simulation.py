@@ -1,7 +1,7 @@
-"""Simulate what intervals and claims promise: coverage of 95 % intervals, family-wise error; prints the table of docs/scores.md.
+"""Simulate coverage of 95 % intervals and family-wise error of claims; print the table of docs/scores.md.
 
-Two or more candidates are right on texts by correlated chance; truth is known from the probabilities. Each scenario draws many
-experiments, makes the differences and claims as `compare` does, and counts. `make simulate` runs it.
+Two or more candidates are right on texts by correlated chance; the probabilities give the true scores. Each scenario
+draws many experiments, makes differences and claims as `compare` does, and counts errors. `make simulate` runs it.
 """
 
 import argparse
@@ -26,15 +26,15 @@ Shares = tuple[float, ...]
 def experiment(
     rng: np.random.Generator, texts: int, shares: Shares, skills: Any, agreement: float, copies: int = 1
 ) -> tuple[Array, Array, Array]:
-    """Classes, labels of each candidate, and texts; candidates share the luck of a text to the degree of their agreement.
+    """Draw classes, labels of each candidate, and texts; candidates' chances on a text are correlated.
 
     Args:
-        rng: of all draws.
-        texts: how many.
-        shares: of the classes.
+        rng: generator of all draws.
+        texts: number of texts.
+        shares: (classes,) shares of the classes.
         skills: (candidates, classes) probabilities of the right label.
-        agreement: correlation of the candidates' luck.
-        copies: a text is in 1 to so many reviews, of one class and one label.
+        agreement: correlation of the candidates' chances.
+        copies: a text is in 1 to this many reviews, all with one class and one label.
     """
     truth = rng.choice(len(shares), texts, p=shares)
     luck = np.sqrt(agreement) * rng.normal(size=texts) + np.sqrt(1 - agreement) * rng.normal(size=(len(skills), texts))
@@ -45,7 +45,7 @@ def experiment(
 
 
 def true_value(metric: str, shares: Any, skill: Any) -> float:
-    """The metric of the expected confusion matrix, in which each wrong label is as frequent."""
+    """Return the metric of the expected confusion matrix, in which all wrong labels are equally frequent."""
     shares, skill, k = np.asarray(shares), np.asarray(skill), len(shares)
     confusion = np.repeat((shares * (1 - skill) / (k - 1))[:, None], k, axis=1)
     confusion[np.arange(k), np.arange(k)] = shares * skill
@@ -55,7 +55,7 @@ def true_value(metric: str, shares: Any, skill: Any) -> float:
 def difference(
     metric: str, truth: Array, a: Array, b: Array, groups: Array, classes: int, seed: int, draws: int
 ) -> paired.Difference:
-    """As ``compare`` makes it of one pair of runs."""
+    """Return the difference of one pair of runs, as ``compare`` makes it."""
     if metric == "accuracy":
         first = np.unique(groups, return_index=True)[1]
         return paired.of_shares(((a == truth).astype(float) - (b == truth))[first], MARGIN)
@@ -68,7 +68,7 @@ def difference(
 
 
 def linearised(truth: Array, a: Array, b: Array, groups: Array, classes: int) -> tuple[float, float]:
-    """Ends of the interval without resamples, as tuned decisions have it."""
+    """Return the ends of the interval without resamples, as for tuned decisions."""
     _, text, size = np.unique(groups, return_inverse=True, return_counts=True)
     of = [delta.of_decisions(metrics.macro_f1, truth, label, 1 / size[text], classes) for label in (a, b)]
     return paired.of_decisions(metrics.macro_f1, of[0], of[1], text)[1:]
@@ -81,13 +81,13 @@ class World:
     name: str
     shares: Shares
     skills: tuple[tuple[float, ...], tuple[float, ...]]
-    """Of the candidate and of a rival: probabilities of the right label, by class."""
+    """Probabilities of the right label by class, of the candidate and of a rival."""
     agreement: float = 0.6
     copies: int = 1
 
 
 def coverage(world: World, texts: int, runs: int) -> str:
-    """A row: shares of experiments whose interval of a difference holds the true one."""
+    """Return a row: shares of experiments whose interval of a difference contains the true one."""
     rng, classes = np.random.default_rng(texts), len(world.shares)
     true = {
         m: true_value(m, world.shares, world.skills[0]) - true_value(m, world.shares, world.skills[1]) for m in METRICS
@@ -102,7 +102,7 @@ def coverage(world: World, texts: int, runs: int) -> str:
 
 
 def family_wise(world: World, metric: str, texts: int, count: int, runs: int) -> str:
-    """A row: shares of experiments with any false statement among so many claims, at both borders.
+    """Return a row: shares of experiments with any false statement among ``claims`` claims, at both borders.
 
     Rivals are as good as the candidate, or better by the margin in accuracy (all classes alike).
     """
@@ -146,7 +146,7 @@ FAMILIES = (
 
 
 def row(job: tuple[Any, ...]) -> str:
-    """One row of a table."""
+    """Print one row of a table."""
     what, *arguments = job
     return coverage(*arguments) if what == "coverage" else family_wise(*arguments)
 

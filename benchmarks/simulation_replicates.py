@@ -1,7 +1,8 @@
-"""Simulate intervals and claims over several trainings: coverage and family-wise error; prints the tables of docs/scores.md.
+"""Simulate coverage and family-wise error over several trainings; print the tables of docs/scores.md.
 
-Each candidate's skill differs from training to training; rival and candidate are paired, and share a part of it. Truth is the mean
-over trainings. Texts, trainings and what a text does in one training alone are all drawn. `make simulate` runs it, in minutes.
+Each candidate's skill varies over trainings; rival and candidate are paired, and share a part of this variation. The
+true score is the mean over trainings. Texts, trainings, and a text's effect in one training are drawn. `make simulate`
+runs it, in minutes.
 """
 
 import argparse
@@ -23,7 +24,7 @@ SHARES = {"even": (1 / 3, 1 / 3, 1 / 3), "a class of 10 %": (0.55, 0.35, 0.1)}
 
 
 def labels(rng: np.random.Generator, skill: Array, truth: Array, luck: Array) -> Array:
-    """(candidates, runs, texts): labels of runs of known skills; all share a text's luck, each adds its own."""
+    """Draw labels of runs of known skills, (candidates, runs, texts); all share a text's chance, each adds its own."""
     own = rng.normal(size=(*skill.shape, len(truth)))
     right = np.sqrt(AGREEMENT) * luck + np.sqrt(1 - AGREEMENT) * own < ndtri(skill)[..., None]
     wrong = (truth + 1 + rng.integers(0, CLASSES - 1, len(truth))) % CLASSES
@@ -31,13 +32,13 @@ def labels(rng: np.random.Generator, skill: Array, truth: Array, luck: Array) ->
 
 
 def skills(rng: np.random.Generator, mean: Array, runs: int, spread: float) -> Array:
-    """(candidates, runs): half of a training's variance is common to all candidates of a replicate."""
+    """Draw skills, (candidates, runs); half of a training's variance is common to all candidates of a replicate."""
     common, own = rng.normal(size=runs), rng.normal(size=(len(mean), runs))
     return np.clip(mean[:, None] + spread * np.sqrt(0.5) * (common + own), 0.02, 0.98)
 
 
 def of_accuracy(truth: Array, said: Array, other: Array) -> replicates.Spread:
-    """The difference of accuracies of two candidates' runs, (runs, texts) each, as `compare` makes it."""
+    """Return the difference of accuracies of two candidates' runs, (runs, texts) each, as `compare` makes it."""
     gain = (said == truth).astype(float) - (other == truth)
     if len(gain) == 1:
         return paired.of_shares(gain[0], MARGIN).spread
@@ -45,7 +46,7 @@ def of_accuracy(truth: Array, said: Array, other: Array) -> replicates.Spread:
 
 
 def of_macro_f1(truth: Array, said: Array, other: Array, seed: int) -> paired.Difference:
-    """The same of macro-F1, from shared resamples."""
+    """Return the difference of macro-F1, from shared resamples."""
     sample = bootstrap.Sample(truth, np.arange(len(truth)), CLASSES, False, seed, RESAMPLES)
     sure = np.log(np.eye(CLASSES) * 0.9 + 0.03)
     both = [sample.evaluate_all([sure[run] for run in runs]) for runs in (said, other)]
@@ -59,7 +60,7 @@ def of_macro_f1(truth: Array, said: Array, other: Array, seed: int) -> paired.Di
 
 
 def of_score(truth: Array, said: Array, seed: int) -> tuple[float, float]:
-    """The interval of one candidate's macro-F1 over its runs, as the leaderboard makes it."""
+    """Return the interval of one candidate's macro-F1 over its runs, as the leaderboard makes it."""
     sample = bootstrap.Sample(truth, np.arange(len(truth)), CLASSES, False, seed, RESAMPLES)
     found = sample.evaluate_all([np.log(np.eye(CLASSES) * 0.9 + 0.03)[run] for run in said])
     ends = [one.intervals()["macro_f1"] for one in found]
@@ -69,7 +70,7 @@ def of_score(truth: Array, said: Array, seed: int) -> tuple[float, float]:
 
 
 def score_coverage(texts: int, shares: tuple[float, ...], runs: int, spread: float, tries: int) -> float:
-    """Share of experiments whose interval of a candidate's own macro-F1 holds the mean one over trainings."""
+    """Return the share of experiments whose interval of a candidate's macro-F1 contains the mean over trainings."""
     rng, mean, held = np.random.default_rng([texts, runs, int(1000 * spread)]), np.array([0.7, 0.73]), 0
     skill = skills(np.random.default_rng(0), mean, 20_000, spread)
     true = float(metrics.OF_CONFUSION["macro_f1"](matrices(shares, skill))[0].mean())
@@ -82,7 +83,7 @@ def score_coverage(texts: int, shares: tuple[float, ...], runs: int, spread: flo
 
 
 def coverage(metric: str, texts: int, shares: tuple[float, ...], runs: int, spread: float, tries: int) -> float:
-    """Share of experiments whose interval of a difference holds the mean one over trainings."""
+    """Return the share of experiments whose interval of a difference contains the mean over trainings."""
     rng, mean, held = np.random.default_rng([texts, runs, int(1000 * spread)]), np.array([0.7, 0.73]), 0
     true = expected(metric, shares, mean, spread)
     for n in range(tries):
@@ -101,14 +102,14 @@ def coverage(metric: str, texts: int, shares: tuple[float, ...], runs: int, spre
 
 
 def expected(metric: str, shares: tuple[float, ...], mean: Array, spread: float) -> float:
-    """The difference of the metric of the expected confusion matrices, over trainings."""
+    """Return the difference of the metric of the expected confusion matrices, over trainings."""
     skill = skills(np.random.default_rng(0), mean, 20_000, spread)
     values = metrics.OF_CONFUSION[metric](matrices(shares, skill)).mean(axis=1)
     return float(values[0] - values[1])
 
 
 def matrices(shares: tuple[float, ...], skill: Array) -> Array:
-    """(…, classes, classes): expected confusion of skills, in which each wrong label is as frequent."""
+    """Return skills' expected confusion, (…, classes, classes), in which all wrong labels are equally frequent."""
     matrix = np.asarray(shares)[:, None] * np.ones(CLASSES) / (CLASSES - 1) * (1 - skill[..., None, None])
     at = np.arange(CLASSES)
     matrix[..., at, at] = np.asarray(shares) * skill[..., None]
@@ -116,7 +117,7 @@ def matrices(shares: tuple[float, ...], skill: Array) -> Array:
 
 
 def family_wise(texts: int, runs: int, spread: float, count: int, off: float, tries: int) -> float:
-    """Share of experiments with any false statement among so many claims of accuracy; all rivals are better by ``off``."""
+    """Return the share of experiments with any false claim of accuracy; all rivals are better by ``off``."""
     rng, wrong, mean = np.random.default_rng([count, runs, int(1000 * spread)]), 0, np.full(count + 1, 0.7)
     mean[1:] += off
     false = {0.0: {"better", "behind", "worse"}, MARGIN: {"no worse", "better", "worse"}}[off]
@@ -132,8 +133,8 @@ def family_wise(texts: int, runs: int, spread: float, count: int, off: float, tr
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tries", type=int, default=2000, help="experiments per entry; less of what takes long")
-    parser.add_argument("--part", choices=["accuracy", "macro-F1", "claims"], help="one table's rows alone")
+    parser.add_argument("--tries", type=int, default=2000, help="experiments per entry; slow parts use fewer")
+    parser.add_argument("--part", choices=["accuracy", "macro-F1", "claims"], help="only one table's rows")
     arguments = parser.parse_args()
     tries, wanted = arguments.tries, [arguments.part] if arguments.part else ["accuracy", "macro-F1", "claims"]
     print("| coverage of 95 % intervals, over texts and trainings | texts | spread of trainings | 2 runs | 3 runs | 5 runs |\n| --- | ---: | ---: | ---: | ---: | ---: |")  # fmt: skip

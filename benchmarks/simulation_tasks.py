@@ -1,7 +1,8 @@
-"""Simulate intervals over several tasks: coverage of the mean and the lowest normalised score; prints the table of docs/tasks.md.
+"""Simulate coverage over several tasks, of mean and lowest normalised score; print the table of docs/tasks.md.
 
-Three tasks of one split, the third with labels for 40 % of the texts. One model is held against three experts; all are right by the
-correlated luck of a text. A second model is compared with the first. Truth is known from the probabilities. `make simulate` runs it.
+One split has three tasks, the third with labels for 40 % of the texts. One model is compared with three experts, and a
+second model with the first. All are right by correlated chance on a text; the probabilities give the true scores. `make
+simulate` runs it.
 """
 
 import argparse
@@ -27,7 +28,7 @@ EXPERT, OTHER = 0.8, 0.7
 
 
 def said(rng: np.random.Generator, skill: Array, truth: Array, luck: Array) -> Array:
-    """(runs, texts): labels of runs of known skills; runs and tasks share a text's luck."""
+    """Draw labels of runs of known skills, (runs, texts); runs and tasks share a text's chance."""
     own = rng.normal(size=(len(skill), len(truth)))
     right = np.sqrt(AGREEMENT) * luck + np.sqrt(1 - AGREEMENT) * own < ndtri(skill)[:, None]
     wrong = (truth + 1 + rng.integers(0, CLASSES - 1, len(truth))) % CLASSES
@@ -35,7 +36,7 @@ def said(rng: np.random.Generator, skill: Array, truth: Array, luck: Array) -> A
 
 
 def measured(name: str, sample: bootstrap.Sample, labels: Array, metric: str) -> normalised.Measured:
-    """A candidate's runs on one task, as ``compare`` has them."""
+    """Return a candidate's runs on one task, as ``compare`` has them."""
     found = sample.evaluate_all(list(np.log(np.eye(CLASSES) * 0.9 + 0.03)[labels]))
     reach = np.mean([intervals.reach(metrics.OF_CONFUSION[metric], one.confusion) for one in found])
     values, draws = np.array([one.values[metric] for one in found]), np.stack([one.draws[metric] for one in found])
@@ -43,7 +44,7 @@ def measured(name: str, sample: bootstrap.Sample, labels: Array, metric: str) ->
 
 
 def true_value(metric: str, skill: Array) -> Array:
-    """(skills,): the metric of the expected confusion matrices, in which each wrong label is as frequent."""
+    """Return the metric of the expected confusion matrices, (skills,); all wrong labels are equally frequent."""
     matrix = np.asarray(SHARES)[:, None] * np.ones(CLASSES) / (CLASSES - 1) * (1 - np.asarray(skill)[:, None, None])
     at = np.arange(CLASSES)
     matrix[..., at, at] = np.asarray(SHARES) * np.asarray(skill)[:, None]
@@ -53,7 +54,8 @@ def true_value(metric: str, skill: Array) -> Array:
 def experiment(
     rng: np.random.Generator, texts: int, skills: Sequence[float], metric: str, trained: tuple[int, float]
 ) -> tuple[dict[str, normalised.Number], dict[str, normalised.Number]]:
-    """Normalised scores of both models in one experiment; ``trained``: runs of each candidate, and the spread of their skills."""
+    """Return both models' normalised scores in one experiment; ``trained``: each candidate's runs, their skills'
+    spread."""
     (runs, spread), luck, split = trained, rng.normal(size=texts), np.arange(texts)
     seed, mine, others = int(rng.integers(2**32)), {}, {}
     for task, (skill, share) in enumerate(zip(skills, LABELLED, strict=True)):
@@ -70,7 +72,7 @@ def experiment(
 
 
 def coverage(job: tuple[str, str, int, int, float, int]) -> str:
-    """A row: shares of experiments whose intervals of the mean, of the lowest and of a difference hold the true ones."""
+    """Return a row: shares of experiments whose intervals of mean, lowest and difference contain the true values."""
     world, metric, texts, runs, spread, tries = job
     rng, skills = np.random.default_rng([texts, runs, int(1000 * spread)]), SKILLS[world]
     true, other = (

@@ -1,11 +1,11 @@
-"""What jobs cost on Slurm: trivial ones, and grid points one by one or in groups, on the four nodes of tests/slurm.
+"""Time jobs on Slurm: trivial jobs, and grid points one by one or in groups, on the four nodes of tests/slurm.
 
-    .venv/bin/python benchmarks/slurm_overhead.py jobs      # 60 trivial jobs: ours, the plugin as it comes, sbatch, no Slurm
+    .venv/bin/python benchmarks/slurm_overhead.py jobs      # 60 trivial jobs: ours, unchanged plugin, sbatch, no Slurm
     .venv/bin/python benchmarks/slurm_overhead.py points    # 60 merges of a 22.7M-parameter BERT and their predictions
 
-Points are one Slurm job each, cold (of 60, every fifth alone: ``--cold``), or groups of eight, warm; beside the time per point,
-the files that each way opens per point in the environment and the project, which lie on a cluster's shared disk. As root,
-where Slurm is installed.
+Points are one Slurm job each with a cold start (of 60 points, every fifth only: ``--cold``), or warm groups of eight.
+The script prints the time per point. It also counts the files that each way opens per point in environment and project,
+since a cluster's shared disk has them. Run it as root, where Slurm is installed.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def trivial_jobs(folder: Path) -> None:
-    """Jobs that write one line: ours, the plugin as it comes, sbatch by hand, and without Slurm."""
+    """Time jobs that write one line: ours, the unchanged plugin, sbatch by hand, and without Slurm."""
     ways = {
         "Snakemake, no Slurm": lambda at: snakemake(at, "", ["--cores", "2"]),
         "sbatch scripts by hand": by_hand,
@@ -90,7 +90,7 @@ def trivial_jobs(folder: Path) -> None:
 
 
 def grid(folder: Path, number: int, cold: int, size: str) -> None:
-    """Merges and predictions of a grid: some of them one Slurm job each, and all in groups; experts are made before."""
+    """Time merges and predictions of a grid: some as one Slurm job each, and all in groups; experts exist before."""
     made = points.prepare(folder / "made", number, size)
     on_the_test_site(made)
     targets, found, taken = points.predictions(made), {}, {}
@@ -130,7 +130,7 @@ def on_the_test_site(at: Path) -> None:
 
 
 def keep_records(records: Path, kept: Path, stop: threading.Event) -> None:
-    """Copy records while they are there: they go when their jobs end."""
+    """Copy records while they exist: they are deleted when their jobs end."""
     kept.mkdir()
     while not stop.wait(0.05):
         for path in records.glob("*/*.json"):
@@ -141,7 +141,7 @@ def keep_records(records: Path, kept: Path, stop: threading.Event) -> None:
 
 
 def opened(at: Path, kept: Path, environment: dict[str, str]) -> float:
-    """Files that a point's job steps open in the environment and the project, counted with strace; NaN without it."""
+    """Return the number of files that a point's job steps open in environment and project (strace; NaN without it)."""
     if not shutil.which("strace"):
         return float("nan")
     chosen = sorted(kept.glob("group-*.json"))[:1]
@@ -156,7 +156,7 @@ def opened(at: Path, kept: Path, environment: dict[str, str]) -> float:
         target = at / points.RESULTS / "slurm/bench" / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(path.read_text())
-        for member in record["members"]:  # or it would be seen as finished
+        for member in record["members"]:  # otherwise it would count as finished
             for output in member["outputs"]:
                 if (at / output).is_file():
                     (at / output).unlink()
@@ -181,7 +181,7 @@ def snakemake(at: Path, head: str, arguments: list[str]) -> None:
 
 
 def by_hand(at: Path) -> None:
-    """Sixty scripts, submitted one after the other, and squeue asked every half second until all are done."""
+    """Submit sixty scripts one after the other, and ask squeue every 0.5 s until all are finished."""
     (at / "out").mkdir()
     for i in range(JOBS):
         script = at / f"{i}.sh"
@@ -198,6 +198,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=["jobs", "points"], choices=["jobs", "points"])
     parser.add_argument("--number", type=int, default=60, help="merges")
-    parser.add_argument("--cold", type=int, default=12, help="of them one Slurm job each")
+    parser.add_argument("--cold", type=int, default=12, help="number of merges that are one Slurm job each")
     parser.add_argument("--size", default="minilm", choices=list(points.SIZES))
     main(parser.parse_args())

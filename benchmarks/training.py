@@ -1,4 +1,7 @@
-"""Fine-tuning beside a bare Trainer: the same model, reviews, batch size, steps and optimiser, in turn, in one process."""
+"""Time fine-tuning against a plain Trainer, in turn, in one process.
+
+Both have the same model, reviews, batch size, steps and optimiser.
+"""
 
 import argparse
 import sys
@@ -13,7 +16,7 @@ NAMES = ["negative", "neutral", "positive"]
 
 
 def bert(tokenizer: Any) -> Any:
-    """all-MiniLM-L6-v2's shape with random weights, of the same seed each time."""
+    """Return a model of all-MiniLM-L6-v2's shape with random weights, with the same seed each time."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -28,7 +31,7 @@ def bert(tokenizer: Any) -> Any:
 
 
 def ours(rows: Any, tokenizer: Any, hyper: dict[str, Any], scratch: Path) -> float:
-    """Seconds of what train_expert does."""
+    """Return the seconds of train_expert's training."""
     from mllm.models import cards, training, training_rows
 
     parts = {"train": rows, "valid": rows[:0]}
@@ -40,7 +43,7 @@ def ours(rows: Any, tokenizer: Any, hyper: dict[str, Any], scratch: Path) -> flo
 
 
 def bare(rows: Any, tokenizer: Any, hyper: dict[str, Any], scratch: Path) -> float:
-    """Seconds of the Trainer as it comes."""
+    """Return the seconds of the unchanged Trainer."""
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
     begin = time.perf_counter()

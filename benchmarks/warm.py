@@ -1,10 +1,10 @@
-"""Cold against warm starts: wall-clock and processor seconds, and whether all results are the same.
+"""Compare cold with warm starts: wall-clock and processor seconds, and whether all results are the same.
 
     .venv/bin/python benchmarks/warm.py demo        # the demonstration
     .venv/bin/python benchmarks/warm.py points      # 60 merges of a 22.7M-parameter BERT and their predictions
 
-Each run is a fresh copy of the project. Processor seconds are those of Snakemake and of all that it started, the warm
-process included: this process becomes the parent of whatever loses its own.
+Each run uses a fresh copy of the project. Processor seconds include Snakemake and all processes that it started, also
+the warm process: this process becomes the parent of processes that lose theirs.
 """
 
 import argparse
@@ -23,7 +23,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def run(at: Path, cold: bool, *arguments: str, config: str = points.CONFIG) -> tuple[float, float]:
-    """Run a copy's workflow; returns wall-clock and processor seconds."""
+    """Run a copy's workflow; return wall-clock and processor seconds."""
     before, begin = processor_seconds(), time.perf_counter()
     points.snakemake(at, *arguments, "--cores", str(CORES), config=config, MLLM_COLD="1" if cold else "")
     seconds = time.perf_counter() - begin
@@ -40,7 +40,7 @@ def processor_seconds() -> float:
 
 
 def demo(scratch: Path, turns: int) -> None:
-    """The demonstration, cold and warm in turns."""
+    """Time the demonstration, cold and warm in turn."""
     measured: dict[str, list[tuple[float, float]]] = {"cold": [], "warm": []}
     found = {}
     for turn in range(turns):
@@ -57,7 +57,7 @@ def demo(scratch: Path, turns: int) -> None:
 
 
 def grid(scratch: Path, number: int, cold: int, size: str) -> None:
-    """Merges and predictions; seconds a point beyond the products of merge and prediction. Some of the points also cold."""
+    """Time merges and predictions: seconds per point beyond their arithmetic; some of the points also cold."""
     made = points.prepare(scratch / "made", number, size)
     files = points.predictions(made)
     merging, predicting = points.arithmetic(made)
@@ -78,7 +78,7 @@ def grid(scratch: Path, number: int, cold: int, size: str) -> None:
 
 
 def by_rule(folder: Path) -> str:
-    """Seconds and processor seconds of each rule's jobs, from their benchmark files."""
+    """Return seconds and processor seconds of each rule's jobs, from their benchmark files."""
     lines = []
     for place in sorted({f.relative_to(folder).parts[0].removesuffix(".tsv") for f in folder.rglob("*.tsv")}):
         rows = [f.read_text().splitlines() for f in [*folder.glob(f"{place}/*.tsv"), *folder.glob(f"{place}.tsv")]]
@@ -105,8 +105,8 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=["demo", "points"], choices=["demo", "points"])
-    parser.add_argument("--turns", type=int, default=2, help="runs of the demonstration, each")
+    parser.add_argument("--turns", type=int, default=2, help="runs of the demonstration, of each kind")
     parser.add_argument("--number", type=int, default=60, help="merges")
-    parser.add_argument("--cold", type=int, default=12, help="of them cold")
+    parser.add_argument("--cold", type=int, default=12, help="number of merges that also start cold")
     parser.add_argument("--size", default="minilm", choices=list(points.SIZES))
     main(parser.parse_args())

@@ -1,9 +1,10 @@
-"""What the project adds to Snakemake: 300 merges and predictions whose scripts only write empty files, ours and a bare workflow.
+"""Time the project's overhead over Snakemake: 300 merges and predictions with empty scripts, against a plain workflow.
 
     .venv/bin/python benchmarks/workflow_overhead.py [POINTS]
 
-Both have the same files, logs and benchmark files, and start the same scripts cold, one at a time. Start: a dry run. Job: what
-the run takes beyond it, over its jobs. Processor seconds, all processes included; the best of two runs in turn.
+Scripts only write empty files. Both workflows have the same files, logs and benchmark files, and start the same scripts
+cold, one at a time. Start is a dry run. Job is the run's time beyond the start, divided by its jobs. Figures are
+processor seconds of all processes; the best of two runs in turn.
 """
 
 import resource
@@ -67,7 +68,7 @@ def main(number: int) -> None:
 
 
 def used(made: Path, arguments: list[str]) -> tuple[float, float]:
-    """Processor seconds of a dry run and of a run, with nothing made before."""
+    """Return processor seconds of a dry run and of a run, without earlier results."""
     results = made / points.RESULTS
     for folder in (results / "merges", results / "predictions", results / "benchmarks"):
         shutil.rmtree(folder, ignore_errors=True)
