@@ -19,6 +19,7 @@ from transformers.trainer_utils import set_seed
 import merge
 import predict
 from conftest import SCRIPTS, Project, write_split
+from fake_gpu import FakeGpu
 from mllm.core import compute, gpu
 from mllm.core.errors import Failure
 from mllm.merging.merge import Merge
@@ -324,3 +325,26 @@ def test_jobs_ask_for_a_gpu_where_they_compute_on_one(project: Project, monkeypa
     assert "merge.py" in printed and re.search(
         r"--gpus 1 --kept \S+ --output \$\(dirname results/demo/merges/", printed
     )
+
+
+def test_heads_on_a_gpu_get_keys_of_their_own():
+    """As keys of one head, expanded; not copied where they are their own, or on a CPU."""
+    seen = []
+    attend = gpu.own_keys(lambda q, k, v, **_: seen.append((k.stride(), v.stride())) or q)
+    with FakeGpu():
+        for device in ("cuda", "cpu"):
+            q = torch.zeros(2, 4, 65, 16, device=device)
+            one = torch.zeros(2, 1, 65, 16, device=device).expand(-1, 4, -1, -1)
+            attend(q, one, one, attn_mask=None)
+            attend(q, q.transpose(2, 3).transpose(2, 3), q)
+    whole, shared = (4 * 65 * 16, 65 * 16, 16, 1), (65 * 16, 0, 16, 1)
+    assert seen == [(whole, whole), (whole, whole), (shared, shared), (whole, whole)]
+
+
+def test_attention_is_settled_once(monkeypatch):
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", plain := lambda *_, **__: "found")
+    for _ in range(2):
+        gpu.settle_attention()
+    settled = torch.nn.functional.scaled_dot_product_attention
+    assert settled.__wrapped__ is plain
+    assert settled(*torch.zeros(3, 1)) == "found"

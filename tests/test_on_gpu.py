@@ -105,6 +105,23 @@ def test_losses_and_gradients_are_the_cpus(family, architecture):
     np.testing.assert_allclose(found["cuda"], found["cpu"], rtol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_attention_to_one_key_head_is_float64s(dtype):
+    """Of all lengths: the fused kernel was wrong for some, where heads share their keys as one view."""
+    gpu.settle_attention()
+    generator = torch.Generator("cuda").manual_seed(1)
+    for length in range(1, 200):
+        q, k, v = (
+            torch.randn(3, heads, length, 64, generator=generator, device="cuda", dtype=dtype) for heads in (2, 1, 1)
+        )
+        k, v = (t.expand(-1, 2, -1, -1) for t in (k, v))
+        mask = torch.ones(length, length, dtype=torch.bool, device="cuda").tril()[None, None]
+        attend = torch.nn.functional.scaled_dot_product_attention
+        exact = attend(*(t.double() for t in (q, k, v)), attn_mask=mask)
+        found = attend(q, k, v, attn_mask=mask)
+        assert (found - exact).abs().max() < (1e-5 if dtype == torch.float32 else 0.03), length
+
+
 def test_too_little_memory_halves_the_batches():
     whole = predicted(scorer_of("classifier", "gpt2"), TEXTS * 40)
     torch.cuda.empty_cache()
