@@ -38,8 +38,8 @@ def read_raw(path: Path, columns: Columns | None = None, quotes: bool = True) ->
         :data:`AGAIN`: whether an earlier row equals this one in all of the file's columns.
 
     Raises:
-        Failure: the file is missing, is not UTF-8, lacks a required column or is cut in the middle of a row, or a
-            stray quotation mark swallows rows.
+        Failure: the file is missing or is not UTF-8; a required column is missing; a row is cut; a stray quotation
+            mark swallows rows.
     """
     delimiter, header, chosen = read_header(path, columns, quotes)
     try:

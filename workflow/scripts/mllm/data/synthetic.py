@@ -1,7 +1,7 @@
 """Generate reviews in the exact raw format of the UCI files, with their quirks.
 
-Each condition has its own words for good and bad, and all conditions share others. An expert that has seen one
-condition only understands a third of the others' statements. Words alone do not decide: a review also tells how things
+Each condition has its own words for good and bad, and all conditions share others. An expert that has seen a single
+condition understands a third of the others' statements. Words alone do not decide: a review also tells how things
 were before, and denies the opposite of what it means. The same phrase therefore counts for, against, or not at all.
 """
 
