@@ -1,7 +1,6 @@
-"""GPUs without a GPU: torch's fake tensors have a device and a shape, and no values.
+"""Fake GPUs: torch's fake tensors have a device and a shape, and no values.
 
-An operation on tensors of two devices fails as it would on real ones. A number that is asked for its value says one, a
-condition says no.
+An operation on tensors of two devices fails as on real ones. The value of a number is one, and a condition is false.
 """
 
 import contextlib
@@ -19,10 +18,10 @@ ONES, PICK = aten.unique_consecutive.default, aten.index.Tensor
 
 
 class FakeGpu(FakeTensorMode):
-    """Inside, all that is made is fake, and may be put on ``cuda:0``, ``cuda:1``, …"""
+    """All tensors made inside are fake, and may be put on ``cuda:0``, ``cuda:1``, …"""
 
     asked = 0
-    """How often a value was asked for: on a GPU, each waits for all that it has been given."""
+    """Count how often a value is read: on a GPU, each read waits for all queued work."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.asked += func is NUMBER or func in NO
@@ -44,7 +43,7 @@ class FakeGpu(FakeTensorMode):
 
 @contextlib.contextmanager
 def fake_gpu() -> Iterator[FakeGpu]:
-    """Such a mode, in which numpy's arrays become fake too."""
+    """Make such a mode, in which numpy's arrays become fake, too."""
     mode = FakeGpu()
     torch.from_numpy = lambda array: mode.from_tensor(READ(array))
     try:
@@ -55,7 +54,7 @@ def fake_gpu() -> Iterator[FakeGpu]:
 
 
 def put(model: Any, device: Any, done: dict[int, Any] | None = None) -> Any:
-    """What ``Module.to`` does, which cannot change fake weights in place; shared ones stay shared."""
+    """Do the work of ``Module.to``, which cannot change fake weights in place; shared weights stay shared."""
     done = {} if done is None else done
     for module in model.modules():
         for kept in (module._parameters, module._buffers):
@@ -74,7 +73,7 @@ def put(model: Any, device: Any, done: dict[int, Any] | None = None) -> Any:
 
 
 def spread(model: Any, places: dict[str, int]) -> Any:
-    """Modules on several GPUs, with accelerate's hooks that bring a layer and its input together."""
+    """Put modules on several GPUs, with accelerate's hooks that bring a layer and its input together."""
     done: dict[int, Any] = {}
     for name, number in places.items():
         module = model.get_submodule(name)

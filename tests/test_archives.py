@@ -1,4 +1,4 @@
-"""Downloads from a real HTTP server on loopback that misbehaves in the usual ways."""
+"""Download from a real HTTP server on loopback that fails in the usual ways."""
 
 import io
 import threading
@@ -141,7 +141,7 @@ def test_a_damaged_archive_is_one_clear_error(tmp_path, damage):
 
 
 def test_the_script_end_to_end(server, tmp_path, monkeypatch):
-    """The whole command against the loopback server; its files are not the official ones, and it says so."""
+    """The complete command refuses the loopback server's files, since they are not the official ones."""
     monkeypatch.setattr(Handler, "plan", ["cut", "ok"])
     monkeypatch.setattr(Handler, "content", zipped(**{"drugsComTrain_raw.tsv": TSV, "drugsComTest_raw.tsv": TSV}))
     printed = run_script("download_reviews", "--url", server, "--output", tmp_path / "out", ok=False)

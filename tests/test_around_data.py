@@ -1,4 +1,4 @@
-"""What is said about the data before a run, from the files' headers, and at its end, in numbers."""
+"""Test what a run says about the data: from the files' headers before it, and in numbers at its end."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Models that are asked: labels that a tokenizer cannot tell apart, templates that refuse, tokenizers without places."""
+"""Test models that are asked: labels that a tokenizer cannot distinguish, templates that refuse, tokenizers in Python."""
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -13,7 +13,7 @@ SPEC = {"template": "R: {review}\nIs it {labels}?", "words": {}, "chat": False}
 
 
 def of_words(*words: str, **more):
-    """A tokenizer that knows these words alone."""
+    """Make a tokenizer that knows only these words."""
     vocabulary = {w: i for i, w in enumerate(["<unk>", "</s>", *words])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -1,4 +1,4 @@
-"""By-products never fail a prediction: what cannot be counted stays empty, what is damaged is made again."""
+"""By-products never fail a prediction: figures that cannot be counted stay empty, and damaged files are replaced."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from tiny_models import tiny_bert
 
 
 class Unable:
-    """A scorer of an architecture that torch's counter fails on."""
+    """Make a scorer of an architecture on which torch's counter fails."""
 
     def __init__(self):
         self.model = torch.nn.Linear(2, 2)
@@ -29,7 +29,7 @@ def test_operations_that_cannot_be_counted_stay_empty_and_are_said(caplog):
 
 
 def test_a_deberta_s_operations_are_counted():
-    """Its layers pass a Parameter straight to a module, on which the counter's hooks fail."""
+    """Its layers pass a Parameter directly to a module; the counter's hooks fail on this."""
     config = DebertaV2Config(
         vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48, num_labels=3,
         max_position_embeddings=40, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8, pad_token_id=1,

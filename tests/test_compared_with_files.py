@@ -1,4 +1,4 @@
-"""``models/loading.py`` compares what was loaded with what the files hold, for all that is loaded: each role, each family."""
+"""``models/loading.py`` compares loaded weights with their files in every case: each role, each family."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ FAMILY = {"llama": "causal", "flan-t5 untied": "text2text"}  # else a classifier
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def made(request, tmp_path_factory):
-    """A family's name, and a folder with its base, members and a merge of them."""
+    """Return a family's name, and a folder with its base, members and a merge of them."""
     folder = make_models(FAMILIES[request.param], tmp_path_factory.mktemp("made"))
     given = argparse.Namespace(
         recipe=recipe_of({"method": "linear"}), models=folder, base="base", gpus=0, kept=None, output=folder / "merge"
@@ -38,7 +38,7 @@ def made(request, tmp_path_factory):
 
 
 def in_shards(folder: Path) -> Path:
-    """The same checkpoint in two files and an index."""
+    """Write the same checkpoint as two files and an index."""
     state = load_file(folder / "model.safetensors")
     names = sorted(state)
     where = {n: f"model-0000{1 + (i >= len(names) // 2)}-of-00002.safetensors" for i, n in enumerate(names)}
@@ -94,7 +94,7 @@ def test_what_a_configuration_ties_is_compared_too(made, tmp_path, tied):
     config = json.loads((tmp_path / "M/config.json").read_text())
     (tmp_path / "M/config.json").write_text(json.dumps(config | {"tie_word_embeddings": tied}))
     state = load_file(tmp_path / "M/model.safetensors")
-    # The file's output layer is another matrix than its embeddings: it is loaded as it is, or refused where it is tied.
+    # The file's output layer differs from its embeddings: it is loaded as it is, or refused if it is tied.
     try:
         own = loading.load_model(tmp_path / "M", family)[0].state_dict()
     except Failure as refused:
@@ -136,7 +136,7 @@ def test_the_best_weights_of_a_training_are_all_there(tmp_path):
 
 
 def test_nothing_else_loads_weights_or_tokenizers():
-    """One place: what loads by itself is not compared with its files."""
+    """Loading happens in one place: a module that loads by itself would not compare weights with their files."""
     allowed = {
         "models/loading.py": 2,
         "models/tokenizers.py": 2,

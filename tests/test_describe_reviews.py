@@ -1,4 +1,4 @@
-"""Statistics of texts against plain Python, and the figures as files that people can open."""
+"""Compare statistics of texts with plain Python, and check the figures as files that people can open."""
 
 import json
 import re
@@ -26,7 +26,7 @@ TEXTS = [
 
 
 def by_hand(text: str) -> dict[str, float]:
-    """The definitions of text_statistics.STATISTICS with Python's own string methods, as far as they go."""
+    """Compute text_statistics.STATISTICS with Python's own string methods, as far as these go."""
     words = text.split()
     letters = [c for c in text if c.isalpha()]
     strokes = len(letters) + sum(c.isdecimal() for c in text)
@@ -74,7 +74,7 @@ def exact(folder, texts: list[str]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory):
-    """GPT-2's kind, BERT's kind with its special tokens, and one whose words may reach across spaces."""
+    """Make tokenizers of GPT-2's kind, of BERT's kind with special tokens, and one whose words may cross spaces."""
     folder = tmp_path_factory.mktemp("tokenizers")
     train_tokenizer(TEXTS * 3, 300, 4).save_pretrained(folder / "gpt2")  # cuts at four
     bert = BertWordPieceTokenizer()
@@ -112,7 +112,7 @@ def test_tokens_of_real_rows(real_rows, tokenizers):
 
 
 def test_the_script_on_real_rows(real_rows, tmp_path):
-    """Counts by an independent computation, and figures that are what their names say."""
+    """Compare counts with an independent computation, and check that figures have the format of their names."""
     data, figures = tmp_path / "data", tmp_path / "figures"
     files = [real_rows / f"drugsCom{n}_raw.tsv" for n in ("Train", "Test")]
     run_script(
@@ -148,11 +148,11 @@ def test_the_script_on_real_rows(real_rows, tmp_path):
         assert (figures / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert ">Birth Control<" in (figures / "top_conditions.svg").read_text()
     page = (figures / "index.html").read_text()
-    assert not re.search(r"<(?:script[^>]+src|link[^>]+href)=", page)  # nothing is fetched when it is opened
+    assert not re.search(r"<(?:script[^>]+src|link[^>]+href)=", page)  # opening it downloads nothing
 
 
 def test_a_table_of_texts_alone_is_described_too(tmp_path):
-    """No ratings, drugs, conditions or dates: only what there is is drawn."""
+    """Without ratings, drugs, conditions or dates, only the columns that exist are drawn."""
     (tmp_path / "a.csv").write_text(
         "text,mood\n" + "".join(f'"Number {i} is {w}",{w}\n' for i in range(60) for w in ("good", "bad"))
     )

@@ -1,4 +1,4 @@
-"""The hub's real client against a small server on loopback that answers as the hub does."""
+"""Test the hub's real client with a small server on loopback that answers as the hub does."""
 
 import hashlib
 import json
@@ -31,13 +31,13 @@ WHOLE = {
 
 
 class Hub(BaseHTTPRequestHandler):
-    """What snapshot_download and model_info ask the hub for."""
+    """Answers the requests of snapshot_download and model_info."""
 
     repositories: ClassVar[dict[str, dict[str, bytes]]] = {}
     branches: ClassVar[dict[str, str]] = {}
     gated: ClassVar[set[str]] = set()
-    sent: ClassVar[dict[str, bytes]] = {}  # what is sent in place of a file's content
-    cut: ClassVar[dict[str, int]] = {}  # how often a file's connection breaks off half-way
+    sent: ClassVar[dict[str, bytes]] = {}  # content that is sent instead of a file's own
+    cut: ClassVar[dict[str, int]] = {}  # number of times that a file's connection breaks off half-way
     asked: ClassVar[list[tuple[str, str, str]]] = []  # verb, path, range
 
     def do_HEAD(self):
@@ -70,7 +70,7 @@ class Hub(BaseHTTPRequestHandler):
         self.send(self.sent.get(name, files[name]), "application/octet-stream", body, cut, ETag=f'"{etag}"')
 
     def entry(self, name, content):
-        """Files of weights are stored apart, by SHA-256; the others are git's own."""
+        """Weights are stored outside git, by SHA-256; git stores the other files."""
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         found = {"rfilename": name, "type": "file", "path": name, "size": len(content), "oid": blob, "blobId": blob}
         if name.endswith((".safetensors", ".bin")):
@@ -202,7 +202,7 @@ def test_what_is_whole_is_not_fetched_again(server, tmp_path):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
 def test_a_tampered_file_is_refused(server, tmp_path, name):
-    """Of the right size, with other bytes: whether it is stored apart or by git."""
+    """It has the right size but other bytes, and is stored outside git or by git."""
     content = WHOLE[name]
     server.sent[name] = content[:-1] + bytes([content[-1] ^ 1])
     out, log = download(tmp_path, ok=False)
@@ -222,7 +222,7 @@ print(revision_locks.pin(load.load(sys.argv[1]), sys.argv[1], commit_of).model("
 
 
 def pinned(file):
-    """What a run does first, in a process of its own: the client reads its environment once."""
+    """Pin as a run does first, in a separate process: the client reads its environment once."""
     done = subprocess.run(
         [sys.executable, "-c", PIN, file],
         env={**os.environ, "PYTHONPATH": str(SCRIPTS)},

@@ -1,4 +1,4 @@
-"""Every family and every merge method on fake GPUs: what is left on the CPU, or on the other GPU, fails as on real ones."""
+"""Run every family and merge method on fake GPUs: a tensor left on the CPU or another GPU fails as on real ones."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def test_a_scorer_and_its_training_on_one_gpu(family, architecture):
 @pytest.mark.parametrize("score", ["likelihood", "first_token"])
 @pytest.mark.parametrize(("family", "architecture"), [c for c in CASES if c[0] != families.HEADED])
 def test_a_language_model_on_two_gpus(family, architecture, score):
-    """The output head stands on the first, with the embeddings that it may share its weights with; the last layers do not."""
+    """The output head is on the first GPU, with the embeddings whose weights it may share; the last layers are not."""
     of, words = families.load(family), {"bad": "pill", "good": "number"}
     places = PLACES["t5" if architecture.startswith("t5") else architecture]
     with fake_gpu():
@@ -69,7 +69,7 @@ def test_a_language_model_on_two_gpus(family, architecture, score):
 
 @pytest.mark.parametrize(("family", "architecture"), [c for c in CASES if c[0] != families.HEADED])
 def test_a_bfloat16_model_answers_in_float32(family, architecture):
-    """Its head's products are bfloat16's, added up in float32; nothing is brought over for it."""
+    """Its head multiplies in bfloat16 and adds up in float32; nothing is moved between devices for it."""
     of = families.load(family)
     with fake_gpu() as gpu:
         torch.set_default_dtype(torch.bfloat16)
@@ -99,7 +99,7 @@ PLACES = {
 
 
 def test_what_is_left_on_the_cpu_is_found():
-    """The test of this file's tests."""
+    """Test the tests of this file."""
     of = families.load("causal")
     with fake_gpu():
         model = made("causal", "gpt2")
@@ -122,7 +122,7 @@ PAPER = [
 
 @pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
 def test_every_merge_method_computes_where_it_is_told_to(models, device, monkeypatch):
-    """Random methods stay on the CPU, which is checked too: none of their tensors goes to the GPU."""
+    """Random methods stay on the CPU: the test checks that none of their tensors goes to the GPU."""
     seen: dict[str, set[str]] = {}
     for values in [*RECIPES, *PAPER]:
         recipe = recipe_of(values)

@@ -1,4 +1,4 @@
-"""Every family on every architecture: prepared from a checkpoint as the hub ships it, trained, written, read, asked again."""
+"""Test every family on every architecture: prepare a checkpoint of the hub's form, train, write, read and ask it again."""
 
 import contextlib
 import json
@@ -81,13 +81,13 @@ def one_thread():
 
 
 def shipped(architecture, folder):
-    """A pretrained checkpoint as the hub has it."""
+    """Make a pretrained checkpoint of the hub's form."""
     torch.manual_seed(0)
     model = ARCHITECTURES[architecture]()
     tokenizer = scratch.train_tokenizer(TEXTS, 300, LONGEST, ended=architecture.startswith("t5"))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    if architecture == "t5 untied":  # as FLAN-T5's files: both matrices, and a configuration that says so
+    if architecture == "t5 untied":  # like FLAN-T5's files: both matrices, and a configuration that says so
         state = load_file(folder / "model.safetensors")
         state["lm_head.weight"] = torch.randn_like(state["shared.weight"]) * 0.1
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
@@ -136,12 +136,12 @@ def test_trained_written_read_and_asked_again(family, architecture, lora, tmp_pa
     moved = {n for n in before if not torch.equal(before[n], after[n])}
     embeddings = {n for n in before if any(word in n for word in ("wte", "embed", "shared"))}
     assert bool(moved & embeddings) == (lora is None) and len(moved) > 5
-    # None of them is in the base alone: what merging needs.
+    # Merging needs that the base alone has none of them.
     assert not [n for n in after if "lora" in n or "base_layer" in n]
     expected = asked(model, tokenizer, card)
     checkpoint_files.save(model, tokenizer, tmp_path / "expert", cards.Base(**card, seed=3))
     again, its_tokenizer = loading.load_model(tmp_path / "expert", family)
-    # The same numbers, though folded adapters leave them in another order in memory, and sums in another order with it.
+    # The numbers are the same, but folded adapters leave them in another order in memory, which changes sums' order.
     assert all(torch.equal(v, after[n]) for n, v in again.state_dict().items())
     np.testing.assert_allclose(
         asked(again, its_tokenizer, card), expected, atol=1e-5 if lora or "t5" in architecture else 0, rtol=0
@@ -158,7 +158,7 @@ def test_trained_written_read_and_asked_again(family, architecture, lora, tmp_pa
 
 @pytest.mark.parametrize(("family", "architecture"), CASES)
 def test_what_is_trained_is_what_is_scored(family, architecture, tmp_path):
-    """A batch's losses are the answers' log-likelihoods as predictions have them, padding or not."""
+    """A batch's losses are the answers' log-likelihoods of predictions, with or without padding."""
     model, tokenizer, card = prepared(family, architecture, tmp_path)
     of, labels = families.load(family), [i % 2 for i in range(len(ODD))]
     rows, cut = of.rows(card, tokenizer, NAMES, ODD, labels)
@@ -175,7 +175,7 @@ def test_what_is_trained_is_what_is_scored(family, architecture, tmp_path):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_head_is_drawn_by_the_seed_alone(seed, tmp_path):
-    """Also where the checkpoint brings one of its own (DistilBERT's has two layers)."""
+    """This also holds if the checkpoint has its own head (DistilBERT's has two layers)."""
     model, tokenizer, card = prepared("classifier", "distilbert", tmp_path / "hub")
     checkpoint_files.save(model, tokenizer, tmp_path / "tuned", cards.Base(**card, seed=3))
     drawn = [
@@ -194,7 +194,7 @@ def test_more_tokens_than_positions(tmp_path):
 
 
 def test_weights_that_are_not_the_files_are_refused(tmp_path):
-    """As transformers 5 does where it ties what the files do not."""
+    """transformers 5 makes such weights when it ties weights that the files do not tie."""
     folder = shipped("t5 untied", tmp_path)
     model, _ = loading.load_model(folder, "text2text")
     loading.check_values(model, folder)
@@ -214,7 +214,7 @@ def test_class_weights_are_scikit_learns():
 
 
 def test_root_weights_lie_between_none_and_balanced():
-    """In proportion to 1 / √frequency, so that scikit-learn's are proportional to their squares; 1 on average."""
+    """They are proportional to 1 / √frequency, so that scikit-learn's are proportional to their squares; 1 on average."""
     labels = np.array([0] * 30 + [1] * 10 + [3] * 2)
     found = training_rows.class_weights(labels, 4, "sqrt")
     squares = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels)
@@ -241,7 +241,7 @@ EMBEDDINGS = ("wte", "wpe", "embed", "shared")
     ],
 )
 def test_frozen_layers_stay_as_the_base_has_them(family, architecture, lora, tmp_path):
-    """And the embeddings with them, whatever is tied to these; all other layers move."""
+    """Embeddings and weights tied to them stay, too; all other layers move."""
     model, tokenizer, card = prepared(family, architecture, tmp_path / "hub")
     before = {n: v.clone() for n, v in model.state_dict().items()}
     model, _ = trained(model, tokenizer, card, tmp_path, lora=lora, freeze=1, steps=4)
@@ -265,7 +265,7 @@ def test_a_head_alone_is_trained(architecture, tmp_path):
     ("architecture", "freeze"), [("gpt2", 1), ("bert", 1), ("bert", 2), ("distilbert", 2), ("llama", 1)]
 )
 def test_remembered_states_train_the_same_model(architecture, freeze, tmp_path, monkeypatch):
-    """With dropout, which frozen layers have not, and all reviews' lengths: equal up to the rounding of other padding."""
+    """With dropout outside frozen layers and all reviews' lengths, models differ by the rounding of other padding only."""
     ends = {}
     for limit in (frozen_states.LARGEST, 0):
         monkeypatch.setattr(frozen_states, "LARGEST", limit)
@@ -315,7 +315,7 @@ def test_rare_classes_count_more_where_that_is_wanted(tmp_path):
 
 
 def test_training_ends_where_validation_was_best(tmp_path):
-    """Labels that mean nothing: the longer one trains, the worse validation becomes."""
+    """Labels are random: the longer the training, the worse validation becomes."""
     rng = np.random.default_rng(0)
     parts = {
         split: table(rows["review"].to_list(), rng.integers(0, 2, rows.height).tolist())
@@ -339,7 +339,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("step", [7, 20, 21, 40, 60])
 def test_a_training_taken_up_at_any_step_ends_the_same(step, tmp_path, monkeypatch):
-    """Also at the last step of an epoch (20, 40), and after the one at which it was to stop early."""
+    """This includes the last step of an epoch (20, 40), and steps after the early stop."""
     patience = {"epochs": 3.0, "early_stopping": 1 if step == 60 else 5, "learning_rate": 0.2 if step == 60 else 4e-3}
     ends = {}
     for name in ("whole", "cut"):

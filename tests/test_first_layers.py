@@ -1,4 +1,4 @@
-"""States of frozen layers: the same predictions, bit for bit, as without them."""
+"""Compare predictions from states of frozen layers with those without them: they are the same, bit for bit."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ TEXTS = [" ".join(["some words to make a vocabulary of"] * (1 + i % 3) + ["word"
 
 
 def predict(folder, kept, number, write=True):
-    """Log-probabilities of a model, and what it knew of its first layers."""
+    """Return a model's log-probabilities, and its known states of the first layers."""
     model, tokenizer = loading.load_model(folder, families.HEADED)
     scorer = classifier.scorer({}, model, tokenizer, LABELS)
     read = tokens.encode(scorer, TEXTS)
@@ -29,7 +29,7 @@ def states(kept):
 
 @pytest.fixture(params=[tiny_gpt2, tiny_bert], ids=["gpt2", "bert"])
 def models(request, tmp_path):
-    """A base, and an expert a whose first layer and embeddings are the base's."""
+    """Make a base, and an expert whose first layer and embeddings are the base's."""
     folder = make_models(request.param, tmp_path / "models")
     base, own = (load_file(folder / name / "model.safetensors") for name in ("base", "a"))
     shared = {
@@ -41,7 +41,7 @@ def models(request, tmp_path):
 
 
 def test_what_shares_layers_predicts_the_same_bits(models, tmp_path):
-    """The base leaves its states; the expert takes them, and says the same as without them."""
+    """The base writes its states; the expert reads them, and predicts the same as without them."""
     kept = tmp_path / "kept"
     alone, _ = predict(models / "a", None, 0)
     base, first = predict(models / "base", kept, 1)
@@ -52,12 +52,12 @@ def test_what_shares_layers_predicts_the_same_bits(models, tmp_path):
     assert first.known
     assert np.array_equal(found, alone)
     assert not np.array_equal(found, base)
-    np.save(states(kept)[0], np.load(states(kept)[0]) * 2)  # they are what is computed with
+    np.save(states(kept)[0], np.load(states(kept)[0]) * 2)  # predictions are computed from them
     assert not np.array_equal(predict(models / "a", kept, 1)[0], alone)
 
 
 def test_a_changed_layer_finds_no_states(models, tmp_path):
-    """By its weights: a merge whose first layers differ by a rounding computes them, and leaves none behind."""
+    """Weights decide: a merge whose first layers differ by a rounding computes its states, and writes none."""
     kept = tmp_path / "kept"
     predict(models / "base", kept, 1)
     found, first = predict(models / "b", kept, 1, write=False)
@@ -67,7 +67,7 @@ def test_a_changed_layer_finds_no_states(models, tmp_path):
 
 
 def test_a_zero_s_sign_changes_no_state(models, tmp_path):
-    """Base plus nothing makes 0 of -0, which padding's embedding may have."""
+    """Adding nothing to the base turns -0 into 0; padding's embedding may have -0."""
     file = models / "base/model.safetensors"
     state = load_file(file)
     word = next(n for n in state if "wte" in n or "word_embeddings" in n)
@@ -80,7 +80,7 @@ def test_a_zero_s_sign_changes_no_state(models, tmp_path):
 
 
 def test_states_of_some_reviews_alone_are_not_kept(models, tmp_path):
-    """A resumed job computes what its predecessor had not."""
+    """A resumed job computes the states that its predecessor lacked."""
     model, tokenizer = loading.load_model(models / "base", families.HEADED)
     scorer = classifier.scorer({}, model, tokenizer, LABELS)
     read = tokens.encode(scorer, TEXTS)

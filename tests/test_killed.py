@@ -1,4 +1,4 @@
-"""A training killed again and again, at any moment, ends with the bytes of one that never was."""
+"""A training that is killed repeatedly, at any moment, ends with the bytes of an undisturbed one."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ HYPER = {
 
 
 def forked(work, log: Path) -> int:
-    """Start ``work`` in a process that has all libraries already; loading them takes longer than a whole training here."""
+    """Start ``work`` in a process that has loaded all libraries; loading them takes longer than a training here."""
     child = os.fork()
     if child:
         return child
@@ -46,7 +46,7 @@ def forked(work, log: Path) -> int:
 
 
 def torment(folder: Path) -> None:
-    """Prepare a base, train on it undisturbed, and train on it with kills; runs in a process of its own."""
+    """Prepare a base, train on it undisturbed, and train on it with kills; this runs in a separate process."""
     sys.path.insert(0, str(SCRIPTS))
 
     import prepare_base
@@ -59,7 +59,7 @@ def torment(folder: Path) -> None:
 
     code_digest("train_expert", "mllm.models.families.classifier")  # remembered, as libraries are
 
-    # Nothing is computed in this process: threads that it started would be missing in those forked from it.
+    # This process computes nothing: processes forked from it would lack the threads that it started.
     begun = argparse.Namespace(
         model=SPEC, checkpoint=None, data=folder, task="t", seed=3, threads=1, output=folder / "base"
     )
@@ -78,7 +78,7 @@ def torment(folder: Path) -> None:
     step = (time.monotonic() - begin) / STEPS
 
     def saved() -> int:
-        """The last step of which there is a whole checkpoint; each step leaves one."""
+        """Return the last step with a complete checkpoint; each step writes one."""
         whole = folder.glob("killed/checkpoints/*/checkpoint-*/whole")
         return max((int(file.parent.name.removeprefix("checkpoint-")) for file in whole), default=0)
 

@@ -1,4 +1,4 @@
-"""Checkpoints that lack something, or have something too much: nothing that a result depends on is invented."""
+"""Load checkpoints with missing or superfluous parts: nothing that a result depends on is invented."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def checkpoint(folder: Path, model, tokenizer: bool = True) -> Path:
 
 
 def rewrite(folder: Path, change) -> Path:
-    """Write a checkpoint's tensors again, changed."""
+    """Rewrite a checkpoint's tensors with a change."""
     file = folder / "model.safetensors"
     save_file(change(load_file(file)), file, metadata={"format": "pt"})
     return folder
@@ -106,7 +106,7 @@ CASED = "The pain went away after 2 days. It made me sick! Ça va mieux. the pai
     ],
 )
 def test_tokens_are_those_of_tokenizer_json(tmp_path, caplog, config_class, other, config):
-    """Not those of its words with a class's defaults: lower case, other pieces, another order."""
+    """A class's defaults would give other tokens for its words: lower case, other pieces, another order."""
     from tokenizers import BertWordPieceTokenizer
 
     words = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
@@ -317,7 +317,7 @@ def test_what_people_bring_is_named_and_never_to_be_deleted(tmp_path):
 
 
 def test_the_same_tokenizer_in_other_files_is_the_same(tmp_path):
-    """As published fine-tunes have it: raw or saved again, with other padding, as two files of words and merges."""
+    """Published fine-tunes have it raw or saved again, with other padding, or as two files of words and merges."""
     from transformers import GPT2Tokenizer
 
     whole = scratch.train_tokenizer(TEXTS, 300, 16)

@@ -1,4 +1,4 @@
-"""Bases, training and prediction on tiny models: reproducible, resumable, equal to the plain way."""
+"""Test bases, training and prediction on tiny models: they are reproducible, resumable and equal to the plain way."""
 
 import json
 import os
@@ -92,7 +92,7 @@ def test_a_base_is_the_same_bytes_again_and_another_with_another_seed(data, base
 
 
 def test_a_pretrained_checkpoint_gets_a_fresh_head_and_keeps_its_body(data, base, expert, tmp_path):
-    """As with a model from the hub: the folder's own head of the same size must not survive."""
+    """As for a model from the hub, the folder's own head of the same size must not survive."""
     spec = {"name": "x", "family": "classifier", "source": "local", "path": str(expert), "max_length": 16}
     arguments = ["--model", json.dumps(spec), "--checkpoint", expert, "--data", data, "--task", "t"]
     for name, seed in (("one", 1), ("same", 1), ("two", 2)):
@@ -112,7 +112,7 @@ def test_a_pretrained_checkpoint_gets_a_fresh_head_and_keeps_its_body(data, base
 
 
 def test_a_language_model_as_the_hub_ships_it(data, tmp_path):
-    """GPT-2's own shape of folder: bare tensor names, tied head, a tokenizer without padding."""
+    """The folder has GPT-2's own form: bare tensor names, a tied head, a tokenizer without padding."""
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
@@ -154,7 +154,7 @@ def test_training_again_gives_the_same_bytes(data, base, expert, tmp_path):
 
 
 def test_a_renamed_expert_takes_its_training_over(data, base, expert, tmp_path):
-    """Of the same definition alone; another one beside it is trained."""
+    """It takes over the same definition only; an expert with another definition is trained."""
     shutil.copytree(expert, tmp_path / "old")
     renamed = train_arguments(data, base, tmp_path)
     run_script("train_expert", *renamed, "--log", tmp_path / "log")
@@ -177,7 +177,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, base, tmp_
     command += ["--checkpoint-seconds", "0.2", "--log", tmp_path / "log"]
     process = subprocess.Popen(list(map(str, command)))
     deadline = time.monotonic() + 120
-    one_epoch = 10  # of 160 reviews by 16: it is to go on within a later one, which has an order of its own
+    one_epoch = 10  # of 160 reviews by 16: it must resume within a later one, which has another order
     while not any(
         int(f.parent.name.split("-")[1]) % one_epoch and int(f.parent.name.split("-")[1]) > one_epoch
         for f in tmp_path.glob("cut/checkpoints/*/checkpoint-*/whole")
@@ -201,7 +201,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, base, tmp_
 
 
 def test_a_training_that_reads_otherwise_does_not_go_on_from_the_same_weights(data, base, tmp_path):
-    """What the base is asked with, its labels, the reviews' words: whatever is learned from, other than the weights."""
+    """The base's prompt, its labels and the reviews' words count, too: a training learns from more than the weights."""
     own = tmp_path / "base"
     shutil.copytree(base, own)
     arguments = [*train_arguments(data, own, tmp_path, steps=150), "--checkpoint-seconds", "0.1"]
@@ -220,7 +220,7 @@ def test_a_training_that_reads_otherwise_does_not_go_on_from_the_same_weights(da
 
 
 def test_a_value_that_validation_lacks_is_no_error(data, base, tmp_path):
-    """What is rare may be in train alone; what train lacks is refused."""
+    """A rare value may be missing in validation, but a value that train lacks is refused."""
     own = tmp_path / "data"
     shutil.copytree(data, own)
     for split, value in (("train", "rare"), ("valid", "frequent")):
@@ -269,7 +269,7 @@ def test_processes_that_share_a_training_end_where_one_would(data, base, tmp_pat
 
 def test_a_model_whose_layers_are_spread_predicts_the_same(expert, tmp_path):
     whole = predicted(ClassifierScorer(*loading.load_model(expert)), TEXTS)
-    # Without GPUs, "elsewhere" is the disk: the same hooks of accelerate bring a layer and its input together.
+    # Without GPUs, the disk takes their place: the same hooks of accelerate bring a layer and its input together.
     places = {"transformer.wte": "cpu", "transformer.wpe": "cpu", "transformer.drop": "cpu", "transformer.h.0": "cpu",
               "transformer.h.1": "disk", "transformer.ln_f": "cpu", "score": "disk"}  # fmt: skip
     model, tokenizer = loading.load_model(expert, device_map=places, offload_folder=tmp_path)
@@ -285,7 +285,7 @@ def test_diverged_training_is_one_clear_error(data, base, tmp_path):
 
 
 def plain(model, tokenizer, texts):
-    """One text at a time, no padding: what batches must agree with."""
+    """Predict one text at a time without padding; batches must agree with this."""
     rows = []
     with torch.inference_mode():
         for text in texts:
@@ -416,7 +416,7 @@ def test_blends_and_baselines(data, expert, base, tmp_path):
 
 
 def test_a_linear_probe_is_logistic_regression_on_frozen_features(data, base, tmp_path):
-    """Against scikit-learn on features that each text gets alone."""
+    """Compare with scikit-learn on features that are computed text by text."""
     out = ["--output", tmp_path / "probe.parquet", "--cost", tmp_path / "probe.json"]
     run_script("fit_probe", "--model", base, "--data", data, "--task", "t", "--seed", 1, *out)
     cost, table = json.loads((tmp_path / "probe.json").read_text()), pl.read_parquet(tmp_path / "probe.parquet")
@@ -448,7 +448,7 @@ def test_byte_level_tokens_have_no_unknown():
 
 
 def small_card(model, rows: int) -> list[int]:
-    """Let a model run out of memory at more than so many rows, as a card that is too small does."""
+    """Let a model run out of memory above a number of rows, like a card that is too small."""
     forward, seen = model.forward, []
 
     def limited(input_ids=None, **others):
@@ -496,12 +496,12 @@ def test_predicting_on_a_small_card_halves_the_batches(expert):
 
 
 def matrices(model, prefix: str) -> int:
-    """Parameters that multiply every token, once: the weights of linear maps."""
+    """Count the parameters that multiply every token, each once: the weights of linear maps."""
     return sum(p.numel() for n, p in model.named_parameters() if n.startswith(prefix) and p.dim() == 2)
 
 
 def flops_of(model, texts) -> tuple[int, int]:
-    """Operations, and tokens of the pass."""
+    """Count the operations and the tokens of a pass."""
     tokenizer = scratch.train_tokenizer(TEXTS, 300, 16)
     mean = float(np.mean([min(16, max(1, len(tokenizer.tokenize(t or " ")))) for t in texts]))
     return flops_per_review(model, tokenizer, texts), round(mean)
@@ -514,7 +514,7 @@ def flops_per_review(model, tokenizer, texts) -> int:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_operations_of_one_review_are_those_of_the_formula(attention):
-    """2 N T for the matrices and 4 L T² d for attention (Kaplan et al. 2020, arXiv 2001.08361, without a causal half)."""
+    """They are 2 N T for the matrices and 4 L T² d for attention (Kaplan et al. 2020, arXiv 2001.08361; no causal half)."""
     gpt2, bert = tiny_gpt2(), tiny_bert()
     for model in (gpt2, bert):
         model.set_attn_implementation(attention)

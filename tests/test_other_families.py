@@ -1,4 +1,4 @@
-"""Text-to-text models as base and experts, one of them a published fine-tune, and a causal reference, through the whole workflow."""
+"""Run the workflow with a text-to-text base and experts, one of them a published fine-tune, and a causal reference."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ def finished(tmp_path_factory) -> Project:
     project = fresh(tmp_path_factory.mktemp("families") / "project")
     (project.folder / "config/families.yaml").write_text(EXPERIMENT)
     project.snakemake("results/families/models/base-sentiment", *RUN)
-    # What somebody else made of the same base: nothing in it says so.
+    # Somebody else fine-tuned the same base, and nothing in the folder says so.
     theirs = project.folder / "theirs"
     shutil.copytree(project.folder / "results/families/models/base-sentiment", theirs)
     (theirs / "model.json").unlink()
@@ -105,10 +105,10 @@ def test_they_end_in_one_leaderboard(finished):
     kinds = dict(board.group_by("kind").len().rows())
     assert kinds == {"base": 1, "expert": 4, "merge": 2, "reference": 4, "blend": 1}
     assert dict(board.select("candidate", "method").rows())["bought"] == "published"
-    # All of them are asked, and have scores with each prior taken away; what a published model cost nobody knows.
+    # All of them are asked, and have scores without each prior; the cost of a published model is unknown.
     asked = board.filter(
         ~pl.col("candidate").is_in(["as-it-is", "both", "probed"])
-    )  # a classifier, its blend and a probe are asked nothing
+    )  # a classifier, its blend and a probe have no prompt
     assert asked["test_contextual_macro_f1"].null_count() == asked["test_batch_macro_f1"].null_count() == 0
     seconds = dict(board.select("candidate", "train_seconds").rows())
     assert seconds["bought"] is None and seconds["shard-0"] > 0 and seconds["base-sentiment"] == 0
@@ -156,7 +156,7 @@ def test_a_merge_is_asked_like_its_members_and_exported(finished):
 
 
 def test_a_published_model_of_another_kind_is_refused(finished, tmp_path):
-    """Before anything is merged with it, in one line."""
+    """One line says so before any merge with it."""
     project = finished.copy(tmp_path / "other")
     config = json.loads((project.folder / "theirs/config.json").read_text())
     for change, said in (
@@ -173,7 +173,7 @@ def test_a_published_model_of_another_kind_is_refused(finished, tmp_path):
 
 
 def test_a_published_member_brings_its_licence(finished):
-    """Which may be none, or another than the base's: a merge of it is not simply under the base's."""
+    """It may have none, or another one than the base: a merge of it is not simply under the base's licence."""
     exported = finished.folder / "results/families/export"
     bodies = {f.name.partition("-")[0]: (f / "README.md").read_text() for f in exported.glob("[a-z]*")}
     assert "The member bought, the checkpoint 'theirs', names no licence" in bodies["linear"]

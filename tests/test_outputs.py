@@ -1,4 +1,4 @@
-"""Published classifiers taken as they are: which output is which class, by name or by what the experiment says."""
+"""Match the outputs of published classifiers to classes, by name or as the experiment says."""
 
 import copy
 import json
@@ -48,7 +48,7 @@ def test_outputs_are_found_by_name_or_by_what_is_said(tmp_path, names, said, ord
 
 
 def test_a_configuration_without_names_has_two():
-    folder = ROOT / "results/nowhere"  # its configuration is not asked for: the two of the library
+    folder = ROOT / "results/nowhere"  # without names in the configuration, the library has two
     assert outputs.UNNAMED == ["LABEL_0", "LABEL_1"] and not folder.exists()
 
 
@@ -82,7 +82,7 @@ MODELS = {
     "bert": tiny_bert,
     "t5": tiny_t5_classifier,
     "roberta": lambda: RobertaForSequenceClassification(
-        # As many hidden values as classes: a map of the head that is not its last one has as many outputs.
+        # With as many hidden values as classes, another map of the head than its last one has as many outputs, too.
         RobertaConfig(hidden_size=3, num_hidden_layers=1, num_attention_heads=1, intermediate_size=6,
                       max_position_embeddings=20, **SMALL)
     ),
@@ -97,7 +97,7 @@ def test_a_head_gets_the_task_s_order(kind):
     torch.manual_seed(0)
     model = MODELS[kind]().eval()
     tokenizer = scratch.train_tokenizer(["some words to read, and some more"] * 3, 300, 16, ended=kind == "t5")
-    model.config.eos_token_id = tokenizer.eos_token_id  # where a T5 reads its answer
+    model.config.eos_token_id = tokenizer.eos_token_id  # a T5 reads its answer there
     read = tokenizer("some other words", return_tensors="pt")
     read.pop("token_type_ids", None)
     with torch.inference_mode():

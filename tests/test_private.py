@@ -1,4 +1,4 @@
-"""Private names of other libraries that the code uses: a release that renames one is seen here, with what to change."""
+"""Check the private names of other libraries that the code uses; if a release renames one, say what to change."""
 
 import ast
 from importlib import import_module, metadata
@@ -52,7 +52,7 @@ def test_a_private_name_is_there(package, version, module, name, change):
 GUARDED = (
     "mergekit_private", "transformers_private", "snakemake_patches.py", "snakemake_speed.py", "slurm_plugin.py", "warm_child.py",
 )  # fmt: skip
-"""Where private names may be used: one folder or file per library."""
+"""The one folder or file per library that may use its private names."""
 STANDARD = {"_exit"}  # os._exit is documented
 
 

@@ -1,4 +1,4 @@
-"""The same rows as several hosts serve them: the same reviews, split and leaderboard, whatever header and delimiter."""
+"""Read the same rows as several hosts serve them: reviews, split and leaderboard do not depend on header or delimiter."""
 
 import argparse
 import csv
@@ -38,7 +38,7 @@ def call(script, **values):
 
 
 def judged(folder: Path, train: Path, test: Path | None, **how) -> dict[str, object]:
-    """Clean, split, label, fit TF-IDF and the majority, score: what each step makes of two files."""
+    """Clean, split, label, fit TF-IDF and the majority, and score; return the result of each step for two files."""
     data, results = folder / "data", folder / "results"
     paths = {name: data / f"{name}.parquet" for name in ("reviews", "rejected")}
     call(
@@ -92,7 +92,7 @@ def write(file: Path, rows: list[list[str]], delimiter: str) -> Path:
 
 @pytest.fixture(scope="module")
 def drugs_com(real_rows):
-    """The first real rows of Drugs.com, train and test."""
+    """Return the first real rows of Drugs.com, train and test."""
     return [rows_of(real_rows / f"drugsCom{name}_raw.tsv", number) for name, number in (("Train", 700), ("Test", 500))]
 
 
@@ -103,7 +103,7 @@ def official(drugs_com, tmp_path_factory):
 
 
 def by_kaggle(day: str) -> str:
-    """May 20, 2012 as Kaggle's files have it: 20-May-12."""
+    """Write May 20, 2012 as in Kaggle's files: 20-May-12."""
     date = datetime.datetime.strptime(day, "%B %d, %Y")
     return f"{date.day}-{date:%b-%y}"
 
@@ -128,7 +128,7 @@ def test_drugs_com_under_all_headers(drugs_com, official, tmp_path, name):
 
 @pytest.mark.parametrize(("first", "delimiter"), [("Unnamed: 0", "\t"), ("reviewID", ","), ("id", ";")])
 def test_druglib_s_columns_under_all_headers(tmp_path, first, delimiter):
-    """Rows made up under the header of Druglib.com, whose own rows are not here."""
+    """Rows are invented under the header of Druglib.com, whose own rows are not available here."""
     words = ("it helped me a lot", "no effect at all", "a little better, then worse")
     rows = [
         [str(2000 + i), "enalapril", str((i * 7) % 10 + 1), "High", "Mild", "flu", f"{words[(i * 7) % 10 // 4]} {i}", 'a "dry" cough', ""]

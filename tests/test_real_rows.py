@@ -1,10 +1,10 @@
-"""The whole workflow on real reviews."""
+"""Run the complete workflow on real reviews."""
 
 import json
 
 import polars as pl
 
-# The shipped experiment with less of everything but reviews: what is tried here is the data, not the training.
+# This is the shipped experiment with less of everything except reviews: it tests the data, not the training.
 SMALLER = {
     "width: 64": "width: 32", "layers: 2": "layers: 1", "max_length: 192": "max_length: 64", "{steps: 150": "{steps: 30",
     "steps: 200": "steps: 40",

@@ -1,4 +1,4 @@
-"""Reading, cleaning, splitting: against Python's own csv and html modules, and against counts made by hand."""
+"""Compare reading, cleaning and splitting with Python's own csv and html modules, and with counts made by hand."""
 
 import csv
 import html
@@ -115,7 +115,7 @@ def test_real_rows_are_read_as_csv_reads_them(real_rows):
             list(r)
             for r in table.select("id", "drug", "condition", "review", "rating", "date", "useful_count").iter_rows()
         ] == by_csv(real_rows / name)
-        # The line of a row is where its id stands in the file.
+        # The line of a row is that of its id in the file.
         lines = (real_rows / name).read_bytes().split(b"\n")
         for identifier, line in table.select("id", "line").rows()[:: table.height // 50]:
             assert lines[line - 1].startswith(identifier.encode() + b"\t")
@@ -200,7 +200,7 @@ def test_a_column_more_changes_no_rows(tmp_path):
 
 
 def test_a_row_means_the_same_whatever_its_neighbours(tmp_path):
-    """Slices are worked on apart: a line-break tag is a line break with and without another one nearby."""
+    """Slices are processed separately: a line-break tag is a line break with or without another one nearby."""
     texts = ["bad &lt;br /&gt; drug", "One.<br />Two"]
     alone, beside = (
         cleaning.clean(pl.DataFrame({"line": range(len(t)), "review": t}), "x", repairs="none")[0]["review"][0]
@@ -252,7 +252,7 @@ def test_values_are_found_whatever_their_type():
         assert splitting.select_part(train, {"where": where}).height == rows
     with pytest.raises(Failure, match=r"where\.stars: no train review has 'many'; the most frequent are"):
         splitting.select_part(train, {"where": {"stars": ["many"]}})
-    whole = train.select("stars", n=pl.int_range(pl.len()))  # of 64 bits, which no float holds all of
+    whole = train.select("stars", n=pl.int_range(pl.len()))  # whole numbers of 64 bits, some of which no float can hold
     assert splitting.select_part(whole, {"where": {"n": [0, "1", 2.0]}}).height == 3
 
 
@@ -283,7 +283,7 @@ def test_cut_conditions_are_restored_where_the_reviews_leave_no_doubt():
     assert condition_names.restore(cut, TEXTS) == {
         "ibromyalgia": "Fibromyalgia", "Bipolar Disorde": "Bipolar Disorder", "Rat-bite Feve": "Rat-bite Fever",
     }  # fmt: skip
-    # Two words that would do are doubt, and so is a word that occurs once.
+    # Two possible words leave a doubt, and so does a word that occurs once.
     assert condition_names.restore(["atigue"], pl.Series(["fatigue"])) == {}
     assert condition_names.restore(["Disorde"], pl.Series(["disorder disordero"] * 9)) == {}
     assert condition_names.is_debris("min / sitagliptin)") and not condition_names.is_debris("Cancer (early)")
@@ -305,7 +305,7 @@ def test_real_conditions_against_a_list_made_by_hand(real_rows):
     assert facts["rows"] == sum(before[name] for name in facts["names"])
     after = dict(restored["condition"].drop_nulls().value_counts().iter_rows())
     assert after["Bipolar Disorder"] == before["Bipolar Disorde"] and "Bipolar Disorde" not in after
-    # The cut took F, o and r from the ends: whole names that never had them there must be left alone.
+    # The cut took F, o and r from the ends: complete names that never had them there must stay as they are.
     for whole in ("Birth Control", "Depression", "Pain", "Acne", "High Blood Pressure", "Emergency Contraception"):
         assert after[whole] == before[whole]
     assert not any(condition_names.is_debris(c) for c in after)

@@ -1,4 +1,4 @@
-"""Language models' label scores: equal to each label scored by itself, whatever the labels, reviews and batches."""
+"""Compare language models' label scores with each label scored by itself, for all kinds of labels, reviews and batches."""
 
 import copy
 import json
@@ -63,7 +63,7 @@ ODD = [
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """These models are too small for several, which only wait for each other."""
+    """These models are too small for several threads, which only wait for each other."""
     number = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -89,7 +89,7 @@ def model_of(kind: str):
         model = T5ForConditionalGeneration(t5_config(tie_word_embeddings=kind == "t5 tied", pad_token_id=1))
     else:
         model = tiny_causal(kind)
-    with torch.no_grad():  # far from uniform, so that what is compared varies
+    with torch.no_grad():  # far from uniform, so that the compared scores vary
         for p in model.parameters():
             if p.dim() > 1:
                 p.mul_(1 if kind.startswith("t5") else 3)
@@ -103,7 +103,7 @@ def scorer_of(kind: str, words: list[str], **spec):
 
 
 def one_by_one(scorer, texts):
-    """Each label of each review in a pass of its own, by the model's own loss, without any padding."""
+    """Score each label of each review in a separate pass, by the model's own loss, without padding."""
     rows = []
     with torch.inference_mode():
         for ids in scorer.encode(texts)[0]:
@@ -156,10 +156,10 @@ def test_what_all_prompts_begin_with_is_computed_once(kind):
     known = scorer._prefix
     assert len(known) >= causal.WORTH_KEEPING
     assert all(ids[: len(known)] == known and len(ids) > len(known) + 1 for ids in scorer.encode(texts)[0])
-    with torch.inference_mode():  # a prompt with but one token more than what all begin with
+    with torch.inference_mode():  # a prompt with a single token beyond the common beginning
         short = [*known, 5]
         np.testing.assert_allclose(scorer.score([short])[0], scorer.plain(short, scorer.labels), rtol=2e-5, atol=1e-4)
-    scorer._prefix[0] += 1  # nobody's prompt begins so: still right, only slower
+    scorer._prefix[0] += 1  # prompts do not begin so: the scores are still right, only slower
     with torch.inference_mode():
         slow = scorer.score(scorer.encode(texts)[0]).log_softmax(-1).numpy()
     np.testing.assert_allclose(slow, expected, rtol=2e-5, atol=1e-5)
@@ -317,7 +317,7 @@ def test_an_architecture_that_counts_otherwise_is_refused(monkeypatch):
 
 @pytest.mark.parametrize("padding", [True, False])
 def test_an_architecture_that_sees_otherwise_is_refused(padding):
-    """Windows that hide a long prompt's beginning; convolutions that read padding: each right for one short review alone."""
+    """Windows hide a long prompt's beginning, and convolutions read padding: each is right for a single short review."""
     torch.manual_seed(1)
     common = {
         "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -342,10 +342,10 @@ def test_an_architecture_that_sees_otherwise_is_refused(padding):
 
 @pytest.mark.parametrize("kind", ["t5 tied", "llama", "gpt2"])
 def test_a_scorer_follows_its_model_to_another_device(kind, monkeypatch):
-    """Made while the model is on the CPU, which then goes to a GPU; no arithmetic is done on the device of this test."""
+    """They are made while the model is on the CPU, and it then goes to a GPU; this test's device does no arithmetic."""
     scorer = scorer_of(kind, WORDS["several tokens"])
     ids = scorer.encode(["a", "b"])[0]
-    # Looks into masks, which have no values here, to leave them out where they hide nothing.
+    # It would read masks, which have no values here, to leave them out if they hide nothing.
     monkeypatch.setattr("transformers.masking_utils._ignore_bidirectional_mask_sdpa", lambda *a, **k: False)
     scorer.model.to("meta")
     with torch.inference_mode():
@@ -389,7 +389,7 @@ def test_shards_go_on_where_they_stopped_and_never_mix(tmp_path, monkeypatch):
     monkeypatch.setattr(scorer, "score", stopping)
     with pytest.raises(KeyboardInterrupt):
         predicted(scorer, ODD, Shards(tmp_path / "s", "mine", 0))
-    # One proof, three batches, and a fourth on its way; half a file of a killed process is none.
+    # One check, three batches, and a fourth in progress; half a file of a killed process does not count.
     assert len(list((tmp_path / "s/mine").glob("*.npz"))) == 3
     (tmp_path / "s/mine/.3.npz.partial-1").write_bytes(b"half")
     monkeypatch.setattr(scorer, "score", lambda batch: calls.append(len(batch)) or score(batch))
@@ -405,7 +405,7 @@ def test_shards_go_on_where_they_stopped_and_never_mix(tmp_path, monkeypatch):
 
 
 def test_candidates_that_read_alike_share_their_tokens(tmp_path):
-    """The same tokenizer and prompt: one file, which the second takes; another prompt or review: another file."""
+    """The same tokenizer and prompt share one file, which the second reads; another prompt or review has its own."""
     first, second = (scorer_of(kind, WORDS["single"]) for kind in ("llama", "gpt2"))
     made = tokens.shared(first, ODD, tmp_path, "code")
     assert [made[i] for i in range(len(made))] == first.encode(ODD)[0]
@@ -492,7 +492,7 @@ def test_a_zero_shot_reference_in_the_workflow(project):
     project.snakemake(*target)
     table = pl.read_parquet(project.folder / target[0])
     assert "batch_2" in table.columns and np.isfinite(table["contextual_0"].to_numpy()).all()
-    # Each prior has scores of its own beside the raw ones.
+    # Each prior has its own scores beside the raw ones.
     bench = scores.Bench(project.folder / "results/demo/data", {"name": "sentiment", "label": "sentiment"}, 17)
     score = bench.score(project.folder / target[0]).scores
     test = table.filter(pl.col("split") == "test").join(bench.rows["test"], on="review_id")
@@ -518,7 +518,7 @@ def test_a_zero_shot_reference_in_the_workflow(project):
     value = score["priors"]["batch"]["valid"]["macro_f1"]["value"]
     assert board["valid_batch_macro_f1"].to_list() == [value, None]
     assert not (project.folder / "results/demo/checkpoints").exists()
-    # Another prompt is another model to ask; another number format, other predictions alone.
+    # Another prompt makes another model to ask; another number format changes the predictions only.
     project.edit("config/asked.yaml", "name: lm\n", "name: lm\n  dtype: bfloat16\n")
     assert project.planned(*target) == {"predict": 1}
     project.edit("config/asked.yaml", "name: lm\n", "name: lm\n  prompt: {score: first_token}\n")

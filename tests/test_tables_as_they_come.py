@@ -1,4 +1,4 @@
-"""Tables as people bring them: other headers, quotes, encodings, dates, scripts; nothing is lost or guessed silently."""
+"""Read tables of users with other headers, quotes, encodings, dates and scripts; nothing is lost or guessed silently."""
 
 import argparse
 import csv
@@ -34,7 +34,7 @@ def clean(folder: Path, train: Path, test: Path | None = None, **how) -> tuple[p
 
 
 def under(folder: Path, source: Path, names: list[str], delimiter: str = "\t") -> Path:
-    """The same rows under another header, and another delimiter."""
+    """Write the same rows with another header and another delimiter."""
     with source.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.reader(stream, delimiter="\t"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,13 +46,13 @@ def under(folder: Path, source: Path, names: list[str], delimiter: str = "\t") -
 
 @pytest.fixture(scope="module")
 def official(real_rows, tmp_path_factory):
-    """The cleaned real rows, under their own header."""
+    """Clean the real rows with their own header."""
     return clean(tmp_path_factory.mktemp("own"), *(real_rows / f"drugsCom{n}_raw.tsv" for n in ("Train", "Test")))
 
 
 @pytest.mark.parametrize("name", list(HEADERS))
 def test_the_real_rows_are_the_same_reviews_under_all_headers(official, real_rows, tmp_path, name):
-    """So splits and leaderboards, which are made of this table and the seed alone, are the same too."""
+    """Splits and leaderboards are then the same, too, since they depend on this table and the seed only."""
     delimiter = "," if name == "as Kaggle" else "\t"
     files = [under(tmp_path, real_rows / f"drugsCom{n}_raw.tsv", HEADERS[name], delimiter) for n in ("Train", "Test")]
     columns = {ours: [theirs] for ours, theirs in MAPPED.items()} if name == "mapped" else None

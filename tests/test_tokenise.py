@@ -1,4 +1,4 @@
-"""Tokens made before predictions: the same ones, found by each prediction that reads alike, of every family."""
+"""Make tokens before predictions: each prediction of every family that reads texts the same way finds the same ones."""
 
 import argparse
 import json

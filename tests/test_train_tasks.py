@@ -1,4 +1,4 @@
-"""One model trained on several tasks: the single training where there is one, plain torch's gradients where there are more."""
+"""Compare a model trained on several tasks with plain torch's gradients and, for one task, with the single training."""
 
 import copy
 import json
@@ -51,7 +51,7 @@ def label_of(task: str, i: int) -> int:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Reviews with a label in two tasks; some have none in the second."""
+    """Make reviews with a label in two tasks; some have none in the second."""
     folder = tmp_path_factory.mktemp("data")
     numbers = range(len(TEXTS))
     frame = pl.DataFrame({"review_id": numbers, "group": numbers, "review": TEXTS})
@@ -66,7 +66,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def prepare(tmp_path_factory):
-    """A base for each task, of an architecture, made once."""
+    """Make a base of an architecture for each task, once."""
     made: dict[tuple[str, str], dict[str, Path]] = {}
 
     def bases(family: str, architecture: str) -> dict[str, Path]:
@@ -87,7 +87,7 @@ def prepare(tmp_path_factory):
 
 
 def read(data: Path, bases: dict[str, Path], tokenizer, hyper):
-    """What each task alone would be trained on."""
+    """Return the rows that each task alone would be trained on."""
     return {
         task: training_rows.prepare(
             training_rows.reviews_of(data, task, {}), CLASSES[task], tokenizer, cards.read(folder).asked(), hyper
@@ -97,7 +97,7 @@ def read(data: Path, bases: dict[str, Path], tokenizer, hyper):
 
 
 def trained(data: Path, bases: dict[str, Path], folder: Path, **hyper):
-    """Train on all tasks of some bases; the model, and the facts."""
+    """Train on all tasks of some bases; return the model and the facts."""
     hyper = {**HYPER, **hyper}
     family = cards.read(next(iter(bases.values()))).family
     model, tokenizer = joint.load(bases, family)
@@ -157,7 +157,7 @@ def test_it_learns_all_tasks_and_each_folder_is_plain_transformers(family, archi
 
 @pytest.mark.parametrize(("family", "architecture"), [*CLASSIFIERS, *ASKED])
 def test_gradients_of_a_mixed_batch_are_the_sum_of_the_tasks_own(family, architecture, data, prepare):
-    """Against plain models of transformers, one for each task, asked review by review, without padding."""
+    """Compare with plain models of transformers, one for each task, asked review by review, without padding."""
     bases = prepare(family, architecture)
     model, tokenizer = joint.load(bases, family)
     classes = {task: len(names) for task, names in CLASSES.items()}
@@ -188,7 +188,7 @@ def test_gradients_of_a_mixed_batch_are_the_sum_of_the_tasks_own(family, archite
 
 
 def likelihood(model, family, row):
-    """Negative log-likelihood of one review's answer, by transformers' own loss."""
+    """Return the negative log-likelihood of one review's answer, by transformers' own loss."""
     ids = torch.tensor([row["input_ids"]])
     if family == "classifier":
         return cross_entropy(model(input_ids=ids).logits, torch.tensor([row["answer"]]))
@@ -263,7 +263,7 @@ def test_bases_that_differ_in_more_than_their_heads_are_refused(prepare, tmp_pat
 
 
 def arguments(data, bases, folder, **hyper):
-    """Of the script."""
+    """Return the script's arguments."""
     models = next(iter(bases.values())).parent
     return [
         "--models", models, "--bases", json.dumps({task: base.name for task, base in bases.items()}), "--data", data,
@@ -340,7 +340,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, prepare, t
     ]
     process = subprocess.Popen(list(map(str, command)))
     deadline = time.monotonic() + 120
-    epoch = 27  # steps, of 216 reviews by 8: it goes on within a later one, which has an order of its own
+    epoch = 27  # steps, of 216 reviews by 8: it resumes within a later one, which has another order
     while not any(
         (step := int(f.parent.name.split("-")[1])) > epoch and step % epoch
         for f in tmp_path.glob("cut/checkpoints/*/checkpoint-*/whole")

@@ -1,4 +1,4 @@
-"""A wider net: tables and experiment files, valid and nearly valid, in any number (`make net`): never a traceback, never a wrong count."""
+"""Test any number of tables and experiment files, valid and nearly valid (`make net`): no traceback, no wrong count."""
 
 import contextlib
 import copy
@@ -61,7 +61,7 @@ def test_any_table_is_read_whole_or_refused(tmp_path, rows, delimiter, quoting, 
 
 
 def places(node, path=()):
-    """Paths of all values of a file."""
+    """Return the paths of all values of a file."""
     found = [path] if path else []
     inside = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     return found + [p for key, value in inside for p in places(value, (*path, key))]

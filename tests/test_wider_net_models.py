@@ -1,6 +1,6 @@
-"""A wider net of model folders: 24 architectures, their tensors missing, renamed, misshapen or too many, their tokenizers in any form.
+"""Test model folders of 24 architectures: tensors missing, renamed, misshapen or superfluous, tokenizers in any form.
 
-Whatever is taken has the weights that were saved, and predicts with them; whatever else is refused in words (`make net`).
+An accepted folder has the weights that were saved, and predicts with them; a message refuses all others (`make net`).
 """
 
 import copy
@@ -27,7 +27,7 @@ from tiny_models import LABELS, predicted
 TIMES = int(os.environ.get("MLLM_NET", 1))
 TEXTS = ["it helped me and the pain went away", "no effect at all, only a headache", "I sleep better now"] * 9
 WORDS = {ended: scratch.train_tokenizer(TEXTS, 300, 16, ended) for ended in (False, True)}
-"""By whether an end stands after each text."""
+"""Tokenizers by whether an end follows each text."""
 State = dict[str, torch.Tensor]
 
 
@@ -69,7 +69,7 @@ ALL: dict[str, tuple[Callable[[State], State], bool | None]] = {
     "half precision": (lambda s: {n: v.half() if v.is_floating_point() else v for n, v in s.items()}, True),
     "empty": (lambda s: {}, False),
 }
-"""What happens -> the change, and whether such a checkpoint is taken (None: either, if its weights are the saved ones)."""
+"""Case -> the change, and whether such a checkpoint is accepted (None: either, if its weights are the saved ones)."""
 
 
 def configured(**values):
@@ -147,7 +147,7 @@ TOKENIZERS: dict[str, tuple[Callable[[Path, Any], object], bool | None]] = {
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Architecture -> a folder with its weights, in one file or in several; each saved once."""
+    """Return architecture -> a folder with its weights, in one file or in several; each is saved once."""
     root = tmp_path_factory.mktemp("saved")
 
     def folder(kind: str, sharded: bool) -> Path:
@@ -167,13 +167,13 @@ def damage(draw, folder: Path, optional: Callable[[str], bool], words) -> tuple[
     """Do something to a model folder.
 
     Args:
-        draw: of hypothesis.
-        folder: whole but for its tokenizer.
+        draw: the draw of hypothesis.
+        folder: a folder that is complete except for its tokenizer.
         optional: whether a tensor may be missing.
         words: its tokenizer.
 
     Returns:
-        What was done, and whether the folder is to be taken now (None: either).
+        The change, and whether the folder must now be accepted (None: either).
     """
     what = draw(st.sampled_from(["a tensor", "all tensors", "configuration", "tokenizer", "files"]))
     files = sorted(folder.glob("*.safetensors"))
@@ -223,7 +223,7 @@ def test_any_model_folder_is_taken_with_its_weights_or_refused(saved, tmp_path, 
     head = tuple(f"{name}." for name in head_modules(model))
 
     def drawn(name: str) -> bool:
-        """Whether a base may lack it: the head, and what stands between body and head."""
+        """Return whether a base may lack it: the head, and the modules between body and head."""
         return base and (name.startswith(head) or "pooler" in name)
 
     what, expected = damage(data.draw, folder, drawn, words)

@@ -1,4 +1,4 @@
-"""Experiment files, tables of predictions and scripts as people write them: taken by meaning, refused in the right words."""
+"""Test experiment files, prediction tables and scripts as people write them: read by meaning, refused with clear words."""
 
 from decimal import Decimal
 

@@ -1,4 +1,4 @@
-"""An experiment with three tasks and merges over them, whose predictions are made up: from them to the verdict in seconds."""
+"""Make an experiment with three tasks and merges over them from invented predictions: seconds until the verdict."""
 
 import json
 
@@ -40,7 +40,7 @@ SKILL = {"base": 0.0, "expert": 0.8, "reference": 0.85, "blend": 0.8, "ties": 0.
 
 
 def write_data(folder):
-    """Reviews of all splits: rating and mood label all, topic half; a third of the texts stand twice."""
+    """Make reviews of all splits: rating and mood label all, topic half; a third of the texts occur twice."""
     rng = np.random.default_rng(0)
     parts, first = {}, 0
     for split, n in TEXTS.items():
@@ -65,7 +65,7 @@ def write_data(folder):
 
 
 def write_predictions(results, built, labels):
-    """Each candidate right by chance of its own and of the review."""
+    """Draw labels: each candidate is right by its own chance and the review's."""
     luck = np.random.default_rng(1).random(sum(TEXTS.values()))
     (results / "predictions").mkdir()
     for number, (name, c) in enumerate(built.candidates.items()):
@@ -87,7 +87,7 @@ def write_predictions(results, built, labels):
 
 
 def make(root):
-    """The experiment's folder, from hand-written predictions to the verdict; its grid, its labels."""
+    """Return the experiment's folder, from hand-written predictions to the verdict, with its grid and labels."""
     results, built = root / "results/three", grid.build(load.parse(RAW))
     labels = write_data(results / "data")
     write_predictions(results, built, labels)

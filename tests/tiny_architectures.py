@@ -1,4 +1,4 @@
-"""Tiny classifiers of 24 architectures that transformers knows, each built once per process and saved once per folder."""
+"""Make tiny classifiers of 24 architectures of transformers, each built once per process and saved once per folder."""
 
 import functools
 
@@ -10,7 +10,7 @@ from mllm.models.heads import label_config
 from tiny_models import LABELS
 
 WIDTH, HEADS, LAYERS, VOCABULARY, POSITIONS = 32, 2, 2, 300, 40
-SIZES = {  # whatever an architecture calls them
+SIZES = {  # an architecture has one of these names
     "vocab_size": VOCABULARY,
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "emb_dim", "word_embed_proj_dim"), WIDTH),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers",
@@ -23,7 +23,7 @@ SIZES = {  # whatever an architecture calls them
 }  # fmt: skip
 TOKENS = {"pad_token_id": 1, "eos_token_id": 0, "bos_token_id": 0, "cls_token_id": 0, "sep_token_id": 0}
 ENDED = ("t5", "bart")
-"""Which read their answer at the end's token."""
+"""Architectures that read their answer at the end token."""
 OWN = {
     "bert": {}, "roberta": {}, "distilbert": {}, "albert": {}, "electra": {}, "deberta": {}, "camembert": {}, "xlm-roberta": {},
     "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 8},
@@ -38,7 +38,7 @@ OWN = {
 
 @functools.cache
 def tiny(kind: str):
-    """A classifier of random weights, in evaluation."""
+    """Make a classifier with random weights, in evaluation mode."""
     assert transformers.__version__
     default = AutoConfig.for_model(kind)
     known = default.to_dict().keys() | default.attribute_map.keys()
@@ -46,7 +46,7 @@ def tiny(kind: str):
     config = AutoConfig.for_model(kind, **{**sizes, **label_config(LABELS), **TOKENS, **OWN[kind]})
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config).eval()
-    with torch.no_grad():  # constants, as of norms and biases, could be told from nothing
+    with torch.no_grad():  # constants, such as those of norms and biases, could not be distinguished
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     return model

@@ -1,4 +1,4 @@
-"""Tiny models of five families, and recipes for them, that several tests share."""
+"""Make tiny models of five families, and recipes for them, for several tests."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def t5_config(**more):
 
 
 def tiny_t5():
-    """FLAN-T5's shape; its head is made a matrix of its own where the weights are written."""
+    """Return FLAN-T5's shape; its head becomes a separate matrix when the weights are written."""
     return T5ForConditionalGeneration(t5_config())
 
 
@@ -73,7 +73,7 @@ FAMILIES = {
 
 
 def make_models(architecture, folder: Path, dtype=torch.float32) -> Path:
-    """A base and three experts near it, as folders."""
+    """Write a base and three experts near it as folders."""
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["some words to make a vocabulary of"] * 3, 300, 16)
     model = architecture()
@@ -98,5 +98,5 @@ def recipe_of(values: dict) -> dict:
 
 
 def predicted(scorer, texts, shards=None):
-    """Log-probabilities of texts."""
+    """Return the log-probabilities of texts."""
     return run_model.log_probabilities(scorer, tokens.encode(scorer, texts), shards)
