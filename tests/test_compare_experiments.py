@@ -29,7 +29,7 @@ def test_only_the_same_test_reviews_stand_together(demo, tmp_path):
     board = pl.read_parquet(first / "leaderboard.parquet")
     assert all(together.count(f" {name} ") >= 2 for name in board["candidate"]) and apart.count("pain") >= 1
     assert "differs: seed: first 17; second 99" in together and "differs: split" not in printed
-    assert "Tables apart have other test reviews: their scores cannot be compared." in apart
+    assert "Different tables have different test reviews: do not compare scores between tables." in apart
     assert "Over 2 data sets and tasks (first, sentiment; third, sentiment)" in apart
     assert "Mean ranks over 2: " in apart and "Nemenyi's critical distance" in apart
     table = pl.read_csv(tmp_path / "all.csv", infer_schema_length=None)
@@ -37,7 +37,7 @@ def test_only_the_same_test_reviews_stand_together(demo, tmp_path):
     alone = run_script("compare_experiments", first)
     assert "cannot be compared" not in alone
     said = run_script("compare_experiments", first, another(demo, tmp_path / "elsewhere", "first"), ok=False)
-    assert "several folders with the name 'first'" in said
+    assert "several folders have one name (found 'first')" in said
     said = run_script("compare_experiments", tmp_path, ok=False)
     assert "no leaderboard.parquet; expected a finished experiment's folder" in said
     said = run_script("compare_experiments", first, "--metric", "f1", ok=False)

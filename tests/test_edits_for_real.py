@@ -71,7 +71,7 @@ def test_what_an_edit_does_not_touch_keeps_its_bytes(tmp_path):
     for new, same in (("z", "x"), (ties, old)):
         assert f"copied the finished predictions of {same}, " in (results / f"logs/predict/{new}.log").read_text()
         assert after[f"predictions/{new}.parquet"][1] == after[f"predictions/{same}.parquet"][1]
-    assert "finished as x; taken over" in (results / "logs/train_expert/z.log").read_text()
+    assert "copied the finished training of x, " in (results / "logs/train_expert/z.log").read_text()
 
     # Weights that are to be kept are made again, and nothing is predicted from them.
     last = run(changed | {"keep": "all"}, "merges")

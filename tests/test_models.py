@@ -158,12 +158,12 @@ def test_a_renamed_expert_takes_its_training_over(data, base, expert, tmp_path):
     shutil.copytree(expert, tmp_path / "old")
     renamed = train_arguments(data, base, tmp_path)
     run_script("train_expert", *renamed, "--log", tmp_path / "log")
-    assert "the same training is finished as old; taken over" in (tmp_path / "log").read_text()
+    assert "copied the finished training of old" in (tmp_path / "log").read_text()
     names = {p.name for p in expert.iterdir()}
     assert all((tmp_path / "expert" / n).read_bytes() == (expert / n).read_bytes() for n in names)
     shutil.rmtree(tmp_path / "expert")
     run_script("train_expert", *train_arguments(data, base, tmp_path, seed=4, steps=1), "--log", tmp_path / "log2")
-    assert "taken over" not in (tmp_path / "log2").read_text()
+    assert "copied the finished" not in (tmp_path / "log2").read_text()
 
 
 @pytest.mark.parametrize(("kill", "processes"), [(signal.SIGKILL, 1), (signal.SIGTERM, 2)])

@@ -314,14 +314,14 @@ def test_a_renamed_training_is_taken_over_and_its_weights_linked(made, data, pre
     shutil.copytree(made, tmp_path / "old")
     given = arguments(data, prepare("classifier", "gpt2"), tmp_path)
     run_script("train_tasks", *given, "--log", tmp_path / "log")
-    assert "the same training is finished as old; taken over" in (tmp_path / "log").read_text()
+    assert "copied the finished training of old" in (tmp_path / "log").read_text()
     assert weights(tmp_path / "joint") == weights(made)
     file = "mood/model-00001-of-00002.safetensors"
     assert (tmp_path / "joint" / file).samefile(tmp_path / "old" / file)
     shutil.rmtree(tmp_path / "joint")
     other = arguments(data, prepare("classifier", "gpt2"), tmp_path, steps=1)
     run_script("train_tasks", *other, "--log", tmp_path / "log2")
-    assert "taken over" not in (tmp_path / "log2").read_text()
+    assert "copied the finished" not in (tmp_path / "log2").read_text()
 
 
 def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, prepare, tmp_path):

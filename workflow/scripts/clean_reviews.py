@@ -1,4 +1,4 @@
-"""Clean the raw files into one table; what cannot be repaired is kept apart with its reason."""
+"""Clean the raw files into one table; write rows that cannot be repaired to another, with their reasons."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
         rows += counts["rows"]
         if not good.height:
             texts = counts["rejected"].get(cleaning.REASONS[0], 0)
-            hint = " (ids that are text: leave id out of data.columns, and rows are numbered)" if texts else ""
+            hint = ". Fix: leave id out of data.columns, since ids are text; rows are then numbered" if texts else ""
             raise Failure(
                 f"{path}: none of {counts['rows']} rows is usable: {counts['rejected'] or 'the file is empty'}{hint}"
             )
@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
     quality["conditions_mended"] = {"rows": 0, "names": {}, "left": {}}
     if any(quality[file]["condition_names"] == "uci" for file in ("train", "test") if file in quality):
         table, quality["conditions_mended"] = cleaning.restore_conditions(table)
-        log.info("%s conditions were cut and are restored", f"{quality['conditions_mended']['rows']:,}")
+        log.info("%s truncated conditions were restored", f"{quality['conditions_mended']['rows']:,}")
     table = cleaning.group_texts(table)
     quality["distinct_texts"] = table["group"].n_unique()
     quality["reviews"] = table.height
@@ -60,11 +60,11 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _say(path: Path, counts: dict[str, Any]) -> None:
-    """What was done to a file's texts and conditions, and which dates were lost."""
+    """Log the repairs of a file's texts and conditions, and its lost dates."""
     if counts["reviews_quoted"]:
-        log.info("%s: quotation marks around %s texts are taken off", path, f"{counts['reviews_quoted']:,}")
+        log.info("%s: quotation marks around %s texts are removed", path, f"{counts['reviews_quoted']:,}")
     if counts["condition_names"] == "uci":
-        log.info("%s: conditions are repaired as those of the UCI files (data.repairs: none keeps them)", path)
+        log.info("%s: conditions are repaired as in the UCI files (data.repairs: none keeps them)", path)
     if counts["dates_unreadable"] > 0.05 * counts["rows"]:
         log.warning("WARNING: %s: %s of %s dates cannot be read and are left empty", path,
                     f"{counts['dates_unreadable']:,}", f"{counts['rows']:,}")  # fmt: skip
@@ -75,12 +75,17 @@ if __name__ == "__main__":
     parser.add_argument("--train", type=Path, required=True, help="raw file: TSV or CSV")
     parser.add_argument("--test", type=Path, help="a second raw file")
     parser.add_argument(
-        "--columns", type=json.loads, help="our column -> list of the file's, as JSON (default: UCI's or Kaggle's)"
+        "--columns", type=json.loads, help="column -> list of the file's columns, as JSON (default: UCI's or Kaggle's)"
     )
-    parser.add_argument("--repairs", default="auto", choices=["auto", "uci", "none"], help="of the UCI files' quirks")
-    parser.add_argument("--dates", choices=["month-first", "day-first"], help="what 04/05/2012 is")
     parser.add_argument(
-        "--quotes", default="csv", choices=["csv", "none"], help="what quotation marks around a field are"
+        "--repairs", default="auto", choices=["auto", "uci", "none"], help="whether to repair the UCI files' errors"
+    )
+    parser.add_argument("--dates", choices=["month-first", "day-first"], help="how to read dates like 04/05/2012")
+    parser.add_argument(
+        "--quotes",
+        default="csv",
+        choices=["csv", "none"],
+        help="csv: quotation marks enclose fields; none: they are part of the text",
     )
     parser.add_argument("--reviews", type=Path, required=True, help="cleaned table to write (parquet)")
     parser.add_argument("--rejected", type=Path, required=True, help="rejected rows to write (parquet)")

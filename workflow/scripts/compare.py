@@ -1,4 +1,4 @@
-"""Compare candidates in pairs on the same test reviews, and say in words what follows."""
+"""Compare candidates in pairs on the same test reviews, and write the verdict."""
 
 import argparse
 import json
@@ -75,7 +75,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def across(over: "OverTasks", chosen: "pl.DataFrame", compare: "Compare", results: Path) -> dict[str, Any]:
-    """Write tasks.csv and tasks_comparisons.csv; what the verdict says of them."""
+    """Write tasks.csv and tasks_comparisons.csv; return the verdict's facts about them."""
     from mllm.evaluation import comparison, result_tables, tasks_verdict
 
     table, pairs = over.table(), over.comparisons(compare.margin)
@@ -89,13 +89,13 @@ def across(over: "OverTasks", chosen: "pl.DataFrame", compare: "Compare", result
 def beside_the_tables(
     experiment: "Experiment", runs: dict[str, list[str]], scores: dict[str, "Scores"], apart: dict[str, dict[str, int]], results: Path
 ) -> "Facts":  # fmt: skip
-    """What the verdict says beside the tables' numbers: sizes, classes, the leak, classes that a candidate never predicts.
+    """Return the verdict's facts beside the tables: sizes, classes, the leak, classes that a candidate never predicts.
 
     Args:
-        experiment: whose results these are.
+        experiment: the experiment of these results.
         runs: candidate -> its runs.
         scores: run -> its score file.
-        apart: task -> how many test reviews some candidate tells apart.
+        apart: task -> number of test reviews that some candidate distinguishes.
         results: the experiment's folder.
     """
     import numpy as np
@@ -104,7 +104,7 @@ def beside_the_tables(
     from mllm.evaluation import leaderboard_text, verdict
 
     counts: dict[str, Any] = {s.task: s.counts for s in scores.values()}
-    if experiment.candidates and not experiment.candidates.group:  # nobody said which reviews are copies of one text
+    if experiment.candidates and not experiment.candidates.group:  # it is unknown which reviews are copies of one text
         counts = {task: {**of, "told_apart": apart[task]} for task, of in counts.items()}
     classes = {t: labelled.worded_names(results / "data", experiment.task(t).model_dump()) for t in counts}
     confusion = {name: np.sum([scores[run].confusion["test"] for run in names], axis=0) for name, names in runs.items()}

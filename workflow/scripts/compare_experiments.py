@@ -1,6 +1,7 @@
 """Put several experiments' leaderboards into one table, and compare methods over their data sets and tasks.
 
-Only what was scored on the same test reviews is in one table. Over different ones, methods are compared by their scores on each.
+Only candidates scored on the same test reviews share a table. Over different test reviews, methods are compared by
+their scores on each.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from mllm.core.files import read_json, whole
 if TYPE_CHECKING:
     import polars as pl
 
-SAME = ("split", "seed", "compare", "tasks")  # of the experiment files: where they differ, it is said
+SAME = ("split", "seed", "compare", "tasks")  # keys of the experiment files whose differences are printed
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -28,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
     names = [folder.name for folder in arguments.results]
     if len(set(names)) < len(names):
         raise Failure(
-            f"found several folders with the name {max(names, key=names.count)!r}; expected different names (rename one, or link to it)"
+            f"several folders have one name (found {max(names, key=names.count)!r}). Fix: rename one, or link to it"
         )
     boards, tests, files = [], {}, {}
     for folder in arguments.results:
@@ -43,7 +44,9 @@ def main(arguments: argparse.Namespace) -> None:
     table = pl.concat(boards, how="diagonal_relaxed")
     metric = arguments.metric or files[arguments.results[0].name]["compare"]["metric"]
     if f"test_{metric}" not in table.columns or not metric.endswith(tuple(METRICS)):
-        raise Failure(f"--metric: found {metric!r}; expected a metric of the leaderboards, as accuracy")
+        raise Failure(
+            f"--metric: unknown metric (found {metric!r}, expected a metric of the leaderboards, as accuracy)"
+        )
     for digest in dict.fromkeys(tests.values()):
         names = [name for name, found in tests.items() if found == digest]
         for (task,), part in table.filter(pl.col("experiment").is_in(names)).group_by("task", maintain_order=True):
@@ -51,7 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
         for line in differences({name: files[name] for name in names}):
             sys.stdout.write(f"  differs: {line}\n")
     if len(set(tests.values())) > 1:
-        sys.stdout.write("\nTables apart have other test reviews: their scores cannot be compared.\n")
+        sys.stdout.write("\nDifferent tables have different test reviews: do not compare scores between tables.\n")
     margin = files[arguments.results[0].name]["compare"]["margin"] if arguments.margin is None else arguments.margin
     over_units(table, tests, metric, margin, arguments.diagram)
     if arguments.output:
@@ -65,9 +68,9 @@ def over_units(table: "pl.DataFrame", tests: dict[str, str], metric: str, margin
     Args:
         table: all leaderboards.
         tests: experiment -> digest of its test reviews.
-        metric: what is compared.
-        margin: within which two are equivalent.
-        diagram: file without its ending, if one is wanted.
+        metric: the metric to compare by.
+        margin: methods are equivalent if they differ by less than this.
+        diagram: path of the diagram without its ending, if one is wanted.
     """
     import polars as pl
 
@@ -84,8 +87,8 @@ def over_units(table: "pl.DataFrame", tests: dict[str, str], metric: str, margin
     if found.height:
         sys.stdout.write(
             f"\nOver {len(units)} data sets and tasks ({'; '.join(units)}): each method's winner on validation, its {metric} on test."
-            f"\nProbabilities that on the next one the first is better, both are within {margin:g}, the second is better (Bayesian"
-            f" signed-rank test; one unit without a difference is its prior):\n\n{_shown(found.drop('metric'))}\n"
+            f"\nProbabilities for the next one: the first is better, both are within {margin:g}, the second is better (Bayesian"
+            f" signed-rank test; its prior is one unit without a difference):\n\n{_shown(found.drop('metric'))}\n"
         )
     if ranked:
         names, ranks, number = ranked
@@ -99,7 +102,7 @@ def over_units(table: "pl.DataFrame", tests: dict[str, str], metric: str, margin
 
 
 def differences(files: dict[str, dict[str, Any]]) -> list[str]:
-    """What experiments that stand in one table do not have in common, in words."""
+    """Return one line for each key in which experiments of one table differ."""
     found = []
     for key in SAME:
         values = {name: file.get(key) for name, file in files.items()}
@@ -109,7 +112,7 @@ def differences(files: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _drawn(part: "pl.DataFrame", metric: str) -> str:
-    """The leaderboard of one task over experiments."""
+    """Return the leaderboard of one task over experiments as text."""
     import polars as pl
 
     from mllm.evaluation import metrics
@@ -135,10 +138,10 @@ def _shown(table: "pl.DataFrame") -> str:
 if __name__ == "__main__":
     parser = script.parser(__doc__)
     parser.add_argument("results", type=Path, nargs="+", help="folders of finished experiments, as results/demo")
-    parser.add_argument("--metric", help="which of the leaderboards' metrics (default: the first experiment's)")
+    parser.add_argument("--metric", help="metric of the leaderboards (default: the first experiment's)")
     parser.add_argument(
-        "--margin", type=float, help="within which two are equivalent (default: the first experiment's)"
+        "--margin", type=float, help="smaller differences are equivalent (default: the first experiment's)"
     )
     parser.add_argument("--diagram", type=Path, help="critical-difference diagram to write, .svg, .png and .csv")
-    parser.add_argument("--output", type=Path, help="all columns of all, as CSV")
+    parser.add_argument("--output", type=Path, help="table to write, with all columns of all leaderboards (CSV)")
     script.run(main, parser.parse_args())

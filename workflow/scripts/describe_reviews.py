@@ -8,7 +8,7 @@ from mllm.core import script
 from mllm.core.files import read_json, whole
 from mllm.core.messages import log
 
-WORDS, MOST = 25, 500  # width of a bar of the histogram, and where the last one stands
+WORDS, MOST = 25, 500  # width of a bar of the histogram, and start of the last bar
 TOP = 20
 
 
@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def charts(known: Any, found: Any) -> dict[str, Any]:
-    """Name -> chart, for every column that has values."""
+    """Make a chart for every column that has values; return them by name."""
     import polars as pl
 
     from mllm.core import chart_style

@@ -1,4 +1,4 @@
-"""Download the UCI Drug Review Dataset (Drugs.com) and take the two raw files out of the archive."""
+"""Download the UCI Drug Review Dataset (Drugs.com), and extract the two raw files from the archive."""
 
 import argparse
 from pathlib import Path
@@ -24,6 +24,6 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = script.parser(__doc__)
-    parser.add_argument("--url", action="append", help="address of the archive; may be repeated, tried in order")
+    parser.add_argument("--url", action="append", help="address of the archive; may be repeated, and is tried in order")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     script.run(main, parser.parse_args())

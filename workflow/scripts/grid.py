@@ -1,4 +1,4 @@
-"""Print all candidates of an experiment and their states: done, stale (would run again) or missing."""
+"""Print all candidates of an experiment and their states: done, stale (would be rerun) or missing."""
 
 import argparse
 import json
@@ -28,14 +28,14 @@ def main(arguments: argparse.Namespace) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())
     counts = ", ".join(f"{states.count(s)} {s}" for s in ("done", "stale", "missing"))
     number = len(built.duplicates)
-    twice = f"; {number} point{'s are' if number > 1 else ' is'} the same as another and not run" if number else ""
+    twice = f"; {number} duplicate point{'s are' if number > 1 else ' is'} not run" if number else ""
     print(
         f"\n{experiment.name}: {len(states)} candidates, {len(built.of_kind('merge'))} of them merges: {counts}{twice}"
     )
 
 
 def planned(arguments: argparse.Namespace) -> dict[str, bool]:
-    """Which files Snakemake itself would make again; it alone knows (inputs, parameters, code)."""
+    """Ask Snakemake which files it would remake: only it knows all inputs, parameters and code."""
     command = [sys.executable, "-m", "snakemake", "--summary", "--configfile", *map(str, arguments.experiment)]
     if arguments.override:
         command += ["--config", *(f"{k}={json.dumps(v)}" for k, v in arguments.override.items())]

@@ -1,4 +1,4 @@
-"""Give the split reviews one task's labels."""
+"""Label the split reviews for one task."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ def main(arguments: argparse.Namespace) -> None:
     counts = splitting.count_classes(found, task["name"], names)
     none = {split: int(frame["label"].null_count()) for split, frame in found.items()}
     if any(none.values()):
-        log.info("task %s: %s of the reviews have no label, and are left out", task["name"], f"{sum(none.values()):,}")
+        log.info("task %s: %s reviews have no label, and are left out", task["name"], f"{sum(none.values()):,}")
     facts = {
         "label": task.get("label") or task["column"],
         "names": labels.neutral_names(task, names),
@@ -36,9 +36,7 @@ if __name__ == "__main__":
     parser = script.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
     parser.add_argument(
-        "--task", type=json.loads, required=True, help="JSON of {name, label, top} or {name, column, classes, ordered}"
+        "--task", type=json.loads, required=True, help="{name, label, top} or {name, column, classes, ordered}, as JSON"
     )
-    parser.add_argument(
-        "--wheres", type=json.loads, default={}, help="expert -> {column: values}, to be checked; as JSON"
-    )
+    parser.add_argument("--wheres", type=json.loads, default={}, help="expert -> {column: values} to check, as JSON")
     script.run(main, parser.parse_args())

@@ -1,4 +1,4 @@
-"""Say, before anything is trained, how many test texts, replicates and candidates show which margin with which power."""
+"""Compute before training which margin can be shown with which power, by test texts, replicates and candidates."""
 
 import argparse
 import json
@@ -7,10 +7,10 @@ from pathlib import Path
 from mllm.core import script
 from mllm.core.errors import Failure
 
-DISCORDANT = (0.05, 0.1, 0.2, 0.3)  # shares of texts on which one of two alone is right
+DISCORDANT = (0.05, 0.1, 0.2, 0.3)  # shares of texts on which exactly one of two models is right
 TEXTS = (500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 REPLICATES = (1, 2, 3, 5, 10)
-SPREADS = (0.0, 0.005, 0.01, 0.02)  # of a paired difference over training seeds
+SPREADS = (0.0, 0.005, 0.01, 0.02)  # standard deviations of a paired difference over training seeds
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
         number = planning.claims_of(built.candidates.values(), task.name)
         merges = len({c.name for c in built.candidates.values() if c.kind == "merge" and c.task == task.name})
         noises = [found] if found else [planning.assumed(share) for share in DISCORDANT]
-        where = f"{texts:,} test texts" if texts else "test texts not known yet"
+        where = f"{texts:,} test texts" if texts else "number of test texts not yet known"
         print(
             f"{experiment.name}, task {task.name}: margin {margin:g}, {where}, 1 primary and {number} other claims, {merges} merges"
         )
@@ -45,12 +45,15 @@ def main(arguments: argparse.Namespace) -> None:
         )
         luck = ", ".join(f"{n} merges {planning.optimism(noises[-1], valid, n):.3f}" for n in (2, 10, 30, 100, 300))
         print(
-            f"\nChoosing the best of equal and independent merges on {valid:,} validation texts looks too good by: {luck}."
+            f"\nThe best of several equal and independent merges on {valid:,} validation texts looks too good by: {luck}."
         )
 
 
 def _power(noise: object, texts: int | None, margin: float, claims: int) -> str:
-    """A table: power by texts for an equal rival, alone and in the hardest place after correction; what is needed."""
+    """Return a table of power by texts for an equal rival, alone and as the hardest claim after correction.
+
+    Below it are the texts needed for 80 % power.
+    """
     from mllm.evaluation import planning
 
     assert isinstance(noise, planning.Noise)
@@ -68,16 +71,16 @@ def _power(noise: object, texts: int | None, margin: float, claims: int) -> str:
 
 
 def _replicates(noise: object, texts: int, margin: float) -> str:
-    """A table: power by replicates and by the spread of a paired difference over training seeds, by simulation."""
+    """Return a table of simulated power by replicates and by a paired difference's spread over training seeds."""
     from mllm.evaluation import planning, planning_replicates
 
     assert isinstance(noise, planning.Noise)
-    lines = [f"Power with {texts:,} texts, by replicates, where the difference varies over training seeds by (standard deviation):",
+    lines = [f"Power with {texts:,} texts, by replicates and by the difference's standard deviation over training seeds:",
              f"{'replicates':>12}" + "".join(f"{s:>8g}" for s in SPREADS)]  # fmt: skip
     for number in REPLICATES:
         cells = [planning_replicates.power(number, spread, noise.deviation / texts**0.5, margin) for spread in SPREADS]
         lines.append(f"{number:>12}" + "".join("      –" if c is None else f"{c:>8.0%}" for c in cells))
-    lines.append("One replicate says nothing of other trainings (–): its claims are about these trained experts.")
+    lines.append("One replicate says nothing about other trainings (–): its claims are about these trained experts.")
     return "\n".join(lines)
 
 
@@ -85,11 +88,11 @@ if __name__ == "__main__":
     parser = script.parser(__doc__)
     parser.add_argument("--experiment", type=Path, nargs="+", required=True, help="experiment file")
     parser.add_argument("--override", type=json.loads, default={}, help="values that replace the file's, as JSON")
+    parser.add_argument("--results", type=Path, required=True, help="the experiment's folder, which may not exist yet")
     parser.add_argument(
-        "--results", type=Path, required=True, help="the experiment's folder, which may not be there yet"
+        "--reviews", type=int, default=0, help="number of reviews in all files; needed until they are split"
     )
-    parser.add_argument("--reviews", type=int, default=0, help="of all files together, until they are split")
     parser.add_argument(
-        "--pilot", type=Path, help="folder of a finished experiment, whose claims say how much texts vary"
+        "--pilot", type=Path, help="folder of a finished experiment; its claims show how much texts vary"
     )
     script.run(main, parser.parse_args())

@@ -1,4 +1,4 @@
-"""Prepare the checkpoint that experts start from: its head is initialised once, from a seed."""
+"""Prepare the checkpoint that experts start from; its head is initialised once, from a seed."""
 
 import argparse
 import json
@@ -44,9 +44,9 @@ if __name__ == "__main__":
     parser.add_argument("--model", type=json.loads, required=True, help="the model's entry in the experiment, as JSON")
     parser.add_argument("--checkpoint", type=Path, help="pretrained folder (sources hub and local)")
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--task", required=True, help="name of the task")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the head, and of models from scratch")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
-    # On one GPU: the Trainer would split batches over all that it sees.
+    # On one GPU: the Trainer would split batches over all GPUs that it sees.
     script.run(lambda given: processes.spread(main, given, 1), parser.parse_args())

@@ -41,8 +41,8 @@ if __name__ == "__main__":
     parser.add_argument(
         "--results", type=Path, required=True, help="the experiment's folder, with predictions/ and data/"
     )
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder to write: one JSON per candidate, the resamples"
+        "--output", type=Path, required=True, help="folder to write: one JSON per candidate, and the resamples"
     )
     script.run(main, parser.parse_args())

@@ -1,4 +1,7 @@
-"""Cut the cleaned reviews into train, validation and test; no task and no expert has a say in it."""
+"""Split the cleaned reviews into train, validation and test, independently of tasks and experts.
+
+Mode random can stratify by one task's classes.
+"""
 
 import argparse
 import json
@@ -23,9 +26,9 @@ def main(arguments: argparse.Namespace) -> None:
     if facts["mode"] != "random":
         leak = f"{facts['test_rows_also_in_train']:,} of {facts['test_rows']:,} test reviews are also in the train file"
         if facts["mode"] == "official":
-            log.warning("WARNING: %s and are KEPT (split.mode: official); scores on them are too good", leak)
+            log.warning("WARNING: %s and are KEPT (split.mode: official); scores on them are too high", leak)
         else:
-            log.info("%s; left out of test", leak)
+            log.info("%s, and are left out of test", leak)
     digests = {}
     for split, frame in parts.items():
         log.info("%s: %s reviews", split, f"{frame.height:,}")
@@ -42,9 +45,9 @@ if __name__ == "__main__":
     parser.add_argument(
         "--split", type=json.loads, required=True, help="mode (official-clean, official, random), valid, test; as JSON"
     )
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True, help="seed of the split")
     parser.add_argument(
-        "--stratum", type=json.loads, help="mode random: the task whose classes all splits get alike, as JSON"
+        "--stratum", type=json.loads, help="mode random: the task whose classes stratify the split, as JSON"
     )
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for {train,valid,test}.parquet and split.json"

@@ -1,4 +1,4 @@
-"""Take a fine-tuned checkpoint as it is: as an expert, merged like those that were trained here, or as a reference."""
+"""Take a fine-tuned checkpoint as it is: as an expert, merged like the experts trained here, or as a reference."""
 
 import argparse
 import json
@@ -46,12 +46,12 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = script.parser(__doc__)
-    parser.add_argument("--model", type=json.loads, required=True, help="its entry in the experiment, as JSON")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="its folder")
-    parser.add_argument("--base", type=Path, help="prepared base that it is to be merged with (an expert)")
+    parser.add_argument("--model", type=json.loads, required=True, help="the model's entry in the experiment, as JSON")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="the checkpoint's folder")
+    parser.add_argument("--base", type=Path, help="for an expert: prepared base of its merges")
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--names", type=json.loads, help="the classes that it must have, as JSON (default: the task's)")
+    parser.add_argument("--task", required=True, help="name of the task")
+    parser.add_argument("--names", type=json.loads, help="classes that it must have, as JSON (default: the task's)")
     parser.add_argument(
         "--labels", type=json.loads, help="class -> the checkpoint's name for it, as JSON (default: the same)"
     )

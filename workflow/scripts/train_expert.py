@@ -1,4 +1,4 @@
-"""Fine-tune a base on an expert's part of the train reviews; goes on from the last checkpoint after a kill."""
+"""Fine-tune a base on an expert's part of the train reviews; resume from the last checkpoint after a kill."""
 
 import argparse
 import contextlib
@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
     key = identity(code, arguments, names, asked, parent, data)
     if (same := trained_already(arguments.output, key)) is not None:
         if processes.first():
-            log.info("the same training is finished as %s; taken over", same.name)
+            log.info("copied the finished training of %s, which is the same", same.name)
             with whole(arguments.output) as folder:
                 shutil.copytree(same, folder)
         return
@@ -61,20 +61,20 @@ def main(arguments: argparse.Namespace) -> None:
     with whole(arguments.output) as folder:
         checkpoint_files.save(model, tokenizer, folder, card)
     shutil.rmtree(arguments.checkpoints, ignore_errors=True)
-    with contextlib.suppress(OSError):  # other experts are still at work there, or it never was
+    with contextlib.suppress(OSError):  # other experts still use the folder, or it never existed
         arguments.checkpoints.parent.rmdir()
 
 
 def identity(
     code: str, arguments: argparse.Namespace, names: list[str], asked: Any, parent: str, read: list[str]
 ) -> str:
-    """Digest of all that a training depends on: what trains something else must not go on from its checkpoints."""
+    """Return a digest of all that a training depends on: another training must not resume from its checkpoints."""
     parts = [code, arguments.hyper, arguments.task, names, asked, parent, arguments.part, read]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def trained_already(output: Path, key: str) -> Path | None:
-    """The finished training of the same definition beside ``output``, as where an expert or a reference is renamed."""
+    """Return the finished training of the same definition beside ``output``, as after a renaming; else None."""
     for card in sorted(output.parent.glob("[!.]*/model.json")):
         if card.parent != output and read_json(card).get("identity") == key:
             return card.parent
@@ -85,12 +85,12 @@ if __name__ == "__main__":
     parser = script.parser(__doc__)
     parser.add_argument("--base", type=Path, required=True, help="model folder to start from")
     parser.add_argument("--data", type=Path, required=True, help="folder that split_reviews wrote")
-    parser.add_argument("--task", required=True)
+    parser.add_argument("--task", required=True, help="name of the task")
     parser.add_argument(
-        "--names", type=json.loads, help="the classes in a prompt's words, as JSON (default: the task's)"
+        "--names", type=json.loads, help="class names in a prompt's words, as JSON (default: the task's)"
     )
     parser.add_argument(
-        "--part", type=json.loads, required=True, help="which reviews, as JSON: {}, {shard, of, seed} or {where}"
+        "--part", type=json.loads, required=True, help="the reviews to use, as JSON: {}, {shard, of, seed} or {where}"
     )
     training_arguments.add(parser)
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")

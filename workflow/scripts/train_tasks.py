@@ -1,4 +1,4 @@
-"""Train one model on the reviews of several tasks at once; goes on from the last checkpoint after a kill."""
+"""Train one model on the reviews of several tasks at once; resume from the last checkpoint after a kill."""
 
 import argparse
 import contextlib
@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
     key = identity(code, arguments.hyper, tasks)
     if (same := trained_already(arguments.output, key, tasks)) is not None:
         if processes.first():
-            log.info("the same training is finished as %s; taken over", same.name)
+            log.info("copied the finished training of %s, which is the same", same.name)
             with whole(arguments.output) as folder:
                 task_folders.copy_linked(same, folder)
         return
@@ -60,15 +60,15 @@ def main(arguments: argparse.Namespace) -> None:
             )  # fmt: skip
             card.write(folder / name / cards.FILE)
     shutil.rmtree(arguments.checkpoints, ignore_errors=True)
-    with contextlib.suppress(OSError):  # others are still at work there, or it never was
+    with contextlib.suppress(OSError):  # other jobs still use the folder, or it never existed
         arguments.checkpoints.parent.rmdir()
 
 
 class Task:
-    """One of the tasks: its base, its classes' names, its reviews.
+    """One of the tasks: its base, its class names, its reviews.
 
     Raises:
-        Failure: the base's outputs mean other classes.
+        Failure: the base's outputs belong to other classes.
     """
 
     def __init__(self, arguments: argparse.Namespace, task: str, base: Path):
@@ -84,18 +84,18 @@ class Task:
         self.parent, self.data = checkpoint_files.digest(base), training_rows.digests(self.reviews, task)
 
     def definition(self) -> list[Any]:
-        """All that a training depends on of this task."""
+        """Return all of this task that a training depends on."""
         return [self.names, self.asked, self.parent, self.part, self.data]
 
 
 def identity(code: str, hyper: dict[str, Any], tasks: dict[str, Task]) -> str:
-    """Digest of all that a training depends on: what trains something else must not go on from its checkpoints."""
+    """Return a digest of all that a training depends on: another training must not resume from its checkpoints."""
     parts = [code, hyper, {name: task.definition() for name, task in tasks.items()}]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def trained_already(output: Path, key: str, tasks: dict[str, Task]) -> Path | None:
-    """The finished training of the same definition beside ``output``, as where a reference is renamed."""
+    """Return the finished training of the same definition beside ``output``, as after a renaming; else None."""
     first = next(iter(tasks))
     for card in sorted(output.parent.glob(f"[!.]*/{first}/model.json")):
         if card.parent.parent != output and read_json(card).get("identity") == key:
@@ -115,8 +115,8 @@ if __name__ == "__main__":
         help="task -> classes in a prompt's words, as JSON (default: the tasks')",
     )
     parser.add_argument(
-        "--parts", type=json.loads, required=True, help="task -> which reviews, as JSON: {} or {union: [part, …]}"
+        "--parts", type=json.loads, required=True, help="task -> its reviews, as JSON: {} or {union: [part, …]}"
     )
     training_arguments.add(parser)
-    parser.add_argument("--output", type=Path, required=True, help="folder to write a model folder for each task into")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write, with a model folder for each task")
     script.run(lambda given: processes.spread(main, given, given.gpus), parser.parse_args())

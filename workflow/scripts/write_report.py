@@ -1,4 +1,4 @@
-"""Write the report: one page that needs no network, its figures, the main table for papers."""
+"""Write the report: one page that needs no network, its figures, and the main table for papers."""
 
 import argparse
 import json
