@@ -32,7 +32,7 @@ def settle_attention() -> None:
 def own_keys(attention: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """Wrap attention so that on a GPU each head has keys and values of its own in memory.
 
-    A model with one key head shows it to all heads by a stride of 0. With a mask and a multiple of 32 keys plus one, the
+    A model with one key head shows it to all heads by a stride of 0. With a mask and 65, 129, 193, … keys, the
     memory-efficient kernel then gives wrong results without any message (an H100, torch 2.11: errors of 0.5 in the last
     query; pytorch/pytorch#191937).
     """
