@@ -14,6 +14,7 @@ from mllm.evaluation import (
     agreement,
     bootstrap,
     comparison,
+    comparison_table,
     intervals,
     leaderboard,
     leaderboard_text,
@@ -29,6 +30,7 @@ from mllm.evaluation.score_files import Scores
 from mllm.experiment import grid, load, schema
 from mllm.prediction.costs import Cost
 from mllm.prediction.prediction_tables import COST
+from mllm.reporting import model_card
 from test_config import DEMO
 
 TRUTH = np.arange(600) % 3
@@ -380,6 +382,7 @@ def said_of(world, compared, **more):
     counts = more.pop("counts", {"t": {"test": {"reviews": 600, "texts": 600}}})
     if not more.pop("equivalence", False):  # as where the experiment does not ask for it
         compared = compared.with_columns(p_equivalent_holm=pl.lit(None, pl.Float64))
+    compared = compared.with_columns(answer=pl.col("holds").replace_strict(comparison_table.ANSWERS, default=None))
     facts = verdict.Facts(name="name", margin=more.pop("margin", 0.01), counts=counts, **more)
     return verdict.text(facts, frame, compared, chosen)
 
@@ -401,6 +404,38 @@ def test_an_answer_is_what_holds_after_correction(world, holds, answer):
     assert said.splitlines()[2].startswith(f"- **Replace large? {answer}.** ")
 
 
+def test_answers_are_a_column_of_the_claims(world):
+    _, _, _, compared = world
+    claims = compared.filter("claim")
+    assert claims["answer"].to_list() == [comparison_table.ANSWERS[holds] for holds in claims["holds"]]
+    assert compared.filter(~pl.col("claim"))["answer"].null_count() == compared.filter(~pl.col("claim")).height > 0
+
+
+@pytest.mark.parametrize(
+    ("holds", "low", "high", "words"),
+    [("better", 0.01, 0.02, "It is better."),
+     ("no worse", -0.01, 0.02, "It is not worse by more than the margin of 0.05."),
+     ("no worse", 0.01, 0.02, "It is not worse by more than the margin of 0.05."),
+     ("no worse", -0.02, -0.01, "It scored lower, by less than the margin of 0.05."),
+     ("worse", -0.15, -0.12, "It is worse by more than the margin of 0.05."),
+     ("behind", -0.06, -0.01, "It scored lower, possibly by less than the margin of 0.05."),
+     ("undecided", -0.06, -0.01, "It scored lower, possibly by less than the margin of 0.05."),
+     ("undecided", 0.01, 0.1, "It scored higher, possibly by chance."),
+     ("undecided", -0.06, 0.01, "The difference is not clear in either direction.")],
+)  # fmt: skip
+def test_an_answer_says_what_it_means(world, holds, low, high, words):
+    """The cases of docs/scores.md, in verdict and model card."""
+    _, _, _, compared = world
+    changed = compared.filter(pl.col("family") == "primary").with_columns(
+        holds=pl.lit(holds), low=pl.lit(low), high=pl.lit(high)
+    )
+    assert said_of(world, changed, margin=0.05).splitlines()[2].endswith(f" of its parameters. {words}")
+    (row,) = comparison_table.rows(changed)
+    assert f"| {words} |" in "\n".join(model_card._rivals([row], {"compare": {"margin": 0.05}}))
+    documented = words.replace("0.05", "0.01").removesuffix(".")
+    assert documented in (ROOT / "docs/scores.md").read_text()
+
+
 def test_the_verdict_has_the_tables_numbers(world):
     _, _, _, compared = world
     said = said_of(world, compared, leak="a line about the leak")
@@ -413,34 +448,30 @@ def test_the_verdict_has_the_tables_numbers(world):
     answers = [line for line in said.splitlines() if line.startswith("- **Replace ")]
     assert answers[0] == (
         f"- **Replace large? Not shown.** {values['m2']:.3f} against {values['large']:.3f}: "
-        f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}), at 1/12 of its cost."
+        f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}), at 1/12 of its parameters. The difference is not clear in either direction."
     )
     assert answers[1].startswith(
         f"- **Replace the best expert, strong? Yes.** {values['m2']:.3f} against {values['strong']:.3f}: "
     )
     line = next(line for line in said.splitlines() if "the reference, large" in line and line.startswith("- "))
-    assert line.startswith(
-        "- Primary claim about these trained experts: **not shown** against the reference, large, 12k parameters: "
-    )
+    assert line.startswith("- Primary claim: **not shown** against the reference, large, 12k parameters: ")
     assert f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}" in line
     assert f"(corrected p {row['p_not_worse']:.2g}; 0.025 needed)" in line
     assert "the 7 other claims of this task after Holm correction" in said
-    assert "1/12 of the parameters" in line and "Claims are about these trained experts: each was trained once" in said
-    assert all(
-        "about these trained experts: " in line for line in said.splitlines() if re.match("- (Primary c|C)laim", line)
-    )
+    assert "1/12 of the parameters" in line and said.count("about these trained experts") == 1
+    assert "Claims are about these trained experts: each was trained once" in said
     assert said.rstrip().endswith("a line about the leak")
 
 
 @pytest.mark.parametrize(
     ("holds", "low", "high", "words", "not_words"),
     [("better", 0.01, 0.02, "better than the reference, large, 12k parameters: ", "margin"),
-     ("no worse", -0.024, -0.016, "behind the reference, large, 12k parameters, but by less than the margin of 0.05", "least"),
-     ("no worse", 0.001, 0.02, "within 0.05: +0.011 (+0.001 to +0.020), but that lead may be chance after correction", "**"),
-     ("behind", -0.025, -0.005, "behind the reference, large, 12k parameters: -0.015 (-0.025 to -0.005); corrected p", "alone"),
-     ("undecided", -0.025, -0.005, "taken alone: -0.015 (-0.025 to -0.005); not beyond chance after correction (p", "**"),
+     ("no worse", -0.024, -0.016, "lower than the reference, large, 12k parameters, by less than the margin of 0.05: -0.020", "not"),
+     ("no worse", 0.001, 0.02, "by more than the margin of 0.05: +0.011 (+0.001 to +0.020), but that lead may be chance after correction", "**"),
+     ("behind", -0.025, -0.005, "It scored lower, possibly by less than the margin of 0.05. A loss of more than 0.05 is neither shown nor ruled out (corrected p", "chance"),
+     ("undecided", -0.025, -0.005, "It scored lower, possibly by less than the margin of 0.05. After correction the difference may be chance (p", "neither"),
      ("undecided", -0.02, 0.02, "**not shown** against the reference", "lead may"),
-     ("worse", -0.15, -0.12, "worse than the reference, large, 12k parameters by more than 0.05: -0.135", "shown")],
+     ("worse", -0.15, -0.12, "worse than the reference, large, 12k parameters by more than the margin of 0.05: -0.135", "shown")],
 )  # fmt: skip
 def test_words_say_what_holds(world, holds, low, high, words, not_words):
     _, _, _, compared = world
@@ -498,10 +529,36 @@ def test_in_short_says_what_is_left_after_correction(world):
     own = own.with_columns(holds=pl.when(pl.col("index") == 0).then(pl.lit("better")).otherwise(pl.lit("undecided"))).drop("index")  # fmt: skip
     extra = own.filter(pl.col("against") == rivals[1]).with_columns(candidate=pl.lit("another"), holds=pl.lit("better"))
     said = said_of(world, pl.concat([own, extra]), classes={"t": ["b*d*", "good"]}, never={best: ["good"]})
+    assert "weakest" not in said
     rest = said.split(f": better than {rivals[0]}; inconclusive against ")[1].split(". ")[0]
     assert sorted(rest.split(", ")) == sorted(rivals[1:])
     assert f"- another is better than {rivals[1]} (" in said and "but lost on validation, so it is not selected" in said
     assert r"Task t (b\*d\*, good)" in said and "- It never predicts good on the test set." in said
+
+
+def test_the_weakest_class_is_named_beside_those_never_predicted(world):
+    _, _, frame, compared = world
+    best = frame.filter("winner").row(0, named=True)
+    recall = {name: {"value": v, "low": v - 0.1, "high": v + 0.1} for name, v in (("a", 0.9), ("b*", 0.31), ("c", 0.0))}
+    facts = {"recall": {best["best_run"]: recall}}
+    assert "- Its weakest class is c: recall 0.00 (-0.10 to 0.10).\n" in said_of(world, compared, **facts)
+    said = said_of(world, compared, never={best["candidate"]: ["c"]}, **facts)
+    assert "- It never predicts c on the test set.\n- Of all other classes, the weakest is b\\*: recall 0.31 (0.21 to 0.41).\n" in said  # fmt: skip
+    assert "weakest" not in said_of(world, compared, never={best["candidate"]: ["b*", "c"]}, **facts)
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        (0, "is tested alone."),
+        (1, "alone, the other claim of this task after"),
+        (2, "alone, the 2 other claims of this"),
+    ],
+)
+def test_claims_are_counted_in_grammar(world, others, words):
+    _, _, _, compared = world
+    first, rest = (compared.filter(pl.col("family") == family) for family in ("primary", "secondary"))
+    assert words in said_of(world, pl.concat([first, rest.head(others)]))
 
 
 def test_few_texts_of_a_class_and_unknown_copies_are_said(world):
@@ -509,7 +566,7 @@ def test_few_texts_of_a_class_and_unknown_copies_are_said(world):
     said = said_of(world, compared.with_columns(support=pl.lit(12)), counts={"t": {
         "test": {"reviews": 600, "texts": 600}, "told_apart": {"test": 590, "also_in_valid": 3}}})  # fmt: skip
     assert "- The rarest class has 12 test texts. Below 20" in said
-    assert "600 test reviews, at most 590 different texts, 3 of them also in validation (copies are not known" in said
+    assert "600 test reviews, at most 590 different texts, 3 of them also in validation (copies are unknown" in said
     assert "different test texts" not in said
 
 
@@ -540,9 +597,10 @@ def test_without_merges_there_are_no_claims(world):
 
 def test_the_leak_is_said_beside_the_scores():
     facts = {"mode": "official", "test_rows": 53766, "test_rows_also_in_train": 32216}
-    assert leaderboard_text.leak_line(facts).startswith("WARNING: 32,216 of 53,766 test reviews (59.9 %)")
+    found = "Test reviews that are also in the train file: 32,216 of 53,766 (59.9 %). "
+    assert leaderboard_text.leak_line(facts).startswith(f"WARNING: {found}")
     clean = leaderboard_text.leak_line({**facts, "mode": "official-clean"})
-    assert clean.startswith("32,216 of 53,766") and "left out" in clean
+    assert clean == f"{found}The split leaves them out of test."
     assert leaderboard_text.leak_line({**facts, "mode": "random"}) == ""
 
 

@@ -15,6 +15,7 @@ def test_tables_and_words_are_those_of_the_folder(demo):
     results = mllm.open(demo.folder / "results/demo")
     assert results.leaderboard.equals(pl.read_parquet(results.folder / "leaderboard.parquet"))
     assert results.comparisons.equals(pl.read_parquet(results.folder / "comparisons.parquet"))
+    assert set(results.comparisons.filter("claim")["answer"]) <= {"Yes", "No", "Not shown"}
     assert results.table("selection").height and "demo" in repr(results)
     assert results.verdict == (results.folder / "verdict.md").read_text()
     assert results.candidates == results.leaderboard["candidate"].to_list()

@@ -61,7 +61,7 @@ def test_models_of_no_file_go_once_the_files_own_are_there(results):
     other.write_text("name: other\nmodels: [{name: m, source: local, path: results/demo/models/old}]\n")
     assert "models/old" not in run_script("prune", "--experiment", DEMO)
     other.unlink()
-    assert "results/demo/models: 1 leftovers" in run_script("prune", "--experiment", DEMO)
+    assert "results/demo/models: 1 leftover," in run_script("prune", "--experiment", DEMO)
     assert (results / "models/old").exists()
     run_script("prune", "--experiment", DEMO, "--delete")
     assert {p.name for p in (results / "models").iterdir()} == {"pain", *others}

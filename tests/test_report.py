@@ -180,7 +180,7 @@ def test_the_page_says_what_the_tables_say(opened, demo):
     results = demo.folder / "results/demo"
     best = pl.read_parquet(results / "leaderboard.parquet").filter(pl.col("kind") == "merge")["candidate"][0]
     assert f"{best}, a merge of" in text and "claims of this task after Holm correction" in text
-    assert "test reviews" in text and "They are left out of test." in text
+    assert "test reviews" in text and "The split leaves them out of test." in text
     assert "The merge is right, every member is wrong: " in text
     for section in (
         "Quality against cost",

@@ -127,7 +127,7 @@ def test_groups_with_every_fault(cluster: Cluster, tmp_path: Path) -> None:
     assert faults["failing"].ran == {**once, "m1": 2} and len(faults["failing"].slurm_ids) == 2
     assert "predict 2 was cancelled" in faults["cancelled"].text
     assert "predict 1 failed (exit status 1)" in faults["failing"].text
-    assert "7 of the group's 8 jobs finished and are kept" in faults["failing"].text
+    assert "7 of the group's 8 jobs finished; their results are kept" in faults["failing"].text
     table = (faults["failing"].at / "results/x/efficiency.csv").read_text().splitlines()
     assert len([line for line in table if line.startswith("predict,3,")]) == 1
     assert len(list((faults["orphaned"].at / "results/x/benchmarks").iterdir())) == 4

@@ -110,7 +110,7 @@ def test_the_winner_is_validations_and_its_texts_are_counted_honestly(judged, sa
 def test_the_primary_claim_is_against_the_large_reference(said, right):
     """Its difference, Tango's interval and p-value by another formula, the cost, and where accuracy and likelihood disagree."""
     best, a, n = "ties", right["test"]["ties"], len(right["test"]["ties"])
-    line, b = sentence(said, "- Primary claim about these trained experts:"), right["test"]["gpt2_xl"]
+    line, b = sentence(said, "- Primary claim:"), right["test"]["gpt2_xl"]
     assert f"the reference, gpt2_xl, 1.56G parameters: {a.mean() - b.mean():+.3f}" in line and best in said
     only_a, only_b = (a & ~b).sum(), (b & ~a).sum()
     # At a null of 0 Tango's statistic is McNemar's.
@@ -125,11 +125,11 @@ def test_the_primary_claim_is_against_the_large_reference(said, right):
 
 
 def test_other_claims_say_what_is_not_known(said, right):
-    line = sentence(said, "- Claim about these trained experts: **not shown** against the best expert, expert_1")
+    line = sentence(said, "- Claim: **not shown** against the best expert, expert_1")
     a, b = right["test"]["ties"], right["test"]["expert_1"]
     value, low, high = numbers(line)[:3]
     assert value == pytest.approx(a.mean() - b.mean(), abs=6e-4) and low < -MARGIN < high
-    assert "a loss of more than the margin of 0.01 is not ruled out (corrected p" in line and "0.025 needed" in line
+    assert "A loss of more than 0.01 is not ruled out (corrected p" in line and "0.025 needed" in line
     alone, corrected = numbers(line[line.index("Taken alone") :])
     assert alone == pytest.approx((1.96 + 0.8416) * (high - low) / 3.92, abs=1e-3)
     assert corrected / alone == pytest.approx((norm.isf(0.025 / 7) + 0.8416) / (1.96 + 0.8416), abs=0.05)
@@ -168,13 +168,13 @@ def test_the_front_is_no_fact_and_trainings_are_not_covered(said, right):
 
 
 def test_costs_are_said_as_counted_and_as_measured(judged):
-    """TF-IDF's words are not counted as operations, and time on the clock says something else than operations."""
+    """TF-IDF's operations leave out the counting of words, and measured time differs from operations."""
     from mllm.evaluation import claim_sentences
 
     one, other = ({"method": m, "reviews_per_second": s} for m, s in (("ties", 50.0), ("tfidf", 500.0)))
     said = claim_sentences._cost(25_000, "flops_per_review", one, other)
     assert (
         said
-        == " It needs 25,000 times the floating-point operations per review (counting words is not counted); measured: 10 times as slow."
+        == " It needs 25,000 times the operations per review (the operations that count words are left out); measured: 10 times as slow."
     )
     assert verdict.plain("a*b") == r"a\*b"

@@ -196,7 +196,7 @@ def test_the_page_of_many_candidates_stays_small(demo, tmp_path, more, most):
     for other in board.filter(pl.col("kind") != "merge")["candidate"]:
         assert f'data-value="{other}"' in html and data[other]["confusion"]
     rest = board.height + more - report.MOST
-    assert rest < 0 or f"{rest:,} merges further down are in leaderboard.csv alone." in html
+    assert rest < 0 or f"Only leaderboard.csv has the {rest:,} merges further down." in html
 
 
 def test_strange_text_stays_text(demo, tmp_path):

@@ -89,7 +89,7 @@ def across(over: "OverTasks", chosen: "pl.DataFrame", compare: "Compare", result
 def beside_the_tables(
     experiment: "Experiment", runs: dict[str, list[str]], scores: dict[str, "Scores"], apart: dict[str, dict[str, int]], results: Path
 ) -> "Facts":  # fmt: skip
-    """Return the verdict's facts beside the tables: sizes, classes, the leak, classes that a candidate never predicts.
+    """Return the verdict's facts beside the tables: sizes, classes, the leak, where candidates fail.
 
     Args:
         experiment: the experiment of these results.
@@ -112,10 +112,11 @@ def beside_the_tables(
         name: [classes[scores[name].task][k] for k in np.flatnonzero((of.sum(1) > 0) & (of.sum(0) == 0))]
         for name, of in confusion.items()
     }
+    recall = {run: of.recall["test"] for run, of in scores.items()}
     leak = leaderboard_text.leak_line(read_json(results / "data/split.json"))
     return verdict.Facts(
-        name=experiment.name, margin=experiment.compare.margin, counts=counts, leak=leak, classes=classes, never=never
-    )
+        name=experiment.name, margin=experiment.compare.margin, counts=counts, leak=leak, classes=classes, never=never, recall=recall
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mllm.core import script
 from mllm.core.errors import Failure
+from mllm.core.wording import counted
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -30,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
     number = len(built.duplicates)
     twice = f"; {number} duplicate point{'s are' if number > 1 else ' is'} not run" if number else ""
     print(
-        f"\n{experiment.name}: {len(states)} candidates, {len(built.of_kind('merge'))} of them merges: {counts}{twice}"
+        f"\n{experiment.name}: {counted(len(states), 'candidate')}, {counted(len(built.of_kind('merge')), 'merge')} among them: {counts}{twice}"
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mllm.core import script
 from mllm.core.errors import Failure
+from mllm.core.wording import counted
 
 DISCORDANT = (0.05, 0.1, 0.2, 0.3)  # shares of texts on which exactly one of two models is right
 TEXTS = (500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
@@ -31,9 +32,9 @@ def main(arguments: argparse.Namespace) -> None:
         number = planning.claims_of(built.candidates.values(), task.name)
         merges = len({c.name for c in built.candidates.values() if c.kind == "merge" and c.task == task.name})
         noises = [found] if found else [planning.assumed(share) for share in DISCORDANT]
-        where = f"{texts:,} test texts" if texts else "number of test texts not yet known"
+        where = counted(texts, "test text") if texts else "number of test texts not yet known"
         print(
-            f"{experiment.name}, task {task.name}: margin {margin:g}, {where}, 1 primary and {number} other claims, {merges} merges"
+            f"{experiment.name}, task {task.name}: margin {margin:g}, {where}, 1 primary and {counted(number, 'other claim')}, {counted(merges, 'merge')}"
         )
         for noise in noises:
             print(f"\n{noise.source[0].upper()}{noise.source[1:]}:\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 from mllm.core import script
 from mllm.core.files import remove
 from mllm.core.messages import log
+from mllm.core.wording import counted
 from mllm.experiment import grid, load
 from mllm.experiment.candidates import Grid
 from mllm.experiment.schema import Experiment
@@ -51,7 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
         of_kind = [p for p in found if p.relative_to(results).parts[0] == kind]
         sizes = [size(p) for p in of_kind]
         total += sum(sizes)
-        print(f"{results}/{kind}: {len(of_kind)} leftovers, {in_bytes(sum(sizes))}")
+        print(f"{results}/{kind}: {counted(len(of_kind), 'leftover')}, {in_bytes(sum(sizes))}")
         for path, bytes_ in zip(of_kind, sizes, strict=True):
             print(f"  {path.relative_to(results)}  {in_bytes(bytes_)}")
             if arguments.delete:
@@ -59,10 +60,10 @@ def main(arguments: argparse.Namespace) -> None:
     if not found:
         print(f"{results}: no leftovers")
     elif arguments.delete:
-        print(f"Deleted {len(found)} leftovers, {in_bytes(total)}.")
+        print(f"Deleted {counted(len(found), 'leftover')}, {in_bytes(total)}.")
     else:
         print(
-            f"{len(found)} leftovers, {in_bytes(total)}. Nothing is deleted; `make prune DELETE=1` or --config"
+            f"{counted(len(found), 'leftover')}, {in_bytes(total)}. Nothing is deleted; `make prune DELETE=1` or --config"
             f" delete=true deletes them.\nAll that {' '.join(map(str, arguments.experiment))} and the files in {CONFIG}/"
             " use is kept; experiment files elsewhere are not read."
         )

@@ -1,10 +1,10 @@
-"""Several data sets or tasks: which method is better over them, not on one set of reviews.
+"""Compare methods over several data sets or tasks instead of on one set of reviews.
 
-The unit is a data set with a task; on each, a method has one score. The answer is the Bayesian signed-rank test with a region of
-practical equivalence (Benavoli, Corani, Demšar and Zaffalon 2017, JMLR 18): probabilities that the next data set shows one
-better, both within the margin, or the other better. It needs no more methods than the two, and says "equivalent", which a p-value
-cannot. Mean ranks with Nemenyi's critical distance (Demšar 2006, JMLR 7) are for the diagram: on few units they find little, and
-a rank depends on whatever else is compared.
+A unit is a data set with a task; a method has one score on each. The test is the Bayesian signed-rank test with a region of
+practical equivalence (Benavoli, Corani, Demšar and Zaffalon 2017, JMLR 18). It gives the probabilities that on the next data set
+one method is better, both are within the margin, or the other is better. It needs only these two methods, and it can say
+"equivalent", which a p-value cannot. Mean ranks with Nemenyi's critical distance (Demšar 2006, JMLR 7) are for the diagram: they
+find little on few units, and a rank depends on the other methods.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ PRIOR = 0.5  # weight of one pseudo-unit without a difference, as in baycomp
 
 @dataclass(frozen=True)
 class Posterior:
-    """Probabilities that sum to 1."""
+    """Hold three probabilities that sum to 1."""
 
     better: float
     equivalent: float
@@ -29,24 +29,24 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Methods over units."""
+    """Hold the ranks of methods over units."""
 
     mean: Array
     """(methods,) mean ranks; 1 is the best."""
     p: float | None
-    """Friedman's test of no difference; none with fewer than three methods."""
+    """Of Friedman's test of no difference; None with fewer than three methods."""
     distance: float
-    """Mean ranks that are farther apart differ (Nemenyi, 5 %)."""
+    """Mean ranks that are farther apart than this differ (Nemenyi, 5 %)."""
 
 
 def signed_rank(differences: Array, margin: float, seed: int = 0) -> Posterior:
-    """Bayesian signed-rank test of paired differences, positive where the first is better.
+    """Test paired differences with the Bayesian signed-rank test.
 
-    A Dirichlet process with one pseudo-observation at 0 weights the units; a draw counts for the region in which most pairs of
-    units have their mean.
+    A Dirichlet process with one pseudo-observation at 0 weights the units. Each draw counts for the region that holds the means of
+    most pairs of units.
 
     Args:
-        differences: (units,)
+        differences: (units,), positive where the first method is better.
         margin: half the width of the region of practical equivalence.
         seed: of the draws.
     """
@@ -61,7 +61,7 @@ def signed_rank(differences: Array, margin: float, seed: int = 0) -> Posterior:
 
 
 def ranks(values: Array, level: float = 0.05) -> Ranks:
-    """Mean ranks of methods, and how far apart they must be.
+    """Return the mean ranks of methods, and the distance from which on they differ.
 
     Args:
         values: (units, methods), larger is better.
@@ -75,7 +75,7 @@ def ranks(values: Array, level: float = 0.05) -> Ranks:
 
 
 def groups(mean: Array, distance: float) -> list[tuple[int, int]]:
-    """(first, last) places, in the order of mean ranks, of the largest groups whose members are within the distance."""
+    """Return (first, last) places, in the order of mean ranks, of the largest groups whose members are within the distance."""
     ordered = np.sort(mean)
     found: list[tuple[int, int]] = []
     for first in range(len(ordered)):

@@ -1,4 +1,4 @@
-"""How members are related by what they predict: who errs where others do, and who knows which part of the reviews."""
+"""Relate members by their predictions: which of them err on the same texts, and which know which part of the reviews."""
 
 from itertools import combinations
 from typing import Any
@@ -40,7 +40,7 @@ PARTS = {
 def agreement(
     members: dict[str, list[str]], pairs: dict[str, Pairs], truth: dict[str, tuple[Array, Array]]
 ) -> pl.DataFrame:
-    """Each two of a task's base and experts on test; the columns are those of AGREEMENT.
+    """Compare each two of a task's base and experts on test; the columns are those of AGREEMENT.
 
     Args:
         members: task -> candidates.
@@ -63,10 +63,10 @@ def by_part(
     """Score each candidate on each part of the test reviews that experts were chosen by; the columns are those of PARTS.
 
     Args:
-        scores: score files of all runs; of candidates with several, the means.
-        shown: those whose rows are wanted.
+        scores: score files of all runs; a candidate with several runs gets their means.
+        shown: candidates that get rows.
         trained_on: column -> expert -> values of it in its train reviews; experts not chosen by the column are left out.
-        metric: which; the calibration error, which slices do not have, makes an empty table.
+        metric: which; slices have no calibration error, so it gives an empty table.
     """
     rows: list[dict[str, Any]] = []
     for column, experts in trained_on.items():
@@ -77,7 +77,7 @@ def by_part(
 def _of_column(
     scores: list[Scores], shown: list[str], column: str, trained_on: dict[str, list[str]], metric: str
 ) -> list[dict[str, Any]]:
-    """Rows of :func:`by_part` for one column."""
+    """Make the rows of :func:`by_part` for one column."""
     first = [s for s in scores if s.run is None]
     members = {s.candidate: s.members for s in first}
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
@@ -107,7 +107,7 @@ def _parts(scores: Scores, column: str, metric: str) -> list[dict[str, Any]]:
 
 
 def _learned(name: str, trained_on: dict[str, list[str]], members: dict[str, list[str]]) -> set[str] | None:
-    """Values of all the trainings beneath a candidate; none where one was not chosen by the column."""
+    """Return the column's values that all trainings beneath a candidate saw; None where one was not chosen by the column."""
     if not members.get(name):
         return set(trained_on[name]) if name in trained_on else None
     parts = [_learned(m, trained_on, members) for m in members[name]]
@@ -115,6 +115,6 @@ def _learned(name: str, trained_on: dict[str, list[str]], members: dict[str, lis
 
 
 def _mean(runs: list[dict[str, float]]) -> dict[str, float]:
-    """Value, low and high of several runs' mean; their intervals are taken as if texts moved all runs alike."""
+    """Average several runs: value, low and high. The interval assumes that texts move all runs alike."""
     spread, low, high = replicates.interval(*(np.array([one[key] for one in runs]) for key in ("value", "low", "high")))
     return {"value": spread.value, "low": low, "high": high}

@@ -1,8 +1,8 @@
-"""Scores of candidates, from their predictions alone, each with a 95 % interval.
+"""Score candidates from their predictions alone, each score with a 95 % interval.
 
-A text counts once, however many reviews (of several drug names) repeat it: each review has the weight 1 / reviews with its
-text, as in scikit-learn's sample_weight. Resampling draws whole texts, since copies are no independent evidence, and the same
-ones for every candidate and every task, so that the draws of two candidates can be subtracted: a paired comparison.
+A text counts once, however many reviews (of several drug names) repeat it: each review weighs 1 / reviews with its text, as
+in scikit-learn's sample_weight. Resampling draws texts, because copies are no independent evidence. It draws the same
+texts for every candidate and every task, so that the draws of two candidates can be subtracted: a paired comparison.
 """
 
 from collections.abc import Sequence
@@ -17,45 +17,45 @@ from mllm.evaluation import resamples as resampling
 from mllm.evaluation.intervals import Z, calibration_error, reach, widened, wilson
 
 RESAMPLES = 2000
-LEFT_OUT = 256  # of these, whose left-out texts are scored too
+LEFT_OUT = 256  # resamples whose left-out texts are scored, too
 CHUNK = 256  # resamples in one product
-DENSE = 24  # classes up to which it is a dense one; with more, of which a review has one, a sparse one is quicker
-FEW = 64  # resamples at once where it is sparse, since all their confusion matrices are in memory
-SMALLEST = float(np.log(np.finfo(float).eps))  # of a log-probability: none loses infinitely much, as in scikit-learn
+DENSE = 24  # classes up to which the product is dense; with more classes a sparse one is quicker
+FEW = 64  # resamples in one sparse product, because all their confusion matrices are in memory
+SMALLEST = float(np.log(np.finfo(float).eps))  # log-probability: keeps losses finite, as scikit-learn does
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of one candidate on some reviews, and on each bootstrap resample of their texts."""
+    """Hold one candidate's metrics on some reviews, and on each bootstrap resample of their texts."""
 
     values: dict[str, float]
     draws: dict[str, Array]
-    """metric -> (resamples,); empty where the sample has none"""
+    """metric -> (resamples,); empty where the sample has no resamples."""
     recall: Array
     """(classes,), NaN where a class does not occur."""
     confusion: Array
     """(true, predicted), sums of weights."""
     reliability: Array
-    """(bins, 3): weight, mean confidence and accuracy of bins of equal weight; empty where it was not asked for."""
+    """(bins, 3): weight, mean confidence and accuracy of bins of equal weight; empty where it was not requested."""
     ends: dict[str, tuple[float, float]]
-    """metric -> ends of its interval, where resamples do not give them: the calibration error's, and all without resamples."""
+    """metric -> ends of its interval, where resamples do not give them: the calibration error, or all metrics without resamples."""
 
     def intervals(self) -> dict[str, dict[str, float]]:
-        """metric -> {value, low, high}, the ends of its 95 % interval."""
+        """Return metric -> {value, low, high}, with the ends of its 95 % interval."""
         return {name: {"value": self.values[name], **interval(name, self)} for name in self.values}
 
     def recalls(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
-        """Class -> {value, low, high} of its recall, by Wilson's interval; classes that do not occur are left out."""
+        """Return class -> {value, low, high} of its recall, with Wilson's interval; classes that do not occur are left out."""
         present = [k for k in range(len(names)) if np.isfinite(self.recall[k])]
         ends = {k: wilson(float(self.recall[k]), float(self.confusion[k].sum())) for k in present}
         return {names[k]: {"value": float(self.recall[k]), "low": ends[k][0], "high": ends[k][1]} for k in present}
 
 
 def interval(metric: str, found: Evaluation) -> dict[str, float]:
-    """A 95 % interval that has width and holds its estimate, as {low, high}.
+    """Return a 95 % interval that has width and holds its estimate, as {low, high}.
 
-    Accuracy: Wilson's. Others: the 2.5 % and 97.5 % quantiles of the resamples, centred on the estimate (resamples lose rare
-    classes, which moves macro averages), and of metrics of decisions with the reach of what no text shows.
+    Accuracy has Wilson's interval. Other metrics have the 2.5 % and 97.5 % quantiles of the resamples, centred on the estimate,
+    because resamples lose rare classes, which moves macro averages. Metrics of decisions also get ``intervals.reach``.
     """
     if metric in found.ends:
         return dict(zip(("low", "high"), found.ends[metric], strict=True))
@@ -71,7 +71,7 @@ def interval(metric: str, found: Evaluation) -> dict[str, float]:
 
 
 class Sample:
-    """Labelled reviews with bootstrap resamples of their texts, drawn once for all candidates.
+    """Hold labelled reviews with bootstrap resamples of their texts, drawn once for all candidates.
 
     Args:
         truth: (reviews,) class indices.
@@ -79,8 +79,8 @@ class Sample:
         classes: their number.
         ordered: whether the classes are ordered.
         seed: of the bootstrap.
-        resamples: how often the texts are drawn; 0 where intervals by the delta method will do.
-        split: ids of all reviews of the split, with a label or without; those of ``groups`` where it is left out.
+        resamples: how often the texts are drawn; 0: the delta method gives the intervals.
+        split: ids of all reviews of the split, with a label or without (default: ``groups``).
     """
 
     def __init__(
@@ -93,19 +93,19 @@ class Sample:
         own, self.text = np.unique(groups, return_inverse=True)
         self.texts = len(own)
         drawn = resampling.draw(own, groups if split is None else split, resamples, seed)
-        # A unit is what a text has of one true class, class by class: within a class, what a candidate says is one dense product.
+        # A unit is one text's reviews of one true class, sorted by class: within a class, predictions are one dense product.
         units, self.unit = np.unique(truth.astype(np.int64) * self.texts + self.text, return_inverse=True)
         self.units, unit_text = len(units), units % self.texts
         starts = np.searchsorted(units // self.texts, np.arange(classes + 1))
         self.blocks = [(k, slice(starts[k], starts[k + 1])) for k in range(classes) if starts[k] < starts[k + 1]]
-        # (units, resamples): how often each unit's text was drawn, in parts, as the product wants them.
+        # (units, resamples): how often each unit's text was drawn, in parts of the size that the product needs.
         step = CHUNK if classes <= DENSE else FEW
         self._draws = [
             np.ascontiguousarray(drawn[i : i + step, unit_text].T, dtype=np.float32) for i in range(0, resamples, step)
         ]
 
     def evaluate(self, logp: Array) -> Evaluation:
-        """All metrics of one candidate.
+        """Score one candidate by all metrics.
 
         Args:
             logp: (reviews, classes) natural logarithms of the probabilities.
@@ -113,29 +113,29 @@ class Sample:
         return self.evaluate_all([logp])[0]
 
     def evaluate_all(self, logps: Sequence[Array]) -> list[Evaluation]:
-        """The same of several, (reviews, classes) each, in one product with the resamples: less time than one after the other."""
+        """Score several candidates, (reviews, classes) each, in one product with the resamples: quicker than one by one."""
         parts = [self._part(logp) for logp in logps]
         sums = [(said, rest) for said, rest, _ in parts]
         draws = self._drawn_metrics(sums, self._draws)
         return [replace(found, draws=drawn) for (_, _, found), drawn in zip(parts, draws, strict=True)]
 
     def on_left_out(self, logp: Array) -> dict[str, Array]:
-        """metric -> (LEFT_OUT,) of one candidate, each on the texts that a resample left out: what did not choose can judge."""
+        """Return metric -> (LEFT_OUT,) of one candidate, each on the texts that a resample left out and that did not choose."""
         said, rest, _ = self._part(logp)
         some = [chunk == 0 for chunk in self._draws[: -(-LEFT_OUT // self._draws[0].shape[1])]]
         for mask in some:
-            mask[:, ~mask.any(0)] = True  # of a handful of texts, all may be drawn
+            mask[:, ~mask.any(0)] = True  # a resample of very few texts may draw all of them
         return self._drawn_metrics([(said, rest)], [mask.astype(np.float32) for mask in some])[0]
 
     def _part(self, logp: Array) -> tuple[Array | csr_array, Array, Evaluation]:
-        """What resampling one candidate needs, (classes or cells, units) and (losses, units), and all but the draws."""
+        """Return the (classes or cells, units) and (losses, units) that resampling needs, and an evaluation without draws."""
         p = np.exp(logp.max(1).astype(float))
         bins, label = metrics.confidence_bins(p, self.weights), logp.argmax(1)
         right = label == self.truth
         loss = metrics.losses(np.maximum(logp.astype(float), SMALLEST), self.truth)
         gap = self.weights * (p - right)
         side = np.sign(np.bincount(bins, gap, metrics.BINS))
-        # The calibration error is linear in the bins' gaps as long as none changes its sign: one row instead of one for each bin.
+        # The calibration error is linear in the bins' gaps while no gap changes its sign: one row replaces one row for each bin.
         of_review = [self.weights * loss["nll"], self.weights * loss["brier"], side[bins] * gap]
         rest = np.stack([np.bincount(self.unit, value, self.units) for value in of_review])
         said = self._summed(label, self.weights, self.classes) if self.classes <= DENSE else self._sparse(label)
@@ -151,7 +151,7 @@ class Sample:
         return said, rest, Evaluation(values, {}, metrics.recall(matrix), matrix, reliability, ends)
 
     def _reliability(self, bins: Array, p: Array, right: Array) -> tuple[Array, tuple[float, float, float]]:
-        """(bins, 3) weight, mean confidence, accuracy of the bins in use; the calibration error with the ends of its interval."""
+        """Return (bins, 3) weight, mean confidence and accuracy of the bins in use, and the calibration error with its interval."""
         weight, confidence, correct = (
             np.bincount(bins, self.weights * x, metrics.BINS) for x in (np.ones(len(p)), p, right.astype(float))
         )
@@ -162,18 +162,18 @@ class Sample:
         return table, ece
 
     def _summed(self, row: Array, value: Array, rows: int) -> Array:
-        """(rows, units) sums of a value per review."""
+        """Sum values of reviews by unit: (rows, units)."""
         return np.bincount(row * self.units + self.unit, value, rows * self.units).reshape(rows, self.units)
 
     def _sparse(self, label: Array) -> csr_array:
-        """(classes², units): weights of each cell of the confusion matrix."""
+        """Return (classes², units) weights of each cell of the confusion matrix."""
         cells = self.truth.astype(np.int64) * self.classes + label
         return csr_array((self.weights, (cells, self.unit)), shape=(self.classes**2, self.units), dtype=np.float32)
 
     def _drawn_metrics(
         self, parts: Sequence[tuple[Array | csr_array, Array]], draws: Sequence[Array]
     ) -> list[dict[str, Array]]:
-        """Each metric on each resample, of several candidates.
+        """Compute each metric of several candidates on each resample.
 
         Args:
             parts: (classes, units) weights of predicted classes, or (classes², units) of cells, sparse; (losses, units).
@@ -201,16 +201,16 @@ class Sample:
         return [{name: np.concatenate(one[name]) for name in self.metrics if name in one} for one in found]
 
     def _metrics(self, confusion: Array, rest: Array) -> dict[str, Array]:
-        """metric -> (resamples,), of (resamples, classes, classes) and (losses, resamples)."""
+        """Return metric -> (resamples,), from (resamples, classes, classes) and (losses, resamples)."""
         size = confusion.sum((-2, -1))
         found = {name: function(confusion) for name, function in metrics.OF_CONFUSION.items() if name in self.metrics}
         return found | {name: rest[i] / size for i, name in enumerate(("nll", "brier", "ece"))}
 
     def evaluate_parts(self, logp: Array, parts: list[Array]) -> list[dict[str, dict[str, float]]]:
-        """metric -> {value, low, high} of all metrics but the calibration error, on parts of the reviews.
+        """Return metric -> {value, low, high} on parts of the reviews, for all metrics but the calibration error.
 
-        Slices are many, and nothing is chosen or claimed by them: their standard errors are those of the metric's linear
-        approximation in what each text adds to it (the delta method), from sums, without resamples.
+        There are many slices, and no choice or claim uses them. So the delta method gives their standard errors from sums, without
+        resamples: the metric is linear, approximately, in what each text adds to it.
 
         Args:
             logp: (reviews, classes) natural logarithms of the probabilities.
@@ -230,12 +230,12 @@ class Sample:
         return found
 
     def decided(self, labels: dict[str, Array]) -> dict[str, dict[str, float]]:
-        """metric -> {value, low, high} of decisions that were made for that metric; (reviews,) classes each. Without resamples."""
+        """Return metric -> {value, low, high} of the decisions made for that metric, (reviews,) classes each, without resamples."""
         rows = np.arange(len(self.truth))
         return {name: self._decided(name, label, rows, self.weights) for name, label in labels.items()}
 
     def _decided(self, name: str, label: Array, rows: Array, weights: Array) -> dict[str, float]:
-        """{value, low, high} of one metric on some reviews: Wilson's interval, or the delta method's with the reach of a text."""
+        """Return {value, low, high} of a metric on some reviews: Wilson's interval, or the delta method's with a text's reach."""
         function = metrics.OF_CONFUSION[name]
         found = delta.of_decisions(function, self.truth[rows], label, weights, self.classes)
         if name == "accuracy":

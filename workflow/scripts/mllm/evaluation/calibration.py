@@ -1,8 +1,8 @@
-"""Calibration of probabilities on validation: one temperature, and one bias per class.
+"""Calibrate probabilities on validation: one temperature, and one bias per class.
 
-"Bias-corrected temperature scaling" (Alexandari et al. 2020, arXiv 1901.06852) adds to temperature scaling (Guo et al.
-2017, arXiv 1706.04599) what merging shifts most easily: how frequent a model takes each class to be. It shows how much
-of a difference between candidates a handful of numbers repairs.
+"Bias-corrected temperature scaling" (Alexandari et al. 2020, arXiv 1901.06852) adds a bias per class to temperature scaling (Guo
+et al. 2017, arXiv 1706.04599). Merging easily shifts how frequent a model takes each class to be, and the biases repair that.
+Calibration shows how much of a difference between candidates these few numbers explain.
 """
 
 from collections.abc import Callable
@@ -14,21 +14,21 @@ from scipy.optimize import minimize
 from mllm.core.arrays import Array, text_weights
 
 FOLDS = 5
-FLOOR = float(np.log(1e-12))  # in place of -inf: the majority class leaves the others no probability at all
-INVERSE, BIAS = (0.0, 1e3), (-50.0, 50.0)  # bounds within which nothing overflows, far from what fits come to
+FLOOR = float(np.log(1e-12))  # replaces -inf: the constant answer gives all other classes a probability of 0
+INVERSE, BIAS = (0.0, 1e3), (-50.0, 50.0)  # bounds that prevent overflow, far from fitted values
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """From raw to calibrated log-probabilities."""
+    """Map raw to calibrated log-probabilities."""
 
     temperature: float
-    """Above 1 where the raw ones are too sure of themselves; infinite where they tell nothing about the class."""
+    """Above 1 where the raw probabilities are too extreme; infinite where they say nothing about the class."""
     bias: Array
     """(classes,) added to the logits; they sum to 0."""
 
     def apply(self, logp: Array) -> Array:
-        """Calibrated log-probabilities, normalised, in double precision.
+        """Return calibrated log-probabilities, normalised, in double precision.
 
         Args:
             logp: (reviews, classes) natural logarithms of the probabilities; 0 counts as 1e-12.
@@ -39,10 +39,10 @@ class Calibration:
 
 
 def _logits(logp: Array) -> Array:
-    """(reviews, classes) finite, the largest of each row 0.
+    """Return (reviews, classes) finite logits, the largest of each row 0.
 
-    Only -inf is lifted, and no higher than the row's other classes: a floor under all probabilities would cost candidates
-    that are far too sure of themselves much of what they know.
+    Only -inf is raised, and no higher than the row's other classes. A floor under all probabilities would erase much of what
+    overconfident candidates know.
     """
     logits = logp.astype(float)
     impossible = np.isneginf(logits)
@@ -53,11 +53,11 @@ def _logits(logp: Array) -> Array:
 
 
 def fit(logp: Array, truth: Array, weights: Array) -> Calibration:
-    """The calibration that the labels make most likely.
+    """Fit the calibration to the labels by maximum likelihood with weak priors.
 
-    Inverse temperature and biases have normal priors, of variance 1 around what changes nothing, which a few texts
-    outweigh. Without them a class that does not occur would push its bias, and a candidate without a fault its
-    temperature, ever further.
+    Inverse temperature and biases have normal priors of variance 1 around the values that change nothing; a few texts outweigh
+    them. Without priors the bias of a class that does not occur would diverge, and so would the temperature of a candidate
+    without errors.
 
     Args:
         logp: (reviews, classes) natural logarithms of the probabilities; 0 counts as 1e-12.
@@ -65,7 +65,7 @@ def fit(logp: Array, truth: Array, weights: Array) -> Calibration:
         weights: (reviews,) their sum is the number of texts.
 
     Returns:
-        One that changes nothing where fewer than two classes occur.
+        The calibration; one that changes nothing where fewer than two classes occur.
     """
     classes = logp.shape[1]
     if len(np.unique(truth)) < 2:
@@ -79,9 +79,9 @@ def fit(logp: Array, truth: Array, weights: Array) -> Calibration:
 
 
 def loss(logp: Array, truth: Array, weights: Array) -> Callable[[Array], tuple[float, Array]]:
-    """What :func:`fit` minimises: from (1 + classes,) inverse temperature and biases to a value and its gradient.
+    """Return the function that :func:`fit` minimises: (1 + classes,) inverse temperature and biases -> value, gradient.
 
-    The value is the weighted mean of the negative log-likelihood, plus that of the priors over the sum of weights.
+    The value is the weighted mean of the negative log-likelihood, plus that of the priors divided by the sum of weights.
     """
     logits = np.ascontiguousarray(_logits(logp).T)  # one row per class is quicker to sum
     unchanged = np.append(1.0, np.zeros(len(logits)))
@@ -102,17 +102,17 @@ def loss(logp: Array, truth: Array, weights: Array) -> Callable[[Array], tuple[f
 
 
 def calibrate(logp: Array, truth: Array, groups: Array, valid: Array, seed: int) -> Array:
-    """Log-probabilities calibrated on validation: out of fold for validation itself, by all of it for the others.
+    """Calibrate log-probabilities on validation: out of fold for validation itself, by all of validation for other reviews.
 
     Args:
         logp: (reviews, classes) natural logarithms of the probabilities; 0 counts as 1e-12.
-        truth: (reviews,) class indices; those outside validation are not looked at.
-        groups: (reviews,) ids; reviews of one text share one, are in one fold and together weigh as much as one review.
+        truth: (reviews,) class indices; only those of validation are used.
+        groups: (reviews,) ids. Reviews of one text share one id and one fold, and together weigh as much as one review.
         valid: (reviews,) which are validation.
         seed: of the folds; they do not depend on the candidate.
 
     Returns:
-        (reviews, classes) normalised. As they were where what there is to learn from has fewer than two classes.
+        (reviews, classes) normalised; unchanged where the reviews to learn from have fewer than two classes.
     """
     logp_valid, truth, groups = logp[valid], truth[valid], groups[valid]
     weights, fold = text_weights(groups), folds(groups, seed)
@@ -127,6 +127,6 @@ def calibrate(logp: Array, truth: Array, groups: Array, valid: Array, seed: int)
 
 
 def folds(groups: Array, seed: int) -> Array:
-    """(reviews,): which of FOLDS folds a review is in; reviews of one text are in the same."""
+    """Return (reviews,) each review's fold of FOLDS; reviews of one text share a fold."""
     texts, text = np.unique(groups, return_inverse=True)
     return np.asarray(np.random.default_rng(seed).permutation(len(texts))[text] % FOLDS)

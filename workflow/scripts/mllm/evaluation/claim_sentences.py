@@ -1,4 +1,4 @@
-"""One claim in words: what holds, its numbers, what it hangs on, what it costs."""
+"""Put one claim into words: what holds, its numbers, what may explain it, what it costs."""
 
 from typing import Any
 
@@ -6,18 +6,18 @@ import polars as pl
 
 from mllm.evaluation import leaderboard, metrics
 from mllm.evaluation.claims import LEVEL
-from mllm.evaluation.comparison_table import Comparison
+from mllm.evaluation.comparison_table import Comparison, meaning
 
-UNITS = {"flops_per_review": "floating-point operations per review", "n_parameters": "parameters"}
+UNITS = {"flops_per_review": "operations per review", "n_parameters": "parameters"}
+OPERATIONS = "Operations per review are the floating-point operations of a model's matrix products for one review of mean length."
 
 
 def sentence(row: Comparison, frame: pl.DataFrame, margin: float, every: pl.DataFrame) -> str:
-    """One claim: the strongest statement that holds, its difference and p-value, what was possible to show, cost."""
+    """Write one claim: the strongest statement that holds, its difference and p-value, the detectable difference, the cost."""
     other = frame.row(by_predicate=pl.col("candidate") == row.against, named=True)
     mine = frame.row(by_predicate=pl.col("candidate") == row.candidate, named=True)
     first = "Primary claim" if row.family == "primary" else "Claim"
-    about = "the recipe" if mine["replicates"] > 1 else "these trained experts"
-    line = f"- {first} about {about}: {_statement(row, _named(other), margin)}."
+    line = f"- {first}: {_statement(row, _named(other), margin)}."
     if row.deviation is not None:
         line += f" Over {row.runs} pairs of runs the difference has a standard deviation of {row.deviation:.3f}."
     family = every.filter(pl.col("family") == row.family).height
@@ -26,17 +26,21 @@ def sentence(row: Comparison, frame: pl.DataFrame, margin: float, every: pl.Data
         more = f"; after correction over {family} claims up to {row.detectable_holm:.3f} is needed"
         line += (more if family > 1 else "") + "."
     line += _equivalence(row, margin) + _repaired(row) + _disagreement(row)
-    mine = frame.filter(pl.col("candidate") == row.candidate).row(0, named=True)
     return line + _cost(row.cost_ratio, str(leaderboard.price(frame)), mine, other)
 
 
+def at_cost(ratio: float | None, unit: str) -> str:
+    """Write the merge's cost over another's behind a difference: ``, at 1/7.8 of its parameters``; nothing where they are equal."""
+    return "" if ratio is None or 0.95 < ratio < 1.05 else f", at {times(ratio)} its {unit}"
+
+
 def _cost(ratio: float | None, unit: str, mine: dict[str, Any], other: dict[str, Any]) -> str:
-    """What the merge needs over the other: counted, and as it was measured."""
+    """Say what the merge costs in terms of the other: as counted, and as measured."""
     if ratio is None or 0.95 < ratio < 1.05:
         return ""
     line = f" It needs {times(ratio)} the {UNITS[unit]}"
     if other["method"] == "tfidf" and unit == "flops_per_review":
-        line += " (counting words is not counted)"
+        line += " (the operations that count words are left out)"
     speeds = [row["reviews_per_second"] for row in (mine, other)]
     if all(speeds):
         slower = speeds[1] / speeds[0]
@@ -44,35 +48,41 @@ def _cost(ratio: float | None, unit: str, mine: dict[str, Any], other: dict[str,
     return line + "."
 
 
+def correction(others: int, of: str) -> str:
+    """Say how a task's claims are corrected: the primary one, and ``others`` beside it."""
+    if not others:
+        return "The primary claim is tested alone."
+    claims = "other claim" if others == 1 else f"{others:,} other claims"
+    return f"The primary claim is tested alone, the {claims} {of} after Holm correction."
+
+
 def _statement(row: Comparison, name: str, margin: float) -> str:
-    found, within = difference(row), f"within {margin:g}"
+    found = difference(row)
     p, p_not_worse, p_worse = (_p(found) for found in (row.p_holm, row.p_not_worse_holm, row.p_worse_holm))
     if row.holds == "better":
         return f"better than {name}: {found}; corrected p {p}"
     if row.holds == "no worse":
         chance = ", but that lead may be chance after correction" if row.verdict == "better" else ""
-        behind = (
-            f"behind {name}, but by less than the margin of {margin:g}"
+        lost = (
+            f"lower than {name}, by less than the margin of {margin:g}"
             if row.high < 0
-            else f"at least as good as {name} {within}"
+            else f"not worse than {name} by more than the margin of {margin:g}"
         )
-        return f"{behind}: {found}{chance}; corrected p of a larger loss {p_not_worse}"
+        return f"{lost}: {found}{chance}; corrected p of a larger loss {p_not_worse}"
     if row.holds == "worse":
-        return f"worse than {name} by more than {margin:g}: {found}; corrected p of a smaller loss {p_worse}"
-    if row.holds == "behind":
-        return f"behind {name}: {found}; corrected p {p}. A loss of more than {margin:g} is neither shown nor ruled out"
-    if row.high < 0:
         return (
-            f"behind {name} taken alone: {found}; not beyond chance after correction (p {p}), nor shown to be {within}"
+            f"worse than {name} by more than the margin of {margin:g}: {found}; corrected p of a smaller loss {p_worse}"
         )
-    return (
-        f"**not shown** against {name}: {found}; a loss of more than the margin of {margin:g} is not ruled out"
-        f" (corrected p {p_not_worse}; 0.025 needed)"
-    )
+    why = f"A loss of more than {margin:g} is not ruled out (corrected p {p_not_worse}; 0.025 needed)"
+    if row.holds == "behind":
+        why = f"A loss of more than {margin:g} is neither shown nor ruled out (corrected p of no difference {p})"
+    elif row.high < 0:
+        why = f"After correction the difference may be chance (p {p}). {why}"
+    return f"**not shown** against {name}: {found}. {meaning(row.holds, row.low, row.high, f'{margin:g}')} {why}"
 
 
 def _equivalence(row: Comparison, margin: float) -> str:
-    """Whether both are within the margin of each other, where the experiment asks."""
+    """Say whether both are within the margin of each other, where the experiment asks for it."""
     if row.p_equivalent_holm is None:
         return ""
     shown = "Both are equivalent" if row.p_equivalent_holm <= LEVEL / 2 else "Equivalence is not shown"
@@ -80,7 +90,7 @@ def _equivalence(row: Comparison, margin: float) -> str:
 
 
 def _repaired(row: Comparison) -> str:
-    """What class offsets fitted on validation make of the difference, where that says something else."""
+    """Give the difference with class offsets fitted on validation, where it says something else."""
     kind, what = (
         ("tuned", "class offsets") if row.tuned_low is not None else ("calibrated", "temperature and class offsets")
     )
@@ -91,7 +101,7 @@ def _repaired(row: Comparison) -> str:
 
 
 def _disagreement(row: Comparison) -> str:
-    """Where the chosen metric, accuracy and likelihood point to different sides, each beyond its interval."""
+    """Name metric, accuracy and likelihood where they point to different sides, each with an interval without 0."""
     others = {kind: label for kind, label in (("accuracy", "accuracy"), ("nll", "likelihood")) if kind != row.metric}
     kinds = {metrics.METRICS[row.metric].label: ""} | {label: kind for kind, label in others.items()}
     sides = {label: side(row, kind) for label, kind in kinds.items()}
@@ -105,19 +115,19 @@ def _disagreement(row: Comparison) -> str:
 
 
 def _numbers(row: Comparison, kind: str) -> tuple[float, float, float]:
-    """Difference, low, high of the metric, or of one of tuned, calibrated, accuracy, nll."""
+    """Return difference, low and high of the metric, or of tuned, calibrated, accuracy or nll."""
     value, low, high = (getattr(row, f"{kind}_{key}" if kind else key) for key in ("difference", "low", "high"))
     return value, low, high
 
 
 def side(row: Comparison, kind: str = "") -> int:
-    """1 where an interval is above 0, -1 where it is below, else 0."""
+    """Return 1 where an interval is above 0, -1 where it is below, else 0."""
     _, low, high = _numbers(row, kind)
     return int(low > 0) - int(high < 0)
 
 
 def difference(row: Comparison, kind: str = "") -> str:
-    """A difference with its interval."""
+    """Write a difference with its interval."""
     value, low, high = _numbers(row, kind)
     return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
 
@@ -135,7 +145,7 @@ def interval(row: dict[str, Any], column: str) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio of costs in words: 1/12.5 of, 3 times."""
+    """Write a ratio of costs: ``1/12.5 of``, ``3 times``."""
     return f"1/{_three(1 / ratio)} of" if ratio < 1 else f"{_three(ratio)} times"
 
 

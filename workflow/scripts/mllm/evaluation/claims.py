@@ -1,8 +1,8 @@
-"""What is claimed of a difference: behind or worse, no worse or better, with family-wise error held at 5 %.
+"""Make claims about differences: better, no worse, behind or worse, with a family-wise error of at most 5 %.
 
-Each claim is about one true difference, in whose favour two nested statements can be made (no worse than the margin, then
-better), and two against it (behind, then worse than the margin). Both directions are tested at 2.5 %, the stronger statement
-never before the weaker.
+Each claim is about one true difference. Two nested statements speak for the candidate (no worse than the margin, then better),
+and two against it (behind, then worse than the margin). Each direction is tested at 2.5 %, the weaker statement before the
+stronger one.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Tests:
-    """One-sided p-values of one difference, positive where the candidate is better."""
+    """Hold the one-sided p-values of one difference, positive where the candidate is better."""
 
     better: float
     """Null: at or below 0."""
@@ -32,17 +32,17 @@ class Tests:
 
     @property
     def two_sided(self) -> float:
-        """Of no difference."""
+        """P-value of no difference."""
         return min(1.0, 2 * min(self.better, self.behind))
 
     @property
     def equivalent(self) -> float:
-        """Of being apart by the margin or more: two one-sided tests (Schuirmann 1987)."""
+        """P-value of a distance of the margin or more: two one-sided tests (Schuirmann 1987)."""
         return max(self.not_worse, self.not_better)
 
 
 def strongest(better: float, not_worse: float, behind: float, worse: float, level: float = LEVEL) -> str:
-    """The strongest statement of which the one-sided p-value is at most half the level."""
+    """Return the strongest statement whose one-sided p-value is at most half the level."""
     limit = level / 2
     if better <= limit:
         return "better"
@@ -54,17 +54,18 @@ def strongest(better: float, not_worse: float, behind: float, worse: float, leve
 
 
 def adjusted(weak: Array, strong: Array) -> tuple[Array, Array]:
-    """Adjusted p-values of nested statements, over all claims of a family.
+    """Adjust p-values of nested statements, over all claims of a family.
 
-    The closed test with Bonferroni's local tests: since the weak statement's null implies the strong one's, a claim counts once
-    in each intersection. The strong statements get Holm's correction; a weak one gets Holm's place among the others' strong ones.
+    This is the closed test with Bonferroni's local tests. The weak statement's null implies the strong one's, so a claim counts
+    once in each intersection. Strong statements get Holm's correction. A weak one gets its place in Holm's order among the other
+    claims' strong ones.
 
     Args:
         weak: (claims,) p-values of the weaker statements.
         strong: (claims,) p-values of the stronger ones, none below the weaker one's.
 
     Returns:
-        Both, adjusted: the chance of any false statement among all of them is at most the level.
+        Both, adjusted: the probability of any false statement among all of them is at most the level.
     """
     weaker = np.empty(len(weak))
     for i, p in enumerate(weak):
@@ -75,5 +76,5 @@ def adjusted(weak: Array, strong: Array) -> tuple[Array, Array]:
 
 
 def detectable(standard_error: float, claims: int = 1, power: float = 0.8) -> float:
-    """The true difference that is found with this power, tested alone or as the first of several claims (Bonferroni's share)."""
+    """Return the true difference that a test finds with this power, alone or as the first of several claims (Bonferroni's share)."""
     return significance.detectable_difference(standard_error, power, LEVEL / max(claims, 1))

@@ -1,9 +1,9 @@
-"""Paired comparisons: is the merge better than that, or only luckier?
+"""Compare candidates in pairs: is the merge better than another, or only luckier?
 
-Everything is compared on the same test reviews and the same resamples of their texts. *Claims* are the comparisons that an
-experiment is about: each method's winner against the best expert, the best blend and every reference. All others are
-exploration. Each task has two families of claims, each with a family-wise error of 5 %: the primary claim alone (the chosen merge
-against the large reference), and all others, corrected among themselves. The whole table is corrected for false discoveries.
+All pairs share the test reviews and the resamples of their texts. *Claims* are the comparisons that an experiment is about: each
+method's winner against the best expert, the best blend and every reference. All other pairs are exploration. Each task has two
+families of claims, each with a family-wise error of 5 %: the primary claim alone (the chosen merge against the large reference),
+and all others, corrected together. The false discovery rate is controlled over the whole table.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import polars as pl
 
 from mllm.core.arrays import Array
 from mllm.evaluation import claims, leaderboard, replicates, significance
-from mllm.evaluation.comparison_table import SCHEMA
+from mllm.evaluation.comparison_table import ANSWERS, SCHEMA
 from mllm.evaluation.pairs_of_runs import TaskPairs
 from mllm.evaluation.rivals import families, rivals
 from mllm.evaluation.shared_draws import Pairs
@@ -25,7 +25,7 @@ FEWEST = 20  # test texts of a class: with 10, a nominal 5 % test of macro-F1 er
 def compare(
     frame: pl.DataFrame, runs: pl.DataFrame, pairs: dict[str, Pairs], truth: dict[str, tuple[Array, Array]], metric: str, margin: float
 ) -> pl.DataFrame:  # fmt: skip
-    """Every merge and blend against the best expert, the best blend, every reference and the base, on test, run by run.
+    """Compare every merge and blend with the best expert, the best blend, every reference and the base, on test, run by run.
 
     Args:
         frame: the leaderboard.
@@ -55,6 +55,7 @@ def compare(
 
 LATER = (
     "holds",
+    "answer",
     "p_holm",
     "p_bh",
     "p_not_worse_holm",
@@ -63,15 +64,21 @@ LATER = (
     "p_mcnemar_holm",
     "detectable_holm",
 )
-BESIDE = ("p_better", "p_behind", "p_not_better", "texts", "training")  # what corrections need beside the columns
+BESIDE = (
+    "p_better",
+    "p_behind",
+    "p_not_better",
+    "texts",
+    "training",
+)  # needed for corrections; no columns of the table
 
 
 def corrected(rows: list[dict[str, Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
-    """The table of some comparisons, with what depends on all of them: corrected p-values, and what holds after correction.
+    """Make the table of comparisons with all that depends on several rows: corrected p-values, what holds, the answer.
 
     Args:
         rows: with the columns of ``paired.Difference.columns``, ``family`` (none: no claim), and others of the schema.
-        schema: column -> type of the table. Claims of one task, where there is such a column, and family are corrected together.
+        schema: column -> type of the table. Claims of one family (and of one task, if it is a column) are corrected together.
     """
     types = {**schema, **dict.fromkeys(BESIDE, pl.Float64)}
     table = pl.DataFrame(rows, schema={k: v for k, v in types.items() if k not in LATER})
@@ -86,7 +93,7 @@ def corrected(rows: list[dict[str, Any]], schema: Mapping[str, Any]) -> pl.DataF
 
 
 def _family(part: pl.DataFrame) -> pl.DataFrame:
-    """The same for the claims of one family."""
+    """Correct the claims of one family."""
     p = {name: part[f"p_{name}"].to_numpy() for name in ("not_worse", "better", "behind", "worse", "not_better")}
     not_worse, better = claims.adjusted(p["not_worse"], p["better"])
     behind, worse = claims.adjusted(p["behind"], p["worse"])
@@ -96,7 +103,9 @@ def _family(part: pl.DataFrame) -> pl.DataFrame:
     spreads = [replicates.Spread(0.0, texts, training, runs, None) for texts, training, runs in variances]
     detectable = [spread.detectable(claims.LEVEL / part.height) for spread in spreads]
     part = part.with_columns(
-        holds=pl.Series(holds, dtype=pl.String), p_holm=pl.Series(np.minimum(1, 2 * np.minimum(better, behind))),
+        holds=pl.Series(holds, dtype=pl.String),
+        answer=pl.Series([ANSWERS[statement] for statement in holds], dtype=pl.String),
+        p_holm=pl.Series(np.minimum(1, 2 * np.minimum(better, behind))),
         p_not_worse_holm=pl.Series(not_worse), p_worse_holm=pl.Series(worse),
         p_equivalent_holm=pl.Series(np.maximum(not_worse, not_better)),
         detectable_holm=pl.Series(detectable),
@@ -107,5 +116,5 @@ def _family(part: pl.DataFrame) -> pl.DataFrame:
 
 
 def without_equivalence(table: pl.DataFrame) -> pl.DataFrame:
-    """The same where the experiment does not ask for claims of equivalence."""
+    """Drop the claims of equivalence, for experiments that do not ask for them."""
     return table.with_columns(p_equivalent_holm=pl.lit(None, pl.Float64))

@@ -1,9 +1,9 @@
-"""Decisions tuned for a metric: class offsets fitted on validation, so that sharper or shifted probabilities gain nothing.
+"""Tune decisions for a metric by class offsets fitted on validation, so that sharper or shifted probabilities gain nothing.
 
-What a candidate decides follows from its probabilities and from offsets per class, which a handful of validation labels
-repair. Here the offsets are those of its calibration (see ``calibration``) minus a strength times the logarithm of the classes'
-shares ("logit adjustment", Menon et al. 2021, arXiv 2007.07314): 0 is best for accuracy, 1 for balanced accuracy, other metrics
-lie between or nearby. One number per metric is fitted, by the metric itself.
+A candidate's decisions follow from its probabilities and from offsets per class, which a few validation labels can repair. The
+offsets are those of its calibration (see ``calibration``) minus a strength times the logarithm of the classes' shares ("logit
+adjustment", Menon et al. 2021, arXiv 2007.07314). A strength of 0 is best for accuracy, 1 for balanced accuracy; other metrics
+need values between or near them. One strength per metric is fitted, by the metric itself.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ STRENGTHS = np.linspace(-0.5, 1.5, 21)
 
 @dataclass(frozen=True)
 class Tuned:
-    """Decisions tuned for each metric."""
+    """Hold the decisions tuned for each metric."""
 
     strength: dict[str, float]
-    """metric -> fitted on all of validation"""
+    """metric -> strength fitted on all of validation."""
     valid: dict[str, Array]
-    """metric -> (validation reviews,) classes, by strengths of the other folds"""
+    """metric -> (validation reviews,) classes, by strengths fitted on the other folds."""
     test: dict[str, Array]
-    """metric -> (test reviews,) classes"""
+    """metric -> (test reviews,) classes."""
 
 
 def tune(valid: Array, test: Array, truth: Array, weights: Array, fold: Array, names: list[str]) -> Tuned:
@@ -41,7 +41,7 @@ def tune(valid: Array, test: Array, truth: Array, weights: Array, fold: Array, n
         names: metrics of decisions.
     """
     classes = valid.shape[1]
-    shares = np.bincount(truth, weights, classes) + 1 / classes  # a class without a text has a share, too
+    shares = np.bincount(truth, weights, classes) + 1 / classes  # a class without texts gets a share, too
     prior = np.log(shares / shares.sum())
     labels = np.stack([decide(valid, prior, s) for s in STRENGTHS])
     cells = (fold.astype(np.int64) * classes + truth) * classes
@@ -62,20 +62,20 @@ def tune(valid: Array, test: Array, truth: Array, weights: Array, fold: Array, n
 
 
 def decide(logp: Array, prior: Array, strength: float) -> Array:
-    """(reviews,) classes by offset log-probabilities.
+    """Return (reviews,) classes by offset log-probabilities.
 
     Args:
         logp: (reviews, classes)
         prior: (classes,) logarithms of the classes' shares.
-        strength: by how much of them the log-probabilities are lowered.
+        strength: factor of ``prior``, which is subtracted from the log-probabilities.
     """
     offset = (logp - strength * prior).argmax(1)
     return offset.astype(np.uint8 if logp.shape[1] <= 256 else np.uint16)
 
 
 def _best(name: str, confusion: Array) -> int:
-    """Index of the strength with the best value; of equal ones the weakest."""
-    if not confusion.sum():  # nothing to learn from: what changes nothing
+    """Return the index of the strength with the best value; of equal ones the one nearest 0."""
+    if not confusion.sum():  # nothing to learn from: change nothing
         return int(np.abs(STRENGTHS).argmin())
     values = metrics.sign(name) * metrics.OF_CONFUSION[name](confusion)
     best = np.flatnonzero(values >= values.max() - 1e-12)

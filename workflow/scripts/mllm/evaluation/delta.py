@@ -1,4 +1,4 @@
-"""Standard errors from sums instead of resamples: the delta method, linear in what each text adds to a metric."""
+"""Compute standard errors from sums instead of resamples: the delta method, linear in what each text adds to a metric."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ FEW = 64  # confusion matrices at once
 
 @dataclass(frozen=True)
 class Linear:
-    """A metric of decisions, and how much each review moves it."""
+    """Hold a metric of decisions, and how much each review moves it."""
 
     value: float
     confusion: Array
-    """(true, predicted), sums of weights"""
+    """(true, predicted), sums of weights."""
     influence: Array
-    """(reviews,) which sum to 0: metrics do not change with the number of texts."""
+    """(reviews,); their sum is 0, because metrics do not change with the number of texts."""
 
 
 def of_decisions(
     function: Callable[[Array], Array], truth: Array, label: Array, weights: Array, classes: int
 ) -> Linear:
-    """The metric of some decisions, linearised.
+    """Linearise the metric of some decisions.
 
     Args:
         function: metric of confusion matrices, (…, true class, predicted class).
@@ -42,17 +42,17 @@ def of_decisions(
 
 
 def standard_error(influence: Array, text: Array) -> float:
-    """Of a sum over texts, of which each adds its part.
+    """Return the standard error of a sum over texts.
 
     Args:
-        influence: (reviews,)
+        influence: (reviews,) what each review adds to the sum.
         text: (reviews,) index of each review's text.
     """
     return float(np.sqrt((np.bincount(text, influence) ** 2).sum()))
 
 
 def slope(function: Callable[[Array], Array], confusion: Array, cells: Array) -> Array:
-    """(cells,): how a metric grows with the weight of some cells of the confusion matrix, numerically."""
+    """Return (cells,) numeric derivatives of a metric by the weights of some cells of the confusion matrix."""
     step, found = 1e-5 * confusion.sum(), []
     for first in range(0, len(cells), FEW):
         chosen = cells[first : first + FEW]

@@ -1,8 +1,8 @@
-"""Intervals and tests that stay honest where counts are small: Wilson's, Tango's, and a reach for metrics that have none.
+"""Compute intervals and tests that remain valid for small counts: Wilson's, Tango's, and a reach for all other metrics.
 
-A bootstrap cannot draw an error that no text shows: without errors, or without texts on which two candidates differ, its
-interval has no width. Score intervals do not degenerate: at an observed 0 of n texts they reach z² / (n + z²). Metrics without
-a score interval get the same reach, z² times what a text moves them (see :func:`reach`), added in quadrature.
+A bootstrap cannot draw an error that no text shows. Without errors, or without texts on which two candidates differ, its
+interval has no width. Score intervals keep a width: at an observed 0 of n texts they reach z² / (n + z²). Metrics without a
+score interval get the same reach, z² times what one text moves them (see :func:`reach`), added in quadrature.
 """
 
 from collections.abc import Callable
@@ -14,29 +14,27 @@ from scipy.special import ndtr, ndtri
 from mllm.core.arrays import Array
 
 Z = float(ndtri(0.975))
-NOISE = np.random.default_rng(0).normal(
-    size=(64, 800)
-)  # the same for all, so that equal candidates have equal intervals
+NOISE = np.random.default_rng(0).normal(size=(64, 800))  # equal for all, so that equal candidates have equal intervals
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
-    """95 % interval of a share of n texts (Wilson 1927)."""
+    """Return the 95 % interval of a share of n texts (Wilson 1927)."""
     centre, spread = share + Z**2 / (2 * n), Z * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
     low, high = ((centre + side * spread) / (1 + Z**2 / n) for side in (-1, 1))
     return max(0.0, float(low)), min(1.0, float(high))
 
 
 def tango(a_only: float, b_only: float, n: float, null: float) -> float:
-    """Score statistic of a paired difference of shares, (a_only − b_only) / n, against a null (Tango 1998).
+    """Return the score statistic of a paired difference of shares, (a_only − b_only) / n, against a null (Tango 1998).
 
     Args:
-        a_only: texts on which the first candidate alone is right; fractions where copies of a text differ.
-        b_only: texts on which the second alone is right.
+        a_only: texts on which only the first candidate is right; fractions where copies of a text differ.
+        b_only: texts on which only the second is right.
         n: texts.
-        null: the difference that is tested, between -1 and 1.
+        null: the tested difference, between -1 and 1.
 
     Returns:
-        Standard normal under the null; large where the difference is larger.
+        The statistic, standard normal under the null; large where the difference is larger.
     """
     linear = (2 * n - a_only + b_only) * null - a_only - b_only
     b_share = (np.sqrt(linear**2 + 8 * n * b_only * null * (1 - null)) - linear) / (4 * n)
@@ -48,7 +46,7 @@ def tango(a_only: float, b_only: float, n: float, null: float) -> float:
 
 
 def tango_interval(a_only: float, b_only: float, n: float) -> tuple[float, float]:
-    """95 % interval of a paired difference of shares: the nulls that Tango's test does not reject."""
+    """Return the 95 % interval of a paired difference of shares: the nulls that Tango's test does not reject."""
     observed, edge = (a_only - b_only) / n, 1 - 1e-9
 
     def end(side: float) -> float:
@@ -63,12 +61,12 @@ def tango_interval(a_only: float, b_only: float, n: float) -> tuple[float, float
 
 
 def tango_p(a_only: float, b_only: float, n: float, null: float) -> float:
-    """One-sided p-value of a difference at or below the null."""
+    """Return the one-sided p-value of a difference at or below the null."""
     return float(ndtr(-tango(a_only, b_only, n, null)))
 
 
 def reach(metric: Callable[[Array], Array], confusion: Array) -> float:
-    """How far a text moves a metric when it turns wrong, or right: the root mean square over the texts.
+    """Return how far a text moves a metric when it turns wrong, or right: the root mean square over the texts.
 
     Args:
         metric: of confusion matrices, (…, true class, predicted class).
@@ -76,7 +74,9 @@ def reach(metric: Callable[[Array], Array], confusion: Array) -> float:
     """
     classes = np.arange(len(confusion))
     present = classes[confusion.sum(1) > 0]
-    wrong = np.where(classes[:, None] == classes, -np.inf, confusion).argmax(1)  # where most of its errors go
+    wrong = np.where(classes[:, None] == classes, -np.inf, confusion).argmax(
+        1
+    )  # the class that gets most of its errors
     steps = []
     for k in present:
         turned = confusion.astype(float)
@@ -93,18 +93,18 @@ def reach(metric: Callable[[Array], Array], confusion: Array) -> float:
 
 
 def widened(value: float, ends: Array, extra: float, least: float, most: float) -> tuple[float, float]:
-    """An interval with more width on both sides, added in quadrature, inside the metric's range."""
+    """Widen an interval on both sides, added in quadrature, within the metric's range."""
     low = value - np.hypot(value - ends[0], extra)
     high = value + np.hypot(ends[1] - value, extra)
     return max(least, float(low)), min(most, float(high))
 
 
 def calibration_error(gaps: Array, spread: Array, size: float) -> tuple[float, float, float]:
-    """Expected calibration error with its 95 % interval, without what chance alone adds.
+    """Return the expected calibration error with its 95 % interval, without the part that chance alone adds.
 
-    The plain error, the mean of the bins' absolute gaps, is too large: chance makes a gap of its own in each bin (for a
-    calibrated model on 1,000 texts about 0.04). The true gaps are taken to be the observed ones times one unknown factor; estimate
-    and ends are those factors at which the plain error would be as large as observed in 50, 2.5 and 97.5 % of samples.
+    The plain error, the mean of the bins' absolute gaps, is too large: chance makes a gap in each bin (about 0.04 for a
+    calibrated model on 1,000 texts). True gaps are assumed to be the observed ones times one unknown factor. Estimate and ends are
+    the factors at which the plain error would be as large as observed in 50, 2.5 and 97.5 % of samples.
 
     Args:
         gaps: (bins,) sums of confidence minus correctness.

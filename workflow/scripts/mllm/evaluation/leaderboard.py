@@ -1,4 +1,4 @@
-"""The leaderboard: one row per candidate, and what it is worth among the others."""
+"""Make the leaderboard: one row per candidate, with its rank, gain and cost among the others."""
 
 import json
 from collections.abc import Mapping
@@ -13,21 +13,21 @@ from mllm.evaluation.score_files import Scores
 from mllm.evaluation.shared_draws import Pairs
 from mllm.prediction.costs import Cost
 
-PRICES = ("flops_per_review", "n_parameters")  # what the quality is held against: the first that all candidates have
+PRICES = ("flops_per_review", "n_parameters")  # the cost is the first of these that all candidates have
 
 
 def table(
     scores: list[tuple[Scores, Cost]], metric: str, pairs: dict[str, Pairs] | None = None,
     wholes: Mapping[str, str] | None = None, by: str = "mean",
 ) -> pl.DataFrame:  # fmt: skip
-    """One row per candidate, task by task, best validation score first.
+    """Make one row per candidate, task by task, best validation score first.
 
     Args:
         scores: of all runs, as from run_table.read_scores.
-        metric: chooses each method's winner (on validation alone) and sorts.
+        metric: chooses each method's winner (on validation only) and sorts.
         pairs: task -> draws; needed where a candidate has several runs.
-        wholes: candidate -> the model over several tasks that it is a part of.
-        by: how merges over several tasks are chosen, as ``compare.tasks``.
+        wholes: candidate -> the model over several tasks that it belongs to.
+        by: ``compare.tasks``, which chooses merges over several tasks.
 
     Returns:
         candidate, kind, method, task, members, one column per parameter, recipe, whole, winner, runs, replicates, best_run, the standard
@@ -44,7 +44,7 @@ def table(
     own = frame.filter(pl.col("kind") == "merge", pl.col("whole").is_null())
     winners = own.group_by("task", "method", maintain_order=True).first()["candidate"]
     over: list[str] = []
-    if wholes:  # one model, and one run of it, is chosen for all of its tasks at once
+    if wholes:  # one model, and one of its runs, is chosen for all of its tasks at once
         over, best = tasks_choice.winners(frame, metric, by), tasks_choice.best_runs(frame, runs, metric, by)
         frame = frame.with_columns(best_run=pl.col("candidate").replace_strict(best, default=pl.col("best_run")))
     merge = pl.col("kind") == "merge"
@@ -56,7 +56,7 @@ def table(
     return frame.select(*first, *said, *(c for c in frame.columns if c not in (*first, *said)))
 
 
-# ── What a row is worth among the others: columns put behind ``winner`` ──
+# ── Columns that compare a row with the others, inserted behind ``winner`` ──
 
 
 def ranked(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str, runs: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -65,8 +65,8 @@ def ranked(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str, runs: pl.D
     Args:
         frame: as from :func:`table`.
         pairs: task -> draws.
-        metric: by which.
-        runs: the table of runs, where candidates have several: draws then cover their trainings, too.
+        metric: which.
+        runs: the table of runs, where candidates have several; draws then include other trainings.
     """
     parts = []
     for (task,), part in frame.group_by("task", maintain_order=True):
@@ -92,10 +92,10 @@ def ranked(frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str, runs: pl.D
 def relative_gain(
     part: pl.DataFrame, draws: np.ndarray, values: np.ndarray, constant: np.ndarray, metric: str
 ) -> dict[str, list[float | None]]:
-    """(merge − constant) / (best expert − constant) on test, of merges; the best expert is validation's.
+    """Return (merge − constant) / (best expert − constant) on test; validation chooses the best expert.
 
-    The constant answer (validation's shares of the classes) is what needs no model: an untrained head may be far below it.
-    None where there is no expert, or where the expert's lead is not sure: the ratio says nothing then.
+    The constant answer gives validation's shares of the classes and needs no model; an untrained head may be far below it. The
+    result is None without experts, or where the expert's lead may be 0: the ratio would say nothing.
 
     Args:
         part: a task's rows of the leaderboard, best validation score first.
@@ -106,7 +106,7 @@ def relative_gain(
     """
     kinds = [
         "" if whole else kind for kind, whole in part.select("kind", "whole").rows()
-    ]  # other tasks' experts are none here
+    ]  # experts of other tasks do not count
     found: dict[str, list[float | None]] = {f"relative_gain{end}": [None] * len(kinds) for end, _ in ENDS}
     if "expert" not in kinds:
         return found
@@ -123,11 +123,11 @@ def relative_gain(
 
 
 def shown(row: dict[str, Any], tasks: Mapping[str, int]) -> str:
-    """A candidate's name for people: parts of models over several tasks by the model's name.
+    """Return a candidate's name for people: parts of models over several tasks have the model's name.
 
     Args:
         row: of the leaderboard.
-        tasks: model over several tasks -> how many it is in the leaderboard of.
+        tasks: model over several tasks -> number of tasks whose leaderboard has it.
     """
     whole = row["whole"]
     if not whole:
@@ -138,22 +138,22 @@ def shown(row: dict[str, Any], tasks: Mapping[str, int]) -> str:
 
 
 def wholes(frame: pl.DataFrame) -> dict[str, int]:
-    """Model over several tasks -> in how many tasks' leaderboards it is."""
+    """Return model over several tasks -> number of tasks whose leaderboard has it."""
     return dict(frame.drop_nulls("whole").group_by("whole").len().rows())
 
 
 def parameters(frame: pl.DataFrame) -> list[str]:
-    """Names of the recipes' parameters, each a column of the leaderboard."""
+    """Return the names of the recipes' parameters, each a column of the leaderboard."""
     return list(dict.fromkeys(name for recipe in frame["recipe"] for name in json.loads(recipe)))
 
 
 def price(part: pl.DataFrame) -> str | None:
-    """The cost that all of a task's candidates have."""
+    """Return the column of the cost that all of a task's candidates have; None where there is none."""
     return next((c for c in PRICES if part[c].null_count() == 0), None)
 
 
 def pareto(part: pl.DataFrame, metric: str) -> pl.Series:
-    """Which rows no other beats: none is as good on test and cheaper, or better and as cheap. None without costs."""
+    """Mark rows that no other row beats by being as good on test and cheaper, or better and as cheap; null without costs."""
     cost = price(part)
     if cost is None:
         return pl.Series("pareto", [None] * part.height, dtype=pl.Boolean)
@@ -165,7 +165,7 @@ def pareto(part: pl.DataFrame, metric: str) -> pl.Series:
 
 
 def pareto_share(part: pl.DataFrame, draws: np.ndarray, metric: str) -> pl.Series:
-    """In which share of the resamples a row is on that front. None without costs."""
+    """Return the share of the resamples in which a row is on that front; null without costs."""
     cost = price(part)
     if cost is None:
         return pl.Series("pareto_share", [None] * part.height, dtype=pl.Float64)
@@ -173,7 +173,7 @@ def pareto_share(part: pl.DataFrame, draws: np.ndarray, metric: str) -> pl.Serie
 
 
 def count(value: float | None) -> str:
-    """A number with its unit, for people: 124M."""
+    """Write a number with its unit, for people: 124M."""
     if not value:
         return ""
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):

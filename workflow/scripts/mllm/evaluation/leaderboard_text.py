@@ -1,17 +1,18 @@
-"""The leaderboard as plain text, for terminals; and what the test reviews share with train."""
+"""Write the leaderboard as plain text for terminals, and the number of test reviews that are also in train."""
 
 from typing import Any
 
 import polars as pl
 
+from mllm.core.wording import counted
 from mllm.evaluation import leaderboard, metrics
 
 
 def text(frame: pl.DataFrame, metric: str, title: str) -> str:
-    """The leaderboard for a terminal, a table for each task; winners of each method starred."""
+    """Write the leaderboard for a terminal: one table for each task, with a star at each method's winner."""
     parts, tasks = [], leaderboard.wholes(frame)
     for (task,), rows in frame.group_by("task", maintain_order=True):
-        heading = f"{title}: {rows.height} candidates, task {task}, sorted by {metric} on validation"
+        heading = f"{title}: {counted(rows.height, 'candidate')}, task {task}, sorted by {metric} on validation"
         parts += [heading, "", *_drawn(rows, metric, tasks), ""]
     note = "* the method's best recipe on validation; intervals: 95 % over texts, each text counts once"
     if frame["runs"].max() != 1:
@@ -22,18 +23,18 @@ def text(frame: pl.DataFrame, metric: str, title: str) -> str:
 
 
 def leak_line(facts: dict[str, Any]) -> str:
-    """What the test reviews share with the train file, in numbers; nothing where test was drawn from all files.
+    """Count the test reviews that are also in the train file; empty where test was drawn from all files.
 
     Args:
-        facts: of data/split.json.
+        facts: the content of data/split.json.
     """
     if facts["mode"] == "random" or not facts["test_rows"]:
         return ""
     leak, rows = facts["test_rows_also_in_train"], facts["test_rows"]
-    found = f"{leak:,} of {rows:,} test reviews ({100 * leak / rows:.1f} %) are also in the train file"
+    found = f"Test reviews that are also in the train file: {leak:,} of {rows:,} ({100 * leak / rows:.1f} %)"
     if facts["mode"] == "official":
-        return f"WARNING: {found}. They are kept (split.mode: official), so all test scores are too good."
-    return f"{found}. They are left out of test."
+        return f"WARNING: {found}. The split keeps them (split.mode: official), so all test scores are too good."
+    return f"{found}. The split leaves them out of test."
 
 
 def _drawn(frame: pl.DataFrame, metric: str, tasks: dict[str, int]) -> list[str]:

@@ -1,6 +1,6 @@
-"""What is measured: metrics of weighted sums over reviews, so that any number of bootstrap resamples is one product.
+"""Define metrics of weighted sums over reviews, so that one product computes any number of bootstrap resamples.
 
-Names and definitions are scikit-learn's. Three kinds of sums are enough: the confusion matrix, the losses, and, for the expected
+Names and definitions are scikit-learn's. Three kinds of sums suffice: the confusion matrix, the losses, and, for the expected
 calibration error (Naeini et al. 2015), gaps in bins of equal mass (Nixon et al. 2019, arXiv 1904.01685).
 """
 
@@ -16,13 +16,13 @@ BINS = 15  # of the calibration error, as in Guo et al. 2017, arXiv 1706.04599
 
 @dataclass(frozen=True)
 class Metric:
-    """One column of the leaderboard."""
+    """Describe one metric, a column of the leaderboard."""
 
     label: str
     """For people."""
     smaller_is_better: bool = False
     ordered: bool = False
-    """Only where the classes have an order."""
+    """Whether it needs ordered classes."""
     ends: tuple[float, float] = (-float("inf"), float("inf"))
     """Smallest and largest possible value."""
 
@@ -43,10 +43,10 @@ METRICS = {
 
 
 def measured(column: str) -> str:
-    """The metric of a column of scores: calibrated ones, or those with a prior taken away, end in its name.
+    """Return the metric of a column of scores; columns of calibrated scores, and of those without a prior, end in its name.
 
     Raises:
-        KeyError: it is no metric's.
+        KeyError: the column is of no metric.
     """
     found = [name for name in METRICS if column == name or column.endswith(f"_{name}")]
     if not found:
@@ -55,17 +55,17 @@ def measured(column: str) -> str:
 
 
 def sign(metric: str) -> float:
-    """1 where larger is better, -1 where smaller is: what makes a difference positive when it is an improvement."""
+    """Return 1 where larger is better, else -1: times this, a difference is positive for an improvement."""
     return -1.0 if METRICS[measured(metric)].smaller_is_better else 1.0
 
 
 def of_task(ordered: bool) -> list[str]:
-    """The metrics that mean something for a task's classes."""
+    """Return the metrics that apply to a task's classes."""
     return [name for name, metric in METRICS.items() if ordered or not metric.ordered]
 
 
 def _ratio(top: Array, bottom: Array) -> Array:
-    """The quotient; 0 where nothing is divided by."""
+    """Return the quotient; 0 where the divisor is 0."""
     return np.divide(top, bottom, out=np.zeros(np.broadcast_shapes(top.shape, bottom.shape)), where=bottom > 0)
 
 
@@ -73,43 +73,43 @@ def _ratio(top: Array, bottom: Array) -> Array:
 
 
 def accuracy(confusion: Array) -> Array:
-    """Share of right labels."""
+    """Return the share of correct labels."""
     return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum((-2, -1))
 
 
 def recall(confusion: Array) -> Array:
-    """(…, classes): recall of each class; NaN where the class does not occur."""
+    """Return (…, classes) the recall of each class; NaN where the class does not occur."""
     support = confusion.sum(-1)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     return np.where(support > 0, _ratio(hits, support), np.nan)
 
 
 def balanced_accuracy(confusion: Array) -> Array:
-    """Mean recall of the classes that occur."""
+    """Return the mean recall of the classes that occur."""
     return np.nanmean(recall(confusion), axis=-1)
 
 
 def macro_f1(confusion: Array) -> Array:
-    """Mean F1 of the classes that occur or are predicted."""
+    """Return the mean F1 of the classes that occur or are predicted."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     total = confusion.sum(-1) + confusion.sum(-2)
     return _ratio(2 * hits, total).sum(-1) / (total > 0).sum(-1)
 
 
 def mcc(confusion: Array) -> Array:
-    """Matthews correlation of several classes (Gorodkin 2004); 0 where all has one label, as scikit-learn has it."""
+    """Return the Matthews correlation of several classes (Gorodkin 2004); 0 where all labels are equal, as in scikit-learn."""
     n = confusion.sum((-2, -1))
     true, predicted = confusion.sum(-1), confusion.sum(-2)
     covariance = np.trace(confusion, axis1=-2, axis2=-1) * n - (true * predicted).sum(-1)
     spread = (n**2 - (true**2).sum(-1)) * (n**2 - (predicted**2).sum(-1))
-    # Where all has one label, the sums of 32-bit weights leave a remainder of their own size.
+    # If all labels are equal, rounding of 32-bit sums leaves a small remainder.
     return np.where(spread > 1e-9 * n**4, covariance / np.sqrt(np.where(spread > 1e-9 * n**4, spread, 1)), 0.0)
 
 
 def kappa(confusion: Array, quadratic: bool = False) -> Array:
-    """Cohen's kappa; ``quadratic`` weights a confusion by its squared distance (ordered labels).
+    """Return Cohen's kappa; ``quadratic`` weights a confusion by its squared distance (ordered labels).
 
-    0 where the chance-expected disagreement is 0, as when everything has one label.
+    It is 0 where the disagreement expected by chance is 0, for example where all labels are equal.
     """
     n, true, predicted = confusion.sum((-2, -1)), confusion.sum(-1), confusion.sum(-2)
     if quadratic:
@@ -120,19 +120,19 @@ def kappa(confusion: Array, quadratic: bool = False) -> Array:
     else:
         seen = n - np.trace(confusion, axis1=-2, axis2=-1)
         chance = n - (true * predicted).sum(-1) / n
-    # Where all has one label, the sums of 32-bit weights leave a remainder of their own size.
+    # If all labels are equal, rounding of 32-bit sums leaves a small remainder.
     some = chance > 1e-6 * n
     return np.where(some, 1 - seen / np.where(some, chance, 1), 0.0)
 
 
 def mae(confusion: Array) -> Array:
-    """Mean distance of the predicted class from the true one, in classes."""
+    """Return the mean distance of the predicted class from the true one, in classes."""
     classes = np.arange(confusion.shape[-1])
     return (np.abs(np.subtract.outer(classes, classes)) * confusion).sum((-2, -1)) / confusion.sum((-2, -1))
 
 
 def spearman(confusion: Array) -> Array:
-    """Correlation of the ranks of true and predicted classes, ties at their middle; 0 where all has one label."""
+    """Return the correlation of the ranks of true and predicted classes, ties at their middle; 0 where all labels are equal."""
     n = confusion.sum((-2, -1))[..., None]
     true, predicted = confusion.sum(-1), confusion.sum(-2)
     x, y = (np.cumsum(counts, axis=-1) - counts / 2 - n / 2 for counts in (true, predicted))
@@ -158,7 +158,7 @@ OF_CONFUSION: dict[str, Callable[[Array], Array]] = {
 
 
 def losses(logp: Array, truth: Array) -> dict[str, Array]:
-    """Each review's negative log-likelihood and Brier score (the sum over classes of squared errors)."""
+    """Return each review's negative log-likelihood and Brier score (the sum over classes of squared errors)."""
     rows = np.arange(len(truth))
     p = np.exp(logp)
     brier = (p**2).sum(1) - 2 * p[rows, truth] + 1
@@ -166,7 +166,7 @@ def losses(logp: Array, truth: Array) -> dict[str, Array]:
 
 
 def confidence_bins(confidence: Array, weights: Array) -> Array:
-    """(reviews,): which of BINS bins of equal weight a review's confidence falls into; equal ones fall into the same."""
+    """Return (reviews,) the bin, of BINS of equal weight, of each review's confidence; equal confidences share a bin."""
     order = np.argsort(confidence, kind="stable")
     before = np.cumsum(weights[order]) - weights[order]
     _, first, which = np.unique(confidence[order], return_index=True, return_inverse=True)

@@ -1,11 +1,11 @@
-"""Scores of one model on several tasks: each divided by the score of the task's expert, then averaged, or the lowest taken.
+"""Normalise one model's scores on several tasks by the scores of the tasks' experts; take their mean, or the lowest.
 
-A normalised score of 1 is the expert's. Where smaller values are better the expert's value is divided by the model's, so that more is
-better here in any case. Numerator and denominator are resampled together, on the same draws in all tasks (see ``resamples``), so that
-intervals cover the expert's luck, too, and differences between two models are paired over all tasks.
+A normalised score of 1 equals the expert's. Where smaller values are better, the expert's value is divided by the model's, so that
+larger is always better here. Numerator and denominator share the draws of all tasks (see ``resamples``). So intervals include the
+expert's luck, and differences between two models are paired over all tasks.
 
-With several trainings of a candidate, what its numbers are made of is linearised at the means over trainings: each training then has a
-number of its own, of which ``replicates`` makes the interval over texts and trainings.
+With several trainings of a candidate, the ratio is linearised at the means over trainings. Each training then has a number, and
+``replicates`` makes the interval over texts and trainings from these numbers.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from mllm.core.errors import Failure
 from mllm.evaluation import metrics, paired, replicates
 from mllm.evaluation.intervals import Z
 
-ZERO = "ece"  # may be 0 for a good model: nothing can be divided by it
+ZERO = "ece"  # may be 0 for a good model, so it cannot be a divisor
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A candidate's metric in one task."""
+    """Hold a candidate's metric in one task."""
 
     name: str
     values: Array
@@ -36,25 +36,25 @@ class Measured:
 
 @dataclass(frozen=True)
 class Number:
-    """What follows of several candidates' metrics, and all that its interval needs."""
+    """Hold a number made of several candidates' metrics, and all that its interval needs."""
 
     value: float
     draws: Array
     """(resamples,)"""
     values: Array
-    """(repetitions,) of each training, linearised."""
+    """(repetitions,) the number of each training, linearised."""
     run_draws: Array
-    """(repetitions, resamples) of each training, linearised."""
+    """(repetitions, resamples) draws of each training, linearised."""
     reach: float
 
     def __sub__(self, other: "Number") -> "Number":
-        """The difference, resample by resample and training by training."""
+        """Subtract resample by resample and training by training."""
         (a, b), (a_draws, b_draws) = _alike([self.values, other.values]), _alike([self.run_draws, other.run_draws])
         reach = max(self.reach, other.reach)
         return Number(self.value - other.value, self.draws - other.draws, a - b, a_draws - b_draws, reach)
 
     def tested(self, margin: float = 0.0) -> paired.Difference:
-        """With its 95 % interval and its tests against 0; ``margin``: how much worse still counts as not worse."""
+        """Add its 95 % interval and its tests against 0; ``margin``: how much worse still counts as not worse."""
         if len(self.values) == 1:
             return paired.of_draws(self.value, self.draws, self.reach, margin)
         spread = replicates.spread(self.values, np.cov(self.run_draws), self.reach)
@@ -62,17 +62,17 @@ class Number:
 
 
 def ratio(mine: Measured, expert: Measured, metric: str, task: str) -> Number:
-    """A candidate's score over the expert's, 1 where they are equal, more where the candidate is better.
+    """Divide a candidate's score by the expert's: 1 where they are equal, above 1 where the candidate is better.
 
     Raises:
-        Failure: what is divided by is not above 0, or not surely so.
+        Failure: the divisor, or the lower end of its interval, is not above 0.
     """
     top, bottom = (expert, mine) if metrics.METRICS[metric].smaller_is_better else (mine, expert)
     over, under = float(top.values.mean()), float(bottom.values.mean())
     drawn = bottom.draws.mean(axis=0)
     if under <= 0 or np.quantile(drawn, 0.025) <= 0:
         raise Failure(
-            f"task {task}: {metric} cannot be normalised: that of {bottom.name} is {under:.3f}, not surely above 0."
+            f"task {task}: {metric} cannot be normalised (found {under:.3f} for {bottom.name}, expected an interval above 0)."
             " Fix: compare.metric: accuracy or macro_f1"
         )
     value = over / under
@@ -87,7 +87,7 @@ def ratio(mine: Measured, expert: Measured, metric: str, task: str) -> Number:
 
 
 def over_tasks(parts: dict[str, Number], how: str) -> Number:
-    """One number of a model's normalised scores.
+    """Combine a model's normalised scores to one number.
 
     Args:
         parts: task -> normalised score.
@@ -110,11 +110,11 @@ def over_tasks(parts: dict[str, Number], how: str) -> Number:
 
 
 def interval(parts: dict[str, Number], how: str) -> tuple[float, float]:
-    """The 95 % interval of :func:`over_tasks`.
+    """Return the 95 % interval of :func:`over_tasks`.
 
-    That of the lowest score holds whichever task is truly lowest: it is made of intervals that hold all tasks at once, by the bootstrap
-    of the largest studentised error. Resamples of the minimum alone are too low where several tasks are nearly as low: they cover 86 to
-    90 % there.
+    The interval of the lowest score is valid whichever task is truly lowest: it combines intervals that hold for all tasks at once, by
+    the bootstrap of the largest studentised error. Resamples of the minimum are too low where several tasks score nearly the same:
+    their intervals cover only 86 to 90 % there.
     """
     if how != "worst":
         found = over_tasks(parts, how).tested()
@@ -131,6 +131,6 @@ def interval(parts: dict[str, Number], how: str) -> tuple[float, float]:
 
 
 def _alike(per_repetition: Sequence[Array]) -> list[Array]:
-    """The same repetitions of all: as many as those have that have several; what exists once takes part in each."""
+    """Align repetitions: keep as many as all with several have; repeat the numbers of candidates that were trained once."""
     count = min((len(of) for of in per_repetition if len(of) > 1), default=1)
     return [of[:count] if len(of) > 1 else np.repeat(of, count, axis=0) for of in per_repetition]

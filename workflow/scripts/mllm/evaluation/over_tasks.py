@@ -1,7 +1,7 @@
-"""Systems over several tasks: one model, or several used together, on all of their tasks at once. Makes tasks.csv and its comparisons.
+"""Compare systems over several tasks: one model, or several used together. Makes tasks.csv and tasks_comparisons.csv.
 
-Scores are normalised by each task's own expert, the best on validation (see ``normalised``). Merges are chosen on validation, and every
-number that is reported is of test.
+Scores are divided by those of each task's best expert on validation (see ``normalised``). Merges are chosen on validation; all other
+numbers are of test.
 """
 
 from collections import Counter
@@ -23,14 +23,14 @@ from mllm.experiment.systems import SWITCH, System
 
 
 class OverTasks:
-    """An experiment's systems, with all that their numbers are made of.
+    """Hold an experiment's systems and the tables and draws behind their numbers.
 
     Args:
         systems: as from experiment.systems.
         frame: the leaderboard, each task's best validation score first.
         runs: the table of runs.
         pairs: task -> draws.
-        compare: the metric, and by what merges are chosen and claims are made: mean, worst, or a task's name.
+        compare: the metric, and the score that chooses merges and makes claims: mean, worst, or a task's name.
         scores: run -> its score file.
     """
 
@@ -46,7 +46,7 @@ class OverTasks:
         self.experts = tasks_choice.own_experts(frame, metric)
         self.systems = {s.name: s for s in systems}
         self.used = {s.name: {t: min(of, key=self.place.__getitem__) for t, of in s.options.items()} for s in systems}
-        """System -> task -> the candidate that answers there."""
+        """System -> task -> the candidate that it uses there."""
         self.winners = tasks_choice.winners(frame, metric, by)
         self.measured = cache(self._measured)
 
@@ -63,7 +63,7 @@ class OverTasks:
     def number(
         self, system: str, tasks: tuple[str, ...] = (), split: str = "test", best: bool = False
     ) -> dict[str, Number]:
-        """Task -> a system's score over the expert's (``best``: over that of the best candidate on validation)."""
+        """Return task -> a system's score over the expert's (``best``: over that of the best candidate on validation)."""
         used, found = self.used[system], {}
         for task in tasks or tuple(used):
             rival = self.best[task] if best else self.experts[task]
@@ -74,11 +74,11 @@ class OverTasks:
 
     @cached_property
     def best(self) -> dict[str, str]:
-        """Task -> the best single candidate on validation."""
+        """Return task -> the best single candidate on validation."""
         return dict(self.frame.unique("task", keep="first", maintain_order=True).select("task", "candidate").rows())
 
     def parameters(self, system: str) -> int | None:
-        """Of all of a system's weights, shared ones once; none where some are not known."""
+        """Count a system's parameters, shared weights once; None where some are unknown."""
         rows = [self.row[c] for c in dict.fromkeys(self.used[system].values())]
         counts = [r.get("parameters_of_whole") or r["n_parameters"] for r in rows]
         if any(count is None for count in counts):
@@ -86,7 +86,7 @@ class OverTasks:
         return int(max(counts) if self.systems[system].one else sum(counts))
 
     def weak(self) -> list[str]:
-        """Tasks whose expert is not surely better than the constant answer: shares of such a score say little."""
+        """Return tasks whose expert may be no better than the constant answer: shares of such a score say little."""
         found, sign = [], metrics.sign(self.metric)
         for task, expert in self.experts.items():
             lead = self.measured(expert, "test").draws.mean(axis=0) - self.pairs[task].constant(self.metric)[1:]
@@ -96,7 +96,7 @@ class OverTasks:
     # ── tasks.csv ──
 
     def table(self) -> pl.DataFrame:
-        """One row per system, the best on validation first; see tasks_table.columns."""
+        """Make one row per system, the best on validation first; see tasks_table.columns."""
         tasks = sorted({task for used in self.used.values() for task in used})
         rows = [self._row(name, tasks) for name in self.systems]
         rows.sort(
@@ -141,9 +141,9 @@ class OverTasks:
     # ── tasks_comparisons.csv ──
 
     def comparisons(self, margin: float) -> pl.DataFrame:
-        """Each merge over several tasks against all other systems that cover its tasks; claims first. See tasks_table.COMPARISONS.
+        """Compare each merge over several tasks with all other systems that cover its tasks; claims first. See tasks_table.COMPARISONS.
 
-        Claims are the winners', and have families as a task's own: one primary claim, all others corrected together.
+        Winners have claims, in families as within one task: one primary claim, all others corrected together.
         """
         merges = [s.name for s in self.systems.values() if s.kind == "merge"]
         order = [*self.winners, *(name for name in merges if name not in self.winners)]
@@ -152,12 +152,12 @@ class OverTasks:
         return found.sort("claim", descending=True, maintain_order=True)
 
     def rivals(self, merge: str) -> list[str]:
-        """All systems that are no merges and cover a merge's tasks."""
+        """Return all systems that are no merges and cover a merge's tasks."""
         tasks = set(self.used[merge])
         return [s.name for s in self.systems.values() if s.kind != "merge" and tasks <= set(self.used[s.name])]
 
     def primary(self, merge: str) -> str:
-        """Whom a merge's primary claim is against: the largest reference that is larger than it, else each task's expert."""
+        """Return the rival of a merge's primary claim: the largest reference that is larger than it, else each task's expert."""
         mine, sizes = self.parameters(merge), {r: self.parameters(r) for r in self.rivals(merge)}
         larger = {
             r: size for r, size in sizes.items()
@@ -182,7 +182,7 @@ class OverTasks:
     # ── selection.csv ──
 
     def choices(self) -> list[dict[str, Any]]:
-        """Rows of selection.csv: of each method's merges over the same tasks, and of all of them; scores are normalised ones."""
+        """Make rows of selection.csv with normalised scores: for each method's merges over the same tasks, and for all of them."""
         score, covers = tasks_choice.on_validation(self.frame, self.metric, self.by), tasks_choice.covered(self.frame)
         groups: dict[tuple[str, str], list[str]] = {}
         for name in sorted(score, key=lambda whole: (-score[whole], whole)):
@@ -204,7 +204,7 @@ class OverTasks:
         return selection.Choice(points, valid, found.value, draws, left_out, runs, spread.deviation, error)
 
     def _left_out(self, system: str) -> Array:
-        """(first resamples,) what it is chosen by, on the validation texts that each leaves out."""
+        """Return (first resamples,) the score that chooses, on the validation texts that each resample leaves out."""
         smaller, parts = metrics.METRICS[self.metric].smaller_is_better, {}
         for task, name in self.used[system].items():
             mine, expert = self.pairs[task].left_out([name, self.experts[task]], self.metric)

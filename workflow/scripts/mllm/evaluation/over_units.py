@@ -1,4 +1,4 @@
-"""Methods over several data sets or tasks: one score each on each, and what follows of the pairs."""
+"""Compare methods over several data sets or tasks, by one score of each on each."""
 
 import polars as pl
 
@@ -17,7 +17,7 @@ UNITS = {
 
 
 def scores(board: pl.DataFrame, metric: str) -> pl.DataFrame:
-    """One row per unit, one column per entry: the test score of what validation chose.
+    """Return one row per unit and one column per entry: the test score of the candidate that validation chose.
 
     Args:
         board: rows of one or several leaderboards with a column ``unit``, each unit's best validation score first.
@@ -43,7 +43,7 @@ def scores(board: pl.DataFrame, metric: str) -> pl.DataFrame:
 
 
 def compare(board: pl.DataFrame, metric: str, margin: float) -> pl.DataFrame:
-    """Each merge method against all other entries, on the units that have both; the columns are those of UNITS."""
+    """Compare each merge method with all other entries, on the units that have both; the columns are those of UNITS."""
     table = scores(board, metric)
     methods = [m for m in board.filter(pl.col("kind") == "merge")["method"].unique(maintain_order=True) if m]
     rows = []
@@ -62,7 +62,7 @@ def compare(board: pl.DataFrame, metric: str, margin: float) -> pl.DataFrame:
 
 
 def ranked(board: pl.DataFrame, metric: str) -> tuple[list[str], across.Ranks, int] | None:
-    """Entries that all units have, their mean ranks, and the number of units; None with fewer than two of either."""
+    """Return the entries that all units have, their mean ranks and the number of units; None with fewer than two of either."""
     table = scores(board, metric)
     whole = [c for c in table.columns[1:] if table[c].null_count() == 0]
     if len(whole) < 2 or table.height < 2:

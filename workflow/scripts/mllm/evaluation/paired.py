@@ -1,8 +1,8 @@
-"""Two candidates on the same test texts: differences of decisions, and as many resamples of them as a claim needs.
+"""Compare two candidates on the same test texts, with as many resamples of a difference as a claim needs.
 
-Texts on which both candidates say the same of the same truth are exchangeable. A resample is then a draw of how often each kind of
-text comes, of which there are few: 20,000 resamples cost about as much as 100 of the texts themselves. Each kind's number is Poisson, not
-bound to a fixed sum (the Poisson bootstrap, Chamandy et al. 2012), which no metric here depends on.
+Texts with the same truth and the same two predictions are exchangeable. So a resample draws how often each such kind of text
+occurs. There are few kinds: 20,000 resamples cost about as much as 100 of the texts themselves. Each kind's number is Poisson, without
+a fixed sum (the Poisson bootstrap, Chamandy et al. 2012); no metric here depends on that sum.
 """
 
 import functools
@@ -17,14 +17,14 @@ from scipy.special import pdtr
 from mllm.core.arrays import Array
 from mllm.evaluation import claims, delta, intervals, replicates, significance
 
-DRAWS = 20_000  # of a claim: the end of its interval is then known to 2 % of the standard error
+DRAWS = 20_000  # for a claim: they give the ends of its interval to 2 % of the standard error
 CELLS = 4_000_000  # numbers held at once while drawing
 DENSE = 24  # classes up to which a dense product is quicker than a sparse one
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference with its 95 % interval and its tests, positive where the first candidate is better."""
+    """Hold a difference with its 95 % interval and its tests, positive where the first candidate is better."""
 
     value: float
     low: float
@@ -34,7 +34,7 @@ class Difference:
     """Its variance, over texts and trainings."""
 
     def columns(self) -> dict[str, Any]:
-        """Of a table of comparisons, with what corrections need beside them."""
+        """Return the columns of a table of comparisons, and those that only corrections need."""
         tests, spread = self.tests, self.spread
         return {
             "runs": spread.runs, "deviation": spread.deviation, "texts": spread.texts, "training": spread.training,
@@ -47,7 +47,7 @@ class Difference:
 
 
 def of_shares(gain: Array, margin: float) -> Difference:
-    """Of accuracies, by Tango's score interval and tests.
+    """Compare accuracies by Tango's score interval and tests.
 
     Args:
         gain: (texts,) the first candidate's share of right labels on a text minus the second's; copies make fractions.
@@ -62,12 +62,12 @@ def of_shares(gain: Array, margin: float) -> Difference:
 
 
 def of_draws(value: float, draws: Array, reach: float, margin: float, seed: int = 0) -> Difference:
-    """Of any metric, from its draws, centred, with the spread of what no text shows added (see ``intervals``).
+    """Compare by any metric from its centred draws, with the reach of one text added to their spread (see ``intervals``).
 
     Args:
         value: the difference.
         draws: (resamples,) of it.
-        reach: how far one text can move it; 0 for losses, of which each text has one.
+        reach: how far one text can move it; 0 for losses, because each text has one.
         margin: how much worse still counts as not worse.
         seed: of the added spread.
     """
@@ -81,7 +81,7 @@ def of_draws(value: float, draws: Array, reach: float, margin: float, seed: int 
 
 
 def of_runs(found: replicates.Spread, margin: float) -> Difference:
-    """Of several pairs of runs: interval and tests over texts and trainings.
+    """Compare several pairs of runs: interval and tests over texts and trainings.
 
     Args:
         found: their differences.
@@ -101,7 +101,7 @@ def _of_texts(standard_error: float) -> replicates.Spread:
 def of_decisions(
     metric: Callable[[Array], Array], a: delta.Linear, b: delta.Linear, text: Array, sign: float = 1.0
 ) -> tuple[float, float, float]:
-    """Of a metric of decisions without resamples: value and 95 % interval, by the delta method.
+    """Return value and 95 % interval of a difference of decisions, by the delta method, without resamples.
 
     Args:
         metric: of confusion matrices.
@@ -117,7 +117,7 @@ def of_decisions(
 
 
 def kinds(truth: Array, a_label: Array, b_label: Array, groups: Array, classes: int) -> tuple[list[csr_array], Array]:
-    """Kinds of texts: what a text of each adds to both confusion matrices, and how many texts are of it.
+    """Group texts by kind: what one text of a kind adds to both confusion matrices, and how many texts it has.
 
     Args:
         truth: (reviews,) class indices.
@@ -150,7 +150,7 @@ def kinds(truth: Array, a_label: Array, b_label: Array, groups: Array, classes: 
 def draw(
     metric: Callable[[Array], Array], sums: list[csr_array], count: Array, classes: int, resamples: int, seed: int
 ) -> Array:
-    """(resamples,) of the first candidate's metric minus the second's, on the same resampled texts.
+    """Draw (resamples,) of the first candidate's metric minus the second's, on the same resampled texts.
 
     Args:
         metric: of confusion matrices, (…, true class, predicted class).
@@ -172,9 +172,9 @@ def draw(
 
 
 def poisson(rng: np.random.Generator, means: Array, size: int) -> Array:
-    """(means, size) float32 Poisson draws, looked up by 16 random bits: eight times as fast as exact ones.
+    """Draw (means, size) float32 Poisson numbers by 16 random bits and a table: eight times as fast as exact draws.
 
-    A probability is right to 1/65,536, and so are mean and variance to a ten-thousandth.
+    Probabilities are correct to 1/65,536, mean and variance to 1/10,000.
     """
     bits = rng.integers(0, 2**16, (len(means), size), dtype=np.uint16)
     found = np.empty(bits.shape, dtype=np.float32)
@@ -186,7 +186,7 @@ def poisson(rng: np.random.Generator, means: Array, size: int) -> Array:
 
 @functools.lru_cache(512)
 def _quantiles(mean: float) -> Array:
-    """(65,536,) the Poisson distribution's values, each as often as it is probable."""
+    """Return (65,536,) values of the Poisson distribution, each as often as its probability says."""
     values = np.arange(int(mean + 12 * np.sqrt(mean) + 20))
     ends = np.rint(2**16 * pdtr(values, mean)).astype(np.int64)
     ends[-1] = 2**16

@@ -1,4 +1,4 @@
-"""One pair of candidates on the same test texts, repetition by repetition: the columns that depend on no other pair."""
+"""Compare one pair of candidates on the same test texts, repetition by repetition, without regard to other pairs."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from mllm.evaluation import delta, intervals, metrics, paired, replicates, signi
 from mllm.evaluation.shared_draws import Pairs
 
 Matched = list[tuple[list[int], list[int]]]
-"""Pairs of repetitions, each with the places of both candidates' runs."""
+"""Pairs of repetitions, each with the indices of both candidates' runs."""
 
 
 class TaskPairs:
-    """A task's values, draws and labels, by run.
+    """Hold a task's values, draws and labels, by run.
 
     Args:
         runs: the task's rows of the table of runs.
@@ -40,7 +40,7 @@ class TaskPairs:
         self.weights = text_weights(groups)
         said = [truth, self.labels, *([] if self.tuned_labels is None else [self.tuned_labels])]
         self.classes = 1 + int(max(of.max() for of in said))
-        # (runs, texts): the share of a text's reviews that are labelled rightly.
+        # (runs, texts): the share of a text's reviews that are labelled correctly.
         self.right = np.stack([np.bincount(self.text, self.weights * (mine == truth)) for mine in self.labels])
         first = np.unique(np.stack([self.text, truth]), axis=1)
         self._reach: dict[int, float] = {}
@@ -48,7 +48,7 @@ class TaskPairs:
         self.support = int(np.bincount(first[1])[np.unique(truth)].min())
 
     def compared(self, candidate: str, other: str, claim: bool, margin: float) -> dict[str, Any]:
-        """The columns of one pair that depend on no other pair."""
+        """Return the columns of one pair that depend on no other pair."""
         matched = [
             ([self.names[run] for run in mine], [self.names[run] for run in theirs])
             for mine, theirs in replicates.paired(self.repeated[candidate], self.repeated[other])
@@ -71,7 +71,7 @@ class TaskPairs:
         }  # fmt: skip
 
     def raw(self, matched: Matched, gain: Array, claim: bool, margin: float) -> paired.Difference:
-        """Of one training: Tango's of accuracy, draws of their own for claims, else the shared ones. Of several: the shared ones."""
+        """Compare raw predictions. One training: Tango's for accuracy, own draws for claims, else shared draws. Several: shared draws."""
         if self.metric == "accuracy":
             return self.accuracy(gain, margin)
         if len(matched) > 1 or not claim or self.metric not in metrics.OF_CONFUSION:
@@ -84,7 +84,7 @@ class TaskPairs:
         return paired.of_draws(float(values[a] - values[b]), draws, self.reach(matched), margin)
 
     def accuracy(self, gain: Array, margin: float) -> paired.Difference:
-        """Difference of accuracies, from each text's gain, (pairs, texts)."""
+        """Compare accuracies by each text's gain, (pairs, texts)."""
         if len(gain) == 1:
             return paired.of_shares(gain[0], margin)
         texts = gain.shape[1]
@@ -92,7 +92,7 @@ class TaskPairs:
         return paired.of_runs(found, margin)
 
     def shared(self, matched: Matched, kind: str, metric: str, margin: float) -> paired.Difference:
-        """From the resamples that all candidates share."""
+        """Compare by the resamples that all candidates share."""
         values = _differences(self.values[kind, metric], matched)
         draws = _differences(self.draws[kind, metric], matched)
         reach = self.reach(matched) if metric == self.metric else 0.0
@@ -101,7 +101,7 @@ class TaskPairs:
         return paired.of_runs(replicates.spread(values, np.cov(draws), reach), margin)
 
     def tuned(self, matched: Matched) -> tuple[float | None, float | None, float | None]:
-        """Difference of decisions tuned for the metric, and its 95 % interval, by the delta method."""
+        """Return the difference of decisions tuned for the metric, and its 95 % interval, by the delta method."""
         if self.tuned_labels is None:
             return None, None, None
         function = metrics.OF_CONFUSION[self.metric]
@@ -121,7 +121,7 @@ class TaskPairs:
         return found.value, found.value - found.half(), found.value + found.half()
 
     def reach(self, matched: Matched) -> float:
-        """How far one text can move the metric of either: the mean over pairs."""
+        """Return how far one text can move the metric of either candidate: the mean over pairs."""
         return float(np.mean([max(self._reach_of(i) for side in both for i in side) for both in matched]))
 
     def _reach_of(self, i: int) -> float:
@@ -131,11 +131,11 @@ class TaskPairs:
         return self._reach[i]
 
     def confusion(self, i: int) -> Array:
-        """(classes, classes) of one run: sums of weights."""
+        """Return (classes, classes) sums of weights of one run."""
         cells = np.bincount(self.truth * self.classes + self.labels[i], self.weights, self.classes**2)
         return cells.reshape(self.classes, self.classes)
 
 
 def _differences(per_run: Array, matched: Any) -> Array:
-    """(pairs, …) of the first candidate's mean over a repetition's runs minus the second's, of (runs, …)."""
+    """Return (pairs, …): the first candidate's mean over a repetition's runs minus the second's, from (runs, …)."""
     return np.stack([per_run[mine].mean(axis=0) - per_run[theirs].mean(axis=0) for mine, theirs in matched])

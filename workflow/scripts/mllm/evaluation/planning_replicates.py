@@ -1,4 +1,4 @@
-"""Power with several replicates: by simulation, since the spread over trainings is itself estimated from few of them."""
+"""Compute power with several replicates by simulation, because the spread over trainings is estimated from few of them."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from mllm.evaluation.planning import LEVEL
 
 
 def power(number: int, spread: float, error: float, margin: float, draws: int = 2000, seed: int = 0) -> float | None:
-    """Probability of showing non-inferiority of a recipe that is truly equal, by the claims' own test.
+    """Return the probability of showing non-inferiority of a recipe that is truly equal, by the claims' own test.
 
     Args:
         number: of replicates.
@@ -18,7 +18,7 @@ def power(number: int, spread: float, error: float, margin: float, draws: int = 
         seed: of the simulation.
 
     Returns:
-        None with one replicate: nothing is known of other trainings then.
+        The power; None with one replicate, which says nothing about other trainings.
     """
     if number < 2:
         return None

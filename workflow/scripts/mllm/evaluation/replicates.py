@@ -1,14 +1,14 @@
-"""Several runs of one candidate: means over them, with intervals and tests that cover other texts and other trainings.
+"""Average several runs of one candidate, with intervals and tests that cover other texts and other trainings.
 
-A run is one training of all that is beneath a candidate. All runs are scored on the same texts: texts and runs are crossed
-random effects, and the variance of a mean over both is the sum of two parts. *Texts*: how the mean would change with other texts, as
-far as the runs change alike; the bootstrap's draws tell. *Training*: the variance between runs over their number, in which
-what one text does in one run alone is contained; from R runs it has R − 1 degrees of freedom.
+A run is one training of everything beneath a candidate. All runs are scored on the same texts, so texts and runs are crossed
+random effects. The variance of a mean over both has two parts. *Texts*: how the mean would change with other texts, as far as all
+runs change alike; the bootstrap's draws give it. *Training*: the variance between runs over their number. It includes the effect of
+one text on one run, and has R − 1 degrees of freedom with R runs.
 
-Such a sum has no exact interval. Tests take its fiducial distribution (Behrens 1929, Fisher 1935): the normal one of the texts
-plus Student's of the runs, which errs at most as often as it says, at every level. Intervals by it would cover up to 98.8 % with two
-runs; they take Cochran and Cox's critical value (1950), the mean of the normal and Student's one by their shares of the
-variance: 93.9 to 97.8 % with two runs, 95.0 to 97.1 % with three, whatever the shares.
+Such a sum has no exact interval. Tests use its fiducial distribution (Behrens 1929, Fisher 1935): the normal distribution of the
+texts plus Student's of the runs. Their error is at most the nominal one at every level. Intervals by it would cover up to 98.8 % with
+two runs. So intervals use Cochran and Cox's critical value (1950), the mean of the normal and Student's one, weighted by their shares
+of the variance. They cover 93.9 to 97.8 % with two runs and 95.0 to 97.1 % with three, whatever the shares.
 """
 
 import functools
@@ -31,22 +31,22 @@ Repetitions = list[list[str]]
 
 @dataclass(frozen=True)
 class Spread:
-    """A mean over runs, or of differences between paired runs, with both parts of its variance."""
+    """Hold a mean over runs, or over differences of paired runs, with both parts of its variance."""
 
     value: float
     texts: float
-    """Variance that the runs share, over texts."""
+    """Variance over texts that the runs share."""
     training: float
-    """Variance over trainings: that between runs, over their number; 0 with one run."""
+    """Variance over trainings: the variance between runs over their number; 0 with one run."""
     runs: int
     deviation: float | None
-    """Standard deviation between runs; none with one."""
+    """Standard deviation between runs; None with one run."""
 
     def half(self, texts: float | None = None) -> float:
-        """Half of a 95 % interval.
+        """Return half the width of a 95 % interval.
 
         Args:
-            texts: variance of one side's texts, where the two sides differ.
+            texts: variance over texts of one side, where the two sides differ.
         """
         mine = self.texts if texts is None else texts
         total = mine + self.training
@@ -56,11 +56,11 @@ class Spread:
         return float(np.sqrt(total) * (Z * mine + t * self.training) / total)
 
     def above(self, null: float) -> float:
-        """One-sided p-value of a true value at or below the null."""
+        """Return the one-sided p-value of a true value at or below the null."""
         return tail(self.value - null, self.texts, self.training, self.runs)
 
     def detectable(self, level: float, power: float = 0.8) -> float:
-        """The true difference that a two-sided test at the level finds with this power, nearly."""
+        """Return the true difference that a two-sided test at the level finds with this power, approximately."""
         error = float(np.sqrt(self.texts + self.training))
         if error == 0:
             return 0.0
@@ -69,14 +69,14 @@ class Spread:
 
 
 def spread(values: Sequence[float] | Array, covariance: Array, reach: float = 0.0) -> Spread:
-    """A mean over runs.
+    """Average runs.
 
-    Metrics of decisions move in steps. Two runs that happen to agree would have no variance, more often than continuous values
-    come near each other: half a step is added in quadrature. What no text shows is added where a run shows less than that.
+    Metrics of decisions move in steps, so two runs can agree by chance and would then have no variance: half a step is added in
+    quadrature. The variance over texts is at least that of the reach of one text.
 
     Args:
         values: (runs,) of a metric, or of differences of paired runs.
-        covariance: (runs, runs) of these over texts, as of the bootstrap's draws.
+        covariance: (runs, runs) of these over texts, from the bootstrap's draws.
         reach: how far one text can move a value (see ``intervals.reach``); 0 for losses.
     """
     values, runs, unseen = np.asarray(values, dtype=float), len(values), (Z * reach) ** 2
@@ -90,9 +90,9 @@ def spread(values: Sequence[float] | Array, covariance: Array, reach: float = 0.
 
 
 def tail(distance: float, texts: float, training: float, runs: int) -> float:
-    """P(√texts · normal + √training · Student's t with runs − 1 degrees of freedom ≥ distance).
+    """Return P(√texts · normal + √training · Student's t with runs − 1 degrees of freedom ≥ distance).
 
-    Given its χ² variable, Student's is normal: the probability is a mean of normal ones over that variable.
+    Student's t is normal given its χ² variable, so the probability is a mean of normal probabilities over that variable.
     """
     if runs < 2 or training == 0:
         return float(ndtr(-distance / np.sqrt(texts))) if texts > 0 else float(distance <= 0)
@@ -103,20 +103,20 @@ def tail(distance: float, texts: float, training: float, runs: int) -> float:
 
 @functools.cache
 def _weights(degrees: int) -> tuple[Array, Array]:
-    """Probabilities of a grid of values of a χ² variable, and the values."""
+    """Return probabilities of a grid of values of a χ² variable, and the values."""
     grid = np.exp(np.linspace(-45, 6, 1500))
     density = chi2.pdf(grid, degrees) * grid
     return density / density.sum(), grid
 
 
 def interval(values: Array, lows: Array, highs: Array, covariance: Array | None = None) -> tuple[Spread, float, float]:
-    """The mean over runs with its 95 % interval, from the runs' own intervals over texts.
+    """Return the mean over runs with its 95 % interval, from the runs' own intervals over texts.
 
     Args:
         values: (runs,)
         lows: (runs,) ends of the 95 % intervals of each.
         highs: (runs,)
-        covariance: (runs, runs) over texts; without it, as if runs changed alike.
+        covariance: (runs, runs) over texts; without it, texts are assumed to change all runs alike.
 
     Returns:
         The spread, low, high.
@@ -137,7 +137,7 @@ def interval(values: Array, lows: Array, highs: Array, covariance: Array | None 
 
 
 def repetitions(runs: pl.DataFrame) -> dict[str, Repetitions]:
-    """Candidate -> its replicates; the runs of a random merge's seeds belong to one. With one replicate, its seeds.
+    """Return candidate -> its replicates, which contain the runs of a random merge's seeds; with one replicate, its seeds.
 
     Args:
         runs: with candidate, run and replicate.
@@ -150,7 +150,7 @@ def repetitions(runs: pl.DataFrame) -> dict[str, Repetitions]:
 
 
 def paired(first: Repetitions, second: Repetitions) -> list[tuple[list[str], list[str]]]:
-    """Runs of two candidates, repetition by repetition, as far as both have them; what exists once is in all pairs."""
+    """Pair the runs of two candidates, repetition by repetition, as far as both have them; a single repetition is in all pairs."""
     several = [len(one) for one in (first, second) if len(one) > 1]
     return [
         (first[i if len(first) > 1 else 0], second[i if len(second) > 1 else 0]) for i in range(min(several, default=1))
@@ -158,10 +158,10 @@ def paired(first: Repetitions, second: Repetitions) -> list[tuple[list[str], lis
 
 
 def training_noise(values: list[Array], resamples: int, seed: int = 0) -> Array:
-    """(candidates, resamples): what other trainings would do to each candidate's mean, jointly.
+    """Draw (candidates, resamples): how other trainings would change each candidate's mean, jointly.
 
-    Of the differences between two candidates' repetitions, the same ones in each draw: Student's distribution with the runs'
-    variance, as in :func:`tail`. 0 for candidates with one run.
+    Each draw weights the repetitions of all candidates alike, so that differences between candidates have Student's distribution with
+    the runs' variance, as in :func:`tail`. Candidates with one run get 0.
 
     Args:
         values: of each candidate (repetitions,).

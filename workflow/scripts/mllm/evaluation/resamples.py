@@ -1,7 +1,7 @@
-"""Bootstrap resamples of the texts of a split: the same for all candidates, and for all tasks.
+"""Draw bootstrap resamples of a split's texts, equal for all candidates and all tasks.
 
-A resample draws texts of the whole split, whether a task has a label for them or not. Each task counts its own texts in it. Tasks
-share most test texts, so that this pairs the draws of different tasks: they can be averaged, divided and subtracted.
+A resample draws texts of the complete split, whether a task has a label for them or not. Each task counts its own texts in it. Tasks
+share most test texts, so draws of different tasks are paired: they can be averaged, divided and subtracted.
 """
 
 import numpy as np
@@ -10,10 +10,10 @@ from mllm.core.arrays import Array
 
 
 def draw(own: Array, split: Array, resamples: int, seed: int) -> Array:
-    """How often each of a task's texts is drawn, (resamples, own texts), uint8: no text is drawn 256 times.
+    """Return how often each of a task's texts is drawn, (resamples, own texts), uint8: no text is drawn 256 times.
 
-    The draws depend on the split and the seed alone; another task changes none of them. A resample without any text of the task (which
-    happens where it has a dozen or fewer) draws that task's texts alone, so that every resample has a score.
+    The draws depend only on the split and the seed; other tasks do not change them. If a resample has no text of the task (possible
+    with a dozen or fewer), it draws only the task's texts, so that every resample has a score.
 
     Args:
         own: (own texts,) sorted distinct ids.

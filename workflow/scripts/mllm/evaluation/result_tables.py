@@ -1,4 +1,4 @@
-"""An experiment's tables: leaderboard, comparisons, selection, agreement, parts. Written with a version, checked when read."""
+"""Write an experiment's tables with a version, and check it when reading: leaderboard, comparisons, selection, …"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ import polars as pl
 from mllm.core.errors import Failure
 from mllm.core.files import whole
 
-VERSION = "1"  # of all tables; one more where a column changes its name, unit or meaning
+VERSION = "2"  # of all tables; one more where a column is added, or changes its name, unit or meaning
 KEY = "mllm tables"
 
 
@@ -27,7 +27,7 @@ def read(results: Path, name: str, schema: Mapping[str, Any] | None = None) -> p
     Args:
         results: ``results/<name>``.
         name: leaderboard, comparisons, selection, agreement or parts.
-        schema: column -> type, where they are known beforehand.
+        schema: column -> type, where known in advance.
 
     Raises:
         Failure: the file is missing, damaged, or of another version of the project.

@@ -1,4 +1,4 @@
-"""Whom each merge and blend is compared with, and which of these comparisons are claims."""
+"""Choose the rivals of each merge and blend, and which of these comparisons are claims."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from mllm.evaluation import leaderboard
 
 
 def rivals(frame: pl.DataFrame) -> list[tuple[dict[str, Any], dict[str, Any], bool]]:
-    """(candidate, other, whether it is a claim), task by task, in the leaderboard's order.
+    """Return (candidate, other, whether it is a claim), task by task, in the leaderboard's order.
 
-    Merges over several tasks are claimed about over all of their tasks (see ``over_tasks``); in each task they are exploration.
+    Merges over several tasks have claims over all of their tasks (see ``over_tasks``); in each single task they are exploration.
 
     Args:
         frame: the leaderboard, best validation score first.
@@ -31,16 +31,16 @@ def rivals(frame: pl.DataFrame) -> list[tuple[dict[str, Any], dict[str, Any], bo
 
 
 def own_winners(part: pl.DataFrame) -> pl.DataFrame:
-    """Winners among the merges within a task, the best on validation first."""
+    """Return the winners among a task's own merges, the best on validation first."""
     return part.filter("winner", pl.col("whole").is_null())
 
 
 def primary(part: pl.DataFrame, rivals: list[dict[str, Any]]) -> str | None:
-    """Whom the primary claim is against: the dearest reference above the merge's cost, else the best expert, else the first rival.
+    """Return the primary claim's rival: the most expensive reference above the merge's cost, else the best expert or first rival.
 
     Args:
         part: a task's rows of the leaderboard, best validation score first.
-        rivals: of the chosen merge, rows of the same.
+        rivals: of the chosen merge, rows of the same table.
     """
     chosen, cost = own_winners(part).head(1).to_dicts(), leaderboard.price(part)
     if not chosen or not rivals:
@@ -53,7 +53,7 @@ def primary(part: pl.DataFrame, rivals: list[dict[str, Any]]) -> str | None:
 
 
 def families(frame: pl.DataFrame, found: list[tuple[dict[str, Any], dict[str, Any], bool]]) -> list[str | None]:
-    """primary, secondary or nothing for each pair of :func:`rivals`."""
+    """Return primary, secondary or None for each pair of :func:`rivals`."""
     wanted: dict[Any, tuple[str, ...]] = {}
     for (task,), part in frame.group_by("task"):
         chosen = own_winners(part).head(1)["candidate"].to_list()

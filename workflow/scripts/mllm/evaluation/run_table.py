@@ -1,4 +1,4 @@
-"""The table of runs: one row for each run of each candidate; and what several runs of a candidate come to."""
+"""Make the table of runs, one row for each run of each candidate, and combine a candidate's runs."""
 
 import json
 from pathlib import Path
@@ -19,19 +19,19 @@ ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
 
 
 def read_scores(scores: Path, predictions: Path, runs: list[str]) -> list[tuple[Scores, Cost]]:
-    """Each run's score file, with its cost."""
+    """Read each run's score file and its cost."""
     return [(Scores.read(scores / f"{c}.json"), Cost.read(predictions / f"{c}.cost.json")) for c in runs]
 
 
 def table(scores: list[tuple[Scores, Cost]]) -> pl.DataFrame:
-    """One row per run, in the order given.
+    """Make one row per run, in the order of ``scores``.
 
     Returns:
         candidate, run, replicate, kind, method, task, members, one column per parameter, recipe (all parameters as JSON), then
-        ``valid_<metric>``, ``valid_<metric>_low``, ``valid_<metric>_high``, the same for test, both once more as
-        ``<split>_calibrated_<metric>``, metrics of decisions as ``<split>_tuned_<metric>``, and the cost; where some candidate is
-        a part of a model over several tasks, ``parameters_of_whole``; where some is asked by a prompt, ``<split>_contextual_<metric>`` and ``<split>_batch_<metric>``. ``all_<metric>`` where the predictions
-        were made elsewhere.
+        ``valid_<metric>``, ``valid_<metric>_low``, ``valid_<metric>_high``, the same for test, both again as
+        ``<split>_calibrated_<metric>``, metrics of decisions as ``<split>_tuned_<metric>``, and the cost. ``parameters_of_whole``
+        exists where some candidate is a part of a model over several tasks, ``<split>_contextual_<metric>`` and
+        ``<split>_batch_<metric>`` where some is asked by a prompt, ``all_<metric>`` where the predictions were made elsewhere.
     """
     names = dict.fromkeys(name for s, _ in scores for name in s.parameters)
     trained = {s.run or s.candidate: cost.train_seconds for s, cost in scores}
@@ -53,7 +53,7 @@ def table(scores: list[tuple[Scores, Cost]]) -> pl.DataFrame:
 
 
 def _estimates(s: Scores, priors: list[str]) -> dict[str, float | None]:
-    """A run's scores of all kinds, each with its interval."""
+    """Return a run's scores of all kinds, each with its interval."""
     without = [(f"{name}_", s.priors.get(name) or {"valid": {}, "test": {}}) for name in priors]
     found: dict[str, float | None] = {}
     for kind, parts in (("", s.scores), ("calibrated_", s.calibrated), ("tuned_", s.tuned), *without):
@@ -65,7 +65,7 @@ def _estimates(s: Scores, priors: list[str]) -> dict[str, float | None]:
 
 
 def train_seconds(name: str, members: dict[str, list[str]], own: dict[str, float | None]) -> float | None:
-    """Seconds of all the trainings beneath a run, each once; none where one is not known."""
+    """Sum the seconds of all trainings beneath a run, each once; None where one is not known."""
     beneath: set[str] = set()
 
     def collect(one: str) -> None:
@@ -79,12 +79,12 @@ def train_seconds(name: str, members: dict[str, list[str]], own: dict[str, float
 
 
 def over_runs(runs: pl.DataFrame, pairs: dict[str, Pairs], metric: str) -> pl.DataFrame:
-    """One row per candidate: its run's, or the means of its runs with intervals over texts and trainings.
+    """Make one row per candidate: its only run, or the means of its runs with intervals over texts and trainings.
 
     Args:
         runs: as from :func:`table`.
         pairs: task -> draws; needed where a candidate has several runs.
-        metric: whose best run on validation is named, and whose spread is shown.
+        metric: names the best run on validation; its spread over runs gets columns.
 
     Returns:
         The columns of ``runs``, and of each candidate: ``runs``, ``replicates`` (runs with trainings of their own), ``best_run``,
@@ -111,19 +111,19 @@ def over_runs(runs: pl.DataFrame, pairs: dict[str, Pairs], metric: str) -> pl.Da
 
 
 def per_repetition(part: pl.DataFrame, repeated: Repetitions, column: str) -> Array:
-    """(repetitions,) means of a column over the runs of each of a candidate's repetitions."""
+    """Return (repetitions,) means of a column over the runs of each repetition of a candidate."""
     value = dict(zip(part["run"], part[column], strict=True))
     return np.array([np.mean([value[run] for run in runs]) for runs in repeated], dtype=float)
 
 
 def noise(runs: pl.DataFrame, names: list[str], column: str, resamples: int) -> Array:
-    """(candidates, resamples): what other trainings would do to a column of some candidates."""
+    """Return (candidates, resamples): how other trainings would change a column of some candidates."""
     repeated = replicates.repetitions(runs.filter(pl.col("candidate").is_in(names)))
     return replicates.training_noise([per_repetition(runs, repeated[name], column) for name in names], resamples)
 
 
 def _means(part: pl.DataFrame, repeated: Repetitions, pairs: Pairs) -> dict[str, Any]:
-    """Means over runs: estimates with new intervals, costs."""
+    """Average runs: estimates with new intervals, and costs."""
     found: dict[str, Any] = {}
     for low in (c for c in part.columns if c.endswith("_low") and part[c].null_count() == 0):
         column = low.removesuffix("_low")
@@ -135,7 +135,7 @@ def _means(part: pl.DataFrame, repeated: Repetitions, pairs: Pairs) -> dict[str,
 
 
 def covariance(pairs: Pairs, repeated: Repetitions, column: str) -> Array | None:
-    """(repetitions, repetitions) of a column's estimates over texts; none where no resamples are kept of it."""
+    """Return the (repetitions, repetitions) covariance over texts of a column's estimates; None where it has no resamples."""
     split, _, rest = column.partition("_")
     kind = next((k for k in KINDS if rest.startswith(f"{k}_")), "raw")
     metric = rest.removeprefix(f"{kind}_")

@@ -1,4 +1,4 @@
-"""Score files: what ``score`` writes of each run, and the leaderboard, the comparisons and the report read."""
+"""Define score files: ``score`` writes one for each run; the leaderboard, the comparisons and the report read them."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ Estimates = dict[str, dict[str, float | None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Scores(Record):
-    """One run's scores, and what the experiment says of its candidate."""
+    """Hold one run's scores, and its candidate's entry in the experiment."""
 
     VERSION: ClassVar[int] = 1
     WHOLE: ClassVar[bool] = True
@@ -23,15 +23,15 @@ class Scores(Record):
     members: list[str]
     parameters: dict[str, Any]
     scores: dict[str, Estimates]
-    """valid, test, and all where the predictions were made elsewhere -> each metric."""
+    """valid, test (and all, if the predictions were made elsewhere) -> each metric."""
     calibrated: dict[str, Estimates]
-    """The same once temperature and class offsets are fitted on validation."""
+    """The same after temperature and class offsets are fitted on validation."""
     tuned: dict[str, Estimates]
-    """split -> each metric of decisions, once class offsets are fitted on validation for it."""
+    """split -> each metric of decisions, after class offsets are fitted on validation for it."""
     offsets: dict[str, float]
-    """metric -> how much of the classes' log shares is taken off for it."""
+    """metric -> factor of the classes' log shares that is subtracted for it."""
     priors: dict[str, dict[str, Estimates]]
-    """Models that are asked: contextual, batch -> split -> each metric without that prior."""
+    """For models asked by a prompt: contextual, batch -> split -> each metric without that prior."""
     recall: dict[str, Estimates]
     """split -> each class."""
     confusion: dict[str, list[list[float]]]
@@ -41,8 +41,8 @@ class Scores(Record):
     counts: dict[str, dict[str, int]]
     """split -> reviews and texts."""
     slices: list[dict[str, Any]]
-    """Parts of the test reviews: column, slice, reviews, texts, scores."""
+    """Slices of the test reviews: column, slice, reviews, texts, scores."""
     replicate: int = 1
-    """Whose trainings it is, or has beneath it."""
+    """Number of the replicate whose trainings it is, or has beneath it."""
     run: str | None = None
-    """Name of the run, where it is not the candidate's own."""
+    """Name of the run; None for the first run, which has the candidate's name."""

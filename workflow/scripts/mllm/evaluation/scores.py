@@ -1,4 +1,4 @@
-"""One task's labelled reviews, before which all of its candidates are brought: the same reviews, the same resamples."""
+"""Score all candidates of a task on the same labelled reviews and the same resamples."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +19,16 @@ from mllm.prediction.prediction_tables import SPLITS, Reviews
 
 @dataclass(frozen=True)
 class Scored:
-    """What a candidate's score file says of its predictions, and its metrics on each resample."""
+    """Hold the part of a candidate's score file that predictions give, and its metrics on each resample."""
 
     scores: dict[str, Any]
     """The fields of :class:`mllm.evaluation.score_files.Scores` that predictions give."""
     draws: dict[str, Array]
-    """split -> (raw and calibrated, metrics, resamples)"""
+    """split -> (raw and calibrated, metrics, resamples)."""
     labels: Array
     """(test reviews,) predicted classes."""
     left_out: Array
-    """(metrics, first resamples) of the raw probabilities on validation texts that each resample leaves out"""
+    """(metrics, first resamples) of the raw probabilities on the validation texts that each resample leaves out."""
     tuned: Array
     """(metrics of decisions, test reviews) classes decided for each metric."""
     marks: dict[str, Array]
@@ -36,23 +36,23 @@ class Scored:
 
 
 class Bench(Reviews):
-    """The same with resamples of their texts, on which all candidates are scored.
+    """Add resamples of texts to a task's reviews, and score all candidates on them.
 
     Args:
         data: folder that split_reviews or import_predictions wrote.
-        task: its entry in the experiment, which says what its classes are called and whether they have an order.
+        task: its entry in the experiment, with the names of its classes and whether they are ordered.
         seed: of the resamples, and of the folds in which validation is calibrated.
     """
 
     def __init__(self, data: Path, task: dict[str, Any], seed: int) -> None:
         super().__init__(data, task["name"])
         self.seed, self.names, self.ordered = seed, class_names(task, self.names), is_ordered(task)
-        # All texts of a split are drawn, labelled here or not: the resamples of all tasks are then of the same draws.
+        # Resamples draw all texts of a split, with a label or without, so that all tasks share the draws.
         split = {s: pl.read_parquet(data / f"{s}.parquet", columns=["group"])["group"].to_numpy() for s in SPLITS}
         self.samples = {s: self._sample(rows, split=split[s]) for s, rows in self.rows.items()}
-        # Tables made elsewhere may have been cut into validation and test here: then all of them is worth a score.
+        # Tables made elsewhere may have been split into validation and test here: score both together, too.
         self.whole = self._sample(pl.concat(self.rows.values()), 0) if self.facts.get("imported") else None
-        # Nothing is chosen by slices: they are for the report, and of the test reviews alone.
+        # No choice uses slices: they are for the report, so only test reviews have them.
         self.slices = slices.slices(_described(self.rows["test"]), self.facts["label"])
         self._draws: dict[str, list[Array]] = {s: [] for s in SPLITS}
         self._labels: list[Array] = []
@@ -70,7 +70,7 @@ class Bench(Reviews):
 
     @property
     def decided(self) -> list[str]:
-        """Metrics of decisions."""
+        """Return the metrics of decisions."""
         return [name for name in self.metrics if name in metrics.OF_CONFUSION]
 
     def score(self, path: Path) -> Scored:
@@ -112,7 +112,7 @@ class Bench(Reviews):
         return {s: self.samples[s].evaluate(logp[s]).intervals() for s in self.samples}
 
     def _calibrated(self, logp: dict[str, Array]) -> dict[str, Array]:
-        """Calibrated on validation alone; validation itself out of fold."""
+        """Calibrate on validation only; validation itself out of fold."""
         rows = pl.concat([self.rows[s].select(self.column, "group") for s in SPLITS])
         truth, groups = rows[self.column].to_numpy(), rows["group"].to_numpy()
         cut = self.rows["valid"].height
@@ -121,7 +121,7 @@ class Bench(Reviews):
         return {"valid": done[:cut], "test": done[cut:]}
 
     def _tune(self, calibrated: dict[str, Array]) -> decisions.Tuned:
-        """Decisions tuned for each metric on validation alone."""
+        """Tune decisions for each metric on validation only."""
         valid = self.samples["valid"]
         fold = calibration.folds(self.rows["valid"]["group"].to_numpy(), self.seed)
         return decisions.tune(calibrated["valid"], calibrated["test"], valid.truth, valid.weights, fold, self.decided)
@@ -135,7 +135,7 @@ class Bench(Reviews):
         ]  # fmt: skip
 
     def keep(self, one: Scored) -> None:
-        """Put a candidate's draws and labels with the others'."""
+        """Keep a candidate's draws and labels for :meth:`write`."""
         for split, draws in one.draws.items():
             self._draws[split].append(draws)
         self._labels.append(one.labels)
@@ -145,7 +145,7 @@ class Bench(Reviews):
             self._marks[split] = self._marks[split] * np.uint64(6364136223846793005) + marks
 
     def write(self, folder: Path, candidates: list[str]) -> None:
-        """Write what candidates are compared by in pairs, in the order in which they were kept; see :class:`Pairs`."""
+        """Write the arrays for paired comparisons, in the order in which candidates were kept; see ``shared_draws.Pairs``."""
         for split, draws in self._draws.items():
             np.save(folder / f"resamples-{self.task}-{split}.npy", np.stack(draws))
         np.save(folder / f"labels-{self.task}.npy", np.stack(self._labels))
@@ -160,7 +160,7 @@ class Bench(Reviews):
         )
 
     def _constant(self) -> Array:
-        """(metrics, 1 + resamples): value and draws on test of always giving validation's shares of the classes."""
+        """Return (metrics, 1 + resamples) value and draws on test of the constant answer, validation's shares of the classes."""
         rows = self.rows["valid"]
         counts = np.bincount(rows[self.column].to_numpy(), text_weights(rows["group"].to_numpy()), len(self.names))
         logp = np.log(np.maximum(counts / counts.sum(), 1e-12))
@@ -169,17 +169,17 @@ class Bench(Reviews):
 
 
 def _described(rows: pl.DataFrame) -> pl.DataFrame:
-    """Reviews with what is said of their texts, where these are known."""
+    """Add text statistics to reviews, where their texts are known."""
     return rows.hstack(text_statistics.statistics(rows["review"])) if "review" in rows.columns else rows
 
 
 def _digest(logp: Array) -> Array:
-    """(reviews,) a number per row, which equal rows share."""
+    """Return (reviews,) a digest per row; equal rows have equal digests."""
     bits = np.ascontiguousarray(logp, dtype=np.float32).view(np.uint32).astype(np.uint64)
     odd = np.random.default_rng(0).integers(1, 2**63, bits.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     return np.asarray((bits * odd).sum(axis=1, dtype=np.uint64))
 
 
 def _table(draws: dict[str, Array]) -> Array:
-    """(metrics, resamples)"""
+    """Stack draws to (metrics, resamples)."""
     return np.stack(list(draws.values())).astype(np.float32)

@@ -1,4 +1,4 @@
-"""How honest the choice was: what choosing the best of many adds to its score, and what its runs' seeds do."""
+"""Measure the optimism of a choice: what choosing the best of many adds to its score, and how its runs vary."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ SELECTION = {
     "metric": (pl.String, "compare.metric; over several tasks the normalised one"),
     "valid": (pl.Float64, "the winner on validation"),
     "test": (pl.Float64, "the winner on test"),
-    "optimism": (pl.Float64, "validation minus test (the other way round where smaller is better)"),
+    "optimism": (pl.Float64, "validation minus test (test minus validation where smaller is better)"),
     "expected_optimism": (
         pl.Float64,
-        "what choosing the best of so many equally good, as correlated points would give",
+        "what choosing the best of as many equally good, equally correlated points adds on average",
     ),
-    "expected_optimism_independent": (pl.Float64, "the same, were they independent: an upper bound"),
+    "expected_optimism_independent": (pl.Float64, "the same for independent points: an upper bound"),
     "chosen_again": (pl.Float64, "share of the resamples of validation in which the winner is the best again"),
-    "second": (pl.String, "what is the best most often among the others"),
-    "second_share": (pl.Float64, "in which share of the resamples"),
+    "second": (pl.String, "the other point that is the best most often"),
+    "second_share": (pl.Float64, "the share of the resamples in which it is"),
     "crossfitted": (pl.Float64, "score of the best of each resample on the validation texts that it leaves out"),
-    "optimism_tried": (pl.Float64, "valid minus crossfitted: what choosing among these very points adds"),
+    "optimism_tried": (pl.Float64, "valid minus crossfitted: what choosing among these points adds"),
     "runs": (pl.Int64, "runs of the winner with seeds of their own"),
     "run_deviation": (pl.Float64, "standard deviation between them on test"),
     "sampling_error": (pl.Float64, "the winner's standard error over texts on test"),
@@ -37,23 +37,23 @@ SELECTION = {
 
 @dataclass(frozen=True)
 class Choice:
-    """Some points of which the first was chosen on validation, with what they are judged by."""
+    """Hold points, the first of which validation chose, with their scores and draws."""
 
     points: list[str]
     valid: float
-    """Of the first."""
+    """Score of the first."""
     test: float
     draws: Array
     """(points, resamples) on validation."""
     left_out: Array
-    """(points, first resamples) on the validation texts that each leaves out."""
+    """(points, first resamples) on the validation texts that each resample leaves out."""
     runs: int
     run_deviation: float | None
     sampling_error: float
     """The first one's standard error over texts on test."""
 
     def row(self, task: str, method: str, metric: str, larger: bool) -> dict[str, Any]:
-        """Of selection.csv; ``larger``: whether larger is better."""
+        """Make a row of selection.csv; ``larger``: whether larger is better."""
         sign, several = 1.0 if larger else -1.0, len(self.points) > 1
         sure = stability.stability(self.draws, self.left_out, larger)
         expected = significance.expected_optimism(self.draws, larger)
@@ -71,13 +71,13 @@ class Choice:
 def selection(
     frame: pl.DataFrame, pairs: dict[str, Pairs], metric: str, over_tasks: Sequence[dict[str, Any]] = ()
 ) -> pl.DataFrame:
-    """One row per task and method, and one for all methods: what was chosen, and how much of its lead is luck.
+    """Make one row per task and method, and one for all methods: what was chosen, and how much of its lead is luck.
 
     Args:
         frame: the leaderboard.
         pairs: task -> draws.
         metric: which.
-        over_tasks: rows of merges over several tasks, which are not chosen task by task.
+        over_tasks: rows of merges over several tasks, which are chosen for all their tasks at once.
     """
     rows = [*over_tasks]
     merged = frame.filter(pl.col("kind") == "merge", pl.col("whole").is_null())

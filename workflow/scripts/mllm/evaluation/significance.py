@@ -1,7 +1,7 @@
-"""What chance allows to say: p-values, their corrections, ranks, and how lucky the best of many is.
+"""Separate results from chance: p-values, their corrections, ranks, and the luck of the best of many.
 
-Draws are a metric, or a difference of two, on each bootstrap resample of the same texts (see ``bootstrap``): in them,
-candidates are as correlated as in other samples of reviews.
+Draws are a metric, or a difference of two, on each bootstrap resample of the same texts (see ``bootstrap``). Candidates are
+as correlated in them as in other samples of reviews.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from mllm.core.arrays import Array
 
 @dataclass(frozen=True)
 class Discordant:
-    """Texts that one of two candidates alone labels right, and p-values of both being right equally often."""
+    """Hold the texts that only one of two candidates labels correctly, and p-values of both being right equally often."""
 
     a_only: int
     b_only: int
@@ -27,11 +27,11 @@ class Discordant:
 
 
 def mcnemar(a_only: int, b_only: int) -> Discordant:
-    """McNemar's exact test, and with the mid-p-value, which is less conservative (Fagerland, Lydersen and Laake 2013).
+    """Run McNemar's exact test, and the one with the less conservative mid-p-value (Fagerland, Lydersen and Laake 2013).
 
     Args:
-        a_only: texts on which the first candidate alone is right (where copies differ: is right more often).
-        b_only: texts on which the second alone is.
+        a_only: texts on which only the first candidate is right (where copies differ: right more often).
+        b_only: texts on which only the second is right.
 
     Returns:
         Two-sided p-values; 1 where no text is discordant.
@@ -41,15 +41,15 @@ def mcnemar(a_only: int, b_only: int) -> Discordant:
         return Discordant(0, 0, 1.0, 1.0)
     point = float(binom.pmf(fewer, n, 0.5))
     doubled = 2 * float(binom.cdf(fewer, n, 0.5))
-    # Where both are equal, the two tails overlap in the point itself.
+    # If both are equal, the two tails share that point.
     p_mid = 1 - point / 2 if a_only == b_only else doubled - point
     return Discordant(a_only, b_only, min(1.0, doubled), p_mid)
 
 
 def share_up_to(draws: Array, end: float) -> float:
-    """One-sided p-value of a true difference at or below the end: the share of draws there, the observed one counted as one more.
+    """Return the one-sided p-value of a true difference at or below the end: the share of draws there, plus the observed one.
 
-    Davison and Hinkley 1997, 4.2. It is never smaller than so many draws can show, 1 / (draws + 1).
+    Davison and Hinkley 1997, 4.2. It is at least 1 / (draws + 1), the smallest value that the draws can show.
 
     Args:
         draws: (resamples,) of the difference, positive where the candidate is better.
@@ -59,9 +59,9 @@ def share_up_to(draws: Array, end: float) -> float:
 
 
 def detectable_difference(standard_error: float, power: float = 0.8, level: float = 0.05) -> float:
-    """The true difference that a two-sided test finds with this power.
+    """Return the true difference that a two-sided test finds with this power.
 
-    The standard error, times the normal deviates of 1 − level / 2 and of the power (Cohen 1988).
+    It is the standard error times the sum of the normal deviates of 1 − level / 2 and of the power (Cohen 1988).
 
     Args:
         standard_error: of the difference.
@@ -72,17 +72,17 @@ def detectable_difference(standard_error: float, power: float = 0.8, level: floa
 
 
 def overlap(a_label: Array, b_label: Array, truth: Array, weights: Array) -> dict[str, float | None]:
-    """How much two candidates err on the same reviews (Kuncheva and Whitaker 2003).
+    """Measure how much two candidates err on the same reviews (Kuncheva and Whitaker 2003).
 
     Args:
         a_label: (reviews,) classes that the first gives.
         b_label: (reviews,) classes that the second gives.
-        truth: (reviews,) right classes.
-        weights: (reviews,) of the reviews in all shares.
+        truth: (reviews,) true classes.
+        weights: (reviews,) weights of the reviews in all shares.
 
     Returns:
         agreement: share with the same label, right or wrong; both_wrong: the double fault; same_error: share with the
-        same wrong label; error_jaccard: both wrong over either wrong, 0 where nobody errs; phi: correlation of being
+        same wrong label; error_jaccard: both wrong over either wrong, 0 without errors; phi: correlation of being
         right, None where one is always right or always wrong.
     """
     a_right, b_right, same = a_label == truth, b_label == truth, a_label == b_label
@@ -106,10 +106,10 @@ def overlap(a_label: Array, b_label: Array, truth: Array, weights: Array) -> dic
 
 
 def holm(p: Array) -> Array:
-    """Adjusted p-values that bound the chance of any false claim (Holm 1979).
+    """Adjust p-values so that they bound the probability of any false claim (Holm 1979).
 
     Args:
-        p: (tests,); NaN is no test, and stays.
+        p: (tests,); NaN means no test, and stays NaN.
 
     Returns:
         (tests,) in the same order.
@@ -122,10 +122,10 @@ def holm(p: Array) -> Array:
 
 
 def benjamini_hochberg(p: Array) -> Array:
-    """Adjusted p-values that bound the expected share of false ones among claims (Benjamini and Hochberg 1995).
+    """Adjust p-values so that they bound the expected share of false claims (Benjamini and Hochberg 1995).
 
     Args:
-        p: (tests,); NaN is no test, and stays.
+        p: (tests,); NaN means no test, and stays NaN.
 
     Returns:
         (tests,) in the same order.
@@ -140,11 +140,11 @@ def benjamini_hochberg(p: Array) -> Array:
 
 
 def rank_sets(values: Array, draws: Array, larger_is_better: bool) -> tuple[Array, Array, Array]:
-    """Each candidate's rank among all, and a set of ranks that holds its true rank with a probability of at least 95 %.
+    """Return each candidate's rank, and a set of ranks that holds its true rank with a probability of at least 95 %.
 
     All differences to a candidate are tested at once, by the bootstrap of the largest studentised one (Mogstad, Romano, Shaikh
-    and Wilhelm 2024, "Inference for ranks"): its rank is no better than one more than the number of candidates shown to be better.
-    Resampled ranks alone hold the true rank in 60 to 80 % of samples, since equal candidates are never tied in a resample.
+    and Wilhelm 2024, "Inference for ranks"). The best rank in the set is 1 plus the number of candidates shown to be better.
+    Resampled ranks alone hold the true rank in only 60 to 80 % of samples, because equal candidates are never tied in a resample.
 
     Args:
         values: (candidates,) of a metric.
@@ -160,7 +160,7 @@ def rank_sets(values: Array, draws: Array, larger_is_better: bool) -> tuple[Arra
     for i in range(m):
         gap, noise = sign * (values - values[i]), centred - centred[i]
         error = noise.std(axis=1)
-        told = error > 1e-6 * max(1e-12, float(error.max()))  # copies of a candidate differ from it in nothing
+        told = error > 1e-6 * max(1e-12, float(error.max()))  # False for copies of the candidate
         if not told.any():
             continue
         largest = np.quantile(np.abs(noise[told] / error[told, None]).max(axis=0), 0.95)
@@ -170,7 +170,7 @@ def rank_sets(values: Array, draws: Array, larger_is_better: bool) -> tuple[Arra
 
 
 def front_shares(quality: Array, costs: Array) -> Array:
-    """(candidates,): in which share of resamples none beats a candidate in quality and cost.
+    """Return (candidates,): the share of resamples in which no other beats a candidate in quality and cost.
 
     Args:
         quality: (candidates, resamples), larger is better.
@@ -187,37 +187,37 @@ def front_shares(quality: Array, costs: Array) -> Array:
 
 
 def expected_optimism(draws: Array, larger_is_better: bool) -> float:
-    """Winner's curse: by how much the best of some equally good candidates looks better than it is, on average.
+    """Return the winner's curse: how much too good the best of some equally good candidates looks on average.
 
-    Each candidate's draws around their mean stand for its luck; the mean over resamples of the luckiest one's is what
-    choosing adds. Candidates that err on the same reviews are lucky together, which adds little.
+    A candidate's draws around their mean are its luck. The mean over resamples of the largest luck is the expected optimism. It
+    is small for candidates that err on the same reviews, because they are lucky together.
 
     Args:
         draws: (candidates, resamples) of a metric.
         larger_is_better: whether luck makes it larger.
 
     Returns:
-        At least 0, and 0 for one candidate.
+        The optimism, at least 0; 0 for one candidate.
     """
     luck = draws - draws.mean(axis=1, keepdims=True)
     return float((luck if larger_is_better else -luck).max(axis=0).mean()) if len(draws) > 1 else 0.0
 
 
 def independent_optimism(standard_errors: Array) -> float:
-    """:func:`expected_optimism` of independent candidates, an upper bound: the expected largest of normal deviates.
+    """Return :func:`expected_optimism` of independent candidates, an upper bound: the expected maximum of normal deviates.
 
-    Of normal deviates with given variances, independent ones have the largest expected maximum (Slepian 1962).
+    Among normal deviates with given variances, independent ones have the largest expected maximum (Slepian 1962).
 
     Args:
         standard_errors: (candidates,) of the metric.
 
     Returns:
-        Exactly 0 for one candidate.
+        The bound, exactly 0 for one candidate.
     """
     errors = standard_errors[standard_errors > 0]
     if len(standard_errors) < 2 or not len(errors):
         return 0.0
-    still = len(errors) < len(standard_errors)  # one that never varies: the largest is never below 0
+    still = len(errors) < len(standard_errors)  # some candidate never varies, so the maximum is never below 0
 
     # E[max] is the integral of P(max > x) − P(max < −x) over x > 0. Logarithms keep the digits of powers close to 1.
     def tails(x: float) -> float:

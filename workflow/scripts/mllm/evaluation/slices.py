@@ -1,4 +1,4 @@
-"""Parts of the reviews on which candidates are scored apart: by text statistics, condition, drug, year, columns of one's own."""
+"""Cut reviews into slices that are scored separately: by text statistics, condition, drug, year and the user's own columns."""
 
 import itertools
 
@@ -7,20 +7,20 @@ import polars as pl
 
 from mllm.experiment.review_columns import SLICEABLE, STATISTICS, TAKEN_PREFIXES
 
-FEWEST = 50  # texts, or a slice's score says little
+FEWEST = 50  # texts of a slice; scores of fewer say little
 MOST = 20  # values of one column, the most frequent ones
 NO_SLICES = ("review_id", "file", "line", "review", "date", "group", "split", "label", "truth")
 
 
 def slices(rows: pl.DataFrame, label: str) -> dict[tuple[str, str], pl.Series]:
-    """(column, what it says) -> which rows.
+    """Return (column, slice) -> a mask of its rows.
 
-    Numbers of many different values are cut at their quartiles in ``rows``; of other columns each value is a slice.
-    Slices of fewer than FEWEST texts are left out, and so is the column that holds the answer.
+    Numeric columns with many different values are cut at their quartiles in ``rows``; each value of other columns is a slice.
+    Slices of fewer than FEWEST texts are left out, and so is the column that holds the label.
 
     Args:
         rows: scored reviews with ``group`` and the columns of data/test.parquet.
-        label: what the task's label is made of: rating, sentiment, condition or a column.
+        label: the source of the task's label: rating, sentiment, condition or a column.
     """
     answer = "rating" if label == "sentiment" else label
     columns = [c for c in rows.columns if c not in (*NO_SLICES, answer) and not c.startswith(TAKEN_PREFIXES)]
@@ -51,5 +51,5 @@ def _values(values: pl.Series) -> list[tuple[str, pl.Series]]:
 
 
 def masks(found: dict[tuple[str, str], pl.Series]) -> list[np.ndarray]:
-    """The slices' rows as arrays, in order."""
+    """Return the slices' masks as arrays, in order."""
     return [mask.to_numpy() for mask in found.values()]

@@ -1,4 +1,4 @@
-"""Which merge over several tasks is chosen: by its normalised scores on validation, as ``compare.tasks`` says."""
+"""Choose the merge over several tasks by its normalised scores on validation, as ``compare.tasks`` says."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from mllm.evaluation import metrics
 
 
 def own_experts(frame: pl.DataFrame, metric: str) -> dict[str, str]:
-    """Task -> its expert that is best on validation, by which scores are normalised. Experts of other tasks do not count.
+    """Return task -> its best expert on validation, which normalises scores. Experts of other tasks do not count.
 
     Args:
         frame: with candidate, task, kind, whole and valid_<metric>.
@@ -22,7 +22,7 @@ def own_experts(frame: pl.DataFrame, metric: str) -> dict[str, str]:
 
 
 def on_validation(frame: pl.DataFrame, metric: str, by: str) -> dict[str, float]:
-    """Merge over several tasks -> what it is chosen by.
+    """Return merge over several tasks -> the number that it is chosen by.
 
     Args:
         frame: as for :func:`own_experts`, one row per candidate.
@@ -30,7 +30,7 @@ def on_validation(frame: pl.DataFrame, metric: str, by: str) -> dict[str, float]
         by: mean or worst of the normalised scores, or a task's name.
 
     Raises:
-        Failure: a score that is divided by is not above 0.
+        Failure: a divisor is not above 0.
     """
     value = dict(frame.select("candidate", f"valid_{metric}").rows())
     expert = {task: value[name] for task, name in own_experts(frame, metric).items()}
@@ -41,38 +41,38 @@ def on_validation(frame: pl.DataFrame, metric: str, by: str) -> dict[str, float]
 
 
 def normalised(mine: float, expert: float, metric: str, where: str) -> float:
-    """A score over the expert's; where smaller is better, the expert's over it.
+    """Divide a score by the expert's; where smaller is better, the expert's by the score.
 
     Raises:
-        Failure: it cannot be divided.
+        Failure: the divisor is not above 0.
     """
     top, bottom = (expert, mine) if metrics.METRICS[metric].smaller_is_better else (mine, expert)
     if bottom <= 0:
         raise Failure(
-            f"{where}: {metric} cannot be normalised by the expert's ({mine:.3f} and {expert:.3f} on validation, expected both above 0)."
+            f"{where}: {metric} cannot be normalised by the expert's (found {mine:.3f} and {expert:.3f} on validation, expected both above 0)."
             " Fix: compare.metric: accuracy or macro_f1"
         )
     return top / bottom
 
 
 def combined(scores: Mapping[str, float], by: str) -> float:
-    """mean, worst or a task's own of normalised scores by task."""
+    """Return the mean, the lowest or one task's normalised score."""
     return scores[by] if by in scores else float(min(scores.values()) if by == "worst" else np.mean([*scores.values()]))
 
 
 def parts(frame: pl.DataFrame) -> pl.DataFrame:
-    """Rows of merges over several tasks."""
+    """Return the rows of merges over several tasks."""
     return frame.filter(pl.col("kind") == "merge", pl.col("whole").is_not_null())
 
 
 def covered(frame: pl.DataFrame) -> dict[str, tuple[str, ...]]:
-    """Merge over several tasks -> the tasks that it covers, sorted."""
+    """Return merge over several tasks -> the tasks that it covers, sorted."""
     grouped = parts(frame).group_by("whole", maintain_order=True).agg(pl.col("task").sort())
     return {whole: tuple(tasks) for whole, tasks in grouped.rows()}
 
 
 def winners(frame: pl.DataFrame, metric: str, by: str) -> list[str]:
-    """The best merge over several tasks of each method and set of tasks, best first; those of most tasks first."""
+    """Return the best merge of each method and set of tasks: the largest sets first, then the best score first."""
     score, covers = on_validation(frame, metric, by), covered(frame)
     method = dict(parts(frame).select("whole", "method").rows())
     order = sorted(score, key=lambda whole: (-len(covers[whole]), covers[whole], -score[whole], whole))
@@ -83,7 +83,7 @@ def winners(frame: pl.DataFrame, metric: str, by: str) -> list[str]:
 
 
 def best_runs(frame: pl.DataFrame, runs: pl.DataFrame, metric: str, by: str) -> dict[str, str]:
-    """Part of a merge over several tasks -> its run of the model's best run: one run is the best of all of its tasks at once.
+    """Return part of a merge over several tasks -> its run in the model's best run, which is chosen for all tasks at once.
 
     Args:
         frame: as for :func:`on_validation`.

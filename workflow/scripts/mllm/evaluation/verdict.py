@@ -1,4 +1,4 @@
-"""The answer in plain words, with its numbers: written from the tables, never by hand."""
+"""Write the answer in plain words with its numbers, from the tables."""
 
 import re
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from mllm.core.wording import counted
 from mllm.evaluation import (
     claim_sentences,
     comparison,
@@ -16,24 +17,27 @@ from mllm.evaluation import (
     tasks_verdict,
     verdict_answers,
 )
+from mllm.evaluation.score_files import Estimates
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What the verdict says beside the tables' numbers."""
+    """Hold what the verdict says beside the tables' numbers."""
 
     name: str
     """Of the experiment."""
     margin: float
     """How much worse still counts as not worse."""
     counts: dict[str, dict[str, Any]]
-    """task -> split -> reviews and texts; ``told_apart`` where it is not known which reviews are copies of one text."""
+    """task -> split -> reviews and texts; ``told_apart`` where it is unknown which reviews are copies of one text."""
     leak: str = ""
-    """A line about test reviews that stand in train too."""
+    """A line about test reviews that are also in train."""
     classes: dict[str, list[str]] = field(default_factory=dict)
     """task -> names of its classes."""
     never: dict[str, list[str]] = field(default_factory=dict)
     """Candidate -> classes of the test set that it never predicts."""
+    recall: dict[str, Estimates] = field(default_factory=dict)
+    """Run -> recall of each class on test, with its interval."""
     over_tasks: list[str] = field(default_factory=list)
     """Lines on models over several tasks; see ``tasks_verdict``."""
     chosen: str = ""
@@ -41,10 +45,10 @@ class Facts:
 
 
 def text(facts: Facts, frame: pl.DataFrame, comparisons: pl.DataFrame, selection: pl.DataFrame) -> str:
-    """verdict.md: for each task the answers, the chosen merge, its claims, how it was chosen, what it costs.
+    """Write verdict.md: for each task the answers, the chosen merge, its claims, how it was chosen, what it costs.
 
     Args:
-        facts: beside the tables.
+        facts: what the tables do not hold.
         frame: the leaderboard.
         comparisons: as from comparison.compare.
         selection: as from selection.selection.
@@ -52,12 +56,12 @@ def text(facts: Facts, frame: pl.DataFrame, comparisons: pl.DataFrame, selection
     lines = [f"# {facts.name}: can the merge do it?", "", *facts.over_tasks]
     for (task,), part in frame.group_by("task", maintain_order=True):
         lines += [f"## Task {task}", ""] if frame["task"].n_unique() > 1 else []
-        lines += [
-            *_task(facts, part, *(table.filter(pl.col("task") == task) for table in (comparisons, selection))),
-            "",
-        ]
+        said = _task(facts, part, *(table.filter(pl.col("task") == task) for table in (comparisons, selection)))
+        lines += [*(line for line in said if verdict_answers.once(line, lines)), ""]
+    costs = {leaderboard.price(part) for _, part in frame.group_by("task")}
     lines += [
         comparison_table.rule(facts.margin),
+        *([claim_sentences.OPERATIONS] if "flops_per_review" in costs else []),
         "Differences are on the same test reviews, positive where the merge is better; intervals are 95 %. Winners and rivals were",
         "chosen on validation. All comparisons: comparisons.csv; all runs: runs.csv.",
     ]
@@ -79,27 +83,22 @@ def _task(facts: Facts, frame: pl.DataFrame, comparisons: pl.DataFrame, selectio
     claims = every.filter(pl.col("candidate") == best["candidate"])
     claims = claims.sort(pl.col("family") == "primary", descending=True, maintain_order=True)
     rows = comparison_table.rows(claims)
-    lines = [*verdict_answers.answers(best, rows, frame), ""] if rows else []
+    lines = [*verdict_answers.answers(best, rows, frame, facts.margin), ""] if rows else []
     lines += [_merge(best, selection["metric"][0], frame, facts), *verdict_answers.about(best, rows, frame), ""]
     if rows:
         rest = every.filter(pl.col("family") == "secondary").height
-        lines += [
-            f"**In short**: {_short(claims)}. The primary claim is tested alone, the {rest} other claims of this task after Holm correction.",
-            "",
-        ]
+        lines += [f"**In short**: {_short(claims)}. {claim_sentences.correction(rest, 'of this task')}", ""]
     lines += [claim_sentences.sentence(row, frame, facts.margin, every) for row in rows]
-    lines += _others(every, claims)
-    if missing := facts.never.get(best["candidate"]):
-        lines += [f"- It never predicts {' or '.join(map(plain, missing))} on the test set."]
+    lines += _others(every, claims) + _fails(facts, best)
     if rows and (support := rows[0].support) < comparison.FEWEST:
         lines += [
-            f"- The rarest class has {support} test texts. Below {comparison.FEWEST}, tests of macro averages find too many differences."
+            f"- The rarest class has {counted(support, 'test text')}. Below {comparison.FEWEST}, tests of macro averages find too many differences."
         ]
     return lines + _honesty(selection, best) + _front(frame, best) + (["", *over] if over else [])
 
 
 def _merge(best: dict[str, Any], metric: str, frame: pl.DataFrame, facts: Facts) -> str:
-    """Which merge the answers are of, and its score."""
+    """Name the merge that the answers are about, and its score."""
     task, merges, parts = (
         best["task"],
         frame.filter(pl.col("kind") == "merge", pl.col("whole").is_null()).height,
@@ -107,7 +106,7 @@ def _merge(best: dict[str, Any], metric: str, frame: pl.DataFrame, facts: Facts)
     )
     classes = facts.classes.get(task, [])
     named = ", ".join(map(plain, classes)) if len(classes) < 5 else f"{len(classes)} classes"
-    made = f", a merge of {parts} models by {best['method']}" if parts else ""
+    made = f", a merge of {counted(parts, 'model')} by {best['method']}" if parts else ""
     spread = ""
     if best["runs"] > 1:
         spread = f", mean of {best['runs']} runs with a standard deviation of {best[f'test_{metric}_sd']:.3f},"
@@ -118,19 +117,32 @@ def _merge(best: dict[str, Any], metric: str, frame: pl.DataFrame, facts: Facts)
 
 
 def _size(counts: dict[str, Any]) -> str:
-    """How many test texts there are, or what is not known of it."""
+    """Say how many test texts there are, or that copies are unknown."""
     apart = counts.get("told_apart")
     if apart is None:
-        return f"{counts['test']['texts']:,} different test texts"
-    line = f"{counts['test']['reviews']:,} test reviews"
+        return counted(counts["test"]["texts"], "different test text")
+    line = counted(counts["test"]["reviews"], "test review")
     if apart["test"] == counts["test"]["reviews"]:
-        return f"{line} (which of them are copies of one text is not known)"
+        return f"{line} (it is unknown which of them are copies of one text)"
     both = f", {apart['also_in_valid']:,} of them also in validation" if apart["also_in_valid"] else ""
-    return f"{line}, at most {apart['test']:,} different texts{both} (copies are not known, so each review counts as one text)"
+    return f"{line}, at most {counted(apart['test'], 'different text')}{both} (copies are unknown, so each review counts as one text)"
+
+
+def _fails(facts: Facts, best: dict[str, Any]) -> list[str]:
+    """Say where the merge fails: classes that it never predicts, and the weakest other class by the exported run's recall."""
+    never = facts.never.get(best["candidate"], [])
+    lines = [f"- It never predicts {' or '.join(map(plain, never))} on the test set."] if never else []
+    known = {name: of for name, of in facts.recall.get(best["best_run"], {}).items() if name not in never}
+    if len(known) < 2:
+        return lines
+    name, of = min(known.items(), key=lambda item: item[1]["value"] or 0.0)
+    first = "Of all other classes, the weakest" if never else "Its weakest class"
+    run = f" (run {best['best_run']})" if best["runs"] > 1 else ""
+    return [*lines, f"- {first} is {plain(name)}: recall {of['value']:.2f} ({of['low']:.2f} to {of['high']:.2f}){run}."]
 
 
 def plain(name: str) -> str:
-    """A name that users or data gave, in Markdown: each sign stands for itself."""
+    """Escape a name that users or data gave for Markdown."""
     return re.sub(r"([\\`*\[\]<>#|~&])", r"\\\1", name)
 
 
@@ -138,18 +150,18 @@ SAID = {"better": "better than", "no worse": "no worse than", "worse": "worse th
 
 
 def _short(claims: pl.DataFrame) -> str:
-    """The claims by what holds after correction."""
+    """List the claims by what holds after correction."""
     names = {verdict: claims.filter(pl.col("holds") == verdict)["against"].to_list() for verdict in SAID}
     return "; ".join(f"{words} {listed(names[verdict])}" for verdict, words in SAID.items() if names[verdict])
 
 
 def listed(names: list[str]) -> str:
-    """Names in a row, the first 20 of many."""
+    """List names, the first 20 of many."""
     return ", ".join(names[:20]) + (f", … ({len(names)} in all)" if len(names) > 20 else "")
 
 
 def _others(every: pl.DataFrame, claims: pl.DataFrame) -> list[str]:
-    """Claims of other methods' winners that hold, against rivals where the chosen one's does not; not chosen, so only said."""
+    """Mention claims of other methods' winners that hold against rivals where no claim of the chosen merge does."""
     good = pl.col("holds").is_in(["better", "no worse"])
     settled = claims.filter(good)["against"].to_list()
     rest = every.join(claims, on=["candidate", "against"], how="anti").filter(good & ~pl.col("against").is_in(settled))
@@ -170,13 +182,13 @@ def _best(frame: pl.DataFrame) -> str:
 
 
 def _honesty(selection: pl.DataFrame, best: dict[str, Any]) -> list[str]:
-    """How the choice flatters: optimism found and expected; seeds."""
+    """Say how optimistic the choice is, found and expected, and how runs vary."""
     row = selection.filter(pl.col("winner") == best["candidate"]).sort("points", descending=True).row(0, named=True)
     lines = [""]
     if row["points"] > 1:
         lines += [
             f"- Chosen among {row['points']}: {row['valid']:.3f} on validation, {row['test']:.3f} on test, an optimism of"
-            f" {row['optimism']:+.3f}. Judged by validation texts that did not choose: {row['crossfitted']:.3f}. The best of"
+            f" {row['optimism']:+.3f}. Scored by validation texts that did not choose: {row['crossfitted']:.3f}. The best of"
             f" {row['points']} equally good merges would look {row['expected_optimism']:.3f} too good on average.",
             f"- In {percent(row['chosen_again'])} of resamples of validation it would be chosen again, {row['second']} in"
             f" {percent(row['second_share'])}.",
@@ -211,5 +223,5 @@ def _front(frame: pl.DataFrame, best: dict[str, Any]) -> list[str]:
 
 
 def percent(share: float) -> str:
-    """A share in per cent, without digits."""
+    """Write a share in per cent, without decimals."""
     return f"{100 * share:.0f} %"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mllm.core.wording import in_time
+from mllm.core.wording import counted, in_time
 
 SAMPLE = 20  # benchmarks of a rule that are read, the latest first
 
@@ -36,11 +36,11 @@ class Estimate:
     def __str__(self) -> str:
         count, unknown = self.jobs.total(), sum(self.jobs[rule] for rule in self.guessed)
         by = {0: "by earlier runs", count: "by sizes: none of them ran here yet"}
-        source = by.get(unknown, f"{count - unknown} jobs by earlier runs, {unknown} by sizes")
-        where = f"on {plural(self.cores, 'core')}" + (f" and {plural(self.gpus, 'GPU')}" if self.gpus else "")
+        source = by.get(unknown, f"{counted(count - unknown, 'job')} by earlier runs, {unknown} by sizes")
+        where = f"on {counted(self.cores, 'core')}" + (f" and {counted(self.gpus, 'GPU')}" if self.gpus else "")
         where = where if self.cores else "of work, one job after another"
         wall = max(self.core_seconds / max(self.cores, 1), self.gpu_seconds / max(self.gpus, 1))
-        parts = [f"{count} jobs"]
+        parts = [counted(count, "job")]
         if count:
             parts.append(f"about {in_time(wall)} {where} ({source})")
         if self.gpu_seconds:
@@ -86,10 +86,6 @@ def plan(dag: Any, benchmarks: Path, disk_mb: int, cores: int, gpus: int, expect
         estimate.core_seconds += seconds * (min(job.threads, cores) if cores else 1)
     estimate.seconds = {rule: sum(times) / len(times) for rule, times in taken.items()}
     return estimate
-
-
-def plural(number: int, word: str) -> str:
-    return f"{number} {word}" + ("" if number == 1 else "s")
 
 
 def usual_seconds(benchmarks: Path, rules: set[str]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mllm.core.wording import in_time
+from mllm.core.wording import counted, in_time
 from mllm.execution import interrupts, run_lock, snakemake_patches
 from mllm.execution.estimate import Estimate
 from mllm.execution.slurm_resources import in_turn, shown
@@ -73,7 +73,9 @@ def formatter(base: type, grid: Grid, estimate: Callable[[], Estimate], announce
 
         def format_group_info(self, msg: dict[str, Any]) -> str:
             asked = in_turn([dict(job.resources.items()) for job in msg["jobs"]])
-            return f"{msg['group_id']:<16} {len(msg['jobs'])} jobs in one allocation  {shown(asked)}".rstrip()
+            return (
+                f"{msg['group_id']:<16} {counted(len(msg['jobs']), 'job')} in one allocation  {shown(asked)}".rstrip()
+            )
 
         def format_job_finished(self, msg: dict[str, Any]) -> str:
             ended.append(msg["job_id"])

@@ -218,7 +218,7 @@ class SlurmExecutor(slurm_plugin.Base):
             self.report_job_success(info)
             return
         if any(good):
-            kept = f" {sum(good)} of the group's {len(good)} jobs finished and are kept."
+            kept = f" {sum(good)} of the group's {len(good)} jobs finished; their results are kept."
             said = {i: words + kept for i, words in said.items()}
         for i, words in said.items():
             self.progress.failures[task.members[i].rule] += 1

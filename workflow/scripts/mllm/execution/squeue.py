@@ -8,6 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from mllm.core.wording import counted
+
 FAILED = {
     "BOOT_FAIL": "its node did not start",
     "CANCELLED": "was cancelled",
@@ -93,12 +95,13 @@ def take_over(folder: Path) -> tuple[list[dict[str, Any]], str]:
         return orphans, ""
     if os.environ.get(ORPHANS, "wait") != "cancel":
         return orphans, (
-            f"{len(left)} jobs of an earlier run are still in the queue. This run takes over those that it needs, and does"
+            f"Still in the queue: {counted(len(left), 'job')} of an earlier run. This run takes over those that it needs, and does"
             f" not submit them again ({ORPHANS}=cancel cancels them instead)."
         )
     cancel(left)
     # Look again, so that cancelled jobs are not taken over.
-    return find_orphans(folder, answer()), f"{len(left)} jobs of an earlier run were still in the queue: cancelled."
+    said = f"Cancelled {counted(len(left), 'job')} of an earlier run that were still in the queue."
+    return find_orphans(folder, answer()), said
 
 
 def usage_files(record: Path) -> list[tuple[str, Path]]:

@@ -1,1 +1,1 @@
-"""Reporting: pages, charts, tables and model cards made of scores. Imports all rooms before it."""
+"""Report scores: pages, charts, tables and model cards. Imports all rooms before it."""

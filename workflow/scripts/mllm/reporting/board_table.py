@@ -1,4 +1,4 @@
-"""The leaderboard on the page, cell by cell."""
+"""Lay out the leaderboard for the page, cell by cell."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,21 +12,21 @@ from mllm.reporting.colours import KINDS
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its title, the table's column behind it, and on which screens it is shown."""
+    """Describe one column: its title, the table's column behind it, and the screens that show it."""
 
     title: str
     key: str
     room: str = ""
-    """Empty: always; middle: not on phones; wide: on wide screens alone."""
+    """Empty: all screens; middle: not on phones; wide: only on wide screens."""
     percent: bool = False
     interval: str = ""
-    """Column of which the ends are shown below."""
+    """Column whose interval is shown below the value."""
     deviation: str = ""
-    """Column of the standard deviation that is shown below."""
+    """Column of the standard deviation shown below the value."""
 
 
 def board(rows: pl.DataFrame, claims: pl.DataFrame, metric: str, id_: str) -> dict[str, Any]:
-    """The table as the template takes it.
+    """Return the table as the template needs it.
 
     Args:
         rows: of the leaderboard, one task.
@@ -70,7 +70,7 @@ def _columns(rows: pl.DataFrame, metric: str) -> list[Column]:
 
 
 def _cell(row: dict[str, Any], column: Column) -> dict[str, Any]:
-    """What is shown, what is sorted by, and the interval below."""
+    """Return the shown text, the value to sort by, and the interval below."""
     value = row[column.key]
     below = [row[f"{column.interval}_{end}"] for end in ("low", "high")] if column.interval else []
     interval = " – ".join(_text(v, column) for v in below) if below and None not in below else ""

@@ -1,7 +1,7 @@
-"""The report's colours: one for each kind of candidate and for each answer, on light and on dark paper."""
+"""Define the report's colours: one for each kind of candidate and for each answer, in light and in dark mode."""
 
 INK, PAPER, SOFT, LINE = "#111827", "#ffffff", "#4b5563", "#d1d5db"
-# Kind -> colour. White writing on it has a contrast of 4.5 or more.
+# Kind -> colour. White text on it has a contrast of 4.5 or more.
 KINDS = {"merge": "#7c3aed", "expert": "#0369a1", "base": "#6b7280", "blend": "#b45309", "reference": "#1f2937"}
 ANSWERS = {"Yes": "#15803d", "No": "#b91c1c", "Not shown": "#6b7281"}
 HEAT = "#3b82f6"
@@ -13,22 +13,22 @@ DARK = {
 NAMES = {INK: "ink", PAPER: "paper", SOFT: "soft", LINE: "line", HEAT: "heat"} | {
     colour: name.lower().replace(" ", "-") for name, colour in (KINDS | ANSWERS).items()
 }
-"""Colour -> the style sheet's variable of it."""
+"""Colour -> its variable in the style sheet."""
 STYLED = {"#333333": "soft", "#eeeeee": "line", "#ddd": "line", "#888": "soft"}  # of axes in files
 
 
 def light() -> str:
-    """The style sheet's variables on light paper."""
+    """Return the style sheet's variables for light mode."""
     return " ".join(f"--{name}: {colour};" for colour, name in NAMES.items())
 
 
 def dark() -> str:
-    """The same on dark paper."""
+    """Return the style sheet's variables for dark mode."""
     return " ".join(f"--{name}: {DARK[colour]};" for colour, name in NAMES.items())
 
 
 def variables(svg: str) -> str:
-    """A drawing whose colours follow the page's."""
+    """Make a drawing's colours follow the page's."""
     for colour, name in [*NAMES.items(), *STYLED.items()]:
         svg = svg.replace(f'"{colour}"', f'"var(--{name})"')
     return svg

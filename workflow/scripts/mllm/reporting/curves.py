@@ -1,4 +1,4 @@
-"""Small drawings, one for each model: how sure and how right, and the loss while training."""
+"""Draw small charts, one for each model: confidence against accuracy, and the loss during training."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ MANY = 12  # trainings on the page
 
 
 def calibration(scores: Scores) -> Any:
-    """How often predictions of some confidence are right on test: as predicted (grey), once fitted on validation (coloured)."""
+    """Draw how often predictions of some confidence are right on test: raw (grey), and calibrated on validation (coloured)."""
     texts = scores.counts["test"]["texts"]
     rows: list[dict[str, Any]] = [
         {"candidate": scores.candidate, "how": how, "confidence": confidence, "accuracy": accuracy, "low": low, "high": high, "texts": count}
@@ -41,7 +41,7 @@ def calibration(scores: Scores) -> Any:
 
 
 def levels(reliability: list[list[float]], texts: int) -> list[tuple[float, float, int, float, float]]:
-    """(confidence, accuracy, texts, low, high) of at most LEVELS levels of confidence, neighbouring ones together.
+    """Return (confidence, accuracy, texts, low, high) of at most LEVELS levels of confidence, made of neighbouring fine levels.
 
     Args:
         reliability: (weight, confidence, accuracy) of each fine level, from low to high confidence.
@@ -62,11 +62,11 @@ def levels(reliability: list[list[float]], texts: int) -> list[tuple[float, floa
 
 
 def training(card: Card, ends: tuple[float, float]) -> Any:
-    """Loss on the batches trained on (line), and of validation after each epoch (diamonds).
+    """Draw the loss on training batches (line), and on validation after each epoch (diamonds).
 
     Args:
-        card: of a model that was trained.
-        ends: of the axis, the same for all models.
+        card: of a trained model.
+        ends: of the axis, equal for all models.
     """
     rows = [{"step": p["step"], "loss": p["loss"], "on": on} for on, curve in _curves(card) for p in curve]
     base = alt.Chart(width=WIDTH, height=HEIGHT).encode(
@@ -82,7 +82,7 @@ def training(card: Card, ends: tuple[float, float]) -> Any:
 
 
 def trainings(cards: dict[str, Card]) -> dict[str, Any]:
-    """Model -> its drawing, of the first MANY that were trained."""
+    """Return model -> its drawing, for the first MANY trained models."""
     trained = {n: c for n, c in list(cards.items()) if any(curve for _, curve in _curves(c))}
     trained = dict(list(trained.items())[:MANY])
     losses = [p["loss"] for card in trained.values() for _, curve in _curves(card) for p in curve]

@@ -1,4 +1,4 @@
-"""What a click on a candidate's name opens: its recipe, confusion, errors, scores by slice."""
+"""Gather what a click on a candidate's name opens: its recipe, confusion, errors, scores by slice."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from mllm.data import labelled
 from mllm.evaluation.score_files import Scores
 from mllm.evaluation.shared_draws import Pairs
 
-MOST = 300  # merges of a task with details; of the others, the tables beside the page tell
+MOST = 300  # merges of a task with details; for all others see the tables beside the page
 ERRORS, POOL = 3, 120  # texts of one candidate, and of all together
 RECIPES = 1_000_000  # bytes of all recipes
 SLICES = 40  # of one candidate
@@ -17,14 +17,14 @@ TEXT = 280  # characters of a review
 
 
 def gather(results: Path, task: str, names: list[str], board: pl.DataFrame, metric: str) -> dict[str, Any]:
-    """Details of a task's candidates, small enough for the page.
+    """Gather details of a task's candidates, small enough for the page.
 
     Args:
         results: the experiment's folder.
         task: whose candidates.
         names: of the task's classes.
         board: the task's rows of the leaderboard that the page shows, best validation score first.
-        metric: of the slices.
+        metric: of the slices' scores.
 
     Returns:
         classes; texts: (review, true class); candidates: name -> recipe, confusion, errors (text, predicted class), slices.
@@ -58,7 +58,7 @@ def gather(results: Path, task: str, names: list[str], board: pl.DataFrame, metr
 def _errors(
     results: Path, task: str, board: pl.DataFrame
 ) -> tuple[list[tuple[str, int]], dict[str, list[tuple[int, int]]]]:
-    """Texts with their classes, and candidate -> places among them where it is wrong, with what it predicts."""
+    """Return texts with their classes, and candidate -> (index of a text, predicted class) of its errors."""
     reviews = results / "data/test.parquet"
     if not reviews.exists() or "review" not in pl.read_parquet_schema(reviews):
         return [], {}
@@ -71,7 +71,7 @@ def _errors(
     wrong: dict[str, list[tuple[int, int]]] = {}
     for name, predicted in zip(names, labels, strict=True):
         errors = (predicted != truth).nonzero()[0].tolist()
-        # Texts that are shown already first: the page holds each once.
+        # Prefer texts that the page shows already: it holds each once.
         errors = sorted(errors, key=lambda i: (i not in pool, i))
         mine = [i for i in errors if i in pool or len(pool) < POOL][:ERRORS]
         for i in mine:
@@ -81,5 +81,5 @@ def _errors(
 
 
 def short(text: str, most: int) -> str:
-    """The beginning of a text, cut between words."""
+    """Return the beginning of a text, cut between words."""
     return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " …"

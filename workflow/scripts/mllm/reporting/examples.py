@@ -1,10 +1,11 @@
-"""Test reviews on which the best merge and all of its members disagree about what is right."""
+"""Find test reviews on which only the best merge is right, or only the best merge is wrong."""
 
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from mllm.core.wording import counted
 from mllm.data import labelled
 from mllm.evaluation.shared_draws import Pairs
 from mllm.reporting.details import short
@@ -13,7 +14,7 @@ EXAMPLES = 5
 
 
 def disagreements(results: Path, task: str, board: pl.DataFrame, names: list[str]) -> list[dict[str, Any]]:
-    """Where only the merge is right, and where only it is wrong; none where the reviews or the members are not known.
+    """Return reviews where only the merge is right, and where only it is wrong; empty if reviews or members are unknown.
 
     Args:
         results: the experiment's folder.
@@ -25,9 +26,9 @@ def disagreements(results: Path, task: str, board: pl.DataFrame, names: list[str
     reviews = results / "data/test.parquet"
     if not best or "review" not in pl.read_parquet_schema(reviews):
         return []
-    here = set(board["candidate"])  # of a merge over several tasks, the other tasks' members predict other labels
+    here = set(board["candidate"])  # other tasks' members of a merge over several tasks predict other labels
     members = [name for name in best[0]["members"].split() if name in here]
-    if not members:  # predictions made elsewhere: whose, nobody said
+    if not members:  # predictions made elsewhere name no members
         return []
     rows = labelled.labelled(results / "data", ("test",), task).with_row_index("place")
     rows = rows.unique("group", keep="first", maintain_order=True)
@@ -46,5 +47,5 @@ def disagreements(results: Path, task: str, board: pl.DataFrame, names: list[str
              "said": f"the merge: {names[mine[i]]}; members: " + ", ".join(names[t[i]] for t in theirs)}
             for i in chosen[:EXAMPLES]
         ]  # fmt: skip
-        found.append({"title": f"{title}: {len(chosen):,} of {rows.height:,} texts", "rows": shown})
+        found.append({"title": f"{title}: {len(chosen):,} of {counted(rows.height, 'text')}", "rows": shown})
     return found

@@ -1,4 +1,4 @@
-"""An exported model folder: checked against what was scored, and described."""
+"""Check an exported model folder against the recorded predictions, and describe it."""
 
 import argparse
 from dataclasses import dataclass
@@ -10,20 +10,21 @@ import polars as pl
 
 from mllm.core.errors import Failure
 from mllm.core.files import read_json
+from mllm.core.wording import counted
 from mllm.data import labelled
 from mllm.evaluation.comparison_table import Comparison
 from mllm.models import cards, checkpoint_files, loading, tokens
 from mllm.prediction import asking, prediction_tables, run_model
 from mllm.reporting import model_card
 
-REVIEWS = 500  # whose predictions are compared: enough to see any difference, seconds on a CPU
-# Of a probability. A GPU's sums differ from a CPU's, and in bfloat16 those of one batch from another's.
+REVIEWS = 500  # reviews whose predictions are compared: enough to see any difference, seconds on a CPU
+# Largest difference of a probability. Sums differ between GPU and CPU and, in bfloat16, between batches.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.03}
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A winner's row of the leaderboard, and its comparisons."""
+    """Hold a winner's row of the leaderboard, and its comparisons."""
 
     row: dict[str, Any]
     rivals: list[Comparison]
@@ -32,13 +33,13 @@ class Exported:
 def facts_of(
     folder: Path, winner: Exported, recorded: cards.Merge, said: tuple[str, str], arguments: argparse.Namespace
 ) -> model_card.Facts:
-    """Name a model folder's labels, check its predictions, and gather what its card is written from.
+    """Write label names into a model folder, check its predictions, and gather its card's facts.
 
     Args:
         folder: of the model.
         winner: the exported run's row of the leaderboard, and its candidate's comparisons.
         recorded: the merge's card.
-        said: its recipe's text, and which of several runs it is.
+        said: its recipe's text, and a sentence on which of several runs it is.
         arguments: of the script.
     """
     results, row = arguments.results, winner.row
@@ -55,21 +56,21 @@ def facts_of(
 
 
 def whole_run(run: str, task: str) -> str:
-    """The run of a model over several tasks, from the run of its part in one: ``<whole>.<task>@2`` is of ``<whole>@2``."""
+    """Return the run of a model over several tasks from the run of its part: ``<whole>.<task>@2`` is of ``<whole>@2``."""
     part, at, replicate = run.partition("@")
     return part.removesuffix(f".{task}") + at + replicate
 
 
 def part_run(whole: str, task: str) -> str:
-    """The other way round."""
+    """Return the run of its part in one task from the run of a model over several tasks."""
     name, at, replicate = whole.partition("@")
     return f"{name}.{task}{at}{replicate}"
 
 
 def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> str:
-    """Load the folder as its users will, and compare its predictions with the recorded ones; says what was found.
+    """Load the folder as its users will, compare its predictions with the recorded ones, and return the finding in words.
 
-    It predicts in the recorded number format, and is shown the recorded predictions' examples.
+    The model predicts in the recorded number format, with the recorded predictions' examples in its prompt.
     """
     rows = labelled.labelled(arguments.results / "data", ("valid", "test"), row["task"]).sort("review_id")
     rows = rows.sample(min(REVIEWS, rows.height), seed=arguments.experiment["seed"])
@@ -92,6 +93,6 @@ def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> s
             f"{difference:.2g}); expected at most {TOLERANCE[dtype]:g} in {dtype}"
         )
     return (
-        f"Loaded back from this folder, the model gave {rows.height} reviews drawn from validation and test the probabilities "
+        f"Loaded back from this folder, the model gave {counted(rows.height, 'review')} drawn from validation and test the probabilities "
         f"that were scored, in {dtype} (largest difference {difference:.1e})."
     )

@@ -1,4 +1,4 @@
-"""Tables with coloured cells: on the page as a table, in files as a drawing."""
+"""Make tables with coloured cells: a table on the page, a drawing in files."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,46 +8,46 @@ import polars as pl
 
 from mllm.reporting.colours import HEAT, INK
 
-STRONGEST = 0.55  # share of colour in the darkest cell: writing stays readable on light and on dark paper
+STRONGEST = 0.55  # share of colour in the darkest cell, so that text stays readable in light and in dark mode
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One value."""
+    """Hold one value."""
 
     value: float
     low: float | None = None
-    """95 % interval, where there is one."""
+    """Its 95 % interval, if any."""
     high: float | None = None
     mark: bool = False
-    """Framed."""
+    """Whether the cell is framed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeatMap:
-    """Values by row and column."""
+    """Hold values by row and column."""
 
     rows: list[str]
     columns: list[str]
     cells: dict[tuple[str, str], Cell]
-    """(row, column) -> value; others are empty."""
+    """(row, column) -> value; all other cells are empty."""
     of_rows: str
     of_columns: str
     share: bool = False
-    """Values are shares: shown in per cent, and coloured from 0 to 1 if there are no ``ends``."""
+    """Whether values are shares: shown in per cent, and coloured from 0 to 1 without ``ends``."""
     ends: tuple[float, float] | None = None
-    """Values of the palest and of the darkest colour; none: the smallest and the largest."""
+    """Values of the palest and the darkest colour (default: the smallest and the largest value)."""
     smaller_is_better: bool = False
 
     def strength(self, value: float) -> float:
-        """Share of colour for a value; the better, the darker."""
+        """Return the share of colour for a value; better values are darker."""
         values = [c.value for c in self.cells.values()]
         low, high = self.ends or ((0.0, 1.0) if self.share else (min(values), max(values)))
         part = min(1.0, max(0.0, (value - low) / ((high - low) or 1)))
         return round(STRONGEST * (1 - part if self.smaller_is_better else part), 3)
 
     def on_page(self) -> dict[str, Any]:
-        """What the template draws."""
+        """Return the table as the template draws it."""
         lines = []
         for row in self.rows:
             found = [self.cells.get((row, column)) for column in self.columns]
@@ -63,11 +63,11 @@ class HeatMap:
         return {"text": self.text(cell.value), "interval": interval, "percent": percent, "mark": cell.mark}
 
     def text(self, value: float) -> str:
-        """A value in words."""
+        """Write a value."""
         return f"{value:.0%}" if self.share else f"{value:.3f}"
 
     def drawn(self) -> Any:
-        """The same as a drawing for files."""
+        """Draw the table for files."""
         lines = [
             {self.of_rows: row, self.of_columns: column, "value": c.value, "low": c.low, "high": c.high,
              "strength": self.strength(c.value), "text": self.text(c.value)}

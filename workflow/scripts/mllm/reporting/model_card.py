@@ -1,12 +1,13 @@
-"""The model card of an exported merge: what it is made of, how good it is, and under whose licence."""
+"""Write the model card of an exported merge: its parts, its scores, its licence."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from mllm.core.wording import counted
 from mllm.evaluation.claim_sentences import difference
-from mllm.evaluation.comparison_table import Comparison, rule
+from mllm.evaluation.comparison_table import Comparison, meaning, rule
 from mllm.evaluation.metrics import METRICS
 from mllm.experiment.merge_entries import in_mergekit
 from mllm.models import cards
@@ -14,21 +15,21 @@ from mllm.models import cards
 TEXTS = {
     "uci": "drug reviews",
     "synthetic": "generated drug reviews",
-}  # by data.source; of one's own files nothing is known but their description
+}  # by data.source; the user's own files have only their description
 LOADED_BY = {"text2text": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a card is written from."""
+    """Hold the facts of a card."""
 
     experiment: dict[str, Any]
     task: str
     labels: list[str]
     row: dict[str, Any]
-    """Of the leaderboard; of several runs, the exported one's scores."""
+    """Of the leaderboard; with several runs, it has the exported one's scores."""
     among: str
-    """Which of several runs it is; empty of one."""
+    """A sentence on which of several runs it is; empty with one run."""
     rivals: list[Comparison]
     merge: cards.Merge
     recipe: str
@@ -40,23 +41,23 @@ class Facts:
     counts: dict[str, list[int]]
     """split -> reviews of each class."""
     check: str
-    """What the exported folder's predictions were compared with."""
+    """A sentence on the check of the exported folder's predictions."""
 
 
 def text(facts: Facts) -> str:
-    """The card, in Markdown with the hub's heading."""
+    """Write the card, in Markdown with the hub's heading."""
     row, base = facts.row, facts.base
     model = base.model
     lines = [
         "---", yaml.safe_dump(_heading(facts), sort_keys=False, allow_unicode=True).rstrip(), "---", "",
         f"# {row['candidate']}", "",
-        f"A merge of {len(row['members'].split())} fine-tuned models by `{row['method']}`, for the classification of"
+        f"A merge of {counted(len(row['members'].split()), 'fine-tuned model')} by `{row['method']}`, for the classification of"
         f" {_texts(facts)}: task *{facts.task}*, classes {', '.join(facts.labels)}. It is its method's best recipe on the"
         f" validation texts, among those of the experiment *{facts.experiment['name']}*. Test had no part in the choice.",
         *(["", facts.among] if facts.among else []), "", "## Use", "", *_use(facts), "", "## Scores", "", *_scores(row), "",
         *_rivals(facts.rivals, facts.experiment),
         "## Recipe", "",
-        "The weights are what this makes of the parents below"
+        "This recipe makes the weights from the parents below"
         + (", bit for bit" if in_mergekit(row["method"]) else "") + ":",
         "", "```yaml", facts.recipe.rstrip(), "```", "",
         "| parent | part of the texts | SHA-256 of the weights |", "| --- | --- | --- |",
@@ -68,7 +69,7 @@ def text(facts: Facts) -> str:
         " all members at the start.", "",
         "## Data", "", *_data(facts), "",
         "## Licence", "", _licence(model, base.license), *_licences_of_members(facts.members),
-        "The data's own terms hold for what was learned from it. Read them before you publish this model.", "",
+        "The data's terms also apply to models trained on them. Read them before you publish this model.", "",
         "## Versions", "", ", ".join(f"{k} {v}" for k, v in facts.merge.versions.items()), "",
         f"{facts.check}", "",
     ]  # fmt: skip
@@ -76,13 +77,13 @@ def text(facts: Facts) -> str:
 
 
 def _texts(facts: Facts) -> str:
-    """What the texts are."""
+    """Return what the texts are, in words."""
     data = facts.experiment["data"]
     return str(data.get("description") or TEXTS.get(data["source"], "texts"))
 
 
 def _use(facts: Facts) -> list[str]:
-    """Lines of Python that load the folder."""
+    """Write lines of Python that load the folder."""
     name, loader = facts.row["candidate"], LOADED_BY.get(facts.base.family)
     if loader is None:
         lines = [
@@ -95,12 +96,14 @@ def _use(facts: Facts) -> list[str]:
         f"from transformers import AutoTokenizer, {loader}",
         f'tokenizer, model = AutoTokenizer.from_pretrained("{name}"), {loader}.from_pretrained("{name}")  # this folder',
     ]
-    asked = "It is asked with the prompt in `model.json`; the label whose words are the most likely answer is the prediction."
+    asked = (
+        "Ask it with the prompt in `model.json`. The prediction is the label whose words are the most likely answer."
+    )
     return ["```python", *lines, "```", "", asked]
 
 
 def among_runs(winner: dict[str, Any], rivals: list[Comparison]) -> str:
-    """Which run of a winner is exported, and what its recipe comes to over all runs; nothing where there is one.
+    """Say which run of a winner is exported, and its recipe's score over all runs; empty with one run.
 
     Args:
         winner: its row of the leaderboard.
@@ -123,11 +126,11 @@ def _heading(facts: Facts) -> dict[str, Any]:
     model, licence = base.model, base.license
     source = facts.experiment["data"]["source"]
     heading: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-classification"}
-    if source in TEXTS:  # of others the language is not known
+    if source in TEXTS:  # the language of other texts is unknown
         heading["language"] = ["en"]
     others = {card.license for card in facts.members.values() if isinstance(card, cards.Published)}
     if others - {licence}:
-        heading["license"] = "other"  # see the text: members bring their own
+        heading["license"] = "other"  # see the text: members have licences of their own
     elif licence or model["source"] != "scratch":
         heading["license"] = licence or "unknown"
     if model["source"] == "hub":
@@ -162,16 +165,17 @@ def _scores(row: dict[str, Any]) -> list[str]:
 
 
 def _rivals(rows: list[Comparison], experiment: dict[str, Any]) -> list[str]:
-    """May this merge replace each of the others? The answers of the verdict, and by which rule."""
+    """Answer whether this merge may replace each of the others, as the verdict does, and state the rule."""
     if not rows:
         return []
-    table = [f"| {r.against} ({r.kind}) | **{r.answer}** | {difference(r)} |" for r in rows if r.claim]
+    margin = experiment["compare"]["margin"]
+    table = [f"| {r.against} ({r.kind}) | **{r.answer}** | {difference(r)} | {meaning(r.holds, r.low, r.high, f'{margin:g}')} |" for r in rows if r.claim]  # fmt: skip
     metric = METRICS[rows[0].metric].label
     return [
         "## May it replace others?", "",
         f"Differences are in {metric} on the same test texts, with 95 % intervals; positive: this merge is better.",
-        rule(experiment["compare"]["margin"]), "",
-        "| the other | replace it? | difference |", "| --- | --- | --- |", *table, "",
+        rule(margin), "",
+        "| the other | replace it? | difference | in words |", "| --- | --- | --- | --- |", *table, "",
     ]  # fmt: skip
 
 
@@ -205,17 +209,17 @@ def _data(facts: Facts) -> list[str]:
 
 def _licence(model: dict[str, Any], licence: str | None) -> str:
     if model["source"] == "scratch":
-        return "The base was made from scratch, so that no parent's licence applies; choose one before publishing."
+        return "The base was made from scratch, so no parent's licence applies. Choose a licence before you publish this model."
     if licence:
-        return f"The base is under `{licence}`, which holds for models made from it."
-    return "The base's files name no licence: find out which it has before publishing this model."
+        return f"The base is under `{licence}`, which also applies to models made from it."
+    return "The base's files name no licence. Find out which it has before you publish this model."
 
 
 def _licences_of_members(members: dict[str, cards.Card]) -> list[str]:
-    """What holds for members that were taken as they are; others have the base's terms."""
+    """State the licences of members that were taken as published; other members have the base's."""
     return [
         f"The member {name}, {_source(card.source)}, "
-        + (f"is under `{card.license}`." if card.license else "names no licence: find out which it has.")
+        + (f"is under `{card.license}`." if card.license else "names no licence. Find out which it has.")
         for name, card in sorted(members.items())
         if isinstance(card, cards.Published)
     ]

@@ -1,10 +1,11 @@
-"""The model card of an exported merge over several tasks: one page for the folder that has a model folder for each task."""
+"""Write the model card of an exported merge over several tasks, whose folder has a model folder for each task."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+from mllm.core.wording import counted
 from mllm.experiment.merge_entries import in_mergekit
 from mllm.models import families
 from mllm.reporting.model_card import (
@@ -23,11 +24,11 @@ from mllm.reporting.model_card import (
 
 
 def text(whole: str, parts: Mapping[str, Facts]) -> str:
-    """The card, in Markdown with the hub's heading.
+    """Write the card, in Markdown with the hub's heading.
 
     Args:
         whole: name of the model.
-        parts: task -> what its card alone would be written from.
+        parts: task -> the facts of its part.
     """
     any_part = next(iter(parts.values()))
     base, row = any_part.base, any_part.row
@@ -40,7 +41,7 @@ def text(whole: str, parts: Mapping[str, Facts]) -> str:
     lines = [
         "---", yaml.safe_dump(heading(whole, parts), sort_keys=False, allow_unicode=True).rstrip(), "---", "",
         f"# {whole}", "",
-        f"One model for {len(parts)} tasks, a merge of {len(row['members'].split())} fine-tuned models by `{row['method']}`, for the"
+        f"One model for {len(parts)} tasks, a merge of {counted(len(row['members'].split()), 'fine-tuned model')} by `{row['method']}`, for the"
         f" classification of {_texts(any_part)}. {what}. It is its method's best recipe over these tasks on the validation texts,"
         f" among those of the experiment *{any_part.experiment['name']}*. Test had no part in the choice.", "",
         "| task | folder | classes |", "| --- | --- | --- |",
@@ -52,9 +53,9 @@ def text(whole: str, parts: Mapping[str, Facts]) -> str:
         lines += [f"## Scores in task {task}", "", *_scores(part.row), "", *(f"#{line}" if line.startswith("## ") else line for line in rivals)]  # fmt: skip
     lines += [
         "## Recipe", "",
-        f"The {'shared weights' if headed else 'weights'} are what this makes of the parents below"
+        f"The {'shared weights' if headed else 'weights'} are made by this recipe from the parents below"
         + (", bit for bit" if in_mergekit(row["method"]) else "") + ". "
-        + ("Each head is that of its task's expert; where a task has several, it is merged of theirs by the same recipe." if headed else ""),
+        + ("Each task has its expert's head. If it has several experts, the same recipe merges their heads." if headed else ""),
         "", "```yaml", any_part.recipe.rstrip(), "```", "",
         "| parent | part of the texts | SHA-256 of the weights |", "| --- | --- | --- |",
         *(f"| {name} | {_of(name, parts)} | `{digest}` |" for name, digest in any_part.merge.parents.items()),
@@ -64,7 +65,7 @@ def text(whole: str, parts: Mapping[str, Facts]) -> str:
         lines += [f"Task {task}:", "", *_data(part), ""]
     lines += [
         "## Licence", "", _licence(base.model, base.license), *_licences_of_members(any_part.members),
-        "The data's own terms hold for what was learned from it. Read them before you publish this model.", "",
+        "The data's terms also apply to models trained on them. Read them before you publish this model.", "",
         "## Versions", "", ", ".join(f"{k} {v}" for k, v in any_part.merge.versions.items()), "",
         *(f"Task {task}: {part.check}" for task, part in parts.items()), "",
     ]  # fmt: skip
@@ -72,25 +73,25 @@ def text(whole: str, parts: Mapping[str, Facts]) -> str:
 
 
 def heading(whole: str, parts: Mapping[str, Facts]) -> dict[str, Any]:
-    """The hub's heading, with the results of all tasks."""
+    """Return the hub's heading, with the results of all tasks."""
     headings = [_heading(part) for part in parts.values()]
     results = [result for one in headings for result in one["model-index"][0]["results"]]
     return {**headings[0], "model-index": [{"name": whole, "results": results}]}
 
 
 def use(whole: str, tasks: list[str], family: str) -> list[str]:
-    """Lines of Python that load one task's folder."""
+    """Write lines of Python that load one task's folder."""
     loader = LOADED_BY.get(family, "AutoModelForSequenceClassification")
     where = f'"{whole}", subfolder="{tasks[0]}"'
     lines = [
         f"from transformers import AutoTokenizer, {loader}",
         f"tokenizer, model = AutoTokenizer.from_pretrained({where}), {loader}.from_pretrained({where})",
     ]
-    said = f"This folder, or its name on the hub; `subfolder` is one of {', '.join(f'`{task}`' for task in tasks)}."
+    said = f"Use this folder or its name on the hub. `subfolder` is one of {', '.join(f'`{task}`' for task in tasks)}."
     return ["```python", *lines, "```", "", said]
 
 
 def _of(name: str, parts: Mapping[str, Facts]) -> str:
-    """What a parent learned from, and in which task."""
+    """Name a parent's task and its part of the texts."""
     card = next((part.members[name] for part in parts.values() if name in part.members), None)
     return f"{card.task}: {_part(card)}" if card else _part(None)

@@ -1,4 +1,4 @@
-"""Write the report: one page that needs no network and no script to be read, its figures, its main table for papers."""
+"""Write the report: one page that works without network and script, its figures, its main table for papers."""
 
 import json
 import re
@@ -14,7 +14,7 @@ TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 def write(report: Report, folder: Path) -> None:
-    """``index.html``, ``figures/<chart>.{svg,png,csv}``, ``tables/<table>.csv``, ``leaderboard.{md,tex}``."""
+    """Write ``index.html``, ``figures/<chart>.{svg,png,csv}``, ``tables/<table>.csv`` and ``leaderboard.{md,tex}``."""
     answers, sections = report.answers(), report.sections()
     (folder / "figures").mkdir(parents=True)
     for name, chart in report.figures.items():
@@ -56,7 +56,7 @@ def _page(report: Report, answers: list[dict[str, Any]], sections: list[dict[str
 
 
 def inline(svg: str, name: str) -> str:
-    """A drawing within the page: in the page's colours, with identifiers of its own, as wide as there is room."""
+    """Return a drawing for the page: in the page's colours, with identifiers of its own, as wide as possible."""
     svg = colours.variables(re.sub(r'fill="(?:white|#fff|#ffffff)"', 'fill="none"', svg))
     svg = re.sub(r'(id="|url\(#)', rf"\g<1>{name}-", svg)
     width = re.search(r'width="([\d.]+)"', svg)
@@ -69,7 +69,7 @@ def _below_the_title(verdict: str) -> str:
 
 
 def breakable(name: str) -> Any:
-    """A long name that wraps after its hyphens and underscores."""
+    """Let a long name wrap after its hyphens and underscores."""
     from markupsafe import Markup, escape
 
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[-_])", name))

@@ -1,4 +1,4 @@
-"""Plain tables of the report's page."""
+"""Make plain tables for the report's page."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ SHARES = ("share", "better", "equivalent", "worse")  # columns in per cent
 
 
 def table(title: str, rows_of: pl.DataFrame, id_: str) -> dict[str, Any]:
-    """A table as the page's template takes it."""
+    """Return a table as the page's template needs it."""
     numbers = [dtype.is_numeric() for dtype in rows_of.dtypes]
     rows = [
         [{"text": _text(c, name), "number": n} for c, name, n in zip(row, rows_of.columns, numbers, strict=True)]
@@ -21,7 +21,7 @@ def table(title: str, rows_of: pl.DataFrame, id_: str) -> dict[str, Any]:
 
 
 def repairs(results: Path) -> list[dict[str, Any]]:
-    """What was found in the raw files, where they were cleaned here."""
+    """List the repairs of the raw files, where they were cleaned here."""
     file = results / "data/repairs.csv"
     if not file.exists():
         return []
@@ -30,7 +30,7 @@ def repairs(results: Path) -> list[dict[str, Any]]:
 
 
 def file_name(heading: str) -> str:
-    """A heading as part of a file's name."""
+    """Turn a heading into part of a file's name."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", heading)
 
 

@@ -1,4 +1,4 @@
-"""The report's tables and charts as files for papers: CSV, Markdown, LaTeX, SVG, PNG."""
+"""Write the report's tables and charts as files for papers: CSV, Markdown, LaTeX, SVG, PNG."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ LATEX = {
 
 
 def main_table(board: pl.DataFrame, metric: str) -> pl.DataFrame:
-    """The leaderboard's columns that a paper would print, for people to read."""
+    """Return the leaderboard's columns for a paper, as text."""
 
     def three(column: str) -> pl.Expr:
         return pl.col(column).map_elements("{:.3f}".format, pl.String)
@@ -29,13 +29,13 @@ def main_table(board: pl.DataFrame, metric: str) -> pl.DataFrame:
 
 
 def markdown(table: pl.DataFrame) -> str:
-    """A table in GitHub's Markdown."""
+    """Write a table in GitHub's Markdown."""
     lines = [table.columns, ["---"] * table.width, *table.rows()]
     return "\n".join("| " + " | ".join(_plain(c).replace("|", "\\|") for c in line) + " |" for line in lines) + "\n"
 
 
 def latex(table: pl.DataFrame) -> str:
-    """A tabular for ``booktabs``; the first two columns are text, the others numbers."""
+    """Write a tabular for ``booktabs``; the first two columns are text, the others numbers."""
 
     def clean(cell: Any) -> str:
         return "".join(LATEX.get(c, c) for c in _plain(cell))
@@ -47,7 +47,7 @@ def latex(table: pl.DataFrame) -> str:
 
 
 def write_chart(spec: dict[str, Any], file: Path) -> None:
-    """A chart as ``file`` .svg and .png, and the numbers it draws as .csv."""
+    """Write a chart as ``file`` .svg and .png, and its numbers as .csv."""
     import vl_convert
 
     with_ending = {ending: file.with_name(f"{file.name}.{ending}") for ending in ("svg", "png", "csv")}
@@ -57,7 +57,7 @@ def write_chart(spec: dict[str, Any], file: Path) -> None:
 
 
 def _drawn(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows that a chart draws: each once, of all layers with the columns of its main one; lines to read it by have others."""
+    """Return the rows that a chart draws, each once, from all layers with its main columns; guide lines have other columns."""
     sets = [values for values in _values(spec) if values]
     widest = max((set(values[0]) for values in sets), key=len)
     rows = [row for values in sets if set(values[0]) == widest for row in values]

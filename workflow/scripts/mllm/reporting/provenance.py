@@ -1,4 +1,4 @@
-"""Where numbers come from: software, devices, and the time that each stage took."""
+"""Report the origin of numbers: software, devices, and the time of each stage."""
 
 import subprocess
 from pathlib import Path
@@ -18,20 +18,20 @@ TIMES = {"stage": pl.String, "jobs": pl.Int64, "seconds": pl.Float64, "GPU-hours
 
 
 def stages(results: Path) -> pl.DataFrame:
-    """What each rule's finished jobs took, from Snakemake's benchmark files.
+    """Sum the time and memory of each rule's finished jobs, from Snakemake's benchmark files.
 
     Args:
         results: the experiment's folder, with ``benchmarks/<rule>.tsv`` or ``benchmarks/<rule>/<name>.tsv``.
 
     Returns:
         One row per rule, in the order of the workflow: number of jobs, wall-clock seconds of all of them,
-        hours times GPUs of those that ran on any, the longest in seconds, the largest resident memory in 10^9 bytes. A job that
-        was killed and went on counts with its last attempt.
+        GPU-hours (hours times GPUs), the longest in seconds, the largest resident memory in 10^9 bytes. A job that
+        was killed and resumed counts with its last attempt.
     """
     found: dict[str, list[tuple[float, float, int]]] = {}
     folder = results / "benchmarks"
     for file in sorted(folder.rglob("*.tsv")):
-        if file.stem == "write_report":  # of the report before this one
+        if file.stem == "write_report":  # time of the report before this one
             continue
         rule, name = (file.stem, "") if file.parent == folder else (file.parent.name, file.name.removesuffix(".tsv"))
         for row in pl.read_csv(file, separator="\t", infer_schema=False).to_dicts():
@@ -48,9 +48,9 @@ def stages(results: Path) -> pl.DataFrame:
 
 
 def on_the_cluster(results: Path) -> pl.DataFrame | None:
-    """What each rule's jobs asked Slurm for and used at most; None where nothing was submitted.
+    """Return what each rule's jobs requested from Slurm and used at most; None where nothing was submitted.
 
-    Source: ``efficiency.csv``, of which each run appends its jobs.
+    Source: ``efficiency.csv``, to which each run appends its jobs.
     """
     file = results / "efficiency.csv"
     if not file.exists():
@@ -67,7 +67,7 @@ def on_the_cluster(results: Path) -> pl.DataFrame | None:
 
 
 def tables(results: Path, cards: dict[str, Card], board: pl.DataFrame) -> list[dict[str, Any]]:
-    """The page's tables of times, of the cluster's use, and of software."""
+    """Make the page's tables of times, cluster use and software."""
     used = on_the_cluster(results)
     return [
         page_tables.table("Time", stages(results), "time"),
@@ -77,7 +77,7 @@ def tables(results: Path, cards: dict[str, Card], board: pl.DataFrame) -> list[d
 
 
 def software(results: Path, cards: dict[str, Card], board: pl.DataFrame) -> pl.DataFrame:
-    """Commit of this project when the report was made; devices that models ran on, versions that made their weights."""
+    """Return the project's commit at the time of the report, the models' devices, and the versions that made their weights."""
     names = board.select(pl.coalesce("whole", "candidate").unique().sort()).to_series()
     merges = [results / f"merges/{name}/merge.json" for name in names]
     made = [*cards.values(), *(Merge.read(f) for f in merges if f.exists())]
@@ -94,8 +94,8 @@ def software(results: Path, cards: dict[str, Card], board: pl.DataFrame) -> pl.D
 
 
 def _gpus(results: Path, rule: str, name: str) -> int:
-    """GPUs that a job ran on, from what it wrote."""
-    # A merge takes one GPU, where it takes any.
+    """Count the GPUs of a job, from its outputs."""
+    # A merge uses at most one GPU.
     file, key = {
         "train_expert": (results / f"models/{name}/model.json", "processes"),
         "train_tasks": (next((results / f"models/{name}").glob("*/model.json"), None), "processes"),
@@ -110,7 +110,7 @@ def _gpus(results: Path, rule: str, name: str) -> int:
 
 
 def _number(text: str | None) -> float:
-    """A number of a benchmark file; Snakemake writes NA or - for what it could not measure of a short job."""
+    """Read a number of a benchmark file; Snakemake writes NA or - if a job was too short to measure."""
     try:
         return float(text or 0)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The critical-difference diagram: mean ranks over data sets or tasks, and which of them may be chance."""
+"""Draw the critical-difference diagram: mean ranks over data sets or tasks, and differences that may be chance."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from mllm.reporting.colours import INK, KINDS, SOFT
 
 
 def diagram(names: list[str], found: across.Ranks) -> Any:
-    """Entries at their mean ranks; a bar joins those that are within Nemenyi's critical distance (Demšar 2006).
+    """Draw entries at their mean ranks; a bar joins those within Nemenyi's critical distance (Demšar 2006).
 
     Args:
         names: of the entries.

@@ -1,4 +1,4 @@
-"""What the report's page holds, section by section, from an experiment's tables."""
+"""Build the report's page, section by section, from an experiment's tables."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from mllm.core.files import read_json
+from mllm.core.wording import counted
 from mllm.data import labelled
 from mllm.evaluation import (
     comparison_table,
@@ -40,11 +41,11 @@ MOST = 2000  # candidates on the page; the tables beside it have all
 
 
 class Report:
-    """The page's sections and figures.
+    """Build the page's sections and figures.
 
     Args:
         results: the experiment's folder.
-        experiment: as it was checked: name, metric, margin.
+        experiment: the checked experiment.
     """
 
     def __init__(self, results: Path, experiment: Any) -> None:
@@ -54,13 +55,13 @@ class Report:
         self.board = result_tables.read(results, "leaderboard")
         self.comparisons = result_tables.read(results, "comparisons", comparison_table.SCHEMA)
         self.parts = result_tables.read(results, "parts")
-        built = grid.build(experiment)  # what is left of earlier grids is not of this one
+        built = grid.build(experiment)  # folders of earlier grids are ignored
         models = {*built.made_by("train_expert", "take_expert"), *built.starts}
         files = sorted((results / "models").glob("*/model.json"))
         self.over = result_tables.read(results, "tasks") if systems.systems(built) else None
         self.cards = {f.parent.name: cards.read(f.parent) for f in files if f.parent.name in models}
         joint = {c.whole: results / c.folder for c in built.candidates.values() if c.made_by == "train_tasks"}
-        # Of one training: its tasks' cards tell the same of it.
+        # The cards of one training's tasks agree on it.
         self.cards |= {name: cards.read(folder) for name, folder in joint.items() if folder.exists()}
         self.figures: dict[str, Any] = {}
         """Name -> chart, for the files beside the page."""
@@ -68,7 +69,7 @@ class Report:
         self.most = MOST // len(self.tasks)
 
     def answers(self) -> list[dict[str, Any]]:
-        """The first screen: over all tasks and for each task the answers, and a picture of them."""
+        """Make the first screen: the answers over all tasks and for each task, with a picture."""
         found = self._answer_over_tasks()
         for number, task in enumerate(self.tasks):
             board = self.board.filter(task=task)
@@ -77,7 +78,7 @@ class Report:
                 continue
             best = winners.row(0, named=True)
             claims = comparison_table.rows(self._claims(task).filter(candidate=best["candidate"]))
-            lines = verdict_answers.answers(best, claims, board) if claims else []
+            lines = verdict_answers.answers(best, claims, board, self.margin) if claims else []
             chart = task_figures.answer(claims, board, self.margin)
             figures = self._figures(f"answer-{number}", {best["candidate"]: chart})
             score = f"{self.label} {best[f'test_{self.metric}']:.3f} ({best[f'test_{self.metric}_low']:.3f} to {best[f'test_{self.metric}_high']:.3f})"
@@ -87,7 +88,7 @@ class Report:
         return found
 
     def _answer_over_tasks(self) -> list[dict[str, Any]]:
-        """May the selected merge over several tasks replace what answers in them otherwise?"""
+        """Answer whether the selected merge over several tasks may replace other systems."""
         chosen = self.over.filter("chosen").to_dicts() if self.over is not None else []
         if self.over is None or not chosen:
             return []
@@ -96,7 +97,7 @@ class Report:
         share = tasks_verdict.size(self.over, best)
         figures = self._figures("answer-tasks", {"": tasks_figures.answer(claims, self.margin)}) if claims else []
         first = f"**{tasks_verdict.keeps(best, share)}** {tasks_verdict.loses(best)}"
-        lines = [first, "", *tasks_verdict.answers(claims, self.over)]
+        lines = [first, "", *tasks_verdict.answers(claims, self.margin)]
         score = f"{100 * best['mean_normalised']:.0f} % of the experts’ mean score on test"
         heading = f"One model for {len(best['tasks'].split())} tasks"
         return [
@@ -104,7 +105,7 @@ class Report:
         ]
 
     def sections(self) -> list[dict[str, Any]]:
-        """All sections below the first screen; those without content are left out."""
+        """Make all sections below the first screen; sections without content are left out."""
         found = self._one_model()
         for number, task in enumerate(self.tasks):
             found += self._task(task, self.board.filter(task=task), str(number))
@@ -120,14 +121,14 @@ class Report:
         return [s for s in found if any(s.get(key) for key in ("board", "figures", "tables", "recipes", "examples"))]
 
     def details(self) -> dict[str, Any]:
-        """Task -> what a click on a candidate's name opens."""
+        """Return task -> the details that a click on a candidate's name opens."""
         return {
             task: details.gather(self.results, task, self._names(task), self._kept(self.board.filter(task=task)), self.metric)
             for task in self.tasks
         }  # fmt: skip
 
     def _figures(self, id_: str, charts: dict[str, Any]) -> list[dict[str, Any]]:
-        """Charts by their headings, as the template draws them; each is also a figure for files."""
+        """Prepare charts by their headings for the template, and keep each as a figure for files."""
         made = []
         for heading, chart in charts.items():
             if chart is None:
@@ -146,7 +147,7 @@ class Report:
         return labelled.worded_names(self.results / "data", self.experiment.task(task).model_dump())
 
     def _kept(self, board: pl.DataFrame) -> pl.DataFrame:
-        """What the page has room for: the best merges on validation, and all that is no merge."""
+        """Return the rows that fit on the page: the best merges on validation, and all other candidates."""
         merge = pl.col("kind") == "merge"
         room = max(0, self.most - board.filter(~merge).height)
         return board.filter(~merge | (merge.cum_sum() <= room))
@@ -156,7 +157,7 @@ class Report:
         kept, names, label = self._kept(board), self._names(task), self.label
         claims, methods = self._claims(task), dict(board.select("candidate", "method").rows())
         rest = board.height - kept.height
-        left_out = f" {rest:,} merges further down are in leaderboard.csv alone." if rest else ""
+        left_out = f" Only leaderboard.csv has the {counted(rest, 'merge')} further down." if rest else ""
         chosen = [
             c
             for kind in ("merge", "expert", "reference", "blend")
@@ -178,18 +179,18 @@ class Report:
              "board": board_table.board(kept, claims, self.metric, f"board-{number}")},
             {"id": f"pareto-{number}", "title": f"Quality against cost{of}", **self._cost(board, number)},
             {"id": f"differences-{number}", "title": f"Paired differences{of}", "text": "Each method’s best recipe against each rival, on the same test texts."
-             f" Right of 0 the merge is better. Shaded: within the margin of {self.margin:g}. Tick: the same difference once class offsets are fitted on validation.",
+             f" Right of 0 the merge is better. Shaded: within the margin of {self.margin:g}. Tick: the same difference after class offsets are fitted on validation.",
              "figures": self._figures(f"differences-{number}", against), "pairs": True},
-            {"id": f"grids-{number}", "title": f"The grids{of}", "text": f"{label} of each method’s recipes on validation; nothing here was seen on test."
-             " Seeds are repeats of a recipe. Of recipes that differ in a third parameter, the best is shown.",
+            {"id": f"grids-{number}", "title": f"The grids{of}", "text": f"{label} of each method’s recipes on validation; test has no part in it."
+             " Seeds are repeats of a recipe. Where recipes differ in a third parameter, the best is shown.",
              "figures": self._figures(f"grids-{number}", {**task_figures.grids(board, self.metric)}), "pairs": True},
             {"id": f"calibration-{number}", "title": f"Calibration{of}", "text": "How often a prediction of some confidence is right, on test. Grey: as predicted."
-             " Coloured: once temperature and class offsets are fitted on validation. On the dashed line, 80 % confidence is right 80 % of the time.",
+             " Coloured: after temperature and class offsets are fitted on validation. On the dashed line, 80 % confidence is right 80 % of the time.",
              "figures": self._figures(f"calibration-{number}", {c: curves.calibration(s) for c, s in scores.items()})},
-            {"id": f"confusion-{number}", "title": f"Confusion{of}", "text": "Each row: how the test texts of one true class were predicted.",
+            {"id": f"confusion-{number}", "title": f"Confusion{of}", "text": "Each row shows the predictions for the test texts of one true class.",
              "figures": self._figures(f"confusion-{number}", {c: task_figures.confusion(scores[c].confusion["test"], names) for c in list(scores)[:3]}), "pairs": True},
-            {"id": f"parts-{number}", "title": f"Who knows which part{of}", "text": f"{label} of each method’s best merge, and of all that is no merge, on each part of the"
-             " test reviews. Framed: it, or one of its members, learned from this part.", "figures": self._figures(f"parts-{number}", parts)},
+            {"id": f"parts-{number}", "title": f"Who knows which part{of}", "text": f"{label} of each method’s best merge, and of all other candidates, on each part of the"
+             " test reviews. Framed: the candidate, or one of its members, learned from this part.", "figures": self._figures(f"parts-{number}", parts)},
             {"id": f"slices-{number}", "title": f"Slices{of}", "text": f"Parts of the test texts. Upper: the best {scores[chosen[0]].kind if chosen else 'candidate'}."
              + (f" Lower: the best {scores[chosen[1]].kind}." if len(chosen) > 1 else ""),
              "figures": self._figures(f"slices-{number}", {"": task_figures.slices(scores, chosen[:2], self.metric, sliced)})},
@@ -198,7 +199,7 @@ class Report:
         return sections
 
     def _one_model(self) -> list[dict[str, Any]]:
-        """What each system over several tasks keeps of the experts' scores."""
+        """Show what each system over several tasks keeps of the experts' scores."""
         if self.over is None or not self.over.height:
             return []
         text = (
@@ -213,7 +214,7 @@ class Report:
                  "figures": self._figures("over-tasks", {"": tasks_figures.scores(self.over)})}, *more]  # fmt: skip
 
     def _cost(self, board: pl.DataFrame, number: str) -> dict[str, Any]:
-        """Quality against cost, where costs are known."""
+        """Show quality against cost, where costs are known."""
         cost = leaderboard.price(board)
         if cost is None:
             return {}
@@ -222,12 +223,16 @@ class Report:
         no_better = task_figures.left_out(board, self.metric)
         rest = board.height - len(chart.rows) - len(no_better)
         more = f" {rest} other merge{'s are' if rest > 1 else ' is'} in the leaderboard." if rest else ""
-        more += f" Not drawn: {', '.join(no_better)}, the constant answer and what is no better." if no_better else ""
+        more += (
+            f" Not drawn: {', '.join(no_better)}, the constant answer and candidates no better than it."
+            if no_better
+            else ""
+        )
         text = f"Candidates by cost, the cheapest first. Filled: no other is both better and cheaper on these test texts.{more}"
         return {"text": text, "figures": self._figures(f"pareto-{number}", {"": chart})}
 
     def _over_tasks(self) -> list[dict[str, Any]]:
-        """Methods over the tasks: the critical-difference diagram, and who is better by how probable."""
+        """Compare methods over the tasks: the critical-difference diagram, and the probabilities that one is better."""
         board = self.board.with_columns(unit="task")
         ranked = over_units.ranked(board, self.metric) if len(self.tasks) > 1 else None
         if not ranked:

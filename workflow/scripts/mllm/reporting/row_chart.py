@@ -1,4 +1,4 @@
-"""Estimates with intervals, one below the other: on the page as rows that wrap, in files as a drawing."""
+"""Chart estimates with intervals, one below the other: rows that wrap on the page, a drawing in files."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ HEIGHT, APART = 22, 9  # pixels of a row, and between several estimates of one r
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """An estimate with its 95 % interval."""
+    """Hold an estimate with its 95 % interval."""
 
     value: float
     low: float
@@ -30,30 +30,30 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the chart."""
+    """Hold one line of the chart."""
 
     label: str
     points: list[Point]
     note: str = ""
-    """Numbers in words, at the line's end."""
+    """Text at the line's end."""
     group: str = ""
     """Heading above the row, where it differs from the row before."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowChart:
-    """Rows on one axis."""
+    """Hold rows on one axis."""
 
     rows: list[Row]
     axis: str
-    """What the axis shows."""
+    """Title of the axis."""
     margin: float | None = None
-    """Differences: what lies within this of 0 is shaded."""
+    """Half the width of the shaded band around 0, for differences."""
     domain: tuple[float, float] | None = None
-    """The axis, where several charts share it."""
+    """Ends of the axis, if several charts share it."""
 
     def ends(self) -> tuple[float, float]:
-        """The axis: all intervals, 0 and the margin where there is one, with some room."""
+        """Return the axis' ends: all intervals, and 0 and the margin if there is one, with some room."""
         if self.domain:
             return self.domain
         values = [v for row in self.rows for p in row.points for v in (p.low, p.high, p.value, p.tick) if v is not None]
@@ -63,7 +63,7 @@ class RowChart:
         return low - room, high + room
 
     def on_page(self) -> dict[str, Any]:
-        """What the template draws; places are percentages of the width."""
+        """Return the chart as the template draws it; positions are percentages of the width."""
         low, high = self.ends()
 
         def place(value: float) -> float:
@@ -92,7 +92,7 @@ class RowChart:
         }  # fmt: skip
 
     def drawn(self) -> Any:
-        """The same as a drawing for files."""
+        """Draw the chart for files."""
         colours = KINDS | ANSWERS
         lines = [
             {"row": i + 0.25 * k, "label": f"{row.label} ({row.group})" if row.group else row.label, "note": row.note, "value": p.value, "low": p.low, "high": p.high,
@@ -131,7 +131,7 @@ class RowChart:
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers between two ends, at most so many."""
+    """Return a few round numbers between two ends."""
     step = 10 ** math.floor(math.log10((high - low) / most))
     step *= next(f for f in (1, 2, 5, 10) if (high - low) / (step * f) <= most)
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]

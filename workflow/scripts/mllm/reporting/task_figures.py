@@ -1,4 +1,4 @@
-"""Charts of one task, from its tables alone."""
+"""Draw the charts of one task, from its tables alone."""
 
 from collections import Counter
 
@@ -12,14 +12,20 @@ from mllm.reporting.heat_map import Cell, HeatMap
 from mllm.reporting.row_chart import Point, Row, RowChart
 
 MANY = 40  # rows or columns of one chart at most
-MERGES = 10  # of the chart of quality against cost, beside each method's best
-TEXTS = ("words", "readability", "exclamations", "negations")  # of the slices by text: the others say much the same
+MERGES = 10  # merges in the chart of quality against cost, beside each method's best
+TEXTS = (
+    "words",
+    "readability",
+    "exclamations",
+    "negations",
+)  # slices by text statistics; all others show nearly the same
 SLICED, SLICES = 4, 12
 COLUMNS = {"flops_per_review": "FLOPs per review", "n_parameters": "parameters"}
+PRICES = {"flops_per_review": "operations", "n_parameters": "parameters"}
 
 
 def answer(claims: list[Comparison], board: pl.DataFrame, margin: float) -> RowChart | None:
-    """The selected merge against each rival: larger references first, then the best expert, then the others; none without rivals.
+    """Draw the selected merge against each rival: larger references, then the best expert, then the others; None without rivals.
 
     Args:
         claims: of the selected merge.
@@ -27,15 +33,16 @@ def answer(claims: list[Comparison], board: pl.DataFrame, margin: float) -> RowC
         margin: how much worse still counts as not worse.
     """
     methods = dict(board.select("candidate", "method").rows())
-    # The constant answer is far from all others, and would squeeze them; the tables have it.
+    # The constant answer is far from all others and would squeeze them; the tables have it.
     claims = [c for c in claims if methods[c.against] != "majority"]
     first = verdict_answers.larger_references(claims, board) + [c for c in claims if c.kind == "expert"]
-    rows = [_difference(c, c.against, named=True) for c in [*first, *(c for c in claims if c not in first)]]
+    cost = PRICES.get(str(leaderboard.price(board)), "")
+    rows = [_difference(c, c.against, cost) for c in [*first, *(c for c in claims if c not in first)]]
     return RowChart(rows=rows[:MANY], axis=_axis(claims), margin=margin) if rows else None
 
 
 def differences(claims: list[Comparison], methods: dict[str, str], margin: float) -> RowChart:
-    """Each method's best recipe against one rival.
+    """Draw each method's best recipe against one rival.
 
     Args:
         claims: against this rival.
@@ -46,15 +53,15 @@ def differences(claims: list[Comparison], methods: dict[str, str], margin: float
     return RowChart(rows=rows, axis=_axis(claims), margin=margin)
 
 
-def _difference(claim: Comparison, label: str, named: bool = False) -> Row:
+def _difference(claim: Comparison, label: str, cost: str | None = None) -> Row:
+    """Make a row: of a rival with its kind and cost (``cost``: the word for it), else of a method."""
     facts = {"candidate": claim.candidate, "against": claim.against, "p_holm": claim.p_holm, "holds": claim.holds}
     point = Point(
         value=claim.difference, low=claim.low, high=claim.high, colour=claim.answer, tick=claim.tuned_difference, facts=facts
     )  # fmt: skip
     ratio = claim.cost_ratio
-    price = f" · {claim_sentences.times(1 / ratio)} its cost" if named and ratio and not 0.95 < ratio < 1.05 else ""
-    price = price.replace(" of its cost", " of the cost").replace(" times its cost", " times the cost")
-    kind = f"{'best ' if claim.kind in ('expert', 'blend') else ''}{claim.kind}: " if named else ""
+    price = f" · {claim_sentences.times(1 / ratio)} the {cost}" if cost and ratio and not 0.95 < ratio < 1.05 else ""
+    kind = "" if cost is None else f"{'best ' if claim.kind in ('expert', 'blend') else ''}{claim.kind}: "
     note = f"{claim.answer}: {claim_sentences.difference(claim)}".replace("-", "−")
     return Row(label=f"{kind}{label}{price}", points=[point], note=note)
 
@@ -64,13 +71,13 @@ def _axis(claims: list[Comparison]) -> str:
 
 
 def quality_and_cost(board: pl.DataFrame, metric: str, cost: str, chosen: str) -> RowChart:
-    """Quality on test, candidates grouped by their cost, the cheapest first; filled where nothing is better and cheaper.
+    """Draw quality on test, candidates grouped by cost, the cheapest first; filled where no other is better and cheaper.
 
     Args:
         board: the task's leaderboard, best validation score first.
         metric: which.
         cost: column of the costs.
-        chosen: candidate whose cost the groups are told by.
+        chosen: candidate whose cost is the unit of the groups' costs.
     """
     merge, best = pl.col("kind") == "merge", pl.col("winner") | pl.col("pareto")
     drawn = board.filter(~merge | best | (merge.cum_sum() <= MERGES)).head(MANY)
@@ -91,7 +98,7 @@ def quality_and_cost(board: pl.DataFrame, metric: str, cost: str, chosen: str) -
 
 
 def left_out(board: pl.DataFrame, metric: str) -> list[str]:
-    """The constant answer, and untrained bases no better than it: they would squeeze all others."""
+    """Return the constant answer and untrained bases that are no better: they would squeeze all others."""
     constant = board.filter(method="majority")
     if not constant.height:
         return []
@@ -111,7 +118,7 @@ def _price(cost: float, unit: float, column: str) -> str:
 
 
 def grids(board: pl.DataFrame, metric: str) -> dict[str, RowChart | HeatMap]:
-    """Method -> its recipes on validation, over the one or two parameters with most values; seeds are repeats of a recipe."""
+    """Return method -> chart of its recipes on validation, over the one or two parameters with most values, without seeds."""
     made: dict[str, RowChart | HeatMap] = {}
     merges = board.filter(pl.col("kind") == "merge")
     smaller = METRICS[metric].smaller_is_better
@@ -129,7 +136,7 @@ def grids(board: pl.DataFrame, metric: str) -> dict[str, RowChart | HeatMap]:
 
 
 def _grid(best: pl.DataFrame, varied: list[str], metric: str, merges: pl.DataFrame) -> RowChart | HeatMap:
-    """One method's grid; axis and colours are the same for all ``merges``, or methods could not be compared."""
+    """Draw one method's grid; axis and colours are equal for all ``merges``, so that methods can be compared."""
     values = merges.select(f"valid_{metric}", f"valid_{metric}_low", f"valid_{metric}_high").drop_nulls()
     found = {
         tuple(f"{r[n]:g}" if isinstance(r[n], float) else str(r[n]) for n in varied): (
@@ -156,7 +163,7 @@ def _grid(best: pl.DataFrame, varied: list[str], metric: str, merges: pl.DataFra
 
 
 def confusion(matrix: list[list[float]], names: list[str]) -> HeatMap:
-    """Shares of each true class that are predicted as each class, on test."""
+    """Draw the shares of each true class that are predicted as each class, on test."""
     cells = {
         (names[i], names[j]): Cell(value=value / max(sum(row), 1e-12), mark=i == j)
         for i, row in enumerate(matrix)
@@ -166,7 +173,7 @@ def confusion(matrix: list[list[float]], names: list[str]) -> HeatMap:
 
 
 def parts(table: pl.DataFrame, metric: str) -> HeatMap:
-    """Candidates on each part of the test reviews; framed where a candidate, or one of its members, learned from the part.
+    """Draw candidates on each part of the test reviews; framed where a candidate, or one of its members, learned from the part.
 
     Args:
         table: rows of ``parts.csv`` of one task and column.
@@ -174,7 +181,7 @@ def parts(table: pl.DataFrame, metric: str) -> HeatMap:
     """
     most = table.group_by("part").agg(pl.col("reviews").max()).sort("reviews", "part", descending=[True, False])
     columns = most["part"].head(MANY).to_list()
-    # The colours tell experts and merges apart; whatever is far from them has the colour at the end.
+    # The colours tell experts and merges apart; values far from theirs get the colour at the end.
     near = (
         table.filter(pl.col("kind").is_in(["expert", "merge"]))["value"].drop_nulls().to_list()
         or table["value"].to_list()
@@ -194,7 +201,7 @@ def parts(table: pl.DataFrame, metric: str) -> HeatMap:
 
 
 def slices(scores: dict[str, Scores], names: list[str], metric: str, columns: list[str]) -> RowChart | None:
-    """Some candidates on slices of the test texts."""
+    """Draw some candidates on slices of the test texts."""
     rows: dict[tuple[str, str], list[Point]] = {}
     for name in names:
         for s in scores[name].slices:
@@ -212,14 +219,14 @@ def slices(scores: dict[str, Scores], names: list[str], metric: str, columns: li
 
 
 def sliced_columns(scores: Scores, without: list[str]) -> list[str]:
-    """Columns whose slices are shown: at most SLICED with at most SLICES values, beside those that experts were chosen by."""
+    """Choose at most SLICED columns with at most SLICES values whose slices are shown, except those that chose experts."""
     count = Counter(s["column"] for s in scores.slices if s["column"] not in without)
     few = [column for column, values in count.items() if values <= SLICES]
     return sorted(few, key=lambda c: (c not in TEXTS, few.index(c)))[:SLICED]
 
 
 def by_rival(claims: pl.DataFrame) -> dict[str, list[Comparison]]:
-    """Rival -> the claims against it, in order."""
+    """Return rival -> the claims against it, in order."""
     found: dict[str, list[Comparison]] = {}
     for claim in comparison_table.rows(claims):
         found.setdefault(claim.against, []).append(claim)

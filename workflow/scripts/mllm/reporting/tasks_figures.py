@@ -1,11 +1,10 @@
-"""Charts of models over several tasks, from ``tasks.csv`` and ``tasks_comparisons.csv``."""
+"""Draw charts of models over several tasks, from ``tasks.csv`` and ``tasks_comparisons.csv``."""
 
 from typing import Any
 
 import polars as pl
 
 from mllm.evaluation import claim_sentences
-from mllm.evaluation.comparison_table import ANSWERS
 from mllm.reporting.heat_map import Cell, HeatMap
 from mllm.reporting.row_chart import Point, Row, RowChart
 
@@ -13,7 +12,7 @@ MANY = 40  # systems on the page
 
 
 def answer(claims: list[dict[str, Any]], margin: float) -> RowChart:
-    """The selected merge over several tasks against each other system, in percentage points of the experts' score.
+    """Draw the selected merge over several tasks against each other system, in percentage points of the experts' score.
 
     Args:
         claims: of the merge, as in ``tasks_comparisons.csv``.
@@ -25,7 +24,7 @@ def answer(claims: list[dict[str, Any]], margin: float) -> RowChart:
 
 
 def _row(claim: dict[str, Any]) -> Row:
-    said = ANSWERS.get(claim["holds"] or "", "Not shown")
+    said = claim["answer"]
     value, low, high = (100 * claim[key] for key in ("difference", "low", "high"))
     ratio = claim["cost_ratio"]
     price = f" · {claim_sentences.times(1 / ratio)} its parameters" if ratio and not 0.95 < ratio < 1.05 else ""
@@ -37,7 +36,7 @@ def _row(claim: dict[str, Any]) -> Row:
 
 
 def scores(table: pl.DataFrame) -> HeatMap:
-    """Systems and what each keeps of the experts' score in each task; framed: the selected merge.
+    """Draw systems and what each keeps of the experts' score in each task; the selected merge is framed.
 
     Args:
         table: ``tasks.csv``.

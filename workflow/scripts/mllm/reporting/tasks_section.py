@@ -1,4 +1,4 @@
-"""More of the report on models over several tasks: normalised scores, interference, task vectors of different tasks."""
+"""Build sections on models over several tasks: normalised scores, interference, task vectors of different tasks."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ Charts = dict[str, Any]
 
 
 def parts(results: Path, table: pl.DataFrame, board: pl.DataFrame, metric: str) -> list[tuple[str, str, str, Charts]]:
-    """(id, title, text, charts) of each section; without charts where the experiment does not have what it shows.
+    """Return (id, title, text, charts) of each section; without charts where the experiment lacks their data.
 
     Args:
         results: the experiment's folder.
@@ -37,7 +37,7 @@ def parts(results: Path, table: pl.DataFrame, board: pl.DataFrame, metric: str) 
 
 
 def rows(table: pl.DataFrame, how: str) -> RowChart:
-    """Mean or lowest normalised score of each system, filled where it is one model."""
+    """Draw the mean or lowest normalised score of each system; filled where it is one model."""
     made = []
     for r in table.iter_rows(named=True):
         value, low, high = (100 * r[f"{how}_normalised{end}"] for end in ("", "_low", "_high"))
@@ -55,7 +55,7 @@ def rows(table: pl.DataFrame, how: str) -> RowChart:
 
 
 def interference(board: pl.DataFrame, metric: str) -> Charts:
-    """Method -> score of a task (rows) × weight of a task (columns), where the grid tells the weights apart.
+    """Return method -> score of a task (rows) × weight of a task (columns), where the grid varies the weights separately.
 
     Normalised scores on validation are regressed on the logarithms of all tasks' weights at once, with an intercept for each
     combination of the other parameters.
@@ -79,11 +79,11 @@ def interference(board: pl.DataFrame, metric: str) -> Charts:
 
 
 Weighted = tuple[str, dict[str, float], dict[str, float]]
-"""A merge over tasks: its other parameters, each task's logarithm (base 2) of the mean weight, each task's normalised score."""
+"""Hold a merge over tasks: its other parameters, log2 of each task's mean weight, each task's normalised score."""
 
 
 def _points(part: pl.DataFrame, board: pl.DataFrame, metric: str) -> list[Weighted]:
-    """A method's merges over tasks whose weights are numbers above 0; one number is that of each member."""
+    """Return a method's merges over tasks whose weights are numbers above 0; a single number is each member's weight."""
     expert = tasks_choice.own_experts(board, metric)
     value = dict(board.select("candidate", f"valid_{metric}").rows())
     task_of = dict(board.filter(kind="expert").filter(pl.col("whole").is_null()).select("candidate", "task").rows())
@@ -106,7 +106,7 @@ def _points(part: pl.DataFrame, board: pl.DataFrame, metric: str) -> list[Weight
 
 
 def between_tasks(path: Path, board: pl.DataFrame) -> Charts:
-    """Cosines and sign conflicts between experts of different tasks, layer by layer; nothing where they were not measured."""
+    """Draw cosines and sign conflicts between experts of different tasks, layer by layer; empty where not measured."""
     if not path.exists():
         return {}
     table = pl.read_csv(
