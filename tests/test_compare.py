@@ -471,7 +471,7 @@ def test_the_verdict_has_the_tables_numbers(world):
      ("behind", -0.025, -0.005, "It scored lower, possibly by less than the margin of 0.05. A loss of more than 0.05 is neither shown nor ruled out (corrected p", "chance"),
      ("undecided", -0.025, -0.005, "It scored lower, possibly by less than the margin of 0.05. After correction the difference may be chance (p", "neither"),
      ("undecided", -0.02, 0.02, "**not shown** against the reference", "lead may"),
-     ("worse", -0.15, -0.12, "worse than the reference, large, 12k parameters by more than the margin of 0.05: -0.135", "shown")],
+     ("worse", -0.15, -0.12, "worse than the reference, large, 12k parameters, by more than the margin of 0.05: -0.135", "shown")],
 )  # fmt: skip
 def test_words_say_what_holds(world, holds, low, high, words, not_words):
     _, _, _, compared = world

@@ -130,7 +130,7 @@ def test_other_claims_say_what_is_not_known(said, right):
     value, low, high = numbers(line)[:3]
     assert value == pytest.approx(a.mean() - b.mean(), abs=6e-4) and low < -MARGIN < high
     assert "A loss of more than 0.01 is not ruled out (corrected p" in line and "0.025 needed" in line
-    alone, corrected = numbers(line[line.index("Taken alone") :])
+    alone, corrected = numbers(line[line.index("A test alone") :])
     assert alone == pytest.approx((1.96 + 0.8416) * (high - low) / 3.92, abs=1e-3)
     assert corrected / alone == pytest.approx((norm.isf(0.025 / 7) + 0.8416) / (1.96 + 0.8416), abs=0.05)
     assert "after correction over 7 claims" in line  # four winners, two rivals each, one of them primary
@@ -141,7 +141,7 @@ def test_the_choice_is_as_sure_as_it_is(said, right):
     """Optimism, stability, the score where it was not chosen: from resamples drawn here."""
     valid, test = right["valid"], right["test"]
     n = len(valid["ties"])
-    first, second = sentence(said, "- Chosen among 4:"), sentence(said, "- In ")
+    first, second = sentence(said, "- It was chosen among 4:"), sentence(said, "- In ")
     assert (
         f"{valid['ties'].mean():.3f} on validation, {test['ties'].mean():.3f} on test, an optimism of {valid['ties'].mean() - test['ties'].mean():+.3f}"
         in first

@@ -22,8 +22,8 @@ def sentence(row: Comparison, frame: pl.DataFrame, margin: float, every: pl.Data
         line += f" Over {row.runs} pairs of runs the difference has a standard deviation of {row.deviation:.3f}."
     family = every.filter(pl.col("family") == row.family).height
     if row.holds == "undecided" and row.detectable:
-        line += f" Taken alone, a difference of {row.detectable:.3f} would be found four times in five"
-        more = f"; after correction over {family} claims up to {row.detectable_holm:.3f} is needed"
+        line += f" A test alone finds a true difference of {row.detectable:.3f} with a probability of 80 %"
+        more = f"; after correction over {family} claims it needs up to {row.detectable_holm:.3f}"
         line += (more if family > 1 else "") + "."
     line += _equivalence(row, margin) + _repaired(row) + _disagreement(row)
     return line + _cost(row.cost_ratio, str(leaderboard.price(frame)), mine, other)
@@ -66,13 +66,11 @@ def _statement(row: Comparison, name: str, margin: float) -> str:
         lost = (
             f"lower than {name}, by less than the margin of {margin:g}"
             if row.high < 0
-            else f"not worse than {name} by more than the margin of {margin:g}"
+            else f"not worse than {name}, by more than the margin of {margin:g}"
         )
         return f"{lost}: {found}{chance}; corrected p of a larger loss {p_not_worse}"
     if row.holds == "worse":
-        return (
-            f"worse than {name} by more than the margin of {margin:g}: {found}; corrected p of a smaller loss {p_worse}"
-        )
+        return f"worse than {name}, by more than the margin of {margin:g}: {found}; corrected p of a smaller loss {p_worse}"
     why = f"A loss of more than {margin:g} is not ruled out (corrected p {p_not_worse}; 0.025 needed)"
     if row.holds == "behind":
         why = f"A loss of more than {margin:g} is neither shown nor ruled out (corrected p of no difference {p})"
@@ -135,7 +133,7 @@ def difference(row: Comparison, kind: str = "") -> str:
 def _named(row: dict[str, Any]) -> str:
     what = {"expert": "the best expert", "blend": "the best blend", "reference": "the reference"}[row["kind"]]
     if row["method"] == "router":
-        what = "each review's own expert, where its slice is known"
+        what = "the expert of each review's slice"
     size = f", {count(row['n_parameters'])} parameters" if row["kind"] == "reference" and row["n_parameters"] else ""
     return f"{what}, {row['candidate']}{size}"
 

@@ -187,7 +187,7 @@ def _honesty(selection: pl.DataFrame, best: dict[str, Any]) -> list[str]:
     lines = [""]
     if row["points"] > 1:
         lines += [
-            f"- Chosen among {row['points']}: {row['valid']:.3f} on validation, {row['test']:.3f} on test, an optimism of"
+            f"- It was chosen among {row['points']}: {row['valid']:.3f} on validation, {row['test']:.3f} on test, an optimism of"
             f" {row['optimism']:+.3f}. Scored by validation texts that did not choose: {row['crossfitted']:.3f}. The best of"
             f" {row['points']} equally good merges would look {row['expected_optimism']:.3f} too good on average.",
             f"- In {percent(row['chosen_again'])} of resamples of validation it would be chosen again, {row['second']} in"
@@ -215,7 +215,7 @@ def _front(frame: pl.DataFrame, best: dict[str, Any]) -> list[str]:
         f"{r['candidate']} ({claim_sentences.count(r[cost])}; {percent(r['pareto_share'])})"
         for r in front.iter_rows(named=True)
     )
-    place = "one of these" if best["pareto"] else "none of these"
+    place = "one of these" if best["pareto"] else "not among these"
     return [
         f"- On these test texts, no candidate is both better and cheaper than {names}. In brackets: {claim_sentences.UNITS[cost]}, and the share of"
         f" resamples with the same result. The merge is {place}; it would be in {percent(best['pareto_share'])} of resamples."
