@@ -61,7 +61,7 @@ def table(answers: dict[int, dict[str, comparison_table.Comparison]]) -> str:
             for rival in rivals
         ]
         lines.append(f"| {seed} | {next(iter(rows.values())).candidate} | " + " | ".join(cells) + " |")
-    counts = [Counter(rows[rival].answer for rows in answers.values()) for rival in rivals]
+    counts = [Counter(str(rows[rival].answer) for rows in answers.values()) for rival in rivals]
     words = [", ".join(f"{count} {answer.lower()}" for answer, count in c.most_common()) for c in counts]
     return "\n".join([*lines, "| **all** | | " + " | ".join(words) + " |"])
 

@@ -57,7 +57,7 @@ def _difference(claim: Comparison, label: str, cost: str | None = None) -> Row:
     """Make a row: of a rival with its kind and cost (``cost``: the word for it), else of a method."""
     facts = {"candidate": claim.candidate, "against": claim.against, "p_holm": claim.p_holm, "holds": claim.holds}
     point = Point(
-        value=claim.difference, low=claim.low, high=claim.high, colour=claim.answer, tick=claim.tuned_difference, facts=facts
+        value=claim.difference, low=claim.low, high=claim.high, colour=str(claim.answer), tick=claim.tuned_difference, facts=facts
     )  # fmt: skip
     ratio = claim.cost_ratio
     price = f" · {claim_sentences.times(1 / ratio)} the {cost}" if cost and ratio and not 0.95 < ratio < 1.05 else ""
