@@ -9,7 +9,7 @@ import polars as pl
 from mllm.core.errors import Failure
 from mllm.core.files import whole
 
-VERSION = "2"  # of all tables; one more where a column is added, or changes its name, unit or meaning
+VERSION = "2"  # of all tables; add 1 if a column is new, or changes its name, unit or meaning
 KEY = "mllm tables"
 
 

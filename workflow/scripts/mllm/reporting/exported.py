@@ -89,10 +89,10 @@ def check(folder: Path, row: dict[str, Any], arguments: argparse.Namespace) -> s
     )
     if expected.height != rows.height or difference > TOLERANCE[dtype]:
         raise Failure(
-            f"{row['candidate']}: loaded from its folder, it predicts otherwise than it was scored (probabilities differ by "
-            f"{difference:.2g}); expected at most {TOLERANCE[dtype]:g} in {dtype}"
+            f"{row['candidate']}: the exported folder's predictions differ from the recorded ones (found a difference of {difference:.2g}"
+            f" between probabilities, expected at most {TOLERANCE[dtype]:g} in {dtype}). Fix: delete its predictions and rerun the experiment"
         )
     return (
-        f"Loaded back from this folder, the model gave {counted(rows.height, 'review')} drawn from validation and test the probabilities "
-        f"that were scored, in {dtype} (largest difference {difference:.1e})."
+        f"Loaded back from this folder, the model reproduced the recorded probabilities of {counted(rows.height, 'review')} drawn from"
+        f" validation and test, in {dtype} (largest difference {difference:.1e})."
     )

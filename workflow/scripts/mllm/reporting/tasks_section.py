@@ -27,10 +27,10 @@ def parts(results: Path, table: pl.DataFrame, board: pl.DataFrame, metric: str) 
     merge = pl.col("kind") == "merge"
     shown = table.filter(~merge | pl.col("winner") | (merge.cum_sum() <= MOST))
     return [
-        ("over-tasks-bars", "Scores over the tasks", "100 % is each task’s best expert on validation. Intervals are 95 %, of resamples that all tasks share; that of the"
-         " lowest score holds whichever task is truly the lowest. Filled: one model.", {"mean over the tasks": rows(shown, "mean"), "lowest task": rows(shown, "worst")}),
-        ("interference", "Interference between tasks", "From the grid, on validation: what doubling the weight of one task’s experts does to each task’s normalised score,"
-         " in percentage points (least squares over a method’s points). Only where the weights of tasks vary apart.", interference(board, metric)),
+        ("over-tasks-bars", "Scores over the tasks", "100 % is each task’s best expert on validation. Intervals are 95 %, from resamples that all tasks share. The interval of"
+         " the lowest score is valid whichever task is truly the lowest. Filled: one model.", {"mean over the tasks": rows(shown, "mean"), "lowest task": rows(shown, "worst")}),
+        ("interference", "Interference between tasks", "How much doubling the weight of one task’s experts changes each task’s normalised score on validation,"
+         " in percentage points (least squares over a method’s points). The grid must vary the tasks’ weights separately.", interference(board, metric)),
         ("task-vectors", "Task vectors of different tasks", "Cosine of the angle between experts’ task vectors, and the share of entries on which signs differ, layer by layer."
          " Cosine 0: the tasks moved the weights in unrelated directions.", between_tasks(results / "diagnostics/members.csv", board)),
     ]  # fmt: skip
