@@ -112,7 +112,7 @@ def over_tasks(parts: dict[str, Number], how: str) -> Number:
 def interval(parts: dict[str, Number], how: str) -> tuple[float, float]:
     """Return the 95 % interval of :func:`over_tasks`.
 
-    The interval of the lowest score is valid whichever task is truly lowest: it combines intervals that hold for all tasks at once, by
+    The interval of the lowest score is valid whichever task is truly lowest. It combines intervals that hold for all tasks at once, by
     the bootstrap of the largest studentised error. Resamples of the minimum are too low where several tasks score nearly the same:
     their intervals cover only 86 to 90 % there.
     """

@@ -1,7 +1,7 @@
 """Plan before training: the power with which a number of test texts shows a margin, and the number that is needed.
 
 Sampling errors fall with the square root of the number of texts (Cohen 1988; non-inferiority: Julious 2004). One text's part in
-them comes from finished claims (a pilot) or from an assumption: if only one of two is right on a share d of the texts, their
+them comes from finished claims (a pilot) or from an assumption. If only one of two is right on a share d of the texts, their
 difference in accuracy has a standard deviation of √d per text. This module imports only Python's own library, because each dry
 run imports it.
 """
