@@ -303,8 +303,9 @@ def test_grid_prints_points_and_states(changed):
     assert state["acne"] == state["vote"] == state["router-sentiment"] == "stale"
     assert [s for n, s in state.items() if n.startswith("slerp")] == ["missing", "done"]
     assert all(s == "stale" for n, s in state.items() if n.startswith(("ties", "dare", "linear", "task")))
-    assert "22 candidates, 13 merges among them: 7 done, 14 stale, 1 missing; 1 duplicate point is not run" in "\n".join(
-        lines
+    assert (
+        "22 candidates, 13 merges among them: 7 done, 14 stale, 1 missing; 1 duplicate point is not run"
+        in "\n".join(lines)
     )
 
 
