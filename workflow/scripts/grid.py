@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from mllm.core import script
+from mllm.core.counting import counted
 from mllm.core.errors import Failure
-from mllm.core.wording import counted
 
 
 def main(arguments: argparse.Namespace) -> None:

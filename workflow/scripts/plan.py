@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 from mllm.core import script
+from mllm.core.counting import counted
 from mllm.core.errors import Failure
-from mllm.core.wording import counted
 
 DISCORDANT = (0.05, 0.1, 0.2, 0.3)  # shares of texts on which exactly one of two models is right
 TEXTS = (500, 1000, 2000, 5000, 10_000, 20_000, 50_000)

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mllm.core import script
+from mllm.core.counting import counted
 from mllm.core.files import remove
 from mllm.core.messages import log
-from mllm.core.wording import counted
 from mllm.experiment import grid, load
 from mllm.experiment.candidates import Grid
 from mllm.experiment.schema import Experiment

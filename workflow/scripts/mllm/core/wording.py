@@ -11,11 +11,6 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(shown[:20]) + (f", … ({len(shown)} in all)" if len(shown) > 20 else "") if shown else "nothing"
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: ``1 claim``, ``1,200 claims``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def nearest(name: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

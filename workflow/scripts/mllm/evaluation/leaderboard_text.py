@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from mllm.core.wording import counted
+from mllm.core.counting import counted
 from mllm.evaluation import leaderboard, metrics
 
 

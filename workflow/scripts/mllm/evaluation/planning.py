@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import NormalDist, median
 from typing import Any
 
-from mllm.core.wording import counted
+from mllm.core.counting import counted
 
 LEVEL = 0.025  # one-sided, as for each direction of a claim
 POWER = 0.8

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from mllm.core.wording import counted
+from mllm.core.counting import counted
 from mllm.evaluation import claim_sentences, comparison_table, metrics, verdict_answers
 from mllm.experiment.systems import SWITCH
 

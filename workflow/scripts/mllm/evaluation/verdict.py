@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from mllm.core.wording import counted
+from mllm.core.counting import counted
 from mllm.evaluation import (
     claim_sentences,
     comparison,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mllm.core.wording import counted, in_time
+from mllm.core.counting import counted
+from mllm.core.wording import in_time
 
 SAMPLE = 20  # benchmarks of a rule that are read, the latest first
 

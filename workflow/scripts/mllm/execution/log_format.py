@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mllm.core.wording import counted, in_time
+from mllm.core.counting import counted
+from mllm.core.wording import in_time
 from mllm.execution import interrupts, run_lock, snakemake_patches
 from mllm.execution.estimate import Estimate
 from mllm.execution.slurm_resources import in_turn, shown

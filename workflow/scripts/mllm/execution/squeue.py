@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from mllm.core.wording import counted
+from mllm.core.counting import counted
 
 FAILED = {
     "BOOT_FAIL": "its node did not start",

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from mllm.core.wording import counted
+from mllm.core.counting import counted
 from mllm.data import labelled
 from mllm.evaluation.shared_draws import Pairs
 from mllm.reporting.details import short

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mllm.core.counting import counted
 from mllm.core.errors import Failure
 from mllm.core.files import read_json
-from mllm.core.wording import counted
 from mllm.data import labelled
 from mllm.evaluation.comparison_table import Comparison
 from mllm.models import cards, checkpoint_files, loading, tokens

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from mllm.core.wording import counted
+from mllm.core.counting import counted
 from mllm.evaluation.claim_sentences import difference
 from mllm.evaluation.comparison_table import Comparison, meaning, rule
 from mllm.evaluation.metrics import METRICS

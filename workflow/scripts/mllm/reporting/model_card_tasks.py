@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from mllm.core.wording import counted
+from mllm.core.counting import counted
 from mllm.experiment.merge_entries import in_mergekit
 from mllm.models import families
 from mllm.reporting.model_card import (

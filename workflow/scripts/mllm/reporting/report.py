@@ -5,8 +5,8 @@ from typing import Any
 
 import polars as pl
 
+from mllm.core.counting import counted
 from mllm.core.files import read_json
-from mllm.core.wording import counted
 from mllm.data import labelled
 from mllm.evaluation import (
     comparison_table,
