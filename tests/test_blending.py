@@ -1,4 +1,4 @@
-"""Blends against formulas written out plainly, other solvers, and problems whose answer is known."""
+"""Compare blends with plain formulas, other solvers, and problems with known answers."""
 
 import json
 
@@ -25,7 +25,7 @@ def normal(logits):
 
 
 def problem(seed=0, members=3, n=240, classes=4, skill=1.0):
-    """Members of growing skill and one of none; texts of one to three reviews, half of them in validation."""
+    """Make members of growing skill and one without any; texts have one to three reviews, half are in validation."""
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, n // 2, n)
     truth = rng.integers(0, classes, n)
@@ -104,7 +104,7 @@ def test_the_weights_are_the_optimum_that_another_solver_finds(seed):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 60), st.floats(0.1, 9))
 def test_the_weights_meet_the_conditions_of_the_optimum(seed, members, n, spread):
-    """Karush-Kuhn-Tucker, also where members are alike, sure and wrong, or more than the reviews."""
+    """Check the Karush-Kuhn-Tucker conditions, also if members are equal, sure and wrong, or more than the reviews."""
     rng = np.random.default_rng(seed)
     likelihood = np.exp(-np.abs(rng.normal(scale=spread, size=(members, n)))).clip(1e-12)
     likelihood[-1] = likelihood[0]
@@ -117,7 +117,7 @@ def test_the_weights_meet_the_conditions_of_the_optimum(seed, members, n, spread
 
 
 def test_known_weights_of_a_mixture_are_recovered():
-    """Labels drawn from a mixture of the members' own distributions, one with no part in it."""
+    """Draw labels from a mixture of the members' own distributions; one member has no part in it."""
     rng = np.random.default_rng(3)
     logp = normal(rng.normal(scale=2, size=(4, 30_000, 5)))
     parts = np.array([0.5, 0.3, 0.2, 0.0])
@@ -132,7 +132,7 @@ def test_known_weights_of_a_mixture_are_recovered():
 
 
 def halves(seed=0, n=1500):
-    """Eight classes of three bits. Each member knows one bit, and is far too sure; half of the reviews validate."""
+    """Make eight classes of three bits. Each member knows one bit and is overconfident; half of the reviews validate."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 8, n)
     logits = []
@@ -144,7 +144,7 @@ def halves(seed=0, n=1500):
 
 
 def design(logp):
-    """Members' centred log-probabilities side by side."""
+    """Return members' centred log-probabilities side by side."""
     clipped = normal(np.maximum(logp, np.log(1e-12)))
     return np.concatenate([member - member.mean(1, keepdims=True) for member in clipped], axis=1)
 
@@ -158,7 +158,7 @@ def test_stacking_is_scikit_learns_logistic_regression_with_the_c_of_its_cross_v
     model.fit(x[valid], y, standardscaler__sample_weight=weight, logisticregression__sample_weight=weight)
     expected = model.predict_proba(x[~valid])
     assert np.abs(np.exp(found.logp[~valid]) - expected).max() < 2e-3
-    # A plain cross-validation, without weights in the scaler or the score: its best C, or one as good.
+    # A plain cross-validation, without weights in scaler or score, finds the best C, or one as good.
     split = PredefinedSplit(blending.folds(groups[valid], 5))
     losses = {
         c: -cross_val_score(
@@ -168,7 +168,7 @@ def test_stacking_is_scikit_learns_logistic_regression_with_the_c_of_its_cross_v
         for c in blending.STRENGTHS
     }  # fmt: skip
     assert losses[found.facts["C"]] <= min(losses.values()) + 0.003
-    assert max(losses.values()) > min(losses.values()) + 0.006  # that is, there was a choice
+    assert max(losses.values()) > min(losses.values()) + 0.006  # so there was a choice
 
 
 def test_stacking_joins_what_members_know_apart():
@@ -191,7 +191,7 @@ def test_stacking_is_calibrated_where_it_was_fitted():
     share = np.bincount(truth, weight) / weight.sum()
     assert np.average(found, axis=0, weights=weight) == pytest.approx(share, abs=1e-4)
     top, right = found.max(1), found.argmax(1) == truth
-    assert abs(top.mean() - right.mean()) < 0.05  # the members are surer than that by far:
+    assert abs(top.mean() - right.mean()) < 0.05  # the members are much surer than that:
     assert np.exp(logp).max(2).mean() * 4 > 0.95 and 0.15 < (logp.argmax(2) == truth).mean() < 0.25
 
 
@@ -249,7 +249,7 @@ def test_greedy_finds_three_good_members_among_a_hundred():
     assert weights["m007"] + weights["m047"] + weights["m087"] > 0.9
 
 
-# --- honesty: what a blend may know
+# --- what a blend may know
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -268,12 +268,12 @@ def test_a_texts_own_labels_do_not_change_its_predictions(method):
         mine = groups == text
         other = blend(method, names, logp, np.where(mine, (truth + 1) % 4, truth), groups, valid, 1)
         assert np.array_equal(first.logp[mine], other.logp[mine])
-        if method in ("weighted_vote", "stacking"):  # but they are learnt from
+        if method in ("weighted_vote", "stacking"):  # but the fit uses them
             assert not np.array_equal(first.logp[~valid], other.logp[~valid])
 
 
 def test_a_texts_own_labels_do_not_choose_the_penalty_either():
-    """With 15 texts each label sways the choice of C: it must be made anew for every fold."""
+    """With 15 texts each label can change the choice of C: every fold must choose anew."""
     names, logp, truth, *_ = problem(n=15, classes=2, skill=0.3)
     texts, everything = np.arange(15), np.ones(15, dtype=bool)
     first = blend("stacking", names, logp, truth, texts, everything, 1)
@@ -287,7 +287,7 @@ def test_a_texts_own_labels_do_not_choose_the_penalty_either():
 
 @pytest.mark.parametrize("method", FITTED)
 def test_validation_scores_are_not_in_sample(method):
-    """Members that know nothing: a fit looks better than it is on its own reviews, and out of fold it must not."""
+    """For members that know nothing, a fit looks too good on its own reviews; out of fold it must not."""
     rng = np.random.default_rng(0)
     n, members = 120, 15
     truth, logp = rng.integers(0, 3, n), normal(rng.normal(scale=1.5, size=(members, n, 3)))
@@ -312,7 +312,7 @@ def test_a_text_is_in_one_fold_and_folds_are_even():
 def test_copies_of_a_text_are_no_new_evidence(method):
     names, logp, truth, groups, valid = problem(n=200, skill=0.5)
     once = blend(method, names, logp, truth, groups, valid, 1)
-    # Within the validation reviews all texts get twice the rows, of half the weight; nothing may move.
+    # All validation texts get twice the rows with half the weight; nothing may change.
     twice = np.repeat(np.arange(200), np.where(valid, 2, 1))
     copied = blend(method, names, logp[:, twice], truth[twice], groups[twice], valid[twice], 1)
     first = np.flatnonzero(np.diff(twice, prepend=-1))
@@ -320,7 +320,7 @@ def test_copies_of_a_text_are_no_new_evidence(method):
 
 
 def test_copies_that_pass_for_texts_of_their_own_are_evidence():
-    """The most frequent class seems more frequent still: what the weights of reviews are for."""
+    """Duplicates make the most frequent class seem even more frequent: the weights of reviews correct that."""
     names, logp, truth, groups, valid = problem(n=200, skill=0.5)
     rows = np.repeat(np.arange(200), np.where(valid & (truth == 0), 10, 1))
     grouped = blend("stacking", names, logp[:, rows], truth[rows], groups[rows], valid[rows], 1)
@@ -342,7 +342,7 @@ def test_the_order_of_members_does_not_matter(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_results_are_distributions_whatever_members_rule_out(method):
-    """A majority-class baseline beside others, a class that no validation review has, and one that nobody predicts."""
+    """Cover a majority baseline, a class without validation reviews, and a class that is never predicted."""
     names, logp, truth, groups, valid = problem(classes=5)
     truth[valid & (truth == 3)] = 1
     logp[:, :, 4] = -np.inf

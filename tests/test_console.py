@@ -1,4 +1,4 @@
-"""What a run looks like, and the files that must agree with uv.lock."""
+"""Test a run's messages, and the files that must agree with uv.lock."""
 
 import io
 import re
@@ -141,10 +141,10 @@ def test_environment_files_agree_with_the_lock():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     direct = {re.split(r"[=<>~\[ ]", d)[0] for d in project["dependencies"]}
     assert direct <= {name for name, _ in pins}
-    # What runs here is what is locked.
+    # The installed versions are the locked ones.
     for name in direct:
         assert (name, metadata.version(name).split("+")[0]) in pins
-    # And the lock names public places only.
+    # The lock names public sources only.
     assert set(re.findall(r"https://([^/\"]+)", (ROOT / "uv.lock").read_text())) == {
         "pypi.org",
         "files.pythonhosted.org",
@@ -164,9 +164,9 @@ def test_rules_scripts_and_logs_share_their_names():
     names = set(re.findall(r"^ *rule (\w+):", rules, re.M)) | set(re.findall(r'several\("(\w+)"', rules))
     assert {s.stem for s in SCRIPTS.glob("*.py")} == names - {"report"} | {
         "compare_experiments"
-    }  # which looks at several experiments
+    }  # it reads several experiments
     for name in names - {"report"}:
-        # Several where it depends on the data; one without a name of its own where it is made in a loop.
+        # A rule has several scripts if data decide; a rule made in a loop has no name of its own.
         bodies = re.findall(rf"(?:rule {name}:|several\(\"{name}\")(.*?)(?=\n *rule |\n *rule:|\Z)", rules, re.S)
         assert any(f"scripts/{name}.py" in body for body in bodies), name
         assert all(re.search(rf"logs?[>/]+(?:{name}[./]|{{several\('{name}')", body) for body in bodies), name

@@ -1,4 +1,4 @@
-"""What members' weights tell: against plain numpy on whole state dicts, and at the ends where the answer is known."""
+"""Compare measures of members' weights with plain numpy on full state dicts, and with known answers at the extremes."""
 
 import argparse
 import itertools
@@ -37,7 +37,7 @@ def diagnose(models: Path, tasks: dict, out: Path) -> pl.DataFrame:
 
 
 def measures(base: torch.Tensor, *members: torch.Tensor) -> dict:
-    """(measure, density, first, second) -> value, of one tensor of members named a, b, …"""
+    """Return (measure, density, first, second) -> value, for one tensor of members named a, b, …."""
     names = [chr(ord("a") + i) for i in range(len(members))]
     return {row[:4]: row[4] for row in diagnosis.rows(diagnosis.sums(base, members), names)}
 
@@ -72,7 +72,7 @@ def test_norms_and_angles_are_those_of_the_whole_state(tmp_path, family):
 
 
 def test_the_file(tmp_path):
-    """All tasks in one table, in the order of their experts, every value in its range."""
+    """One table has all tasks, in the order of their experts, and every value is in its range."""
     models = make_models(tiny_gpt2, tmp_path)
     tasks = {"rating": {"base": "base", "members": ["c", "a", "b"]}, "again": {"base": "base", "members": ["a", "b"]}}
     table = diagnose(models, tasks, tmp_path / "out/members.csv")
@@ -104,7 +104,7 @@ def test_no_task_with_two_experts_is_a_header(tmp_path):
 @pytest.mark.parametrize("density", diagnosis.DENSITIES)
 @pytest.mark.parametrize("rounded", [False, True])
 def test_signs_one_entry_at_a_time(density, rounded, monkeypatch):
-    """Also where many magnitudes are equal, and where the parts in double precision end in the middle of a tensor."""
+    """Cover many equal magnitudes, and chunks in double precision that end inside a tensor."""
     monkeypatch.setattr(diagnosis, "CHUNK", 7)
     torch.manual_seed(1)
     base, members = torch.zeros(6, 8), [torch.randn(6, 8) for _ in range(4)]

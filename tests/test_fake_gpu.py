@@ -39,10 +39,10 @@ def test_a_scorer_and_its_training_on_one_gpu(family, architecture):
         scorer = of.scorer(card(family), model, TOKENIZER, NAMES)
         put(model, "cuda:0")
         with torch.inference_mode():
-            scorer.score(Batch.of(scorer.encode(TEXTS[:2])[0]))  # constants are brought over
+            scorer.score(Batch.of(scorer.encode(TEXTS[:2])[0]))  # constants are moved
             gpu.asked = 0
             found = scorer.score(Batch.of(scorer.encode(TEXTS[:3])[0]))
-        # T5's classifier looks for the ends of its texts.
+        # T5's classifier searches for the ends of its texts.
         assert gpu.asked == 0 or (family, architecture[:2]) == ("classifier", "t5")
         assert (found.device.type, found.shape) == ("cuda", (3, 2))
         rows, _ = of.rows(card(family), TOKENIZER, NAMES, TEXTS[:3], [0, 1, 0])
@@ -131,7 +131,7 @@ def test_every_merge_method_computes_where_it_is_told_to(models, device, monkeyp
         with fake_gpu(), monkeypatch.context() as patch:
             for module in ("merge", "tensor_files"):
                 patch.setattr(f"mllm.merging.{module}.check_finite", lambda *_: None)  # values, which are none
-            # Found on the CPU, of whole task vectors.
+            # Computed on the CPU, from full task vectors.
             patch.setattr(
                 "mllm.merging.methods.ties_paper.thresholds", lambda _, members, *__: dict.fromkeys(members, 0.1)
             )
@@ -149,4 +149,4 @@ def test_every_merge_method_computes_where_it_is_told_to(models, device, monkeyp
             assert all(tensor.device.type == "cpu" for _, tensor in merge.tensors())
     random = {r["method"] for r in RECIPES if "seed" in r}
     assert {name: {"cpu" if name in random else device} for name in seen} == seen
-    assert len(seen) == len(merge_entries.METHODS) - 1 + 2  # mixtures of experts are not made tensor by tensor
+    assert len(seen) == len(merge_entries.METHODS) - 1 + 2  # mixtures of experts are not merged tensor by tensor

@@ -92,7 +92,7 @@ def test_states_of_some_reviews_alone_are_not_kept(models, tmp_path):
 
 
 def test_models_with_a_decoder_share_none(tmp_path):
-    """T5's first layer also makes the position bias of the others."""
+    """T5's first layer also makes the other layers' position bias."""
     folder = make_models(tiny_t5_classifier, tmp_path / "models")
     model, tokenizer = loading.load_model(folder / "base", families.HEADED)
     scorer = classifier.scorer({}, model, tokenizer, LABELS)

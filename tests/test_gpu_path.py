@@ -1,4 +1,4 @@
-"""What differs where there is a GPU, shown without one: number formats, memory, devices, what jobs ask for."""
+"""Test without a GPU what differs with one: number formats, memory, devices, requested resources."""
 
 import argparse
 import copy
@@ -37,7 +37,7 @@ HYPER = {"steps": 4, "learning_rate": 1e-3, "batch_size": 16, "weight_decay": 0.
 
 
 def test_tests_do_not_see_a_gpu():
-    """A scorer moves its model to the GPU; what tests hold against it stays on the CPU."""
+    """A scorer moves its model to the GPU; the tests' references stay on the CPU."""
     assert not torch.cuda.is_available()
 
 
@@ -53,7 +53,7 @@ def far_from_uniform(model):
 
 @pytest.fixture(scope="module")
 def asked_model(tmp_path_factory):
-    """A language model in a folder, reviews, and its bfloat16 predictions with four examples, as a GPU's job leaves them."""
+    """Make a language model's folder, reviews, and bfloat16 predictions with four examples, as a GPU job writes them."""
     root = tmp_path_factory.mktemp("export")
     labels = [i % 2 for i in range(len(TEXTS))]
     numbers = range(len(TEXTS))
@@ -75,7 +75,7 @@ def asked_model(tmp_path_factory):
 
 
 def test_an_export_is_checked_as_it_was_predicted(asked_model):
-    """In bfloat16, with its examples: float32 would be another model, and no examples another question."""
+    """The export predicts in bfloat16 with its examples: float32 is another model, no examples another question."""
     arguments = SimpleNamespace(results=asked_model, experiment={"seed": 3, "tasks": {"t": TASK}})
     row = {"task": "t", "candidate": "m", "dtype": "bfloat16"}
     assert "in bfloat16 (largest difference 0.0e+00)" in exported.check(asked_model / "model", row, arguments)
@@ -93,7 +93,7 @@ def test_an_export_is_checked_as_it_was_predicted(asked_model):
 
 
 def test_a_cpu_does_not_go_on_from_a_gpus_shards(monkeypatch):
-    """Its batches are others: their rows would be put where they do not belong."""
+    """A GPU has other batches: reused shards would put rows in wrong places."""
     keys = set()
     for device in ("cpu", "cuda"):
         monkeypatch.setattr(gpu, "device", lambda device=device: device)
@@ -123,7 +123,7 @@ def without_dropout(model):
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8.0, "dropout": 0.0}], ids=["full", "lora"])
 def test_smaller_parts_have_the_same_loss_and_gradients(lora, tmp_path, monkeypatch):
-    """Trained through adapters too, where the Trainer looks past them for who divides by the parts."""
+    """Cover adapters too: the Trainer looks inside them for the model that divides by the number of parts."""
     found = {}
     train_step = training.FamilyTrainer.training_step
     for parts in (1, 4):
@@ -151,7 +151,7 @@ def test_smaller_parts_have_the_same_loss_and_gradients(lora, tmp_path, monkeypa
 
 
 def test_nothing_of_a_training_that_ran_out_of_memory_stays(tmp_path, monkeypatch):
-    """Its Trainer, optimizer and gradients go before the next begins: Adam's moments are twice the weights."""
+    """A failed try's Trainer, optimizer and gradients are freed before the next: Adam's moments are large."""
     seen = []
     make = training._trainer
 
@@ -174,7 +174,7 @@ def test_nothing_of_a_training_that_ran_out_of_memory_stays(tmp_path, monkeypatc
         return made
 
     monkeypatch.setattr(training, "_trainer", watched)
-    gc.disable()  # chance must not be what frees them
+    gc.disable()  # they must not be freed by chance
     try:
         _, facts = fine_tune(tiny_bert(), tmp_path)
     finally:
@@ -189,7 +189,7 @@ def test_no_step_waits_for_the_gpu(tmp_path):
 
 
 def test_making_a_base_uses_one_gpu(tmp_path, monkeypatch):
-    """Of several that it sees, the Trainer would take all, each with a part of every batch."""
+    """The Trainer would use all GPUs that it sees, each with a part of every batch."""
     seen = {}
 
     def from_scratch(*_):
@@ -214,7 +214,7 @@ def test_making_a_base_uses_one_gpu(tmp_path, monkeypatch):
 
 
 def test_each_process_asks_its_own_gpu_alone(tmp_path, monkeypatch):
-    """Asking another makes a context on it, some 500 MB of its memory."""
+    """Asking another GPU makes a context on it, some 500 MB of its memory."""
     asked = []
     for name, value in {
         "is_available": lambda: True, "set_device": lambda i: asked.append(("set", i)), "current_device": lambda: 1,
@@ -278,7 +278,7 @@ def test_a_merge_uses_a_gpu_only_where_it_is_told_to(tmp_path, monkeypatch):
     ]
     with pytest.raises(Stopped):
         merge.main(told[0])
-    with pytest.raises(Failure, match="too old"):  # not torch's own words for a card it has no code for
+    with pytest.raises(Failure, match="too old"):  # not torch's own message for a card without code
         merge.main(told[1])
     monkeypatch.setattr(compute, "gpu_problem", lambda *_: "")
     with pytest.raises(Stopped):
@@ -298,7 +298,7 @@ def test_a_recipe_says_on_which_device_it_was_made(tmp_path):
     assert "--cuda" not in mergekit_yaml(Merge(seeded, folders, folders["base"], "cuda"), folders)
 
 
-# ── What jobs ask for ──
+# ── Requested resources ──
 
 
 ASK = """
@@ -311,7 +311,7 @@ for name, values in {"prepare_base": {"start": "base-sentiment"}, "merge": {"mer
 
 
 def test_jobs_ask_for_a_gpu_where_they_compute_on_one(project: Project, monkeypatch):
-    """Where there are GPUs: making a base only where that is a training; merging only on demand."""
+    """Making a base requests a GPU only if it trains; merging requests one only on demand."""
     monkeypatch.setenv("MLLM_GPUS", "1")
     with (project.folder / "Snakefile").open("a") as file:
         file.write(ASK)

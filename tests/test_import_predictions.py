@@ -1,4 +1,4 @@
-"""Predictions made elsewhere as an experiment: the seed's own tables, and everything that may be wrong with a table."""
+"""Test predictions made elsewhere as an experiment: published tables, and every error that a table may have."""
 
 import json
 
@@ -22,7 +22,7 @@ REPORTED = {
 
 
 def test_the_seed_experiments_own_tables(project):
-    """Ten real prediction tables: their authors' accuracies to all digits, and what can be said of them."""
+    """Import ten real prediction tables: their authors' accuracies to all digits, and their verdict."""
     folder = REAL / "mllm-2024"
     if not folder.exists():
         pytest.skip(f"no tables at {folder}")
@@ -40,7 +40,7 @@ def test_the_seed_experiments_own_tables(project):
         (board["test_accuracy_low"] < board["test_accuracy"]) & (board["test_accuracy"] < board["test_accuracy_high"])
     ).all()
 
-    # The tests again, by statsmodels, from the tables themselves.
+    # Repeat the tests with statsmodels, from the tables themselves.
     claims = pl.read_parquet(results / "comparisons.parquet").filter("claim")
     assert claims.height == 4 * 3
     review = pl.read_parquet(results / "data/test.parquet")["review_id"].to_numpy()
@@ -71,7 +71,7 @@ RAW = {
 
 
 def own_tables(folder, damage=lambda tables: None):
-    """Three tables of 100 reviews, and the experiment about them."""
+    """Make three tables of 100 reviews, and their experiment."""
     rng = np.random.default_rng(0)
     truth = np.arange(100) % 3
     tables = {}
@@ -93,7 +93,7 @@ def own_tables(folder, damage=lambda tables: None):
 
 def test_tables_are_taken_over_whole(tmp_path):
     def shuffle(tables):
-        tables["b"] = tables["b"].sample(fraction=1.0, shuffle=True, seed=1)  # the order of rows says nothing
+        tables["b"] = tables["b"].sample(fraction=1.0, shuffle=True, seed=1)  # the order of rows has no meaning
         tables["a"] = tables["a"].with_columns(label=pl.col("label").replace_strict({0: "bad", 1: "so so", 2: "good"}))
 
     arguments = own_tables(tmp_path / "tables", shuffle)
@@ -104,7 +104,7 @@ def test_tables_are_taken_over_whole(tmp_path):
         table = pl.read_parquet(tmp_path / f"results/predictions/{name}.parquet")
         assert table["label"].to_list() == [int(r[1:]) % 3 for r in table["review_id"]]
         assert set(table.filter(pl.col("split") == "valid")["review_id"]) == set(data["valid"]["review_id"])
-    assert "condition" in data["test"].columns  # makes slices
+    assert "condition" in data["test"].columns  # defines slices
     run_script("blend", "--method", "stacking", "--data", tmp_path / "results/data", "--task", "mood", "--seed", 1,
                "--predictions", *(tmp_path / f"results/predictions/{n}.parquet" for n in "ab"),
                "--costs", *(tmp_path / f"results/predictions/{n}.cost.json" for n in "ab"),
@@ -179,7 +179,7 @@ def test_a_bad_table_is_one_clear_error(tmp_path, damage, message):
 
 
 def imported(tmp_path, raw, **tables):
-    """Run the import of given tables; returns what was printed, and validation and test together."""
+    """Import given tables; return the output, and validation and test together."""
     folder = tmp_path / "tables"
     folder.mkdir()
     for name, table in tables.items():
@@ -195,7 +195,7 @@ def imported(tmp_path, raw, **tables):
 
 
 def test_labels_are_the_values_of_the_experiments_classes(tmp_path):
-    """Not their positions: the classes stand in another order than the values."""
+    """Labels are no positions: the classes have another order than the values."""
     classes = {"good": [1], "bad": [0, 2]}
     task = {"name": "t", "column": "y", "classes": classes, "ordered": True}
     y = pl.Series([0, 1, 2, 1] * 10)
@@ -205,7 +205,9 @@ def test_labels_are_the_values_of_the_experiments_classes(tmp_path):
     how = {"label": "y", "columns": ["p_good", "p_bad"], "values": "probabilities"}
     found = imported(tmp_path, {"tasks": [task], "candidates": how}, a=table)
     assert found["label_t"].to_list() == [1, 0, 1, 0] * 10
-    assert "label" not in found.columns and found["group"].n_unique() == 40  # names of ours are no columns of theirs
+    assert (
+        "label" not in found.columns and found["group"].n_unique() == 40
+    )  # this project's names are no columns of these tables
 
 
 @pytest.mark.parametrize(("low", "high", "first"), [(0, 9, 0), (1, 10, 0), (1, 9, None)])
@@ -286,12 +288,12 @@ def test_what_does_not_go_together(tmp_path):
 
 
 def test_tables_of_further_trainings_are_runs_of_their_candidates(tmp_path):
-    """From the tables to the verdict: means over runs, each run kept, claims about the recipe."""
+    """Run from the tables to the verdict: means over runs, each run kept, claims about the recipe."""
 
     def again(tables):
         for name in list(tables):
             turned = {f"logp_{k}": pl.col(f"logp_{(k + 1) % 3}") for k in range(3)}
-            some = pl.int_range(pl.len()) % 7 == 0  # of which this training makes something else
+            some = pl.int_range(pl.len()) % 7 == 0  # this training turns them into something else
             tables[f"{name}@2"] = tables[name].with_columns(
                 **{column: pl.when(some).then(other).otherwise(pl.col(column)) for column, other in turned.items()}
             )

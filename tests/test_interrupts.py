@@ -1,4 +1,4 @@
-"""A run that is interrupted in any way is continued by the same bare command, and makes nothing finished again."""
+"""However a run is interrupted, the same command resumes it, and reruns no finished job."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ def workflow(tmp_path_factory):
 
 @pytest.fixture
 def stubs(workflow):
-    """The workflow with five jobs, none of them made."""
+    """Prepare the workflow with five jobs, none of them run."""
     subprocess.run(["rm", "-rf", "stubs", "stub-logs", "trace", "hold"], cwd=workflow, check=True)
     return workflow
 
@@ -52,13 +52,13 @@ def start(folder):
 
 
 def wait_for(folder, line, times):
-    """Until the jobs have written a line so often."""
+    """Wait until the jobs have written a line this often."""
     while (folder / "trace").read_text().count(line) < times if (folder / "trace").exists() else True:
         time.sleep(0.02)
 
 
 def continued(folder):
-    """The same bare command again: what it says, and how often each job came to its end in all."""
+    """Rerun the same command; return its output, and how often each job ended in total."""
     again = subprocess.run(COMMAND, cwd=folder, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert all((folder / f"stubs/{number}/whole").exists() for number in range(5))
@@ -91,9 +91,9 @@ def test_a_killed_run_leaves_no_job_at_work(stubs):
     run.wait()
     said, ends = continued(stubs)
     assert "was killed; its lock is removed" in said
-    # A job that ended while nobody was there to register it, if any, is made again.
+    # A job that ended after its run was killed may be rerun.
     assert sum(ends.values()) <= 5 + len(os.sched_getaffinity(0))
-    # Nothing of the killed run writes beside the second: each made job's half comes once after its last begin.
+    # No job of the killed run writes beside the second run: after its last begin, each job has one half.
     assert (stubs / "trace").read_text().count("half") <= 5 + len(os.sched_getaffinity(0))
 
 

@@ -57,7 +57,7 @@ def torment(folder: Path) -> None:
     from mllm.models.families import classifier  # noqa: F401
     from mllm.prediction import prediction_tables, run_model  # noqa: F401
 
-    code_digest("train_expert", "mllm.models.families.classifier")  # remembered, as libraries are
+    code_digest("train_expert", "mllm.models.families.classifier")  # cached, as libraries are
 
     # This process computes nothing: processes forked from it would lack the threads that it started.
     begun = argparse.Namespace(
@@ -88,7 +88,7 @@ def torment(folder: Path) -> None:
         child = forked(lambda: train_expert.main(training_to("killed", 0.0)), folder / "killed.log")
         ended = 0
         if kills < KILLS:
-            # By steps, however busy the machine is: some before the first new checkpoint, some while one is written.
+            # Kill by steps, however busy the machine is: before the first new checkpoint, and while one is written.
             target = saved() + moments.randint(0, 8)
             while not ended and saved() < target:
                 time.sleep(step / 10)

@@ -1,4 +1,4 @@
-"""No more runs at once than this machine can hold, however the run is started."""
+"""No more jobs run at once than this machine can hold, however the run is started."""
 
 import os
 import re
@@ -30,7 +30,7 @@ rule stubs:
 
 @pytest.fixture(scope="module")
 def stubs(tmp_path_factory):
-    """The workflow with six jobs that only write down when they begin and end."""
+    """Prepare the workflow with six jobs that only log when they begin and end."""
     made = fresh(tmp_path_factory.mktemp("limits") / "project")
     asking = (
         '\n\ngpu_of_stub = lambda wildcards: 1 if os.environ.get("STUBS_WANT_GPUS") and local_limits.gpus() else 0\n'
@@ -41,7 +41,7 @@ def stubs(tmp_path_factory):
 
 
 def run(project, *arguments, cores=2, **environment):
-    """How many stubs ran at once, at most."""
+    """Return the largest number of stubs that ran at once."""
     for file in (project.folder / "stubs").glob("*"):
         file.unlink()
     trace = project.folder / "trace"

@@ -1,4 +1,4 @@
-"""The merge script: what it refuses, and that it leaves a whole output or none, whatever happens to it."""
+"""Test the merge script: what it refuses, and that it always leaves a complete output or none."""
 
 import argparse
 import json
@@ -52,7 +52,7 @@ def test_parents_are_read_for_their_digests_once(gpt2, tmp_path):
     assert parents.digest(model, model, kept) == checkpoint_files.digest(gpt2 / "b")
 
 
-# ── What must be refused, with what stood there before untouched ──
+# ── What must be refused; earlier outputs stay untouched ──
 
 
 def permute_labels(folder):
@@ -147,7 +147,7 @@ def test_refused_in_one_line(tmp_path):
 
 
 def test_a_base_without_the_members_head_is_refused(tmp_path):
-    """mergekit takes the head's change against the shared embeddings then."""
+    """mergekit then computes the head's change against the shared embeddings."""
     models = make_models(tiny_t5, tmp_path / "models")
     change_state(lambda s: s.pop("lm_head.weight"))(models / "base")
     for method, more in (("task_arithmetic", {}), ("linear", {})):
@@ -156,7 +156,7 @@ def test_a_base_without_the_members_head_is_refused(tmp_path):
 
 
 def test_copies_of_the_shared_embeddings_make_no_difference(tmp_path):
-    """Files of T5 may or may not repeat them under the encoder's and the decoder's names."""
+    """T5's files may or may not repeat shared embeddings under the encoder's and the decoder's names."""
     models = make_models(tiny_t5, tmp_path / "models")
     folders = {n: models / n for n in ("base", "a", "b", "c")}
     recipe = recipe_of({"method": "ties", "density": 0.5})
@@ -182,7 +182,7 @@ def test_another_architecture_is_refused_with_a_pointer_to_blends(tmp_path):
 
 
 def test_settings_that_do_not_change_the_function_may_differ(tmp_path):
-    """Dropout, what a newer transformers writes and an older one leaves out, and what says where the file came from."""
+    """Accept other dropout, keys that only newer transformers write, and keys about the file's origin."""
     models = make_models(tiny_gpt2, tmp_path / "models")
     recipe = recipe_of({"method": "linear"})
     change_config(lambda c: c.update(attn_pdrop=0.5, use_cache=False, _name_or_path="x", transformers_version="4.0"))(
@@ -214,9 +214,9 @@ def test_counts_that_differ_are_refused(tmp_path):
         run_merge(recipe_of({"method": "linear"}), models, tmp_path / "out")
 
 
-# ── What happens when it is interrupted, or not alone ──
+# ── Interruptions and concurrent merges ──
 
-# Merges in children that die at their n-th file operation, for all n; prints the number of operations.
+# Merge in children that die at their n-th file operation, for all n; print the number of operations.
 DYING = """
 import argparse, json, os, signal, sys
 sys.path.insert(0, {scripts!r})
@@ -253,7 +253,7 @@ def test_a_kill_at_any_moment_leaves_no_output_or_a_whole_one(gpt2, tmp_path):
         [sys.executable, "-c", DYING.format(recipe=recipe, **values)], capture_output=True, text=True, check=True
     )
     operations = int(done.stdout.split()[-1])
-    assert operations > 100  # every tensor of every parent is an opened file
+    assert operations > 100  # each tensor of each parent is one opened file
     whole = files_in(tmp_path / "whole")
     model = {name for name in whole if name.startswith("model/")}
     seen = set()
@@ -263,7 +263,7 @@ def test_a_kill_at_any_moment_leaves_no_output_or_a_whole_one(gpt2, tmp_path):
         assert all(whole[name] == content for name, content in final.items()), n
         assert not model & final.keys() or model <= final.keys(), n
         seen.add((bool(final), len(found) > len(final)))
-    assert (False, True) in seen  # killed with something half-written there
+    assert (False, True) in seen  # killed while a file there was half-written
 
 
 def test_a_full_disk_is_said_in_one_line(gpt2, tmp_path):
@@ -317,7 +317,7 @@ def test_a_sharded_checkpoint_is_read_whole(gpt2, tmp_path):
 
 
 def test_the_same_tokenizer_in_the_words_of_an_older_library_is_the_same(tmp_path):
-    """Merges as strings and without later keys, as published models have it; another vocabulary is refused all the same."""
+    """Accept tokenizer merges as strings and missing later keys, as in published models; refuse another vocabulary."""
     tokenizer = train_tokenizer(["some words to make a vocabulary of: good bad"] * 3, 300, 16)
     for name in ("new", "old", "other"):
         tokenizer.save_pretrained(tmp_path / name)

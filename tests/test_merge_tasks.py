@@ -1,4 +1,4 @@
-"""Merges over several tasks against mergekit's merges of the same models without heads, bit for bit."""
+"""Compare merges over several tasks with mergekit's merges of the same models without heads, bit for bit."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ SOME = {"task_arithmetic-14", "ties-16", "dare_ties-20", "slerp-4"}
 
 
 def make_headless(models, target):
-    """The same models without their heads, by transformers alone; mergekit fails on a BertModel: its heads are equal constants."""
+    """Save the models without heads by transformers; mergekit fails on a BertModel: its heads are equal constants."""
     for folder in models.iterdir():
         model = AutoModel.from_pretrained(folder)
         if model.config.model_type == "bert":
@@ -66,7 +66,7 @@ def merged(models, output, recipe, parts=None):
 
 
 def by_mergekit(file, models, instead, output):
-    """What mergekit makes of a recipe's file, with other folders in place of the models'."""
+    """Run mergekit on a recipe's file, with other model folders."""
     text = file.read_text()
     words = text.splitlines()[0].removeprefix("# ").split("   ")[0].split()
     (output / "mergekit.yaml").write_text(text.replace(str(models), str(instead)))
@@ -77,7 +77,7 @@ def by_mergekit(file, models, instead, output):
 
 
 def same_backbone(folder, theirs, own):
-    """Our names have the body's in front; the rest is the head."""
+    """The project's tensor names have the body's prefix; all others belong to the head."""
     found = loading.read_state(folder)
     body = {name for name in found if name not in own}
     theirs = {name.removeprefix("bert."): t for name, t in theirs.items() if name not in own}

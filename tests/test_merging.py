@@ -1,4 +1,4 @@
-"""Merges against the mergekit-yaml command (bit for bit) and against references in double precision."""
+"""Compare merges with the mergekit-yaml command, bit for bit, and with references in double precision."""
 
 import argparse
 import json
@@ -88,7 +88,7 @@ def merged(models: Path, recipe: dict) -> dict[str, torch.Tensor]:
 
 
 def test_every_method_of_mergekits_is_there_with_its_parameters():
-    """An upgrade that adds a method or a parameter, or changes a default or a contract, is seen here."""
+    """Fail if an upgrade adds a method or a parameter, or changes a default or a contract."""
     ours = {name for name, entry in merge_entries.METHODS.items() if not entry.in_mergekit}
     registry = {
         name: m.spec for m in registered_methods() if not (name := m.spec.name).endswith("_paper") and name not in ours
@@ -104,7 +104,7 @@ def test_every_method_of_mergekits_is_there_with_its_parameters():
         assert offered.keys() - own == {p.name for p in spec.parameters} - entry.unused, name
         for parameter in spec.parameters:
             if parameter.name in offered:
-                # weight has no default in mergekit, density none here: it would be 1, which thins nothing
+                # weight has no default in mergekit; density has none here, since 1 would thin nothing
                 field = offered[parameter.name]
                 known = parameter.name in ("weight", "density") or (name, parameter.name) == ("passthrough", "scale")
                 default = [] if field.is_required() else field.default
@@ -123,13 +123,13 @@ def test_every_method_of_mergekits_is_there_with_its_parameters():
 
 @pytest.mark.parametrize("values", RECIPES, ids=IDS)
 def test_mergekit_yaml_makes_the_same_bits(models, tmp_path, values):
-    """The script's weights, and those of the command that its mergekit.yaml names on the first line."""
+    """Return the script's weights, and those of the command on the first line of its mergekit.yaml."""
     compare_with_the_command(models, tmp_path, recipe_of(values), torch.float32)
 
 
 @pytest.mark.parametrize("method", ["linear", "ties", "dare_ties"])
 def test_members_in_half_precision_and_half_precision_out(tmp_path, method):
-    """As with mergekit-yaml's dtype: float32 and out_dtype: bfloat16."""
+    """Match mergekit-yaml's dtype: float32 with out_dtype: bfloat16."""
     models = make_models(tiny_gpt2, tmp_path / "models", torch.bfloat16)
     values = {"method": method, "out_dtype": "bfloat16", **({} if method == "linear" else {"density": 0.5})}
     compare_with_the_command(models, tmp_path, recipe_of(values), torch.bfloat16)
@@ -146,7 +146,7 @@ def compare_with_the_command(models, tmp_path, recipe, dtype):
     assert command[:4] == ["OMP_NUM_THREADS=1", "mergekit-yaml", "mergekit.yaml", "OUTPUT"]
     keys = {"merge_method", "models", "base_model", "dtype", "out_dtype", "parameters"}
     assert set(yaml.safe_load(written)) <= keys
-    # The command itself, without the seconds that its process takes to start.
+    # The command itself, without the start time of its process.
     mergekit_yaml.main(
         [str(tmp_path / "ours/mergekit.yaml"), str(tmp_path / "theirs"), "--quiet", *command[4:]], standalone_mode=False
     )
@@ -182,14 +182,14 @@ def arrays(models: Path, names) -> dict[str, dict[str, np.ndarray]]:
     return {n: {k: v.double().numpy() for k, v in loading.read_state(models / n).items()} for n in names}
 
 
-# Entries of a tensor that may differ. Where a threshold decides, another of two entries may be taken that are equal in
-# float32 and not in float64; arcee_fusion's measure is a difference of nearly equal numbers, in float32 partly noise.
+# Entries of a tensor that may differ. A threshold may choose the other of two entries that are equal in
+# float32 but not in float64; arcee_fusion's measure is a difference of nearly equal numbers, partly noise in float32.
 SELECTING = ("ties", "breadcrumbs", "breadcrumbs_ties", "sce", "ram", "ramplus_tl", "arcee_fusion")
 
 
 def close_to(found: dict[str, torch.Tensor], expected: dict[str, np.ndarray], method: str) -> None:
     for name, tensor in found.items():
-        # Vectors of two entries may be nearly parallel, where the angle between them has few digits in float32.
+        # Vectors of two entries may be nearly parallel; the angle between them then has few digits in float32.
         rough = 1e-4 if method == "nuslerp" and 2 in tensor.shape else 1e-6
         off = np.sum(~np.isclose(tensor.double().numpy(), expected[name], rtol=rough, atol=rough))
         allowed = max(2, tensor.numel() * (1e-2 if method == "arcee_fusion" else 1e-4)) if method in SELECTING else 0
@@ -222,7 +222,7 @@ def test_references_in_double_precision(models, values):
 
 
 def test_values_that_change_with_depth(models):
-    """Spread evenly over the layers; what belongs to no layer has a value of its own."""
+    """Values spread evenly over the layers; tensors of no layer have a separate value."""
     found = merged(
         models, recipe_of({"method": "slerp", "members": ["a", "b"], "t": {"layers": [0.0, 1.0], "rest": 0.5}})
     )
@@ -253,7 +253,7 @@ def test_ties_by_the_paper(models, normalize):
 
 
 def test_one_threshold_for_all_tensors_spares_the_tensors_with_the_large_changes(tmp_path):
-    """Where mergekit keeps the same share of each tensor, the paper keeps what is large in the whole model."""
+    """mergekit keeps the same share of each tensor; the paper keeps the largest entries of the full model."""
     models = make_models(tiny_gpt2, tmp_path)
     base = loading.read_state(models / "base")
     for member in MEMBERS:
@@ -270,7 +270,7 @@ def test_one_threshold_for_all_tensors_spares_the_tensors_with_the_large_changes
 
 @pytest.mark.parametrize("method", ["dare_linear", "dare_ties"])
 def test_dare_by_the_paper_divides_by_the_density(gpt2, method):
-    """One member: the kept entries are those of mergekit under the same seed, and all are grown by the same factor."""
+    """With one member, mergekit keeps the same entries under the same seed, and all are scaled by the same factor."""
     values = {"method": method, "members": ["a", "b"], "weight": {"a": 1.0, "b": 0.0}, "density": 0.4, "seed": 3}
     theirs, paper = (merged(gpt2, recipe_of({**values, "convention": c})) for c in ("mergekit", "paper"))
     base, state = (loading.read_state(gpt2 / n) for n in ("base", "a"))
@@ -285,7 +285,7 @@ def test_dare_by_the_paper_divides_by_the_density(gpt2, method):
 def test_model_stock_by_the_paper_has_no_floor(tmp_path, filter_wise):
     models = make_models(tiny_gpt2, tmp_path)
     base = arrays(models, ["base"])["base"]
-    for member in MEMBERS:  # changes as small as a small learning rate's
+    for member in MEMBERS:  # changes as small as those of a small learning rate
         state = arrays(models, [member])[member]
         state = {k: torch.tensor(base[k] + 1e-4 * (v - base[k])) for k, v in state.items()}
         save_file(state, models / member / "model.safetensors", metadata={"format": "pt"})
@@ -304,7 +304,7 @@ def test_model_stock_by_the_paper_has_no_floor(tmp_path, filter_wise):
 
 @st.composite
 def inputs(draw, count=None):
-    """A base and members near it; coarse ones have many equal magnitudes, and entries that did not change."""
+    """Make a base and members near it; coarse ones have many equal magnitudes and unchanged entries."""
     torch.manual_seed(draw(st.integers(0, 2**32 - 1)))
     shape = draw(st.sampled_from([(), (1,), (3,), (17,), (5, 6), (2, 3, 4), (40, 25)]))
     members = count or draw(st.integers(2, 5))
@@ -315,7 +315,7 @@ def inputs(draw, count=None):
 
 
 def of(name: str, base, members, **parameters) -> torch.Tensor:
-    """One tensor, merged as a merge job does it."""
+    """Merge one tensor as a merge job does."""
     tensors = [base, *members] if base is not None else members
     index = 0 if base is not None or name in ("slerp", "nearswap") else None
     group = TensorGroup.from_tensors(tensors, base_index=index)
@@ -387,7 +387,7 @@ def test_interpolation_ends_in_its_ends(given_):
 
 
 @UNHURRIED
-@given(inputs(), st.sampled_from([0.25, 2.0, 1024.0]))  # powers of two round nothing
+@given(inputs(), st.sampled_from([0.25, 2.0, 1024.0]))  # powers of two need no rounding
 def test_normalised_weights_are_weights_up_to_a_factor(given_, factor):
     base, members = given_
     weights = {i: 1.0 + i for i in range(len(members))}
@@ -409,7 +409,7 @@ def test_the_order_of_members_says_nothing(given_, order):
              ("model_stock", base, {}), ("sce", base, {}), ("ram", base, {})]  # fmt: skip
     for name, origin, parameters in cases:
         one, other = (of(name, origin, m, **parameters) for m in (members, shuffled))
-        # Sums in another order: an entry whose signs cancel but for the last digit may be elected otherwise.
+        # Sums are in another order: an entry whose values nearly cancel may elect the other sign.
         off = (~torch.isclose(one, other, rtol=1e-4, atol=1e-5)).sum()
         assert off <= (max(2, one.numel() // 50) if name in ("ties", "sce") else 0), name
 
@@ -449,7 +449,7 @@ def test_random_methods_keep_the_stated_share(gpt2, method):
 
 
 def test_della_keeps_large_changes_with_the_higher_probability(gpt2):
-    """The share that is kept of each rank, averaged over seeds, rises from density - epsilon to density + epsilon."""
+    """The share kept at each rank, averaged over seeds, rises from density - epsilon to density + epsilon."""
     states = {n: loading.read_state(gpt2 / n) for n in ("base", "a")}
     name = "transformer.wte.weight"
     rank = (states["a"][name] - states["base"][name]).abs().argsort(dim=1).argsort(dim=1)

@@ -1,4 +1,4 @@
-"""Mixtures of experts through the whole workflow: a small LLaMA of one's own, mixed, scored and exported."""
+"""Run mixtures of experts through the complete workflow: mix, score and export a small local LLaMA."""
 
 import json
 import re
@@ -21,7 +21,7 @@ CARD = "---\nlicense: apache-2.0\nlanguage: en\n---\n# A small model\n"
 
 @pytest.fixture
 def llama(project: Project) -> Project:
-    """The demonstration's data with a local LLaMA, two experts, and two mixtures beside an average by depth."""
+    """Prepare the demonstration's data with a local LLaMA, two experts, two mixtures, and an average by depth."""
     words = ["it helped my pain a lot", "no effect on my acne", "side effects and sleep"] * 3
     set_seed(1)
     model = LlamaForCausalLM(
@@ -67,11 +67,11 @@ def test_mixtures_are_made_scored_and_exported(llama):
         assert heading["license"] == "apache-2.0"
         said = (folder / "README.md").read_text()
         assert "(expert) | **" in said and "Yes: not worse by more than the margin of 0.01." in said
-        # Prompts are reviews, which are nobody's to publish.
+        # Prompts are reviews, which must not be published.
         text = (folder / "README.md").read_text()
         train = pl.read_parquet(results / "data/train.parquet")
         assert not any(review in text for review in train["review"].to_list())
-        code = re.search(r"```python\n(.*?)```", text, re.S)[1]  # what the card tells its readers to do
+        code = re.search(r"```python\n(.*?)```", text, re.S)[1]  # as the card tells its readers
         said = subprocess.run(
             [sys.executable, "-c", code], cwd=folder.parent, capture_output=True, text=True, check=True
         ).stdout

@@ -1,4 +1,4 @@
-"""Mixtures of experts: against the mergekit-moe command (bit for bit), and what must hold whatever made them."""
+"""Compare mixtures of experts with the mergekit-moe command, bit for bit, and check what must always hold."""
 
 import json
 import re
@@ -35,7 +35,7 @@ ROPE = {
     "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
     "original_max_position_embeddings": 16,
 }  # fmt: skip
-# What mergekit-moe must not lose of each family's configuration.
+# Parts of each family's configuration that mergekit-moe must keep.
 OWN = {
     "Llama": {"rope_parameters": ROPE, "rms_norm_eps": 1e-5, "head_dim": 16},
     "Mistral": {"sliding_window": 8},
@@ -56,7 +56,7 @@ def tiny(architecture: str, **more):
 
 
 def make_models(architecture: str, folder: Path, **more) -> Path:
-    """A base and three experts, as folders."""
+    """Make the folders of a base and three experts."""
     torch.manual_seed(0)
     tokenizer = train_tokenizer(TEXTS * 3, 300, 16)
     model = tiny(architecture, **more)
@@ -101,7 +101,7 @@ def load(folder: Path):
 
 
 def logits(model) -> torch.Tensor:
-    """Of two texts, one of them padded."""
+    """Return the logits of two texts, one of them padded."""
     ids = torch.randint(2, 300, (2, 14), generator=torch.Generator().manual_seed(5))
     ids[1, 9:] = 1
     with torch.no_grad():
@@ -109,7 +109,7 @@ def logits(model) -> torch.Tensor:
 
 
 def feed_forward(state: dict, layer: int, expert: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One expert's gate, up and down projections, in either of the forms in which mergekit-moe writes them."""
+    """Return one expert's gate, up and down projections, in either form that mergekit-moe writes."""
     start = f"model.layers.{layer}.mlp.experts."
     if start + "gate_up_proj" in state:
         return *state[start + "gate_up_proj"][expert].chunk(2), state[start + "down_proj"][expert]
@@ -132,15 +132,17 @@ def test_members_feed_forward_blocks_and_the_average_of_all_else(folder_of, tmp_
         "model.json"
     }
     assert not list(tmp_path.glob(".moe-*"))
-    # The base's configuration holds, whatever mergekit-moe makes of it.
+    # The base's configuration holds, whatever mergekit-moe changes in it.
     base = json.loads((models / "base/config.json").read_text())
     config = json.loads((tmp_path / "moe/config.json").read_text())
     assert {k: config.get(k) for k in base if k not in ("architectures", "model_type")} == {
         k: v for k, v in base.items() if k not in ("architectures", "model_type")
     }
     assert checkpoint_files.label_names(tmp_path / "moe") == LABELS
-    assert AutoTokenizer.from_pretrained(tmp_path / "moe").padding_side == "right"  # mergekit-moe saves another
-    # Every tensor is a member's, or the average's, or the router's.
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path / "moe").padding_side == "right"
+    )  # mergekit-moe saves another tokenizer
+    # Every tensor comes from a member, the average or the router.
     average = average_of(models)
     for name in [n for n in average if ".mlp." not in n]:
         torch.testing.assert_close(found.pop(name), average[name], rtol=0, atol=0)
@@ -166,7 +168,7 @@ def test_a_mixture_of_the_same_model_is_that_model(folder_of, tmp_path, architec
     build(tmp_path, tmp_path / "moe", recipe_of(gate_mode=mode))
     expected, mixture = logits(load(tmp_path / "a")), load(tmp_path / "moe")
     if architecture.startswith("Qwen2"):
-        # The shared expert adds its output to the others': near, and the same without it.
+        # The shared expert adds its output to the others': results are near, and equal without it.
         assert 0 < (logits(mixture) - expected).abs().max() < 0.15 * expected.abs().max()
         for layer in mixture.model.layers:
             layer.mlp.shared_expert.down_proj.weight.data.zero_()
@@ -199,10 +201,10 @@ def test_mergekit_moe_makes_the_same_bits(folder_of, tmp_path, architecture):
 
 @pytest.mark.parametrize("mode", router.GATE_MODES)
 def test_routers_are_mergekits(folder_of, tmp_path, mode):
-    """Where padding and start tokens make no difference; the command's own are in bfloat16."""
+    """Compare routers where padding and start tokens make no difference; the command's are in bfloat16."""
     models = folder_of("LlamaForCausalLM")
     prompts = {"a": ["some words", "a text that is longer"], "b": ["a vocabulary"], "c": ["to make", "it may have"]}
-    if mode == "hidden_avg":  # mergekit's takes the padding in
+    if mode == "hidden_avg":  # mergekit's average includes the padding
         prompts = {name: texts[:1] for name, texts in prompts.items()}
     tokenizer = AutoTokenizer.from_pretrained(models / "base")
     found = router.weights(mode, 17, models / "a", tokenizer, prompts)
@@ -230,7 +232,7 @@ def test_texts_are_cut_where_the_experts_cut_them(folder_of):
 
 
 def test_the_order_of_many_experts(folder_of, tmp_path):
-    """More than ten: 10 comes after 9, not after 1."""
+    """With more than ten layers, 10 comes after 9, not after 1."""
     models, members = tmp_path / "models", [f"expert-{i:02d}" for i in range(11)]
     shutil.copytree(folder_of("MistralForSequenceClassification") / "base", models / "base")
     for i, name in enumerate(members):
@@ -250,7 +252,7 @@ def test_the_same_bytes_again_and_nothing_printed(folder_of, tmp_path, capfd):
             build(models, folder, recipe_of(gate_mode=mode, seed=seed))
         first, again, other = ((f / "model.safetensors").read_bytes() for f in folders)
         assert first == again
-        assert (first == other) == (mode == "hidden_avg")  # no chance in it
+        assert (first == other) == (mode == "hidden_avg")  # hidden_avg draws nothing
         assert (folders[0] / "config.json").read_bytes() == (folders[1] / "config.json").read_bytes()
     assert capfd.readouterr() == ("", "")
 
@@ -272,7 +274,7 @@ def test_a_router_that_tells_nothing_apart_is_told(folder_of, tmp_path, caplog):
     (message,) = [r.getMessage() for r in caplog.records]
     assert "mixture of a, b, c: mergekit-moe warns: layer 0 has degenerate routing parameters" in message
     assert "\n" not in message
-    # A shared expert's part is all the others' together, which is no defect.
+    # A shared expert has all the others' texts, which is no error.
     caplog.clear()
     distinct = {"a": ["some words"], "b": ["to make"], "c": ["it may"]}
     build(folder_of("Qwen2ForSequenceClassification"), tmp_path / "shared", prompts=distinct)

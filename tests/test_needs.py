@@ -1,4 +1,4 @@
-"""What jobs ask for: shapes read off real files, amounts in the right order of size."""
+"""Test the resources that jobs request: shapes are read from real files, amounts have the right magnitude."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_reviews_are_counted_by_the_size_of_files_until_they_are_split(tmp_path)
     for name in ("train.tsv", "test.tsv"):
         (tmp_path / name).write_text("1\tdrug\tPain\t" + "a" * 480 + "\n", encoding="utf-8")
     split = tmp_path / "split.json"
-    assert resources.review_rows(Data, split) == 100  # a file may be small
+    assert resources.review_rows(Data, split) == 100  # files may be small
     (tmp_path / "train.tsv").write_text(("1\tdrug\tPain\t" + "a" * 480 + "\n") * 2000, encoding="utf-8")
     assert 2001 <= resources.review_rows(Data, split) <= 4002
     split.write_text(json.dumps({"rows": {"train": 7, "test": 3}}))
@@ -50,7 +50,7 @@ def test_a_large_reference_needs_a_large_gpu_and_a_small_expert_does_not():
     large = resources.train_gpu_mb(XL, batch=16, length=512)
     assert small < 24 * 1024  # an A5000
     assert 40 * 1024 < large < 141 * 1024  # more than an A100-40, less than an H200
-    # Weights, gradients and Adam's moments alone, 16 bytes a parameter.
+    # Weights, gradients and Adam's moments alone have 16 bytes per parameter.
     assert large > 16 * XL.parameters / 2**20
 
 
@@ -112,12 +112,12 @@ def test_scratch_takes_results_and_caches(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "clone")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     environment.use_scratch()
-    assert list((tmp_path / "clone").iterdir()) == []  # nothing without the variable
+    assert list((tmp_path / "clone").iterdir()) == []  # no effect without the variable
     monkeypatch.setenv("MLLM_SCRATCH", str(tmp_path / "scratch"))
     environment.use_scratch()
     (tmp_path / "clone/results/x").write_text("x")
     assert (tmp_path / "scratch/mllm/results/x").read_text() == "x"
-    monkeypatch.delenv("XDG_CACHE_HOME")  # what use_scratch set
+    monkeypatch.delenv("XDG_CACHE_HOME")  # set by use_scratch
 
 
 def test_room_for_the_grid_is_asked_for_before_it_starts(tmp_path):
@@ -130,7 +130,7 @@ def test_room_for_the_grid_is_asked_for_before_it_starts(tmp_path):
 
 
 def test_scoring_asks_for_memory_by_classes():
-    """At least what one candidate took, measured with 10, 200 and 500 classes."""
+    """Requests cover one candidate's measured memory with 10, 200 and 500 classes."""
     for rows, classes, measured in ((5000, 10, 202), (5000, 200, 350), (3000, 500, 2143)):
         assert measured * 1.2 < resources.score_mb(rows, 1, classes) < measured + 1000
     tasks = [Task(name="a", label="rating"), Task(name="b", label="condition", top=30)]
@@ -140,8 +140,8 @@ def test_scoring_asks_for_memory_by_classes():
 
 
 def test_a_training_s_expected_operations_count_what_it_reads_and_trains():
-    """Six operations a parameter and token where weights are trained, two where they are frozen, whose states are kept."""
-    shape = resources.Shape(30_000_000, 6, 384)  # 10.6 million beside the embeddings
+    """Trained weights take six operations per parameter and token; frozen ones take two, since their states are kept."""
+    shape = resources.Shape(30_000_000, 6, 384)  # 10.6 million without the embeddings
     whole = expected_time.training({"epochs": 4.0, "batch_size": 16}, {}, shape, 1000, 64)
     assert whole == {"operations": 6 * 4000 * 12 * 6 * 384**2 * 64, "steps": 250}
     frozen = expected_time.training({"epochs": 4.0, "batch_size": 16, "freeze": 3}, {}, shape, 1000, 64)

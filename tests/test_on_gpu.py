@@ -1,4 +1,4 @@
-"""On a real GPU: the CPU's numbers, finite gradients, no waiting inside a batch. `make gpu` runs these; skipped elsewhere."""
+"""Test on a real GPU: the CPU's numbers, finite gradients, no waiting in a batch. `make gpu` runs them; else skipped."""
 
 import contextlib
 
@@ -87,14 +87,14 @@ def test_a_batch_waits_for_nothing(family, architecture):
 
 @pytest.mark.parametrize(("family", "architecture"), CASES)
 def test_losses_and_gradients_are_the_cpus(family, architecture):
-    """Of reviews of very different lengths, whose padding stands left in causal models."""
+    """Score reviews of very different lengths, whose padding is on the left in causal models."""
     of = families.load(family)
     card = {"family": family, "task": "t", "model": {"prompt": PROMPT}}
     texts = ["a", "some words " * 5, "word " * 100]
     found = {}
     gpu.settle_attention()
     for device in ("cpu", "cuda"):
-        model = model_of(family, architecture).to(device)  # in eval: dropout draws other numbers
+        model = model_of(family, architecture).to(device)  # in eval mode: dropout draws other numbers
         rows, _ = of.rows(card, TOKENIZER, NAMES, texts, [0, 1, 0])
         batch = {name: values.to(device) for name, values in of.collator(model, TOKENIZER)(rows).items()}
         losses, _ = of.losses(model, batch)
@@ -157,7 +157,7 @@ LORA = {"rank": 4, "alpha": 8.0, "dropout": 0.0}
 
 
 def some_training(folder, number: int = 480, longest: int = 48, make=tiny_gpt2, **hyper):
-    """Fine-tune without dropout on rows of random tokens, in whose first the answer stands."""
+    """Fine-tune without dropout on rows of random tokens; the first token is the answer."""
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     rows = [{"input_ids": [10 + i % 3, *rng.integers(20, 290, rng.integers(1, longest)).tolist()], "answer": i % 3, "weight": 1.0}
@@ -193,7 +193,7 @@ def tiny_bert_of_64():
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_thirty_steps_are_near_the_cpus(lora, tmp_path, monkeypatch):
-    """Products are bfloat16's there: the same course, not the same numbers."""
+    """Products are in bfloat16 there: the loss takes the same course with other numbers."""
     losses = {}
     for device in ("cuda", "cpu"):
         with monkeypatch.context() as patch:
@@ -233,7 +233,7 @@ def test_a_training_that_is_too_large_goes_in_parts(tmp_path):
 
 
 def test_a_killed_training_goes_on(tmp_path, monkeypatch):
-    """From its last checkpoint, to the same weights but for the GPU's order of additions."""
+    """A training resumes from its last checkpoint to the same weights, except for the GPU's order of additions."""
     whole, _ = some_training(tmp_path / "whole", make=of_64_tokens())
     step, count = training.FamilyTrainer.training_step, [0]
 
@@ -268,7 +268,7 @@ def test_a_model_of_several_tasks_is_the_cpus(architecture, data, tmp_path, monk
 
 
 def test_joint_training_is_near_the_cpus(joint_data, prepare, tmp_path, monkeypatch):
-    """Products are bfloat16's on the GPU: the same course, not the same numbers."""
+    """Products are in bfloat16 on the GPU: the loss takes the same course with other numbers."""
     bases = prepare("classifier", "bert")
     classes = {task: len(names) for task, names in CLASSES.items()}
     losses = {}

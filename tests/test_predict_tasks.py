@@ -1,4 +1,4 @@
-"""Predictions of one model in several tasks, against plain transformers and against the prediction of each task by itself."""
+"""Compare one model's predictions for several tasks with plain transformers and with each task predicted alone."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ PROMPT = {"template": "{review} Which {task}?", "words": {}, "score": "likelihoo
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Reviews of which each task has labelled other ones."""
+    """Make reviews; each task labels different ones."""
     folder = tmp_path_factory.mktemp("data")
     numbers = range(len(TEXTS))
     frame = pl.DataFrame({"review_id": numbers, "group": numbers, "review": TEXTS})
@@ -77,7 +77,7 @@ def test_one_pass_answers_as_each_tasks_folder_in_plain_transformers(architectur
     split = run_model._batches
     monkeypatch.setattr(run_model, "_batches", lambda *a: (batches.append(list(split(*a))), batches[-1])[1])
     found = predicted_together(folder, data, tmp_path)
-    of_flops = len(CLASSES)  # one review, to count the operations
+    of_flops = len(CLASSES)  # one review, for counting operations
     assert sum(passes) == len(batches[0]) + of_flops and len(passes) == 2 * sum(passes)
     for task, names in CLASSES.items():
         rows = labelled.labelled(data, ("valid", "test"), task)
@@ -122,7 +122,7 @@ def test_a_model_that_is_asked_answers_as_in_each_task_alone(architecture, data,
 
 
 def longer(model):
-    """The same with positions for a prompt."""
+    """Return the model with enough positions for a prompt."""
     if hasattr(model.config, "max_position_embeddings"):
         model.config.max_position_embeddings = 64
         model = type(model)(model.config)
@@ -140,7 +140,7 @@ def test_finished_predictions_of_the_same_model_are_taken_over(data, tmp_path, c
 
 
 def test_an_expert_is_asked_by_another_tasks_prompt(data, tmp_path):
-    """The cross matrix: its weights, the other task's question."""
+    """The cross matrix asks the other task's question of a model's weights."""
     models = make_task_models(lambda: longer(tiny_llama()), tmp_path / "models", "causal", prompt=PROMPT)
     other = {**PROMPT, "template": "{review} So how good?"}
     to = {"output": tmp_path / "a.mood.parquet", "cost": tmp_path / "a.mood.cost.json"}

@@ -1,4 +1,4 @@
-"""Leftovers of earlier grids are shown, and deleted where that is asked for; what is used stays."""
+"""Leftovers of earlier grids are shown, and deleted on request; used files stay."""
 
 import os
 
@@ -12,7 +12,7 @@ DEMO = ROOT / "config/demo.yaml"
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    """Results of the demonstration, of a merge and an expert that it no longer has, and of a killed run; all empty."""
+    """Make empty results of the demonstration, of a merge and an expert that it no longer has, and of a killed run."""
     monkeypatch.chdir(tmp_path)
     built = grid.build(load.load(DEMO))
     folder = tmp_path / "results/demo"
@@ -51,7 +51,7 @@ def test_leftovers_are_shown_and_deleted(results):
 
 
 def test_models_of_no_file_go_once_the_files_own_are_there(results):
-    """An expert that is not trained yet may be one of them under a new name, which its job takes over."""
+    """An untrained expert may be one of the leftovers under a new name; its job then reuses it."""
     assert "models/old" not in run_script("prune", "--experiment", DEMO)
     others = ("depression", "acne", "base-sentiment", "larger-on-all", "larger-gpt2-sentiment.base")
     for name in others:

@@ -1,4 +1,4 @@
-"""A killed run's lock goes, a living one's stays; jobs of a killed run are ended."""
+"""A killed run's lock is removed, a living run's stays; jobs of a killed run are ended."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from mllm.execution import run_lock
 
 @pytest.fixture
 def held(tmp_path, monkeypatch):
-    """A folder whose lock this living process holds."""
+    """Make a folder whose lock this living process holds."""
     monkeypatch.setenv(run_lock.TOKEN, "")
     (tmp_path / "locks").mkdir()
     (tmp_path / "locks/0.input.lock").touch()

@@ -1,4 +1,4 @@
-"""The workflow on a real Slurm of four nodes, and everything that a cluster does to its jobs."""
+"""Run the workflow on a real Slurm of four nodes, with everything that a cluster does to its jobs."""
 
 import json
 import re
@@ -25,7 +25,7 @@ from slurm_cluster import (
 
 
 def test_battered(prepared: Project, undisturbed: Project, cluster: Cluster) -> None:
-    """Preemption, node death, scancel, the time limit, a slurmd and the controller away, in one run; equal in the end."""
+    """One run survives preemption, a node's death, scancel, the time limit, and a dead slurmd and controller."""
     run = Run(prepared)
     run.training(*EXPERTS)
     where = {
@@ -34,12 +34,12 @@ def test_battered(prepared: Project, undisturbed: Project, cluster: Cluster) -> 
     on = {node: [e for e in EXPERTS if where[e][1] == node] for node in ("g1", "g2")}
     assert len(on["g1"]) == len(on["g2"]) == 2, where
 
-    # The time limit: a training that hangs (it is held, and stays so).
+    # The time limit: a training that hangs.
     hanging, cancelled = on["g1"]
     subprocess.run(["scontrol", "update", f"jobid={where[hanging][0]}", "timelimit=1"], check=True)
     # scancel by hand.
     subprocess.run(["scancel", where[cancelled][0]], check=True)
-    # A node dies with all that runs on it, and comes back.
+    # A node dies with its jobs, and comes back.
     cluster.kill_node("g2")
     # A slurmd is restarted under its running jobs.
     cluster.kill("slurmd.g1")
@@ -51,7 +51,7 @@ def test_battered(prepared: Project, undisturbed: Project, cluster: Cluster) -> 
         "g2 down",
     )
     cluster.start()
-    # The controller is away for half a minute.
+    # The controller is down for half a minute.
     cluster.kill("slurmctld", signal.SIGTERM)
     time.sleep(35)
     cluster.start()
@@ -76,7 +76,7 @@ def test_battered(prepared: Project, undisturbed: Project, cluster: Cluster) -> 
 
 
 def test_from_nothing(cluster: Cluster, undisturbed: Project, tmp_path: Path) -> None:
-    """Reviews, a base and a baseline made on the cluster have the same bytes as on this machine alone."""
+    """Reviews, a base and a baseline made on the cluster have the same bytes as those made without it."""
     project = on_the_test_site(tmp_path / "project")
     targets = ["results/faults/models/base-sentiment", "results/faults/predictions/tfidf.parquet"]
     project.snakemake(*targets, *COMMAND)
@@ -87,7 +87,7 @@ def test_from_nothing(cluster: Cluster, undisturbed: Project, tmp_path: Path) ->
 
 
 def test_memory(prepared: Project, undisturbed: Project) -> None:
-    """A job over its memory is killed, said so, and gets twice as much."""
+    """A job that exceeds its memory is killed, reported, and retried with twice the memory."""
     with (prepared.folder / "profiles/slurm/config.yaml").open("a") as file:
         file.write('set-resources:\n  predict: {mem_mb: "120 if attempt == 1 else 4000"}\n')
     text = Run(prepared, "results/faults/predictions/base-sentiment.parquet").end()
@@ -97,7 +97,7 @@ def test_memory(prepared: Project, undisturbed: Project) -> None:
 
 
 def test_preflight(prepared: Project) -> None:
-    """Partitions and GPU types that do not exist are named before anything is submitted, all at once."""
+    """Missing partitions and GPU types are all named together, before anything is submitted."""
     prepared.edit("profiles/slurm/config.yaml", "slurm_partition: low", "slurm_partition: lo")
     prepared.edit("profiles/slurm/config.yaml", "h100:80@gpu", "h900:80@gpu titan:12@gpu")
     refused = Run(prepared, "--slurm-array-jobs", "all")
@@ -132,7 +132,7 @@ def test_two_gpus(prepared: Project) -> None:
 
 
 def test_failure_in_words(prepared: Project) -> None:
-    """What a failing script said is at hand, with its exit status, node and log; other jobs are not held up."""
+    """A failing script's last lines are shown, with exit status, node and log; other jobs continue."""
     model = prepared.folder / "results/faults/models/base-sentiment/config.json"
     facts = json.loads(model.read_text())
     facts["id2label"] = dict(zip(facts["id2label"], reversed(facts["id2label"].values()), strict=True))
@@ -143,7 +143,7 @@ def test_failure_in_words(prepared: Project) -> None:
 
 
 def test_no_job_is_lost_silently(prepared: Project) -> None:
-    """What fails around a submission is the job's error, in one message; bookkeeping that fails costs a line."""
+    """A failure around a submission is the job's error, in one message; failed bookkeeping costs one line."""
     record = prepared.folder / "results/faults/slurm/predict"
     record.parent.mkdir()
     record.write_text("a file where the folder of the records should be")

@@ -1,4 +1,4 @@
-"""Groups of jobs in one allocation of a real Slurm, and everything that a cluster does to them."""
+"""Run groups of jobs in one allocation of a real Slurm, with everything that a cluster does to them."""
 
 import re
 import signal
@@ -33,7 +33,7 @@ rule predict:
 
 
 class Grouped:
-    """Four merges whose weights nobody keeps, and their predictions, in one allocation; no torch, so that it is quick."""
+    """Run four merges with temporary weights and their predictions in one allocation; without torch, to be fast."""
 
     def __init__(self, at: Path, partition: str = "low"):
         at.mkdir()
@@ -73,7 +73,7 @@ class Grouped:
         return re.findall(r"submitted with SLURM jobid (\d+)", self.text)
 
     def held(self) -> None:
-        """Two points are done, the third's prediction is at work."""
+        """Wait until two points are done and the third's prediction runs."""
         wait_for(lambda: self.ran["m2"] == 1 or self.process.poll() is not None, "the third merge")
         assert self.ran["m2"] == 1, self.text[-5000:]
 
@@ -108,7 +108,7 @@ def test_groups_with_every_fault(cluster: Cluster, tmp_path: Path) -> None:
         orphaned = faults["orphaned"]
         wait_for(lambda: "is taken over" in orphaned.text, f"the taking over\n{orphaned.text}")
         (faults["failing"].at / "fail-1").unlink()  # its next attempt succeeds
-        for name in ("requeued", "cancelled", "node"):  # the third merge is made again: its weights went with the node
+        for name in ("requeued", "cancelled", "node"):  # the third merge is rerun: its weights were lost with the node
             wait_for(
                 lambda run=faults[name]: run.ran["m2"] == 2, f"the second start\n{name} {faults[name].text[-3000:]}"
             )

@@ -1,4 +1,4 @@
-"""Runs on a real Slurm that are preempted, killed, interrupted and started again: nothing finished is lost or made twice."""
+"""Preempt, kill, interrupt and restart runs on a real Slurm: no finished job is lost or rerun."""
 
 import re
 import signal
@@ -11,7 +11,7 @@ from slurm_cluster import EXPERTS, FEW, TRAINED, Run, job_of, jobs, processes, s
 
 
 def test_preempted(prepared: Project, undisturbed: Project) -> None:
-    """A job of higher priority takes the node: trainings are requeued, go on from their checkpoints, end the same."""
+    """A job of higher priority takes the node: trainings are requeued, resume from checkpoints, and end the same."""
     prepared.edit("profiles/slurm/config.yaml", "any:40@gpu ", "any:40@gpu_pre ")
     run = Run(prepared, "experts")
     run.training(*EXPERTS)
@@ -29,7 +29,7 @@ def test_preempted(prepared: Project, undisturbed: Project) -> None:
     for expert in there:
         assert "resuming from" in (prepared.folder / f"results/faults/logs/train_expert/{expert}.log").read_text()
     same_results(prepared, undisturbed, EXPERTS)
-    # A prediction, requeued while it is at work: it starts again, and says the same.
+    # A prediction, requeued while it runs: it restarts, and predicts the same.
     target = "results/faults/predictions/shard-0.parquet"
     second = Run(prepared, target)
     predicting = lambda: [i for i, c in jobs("%i %k", "RUNNING") if c.endswith("predict_wildcards_shard-0")]  # noqa: E731
@@ -66,7 +66,7 @@ def test_killed_snakemake(prepared: Project, undisturbed: Project) -> None:
 
 
 def test_orphans_cancelled(prepared: Project) -> None:
-    """With MLLM_ORPHANS=cancel the earlier run's jobs are cancelled first; what changed meanwhile is not taken over."""
+    """With MLLM_ORPHANS=cancel the earlier run's jobs are cancelled first; changed jobs are not taken over."""
     first = Run(prepared, *TRAINED)
     first.training("shard-0")
     first.process.kill()
@@ -79,7 +79,7 @@ def test_orphans_cancelled(prepared: Project) -> None:
     second.training("shard-0")
     second.process.kill()
     second.process.wait()
-    # Another learning rate: these trainings are not what is wanted any more.
+    # With another learning rate, these trainings are no longer wanted.
     old = [i for i, _ in jobs("%i %k", "RUNNING", "PENDING")]
     prepared.edit("config/faults.yaml", "1.0e-3}", "2.0e-3}")
     third = Run(prepared, *TRAINED)
@@ -92,7 +92,7 @@ def test_orphans_cancelled(prepared: Project) -> None:
 
 
 def test_interrupted_and_terminated(prepared: Project, undisturbed: Project) -> None:
-    """SIGINT cancels the jobs, SIGTERM waits for them; the same command goes on either way. A second run is refused."""
+    """SIGINT cancels the jobs, SIGTERM waits for them; the same command resumes both. A second run is refused."""
     first = Run(prepared, *TRAINED)
     first.training("shard-0")
     first.process.send_signal(signal.SIGINT)
@@ -102,7 +102,7 @@ def test_interrupted_and_terminated(prepared: Project, undisturbed: Project) -> 
     second.training(*FEW)
     ids = [job_of(e) for e in FEW]
     assert all(ids)
-    # Somebody else in the same folder is refused, told whose run is at work, and disturbs nothing.
+    # A second run in the same folder is refused, names the first run's owner, and disturbs nothing.
     refused = Run(prepared, *TRAINED).end(ok=False, seconds=60)
     assert f"(process {second.process.pid} on " in refused and "uses this folder" in refused
     second.process.send_signal(signal.SIGTERM)
@@ -116,7 +116,7 @@ def test_interrupted_and_terminated(prepared: Project, undisturbed: Project) -> 
 
 
 def test_full_disk(prepared: Project, undisturbed: Project) -> None:
-    """A full disk fails jobs in words; with room again the same command ends the same."""
+    """A full disk fails jobs with a message; with free space, the same command ends with the same results."""
     predictions = prepared.folder / "results/faults/predictions"
     predictions.mkdir()
     mounted = subprocess.run(
@@ -125,7 +125,7 @@ def test_full_disk(prepared: Project, undisturbed: Project) -> None:
     if mounted.returncode:
         pytest.skip(f"cannot mount a small disk here: {mounted.stderr.strip()}")
     target = "results/faults/predictions/base-sentiment.parquet"
-    (predictions / ".keep").touch()  # an empty folder would be removed
+    (predictions / ".keep").touch()  # an empty folder would be deleted
     try:
         text = Run(prepared, target, "--retries", "0").end(ok=False)
         assert "the disk is full" in text

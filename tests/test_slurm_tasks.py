@@ -1,4 +1,4 @@
-"""The Slurm executor's decisions without Slurm: what is submitted of a task, what a look at the queue means, groups' needs."""
+"""Test the Slurm executor's decisions without Slurm: submissions, looks at the queue, groups' resources."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from mllm.execution.slurm_tasks import VANISHED, Member, Task, Watch, plan, reco
 
 @pytest.fixture
 def at(tmp_path, monkeypatch) -> Path:
-    """An empty working directory; results/x/slurm is the records' folder."""
+    """Use an empty working directory; results/x/slurm is the records' folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "node"))
@@ -35,7 +35,7 @@ FOLDER = Path("results/x/slurm")
 
 
 def point(name: str, command: str = "true", shared: bool = False) -> list[Member]:
-    """A merge whose weights stay on the node, and its prediction."""
+    """Return a merge whose weights stay on the node, and its prediction."""
     at = f"results/x/merges/{name}"
     merge = Member(
         f"merge/{name}", "merge", name, f"m-{name}",
@@ -58,7 +58,7 @@ def group(*points: list[Member]) -> list[Member]:
 
 
 def run_step(members: list[Member], todo: list[int] | None = None) -> int:
-    """The job step, as Slurm starts it."""
+    """Start the job step as Slurm does."""
     todo = list(range(len(members))) if todo is None else todo
     path = FOLDER / "group/g.json"
     path.parent.mkdir(exist_ok=True)
@@ -98,8 +98,8 @@ def test_what_finished_is_kept_and_a_failed_member_stops_only_what_needs_it(at):
     assert run_step(members) == 3
     assert ran() == ["m-a", "m-b", "p-b"]
     planned = plan(members, FOLDER, [])
-    assert planned.todo == [0, 1]  # the prediction, and the merge whose weights went with the allocation
-    # A requeued allocation decides the same by itself.
+    assert planned.todo == [0, 1]  # the prediction, and the merge whose weights were lost with the allocation
+    # A requeued allocation itself makes the same decision.
     again = group(point("a"), point("b"))
     assert run_step(again) == 0
     assert ran() == ["m-a", "p-a"]
@@ -134,7 +134,7 @@ def test_living_allocations_are_taken_over_whatever_groups_are_now(at):
     assert (planned.todo, planned.live, planned.cancel) == ([], ["3", "4"], [])
     planned = plan(group(a, point("d")), FOLDER, orphans)  # part of one, and a new one
     assert (planned.todo, planned.live) == ([2, 3], ["3"])
-    # Something else is wanted in the same place: the whole allocation is cancelled, what it still had to do is submitted.
+    # Another result is wanted in the same place: the allocation is cancelled, and its unfinished members are submitted.
     changed = [a[0], Member(**{**asdict(a[1]), "key": "other"})]
     planned = plan(group(changed, b), FOLDER, orphans)
     assert (planned.todo, planned.cancel) == ([0, 1, 2, 3], ["3"])
@@ -152,7 +152,7 @@ def test_a_task_s_outcome(at):
     assert task.failing([{"status": 0}, {"status": 2}, {"status": 0}, None]) == [1]
     task.states["7"] = "COMPLETED"
     assert task.outcome(FOLDER) == "done"
-    # An earlier run's allocation has done what is wanted of it, and goes on with other things.
+    # An earlier run's allocation has finished the wanted members, and runs others.
     assert run_step(members) == 0
     adopted = Task([], members[:2], [], FOLDER / "group/g.json", ["7"], {"7": "RUNNING"})
     assert adopted.outcome(FOLDER) == "done"

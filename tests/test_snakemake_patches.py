@@ -1,4 +1,4 @@
-"""What is changed inside Snakemake is still there; where it is not, the change switches itself off in one line."""
+"""Check that the changed parts of Snakemake exist; without one, the change switches itself off with one line."""
 
 import inspect
 import threading
@@ -72,7 +72,7 @@ def test_a_change_without_its_place_is_off_in_one_line(monkeypatch, capsys, modu
 
 
 def test_the_scheduler_sets_a_timer_only_where_the_rate_holds_jobs_back(monkeypatch):
-    """It set one at each look, and each started the next: after a hundred jobs it looked a hundred times a second."""
+    """Snakemake set a timer at each look, and each started the next: after 100 jobs it looked 100 times per second."""
     from snakemake.scheduling.job_scheduler import JobRateLimiter, JobScheduler
     from snakemake.settings.types import MaxJobsPerTimespan
 

@@ -1,4 +1,4 @@
-"""Copies on a node's own disk: used, made once, made again when the original changes, and never in the way."""
+"""Test copies on a node's own disk: used, made once, remade when the original changes, and never harmful."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def test_a_model_is_copied_once_and_again_when_it_changed(model, tmp_path, monke
     assert node_cache.near(model) == copy and (copy / "model.safetensors").stat().st_ino == made
     (model / "model.safetensors").write_bytes(b"other weights")
     assert (node_cache.near(model) / "model.safetensors").read_bytes() == b"other weights"
-    # Nobody else may put weights there.
+    # No other user may put weights there.
     assert copy.parent.stat().st_mode & 0o777 == 0o700
 
 
@@ -64,7 +64,7 @@ def test_a_cache_that_cannot_be_written_costs_the_copy_and_not_the_job(model, tm
 
 
 def test_a_job_runs_in_the_copied_environment(tmp_path):
-    """A real environment, and the job's real wrapper."""
+    """Run with a real environment and the job's real wrapper."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     (packages,) = (tmp_path / "venv").glob("lib/python3*/site-packages")
     (packages / "near.py").write_text("place = __file__")

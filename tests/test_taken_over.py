@@ -1,4 +1,4 @@
-"""What finished predictions are found by: the weights' digest as their merge noted it, while nobody has touched them."""
+"""Test how finished predictions are found: by the weights' digest in the merge's card, until weights change."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from mllm.prediction import taken_over
 
 @pytest.fixture
 def model(tmp_path):
-    """A merge's folder, as merge.py leaves it: weights, then the card."""
+    """Make a merge's folder as merge.py does: weights, then the card."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
@@ -37,10 +37,10 @@ def test_a_file_touched_since_is_read_whatever_its_times_say(model):
 
 
 def test_the_digest_is_taken_from_the_card(model):
-    """Or the two tests above would hold without it: a card of other weights is believed while the file is older."""
+    """Else the two tests above would prove nothing: a card's digest counts while the weights are older than the card."""
     noted = taken_over.identity(model)
     write_json(model / cards.FILE, {"weights": "0" * 64})
     assert taken_over.identity(model) != noted
-    copy = shutil.copytree(model, model.parent / "copy")  # its weights are younger than its card, or as old
+    copy = shutil.copytree(model, model.parent / "copy")  # its weights are newer than its card, or as old
     (copy / checkpoint_files.WEIGHTS).touch()
     assert taken_over.identity(copy) == noted

@@ -1,4 +1,4 @@
-"""No job opens a file of the results that its rule does not declare: seen from outside, while whole workflows run."""
+"""No job opens a file of the results that its rule does not declare: observed from outside, in complete workflows."""
 
 import opened_files
 

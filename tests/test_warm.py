@@ -1,4 +1,4 @@
-"""Warm starts: a job's process is what it would be cold, and nothing of a run outlives it."""
+"""Test warm starts: a job's process equals a cold one, and nothing outlives its run."""
 
 import importlib.util
 import os
@@ -60,7 +60,7 @@ main(sys.argv[1])
 
 
 class House:
-    """A folder like the project's, with one script; and the interface to warm starts of that folder."""
+    """Make a folder like the project's with one script; return it with its interface to warm starts."""
 
     def __init__(self, folder: Path):
         self.folder, execution = folder, folder / "workflow/scripts/mllm/execution"
@@ -90,7 +90,7 @@ class House:
         return process.returncode, out, error
 
     def at_work(self) -> list[int]:
-        """Start the job that waits; its process and its child's, once they are there."""
+        """Start the job that waits; return its process and its child's, once both exist."""
         self.process = self.start("wait")
         return self.pids()
 
@@ -121,7 +121,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_for(found, seconds: float = 30):
-    """What a function finds, as soon as that is anything; what it raises is nothing."""
+    """Wait until a function returns a true value, and return it; its errors count as false."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -148,7 +148,7 @@ def house(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("what", ["facts", "status", "words", "error", "syntax", "kill", "interrupt", "later"])
 def test_a_warm_job_is_what_a_cold_one_is(house, what):
-    """Exit status or signal, output, errors to the letter, arguments, folder, umask, environment, and what ends after it."""
+    """Compare status or signal, output, errors to the letter, arguments, folder, umask, environment, exit handlers."""
     assert house.run("warm")[1] == "False False True\n"
     cold = house.run(what, {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"})
     assert house.run(what) == cold
@@ -164,7 +164,7 @@ def test_an_edit_during_a_run_counts(house):
 
 
 def test_a_later_runs_first_job_is_warm(house):
-    """What one run's jobs imported, the next run's warm process imports before it forks; a wrong list costs nothing."""
+    """The next run's warm process imports what one run's jobs imported, before it forks; a wrong list does no harm."""
     assert house.run("warm")[1] == "False False True\n"
     kept = house.execution / "__pycache__/warm-job.txt"
     wait_for(kept.exists)
@@ -181,7 +181,7 @@ def test_it_can_be_turned_off(house, monkeypatch):
 
 
 def test_the_job_dies_with_the_run(house, tmp_path):
-    """The owner is killed: its jobs, what they started, the warm process and its folder go."""
+    """When the owner is killed, its jobs, their processes, the warm process and its folder disappear."""
     code = f"""
 import subprocess, sys; sys.path.insert(0, {str(house.execution)!r}); import warm
 subprocess.run(["bash", "-c", "python workflow/scripts/job.py wait; touch went-on"], env=warm.offer())
@@ -193,11 +193,13 @@ subprocess.run(["bash", "-c", "python workflow/scripts/job.py wait; touch went-o
     process.wait()
     gone(*pids)
     wait_for(lambda: not folder.exists())
-    wait_for(lambda: (house.folder / "went-on").exists())  # the shell lives on, as it does cold; the client has ended
+    wait_for(
+        lambda: (house.folder / "went-on").exists()
+    )  # the shell lives on, as after a cold start; the client has ended
 
 
 def test_a_killed_warm_process_costs_a_line(house):
-    """Its jobs die with it, and start again cold; later ones start cold at once."""
+    """When the warm process dies, its jobs die too and restart cold; later jobs start cold at once."""
     pids = house.at_work()
     (house.folder / "again").touch()
     os.kill(house.warm_process(), signal.SIGKILL)
@@ -217,7 +219,7 @@ def test_one_that_cannot_start_costs_a_line(house):
 
 
 def test_a_library_that_starts_threads_is_noticed(house):
-    """Nothing is forked beside a thread: polars starts some, and is left to the jobs."""
+    """No fork happens beside threads: polars starts some, so that jobs import it themselves."""
     assert [house.run("polars") for _ in range(3)] == [(0, "polars\n", "")] * 3
     file = house.execution / "warm_child.py"
     text = file.read_text()
@@ -233,7 +235,7 @@ def test_a_library_that_starts_threads_is_noticed(house):
 def test_signals_reach_the_job(house):
     for number in (signal.SIGTERM, signal.SIGINT):
         pids = house.at_work()
-        house.process.send_signal(number)  # the client's, which bash became
+        house.process.send_signal(number)  # the client's process, which bash became
         house.process.wait()
         gone(pids[0])
         assert house.process.returncode == -number
@@ -246,7 +248,7 @@ def test_a_killed_job_is_killed_for_snakemake_too(house):
     pids = house.at_work()
     os.kill(pids[0], signal.SIGKILL)
     assert house.process.wait() == -signal.SIGKILL
-    assert house.run("status")[0] == 3  # the warm process goes on
+    assert house.run("status")[0] == 3  # the warm process lives on
 
 
 def test_a_killed_client_takes_the_job_along(house):
@@ -257,7 +259,7 @@ def test_a_killed_client_takes_the_job_along(house):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_nobody_else_starts_a_job(house):
-    """The folder is closed to others; where it is opened, the socket's other end is asked who it is."""
+    """Other users cannot open the folder; if it is opened, the client checks the owner of the socket's other end."""
     house.run("warm")
     folder = house.interface.folder_of(house.environment)
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -275,7 +277,7 @@ print(s.recv(10))
 
 
 def test_a_job_gets_the_policy_that_lets_waiting_threads_sleep(monkeypatch):
-    """Unless the user has said otherwise; common.smk calls it before any job."""
+    """The user can set another policy; common.smk calls it before any job."""
     monkeypatch.delenv("OMP_WAIT_POLICY")
     environment.let_waiting_threads_sleep()
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
@@ -285,7 +287,7 @@ def test_a_job_gets_the_policy_that_lets_waiting_threads_sleep(monkeypatch):
 
 
 def test_snakemakes_benchmarks_are_the_childs(house):
-    """A run of Snakemake: its jobs are warm, their files of figures theirs; afterwards nothing is left."""
+    """In a run of Snakemake, jobs are warm and benchmarks have their figures; afterwards nothing is left."""
     (house.folder / "Snakefile").write_text(f"""
 import os, sys; sys.path.insert(0, {str(house.execution)!r}); import warm
 rule all:
