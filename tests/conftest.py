@@ -16,6 +16,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+import forked_snakemake
 import opened_files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,10 +127,12 @@ class Project:
 
     def snakemake(self, *arguments: str, ok: bool = True, trace: Path | None = None) -> str:
         """Run Snakemake; returns what it printed, with the logs' order kept; the files that its jobs open go to ``trace``."""
-        done = subprocess.run(
-            [*(opened_files.traced(trace) if trace else []), sys.executable, "-m", "snakemake", *arguments],
-            cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        if trace:
+            command = [*opened_files.traced(trace), sys.executable, "-m", "snakemake", *arguments]
+            both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            done = subprocess.run(command, cwd=self.folder, **both)
+        else:
+            done = forked_snakemake.run(arguments, self.folder)
         assert (done.returncode == 0) == ok, done.stdout[-8000:]
         return done.stdout
 

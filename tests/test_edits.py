@@ -13,6 +13,7 @@ import sys
 import pytest
 import yaml
 
+import forked_snakemake
 from conftest import ROOT
 
 EXPERIMENT = {
@@ -65,8 +66,7 @@ for file in files:
 
 
 def snakemake(folder, *arguments):
-    command = [sys.executable, "-m", "snakemake", "--configfile", "two.yaml", *arguments]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = forked_snakemake.run(["--configfile", "two.yaml", *arguments], folder)
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 
