@@ -60,7 +60,7 @@ def test_the_time_that_is_left(tmp_path):
     )
     submitted = estimate.Estimate(counted, {}, {"merge", "predict"}, core_seconds=7200, gpu_seconds=3600)
     assert str(submitted) == (
-        "Estimate: 6 jobs; about 2.0 h of work, one job after another (by sizes: none of them ran here yet);"
+        "Estimate: 6 jobs; about 2.0 h of work, one job after another (by sizes: no such job ran here yet);"
         " about 1.0 GPU-hours; disk about 0 MB"
     )
     for job in range(3):

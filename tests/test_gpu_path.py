@@ -151,7 +151,7 @@ def test_smaller_parts_have_the_same_loss_and_gradients(lora, tmp_path, monkeypa
 
 
 def test_nothing_of_a_training_that_ran_out_of_memory_stays(tmp_path, monkeypatch):
-    """A failed try's Trainer, optimizer and gradients are freed before the next: Adam's moments are large."""
+    """A failed try's Trainer, optimizer and gradients are freed first: Adam's moments are twice the weights."""
     seen = []
     make = training._trainer
 

@@ -25,7 +25,7 @@ from slurm_cluster import (
 
 
 def test_battered(prepared: Project, undisturbed: Project, cluster: Cluster) -> None:
-    """One run survives preemption, a node's death, scancel, the time limit, and a dead slurmd and controller."""
+    """One run survives preemption, node death, scancel, time limit, slurmd and controller down; results are equal."""
     run = Run(prepared)
     run.training(*EXPERTS)
     where = {

@@ -14,8 +14,9 @@ def use_this_python() -> None:
 def let_waiting_threads_sleep() -> None:
     """Let compute threads of jobs sleep while they wait for each other, instead of keeping a core busy.
 
-    Results are the same. Measured on 2 cores shared with other runs: small training steps of 2 threads took 7 ms of
-    processor time with sleep, 69 to 143 ms with libgomp's default. In 4 seconds, 20 to 34 times as many were done.
+    Results are the same. Measured were small training steps of 2 threads, on 2 cores shared with other runs. They took
+    7 ms of processor time with sleep, 69 to 143 ms with libgomp's default. In 4 seconds, 20 to 34 times as many were
+    done.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

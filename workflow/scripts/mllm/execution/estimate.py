@@ -36,7 +36,7 @@ class Estimate:
 
     def __str__(self) -> str:
         count, unknown = self.jobs.total(), sum(self.jobs[rule] for rule in self.guessed)
-        by = {0: "by earlier runs", count: "by sizes: none of them ran here yet"}
+        by = {0: "by earlier runs", count: "by sizes: no such job ran here yet"}
         source = by.get(unknown, f"{counted(count - unknown, 'job')} by earlier runs, {unknown} by sizes")
         where = f"on {counted(self.cores, 'core')}" + (f" and {counted(self.gpus, 'GPU')}" if self.gpus else "")
         where = where if self.cores else "of work, one job after another"

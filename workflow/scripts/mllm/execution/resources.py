@@ -112,9 +112,9 @@ def train_mb(shape: Shape, rows: int, frozen: bool = False) -> int:
 def train_gpu_mb(shape: Shape, batch: int, length: int) -> int:
     """Estimate GPU memory for weights, gradients, moments, and the activations that the backward pass needs.
 
-    Activations have 34 bytes per token, layer and unit of width (Korthikanti et al. 2022, arXiv 2205.05198), without
-    the attention scores, which fused attention does not keep. Single precision doubles that, and 9 % are added for free
-    space between them: GPT-2 in batches of 128 took 44.3 GB on an H100.
+    In half precision, activations have 34 bytes per token, layer and unit of width (Korthikanti et al. 2022, arXiv
+    2205.05198). Fused attention does not keep the attention scores. Single precision doubles that, and 9 % are added
+    for free space between them: GPT-2 in batches of 128 took 44.3 GB on an H100.
     """
     return 1000 + math.ceil(4 * shape.mb + batch * length * shape.layers * shape.width * 74 / 2**20)
 

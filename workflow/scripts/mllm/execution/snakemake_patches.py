@@ -93,8 +93,8 @@ def let_ancient_inputs_be() -> None:
 def limit(workflow: Any, limits: dict[str, int]) -> None:
     """Limit what the scheduler runs at once, unless command line or profile set the limit.
 
-    Snakemake copies its settings before it reads the workflow: changing a setting there has no effect, and a start
-    without ``--cores`` would run all jobs at once.
+    Snakemake copies its settings before it reads the workflow: changing a setting there has no effect. A start without
+    ``--cores`` would run all jobs at once.
     """
     register, resources = workflow.register_resource, workflow.global_resources
     said = {name for name, resource in resources.items() if resource.value is not None}

@@ -64,7 +64,7 @@ def alive(state: str) -> bool:
 def find_orphans(folder: Path, rows: list[dict[str, str]]) -> list[dict[str, Any]]:
     """Return records of allocations whose end no Snakemake saw, each with its Slurm job's number and state.
 
-    They are found by the run's name and the comment, which Slurm keeps from the submission on: when Snakemake was
+    They are found by the run's name and the comment, which Slurm keeps from the submission on. When Snakemake was
     killed, the job's number may not have been written yet.
     """
     by_name = defaultdict(list)

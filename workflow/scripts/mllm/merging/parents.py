@@ -12,7 +12,7 @@ def digest(folder: Path, near: Path, kept: Path | None) -> str:
     Args:
         folder: the parent's folder.
         near: the copy of it to read.
-        kept: folder where jobs share what they computed; None: compute it here.
+        kept: folder where jobs share their results; None: compute it here.
     """
     facts = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in checkpoint_files.weight_files(folder)]
     return str(once(kept, "weights", [str(folder.resolve()), facts], lambda: checkpoint_files.digest(near)))

@@ -152,8 +152,8 @@ def mixture_weights(likelihood: Array, weight: Array) -> Array:
 def greedy_weights(likelihood: Array, weight: Array) -> Array:
     """Find weights, (members,), by ensemble selection: shares in a bag to which each step adds the best member.
 
-    Caruana et al. 2004, "Ensemble selection from libraries of models": it begins with the N best members, for the best
-    N, and returns the best bag of all steps. Arguments are as in :func:`mixture_weights`.
+    The method is from Caruana et al. 2004, "Ensemble selection from libraries of models". It begins with the N best
+    members, for the best N, and returns the best bag of all steps. Arguments are as in :func:`mixture_weights`.
     """
     weight = weight / weight.sum()
     ranks = np.argsort(-(np.log(likelihood) @ weight), kind="stable")[:ADDITIONS]

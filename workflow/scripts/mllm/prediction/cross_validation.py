@@ -26,7 +26,7 @@ def fit(model: Any, strengths: tuple[float, ...], features: Any, train: pl.DataF
     """Fit a pipeline that ends in a logistic regression.
 
     All reviews of a text are in one fold; each fold refits the earlier steps. If a class is too rare to be in all
-    folds, there is no cross-validation, and the model is fitted as it is.
+    folds, there is no cross-validation, and the model is fitted with its own settings.
 
     Args:
         model: an unfitted pipeline of scikit-learn.
