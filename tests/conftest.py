@@ -1,4 +1,4 @@
-"""What tests share: the project in a folder of its own, real Snakemake, the demonstration run once."""
+"""Shared parts of tests: the project in a separate folder, real Snakemake, the demonstration run once."""
 
 import atexit
 import functools
@@ -32,7 +32,7 @@ os.environ.update(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide the GPU from all tests but those marked ``gpu``, which run alone: ``pytest -m gpu``."""
+    """Hide the GPU from all tests except those marked ``gpu``, which run separately: ``pytest -m gpu``."""
     if config.getoption("markexpr") != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -43,7 +43,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that no worker has one of them alone at the end; Slurm's tests last as long as all others."""
+    """Run the longest files first, so that no worker ends with one; Slurm's tests take as long as all others."""
     order = {name: i for i, name in enumerate(LONGEST)}
     for item in items:
         runs = WHOLE_RUNS & set(getattr(item, "fixturenames", ()))
@@ -118,15 +118,15 @@ LONG_FILES = {
 
 
 class Project:
-    """A copy of the project in which Snakemake can run without disturbing anything."""
+    """A copy of the project in which Snakemake can run without side effects."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.output = ""  # of the run that made it
-        self.trace = Path()  # which files its jobs opened, where there is strace
+        self.output = ""  # output of the run that made it
+        self.trace = Path()  # files that its jobs opened, if strace exists
 
     def snakemake(self, *arguments: str, ok: bool = True, trace: Path | None = None) -> str:
-        """Run Snakemake; returns what it printed, with the logs' order kept; the files that its jobs open go to ``trace``."""
+        """Run Snakemake; return its output in the logs' order; write the files that its jobs open to ``trace``."""
         if trace:
             command = [*opened_files.traced(trace), sys.executable, "-m", "snakemake", *arguments]
             both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -137,7 +137,7 @@ class Project:
         return done.stdout
 
     def planned(self, *arguments: str) -> Counter[str]:
-        """Rule -> number of jobs that a dry run announces; the target `all` aside."""
+        """Return the number of jobs of each rule that a dry run announces, without the target `all`."""
         out = self.snakemake("-n", *arguments)
         if "Nothing to be done" in out:
             return Counter()
@@ -163,7 +163,7 @@ class Project:
 
 
 def fresh(target: Path) -> Project:
-    """The files that git knows or would add, and nothing else."""
+    """Return only the files that git knows or would add."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, check=True, capture_output=True, text=True,
@@ -182,12 +182,12 @@ def project(tmp_path: Path) -> Project:
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Project], str]) -> Project:
-    """A project that one worker makes for all.
+    """Return a project that one worker makes for all.
 
     Args:
-        factory: of the session.
-        name: of its folder.
-        make: makes it there, and gives what was printed, which is its ``output``.
+    factory: the session's factory of temporary folders.
+    name: name of its folder.
+    make: makes it there, and returns the printed text, which is its ``output``.
     """
     base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -201,7 +201,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Projec
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The demonstration, run whole, once for all workers.
+    """Run the complete demonstration once for all workers.
 
     Do not write to it: take demo.copy(tmp_path / "x").
     """
@@ -217,7 +217,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="session")
 def three_tasks(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """An experiment with merges over three tasks, from made-up predictions to the verdict: its folder, its grid, its labels."""
+    """Make an experiment with merges over three tasks, from invented predictions to its verdict: folder, grid, labels."""
     import three_tasks as experiment
 
     return experiment.make(tmp_path_factory.mktemp("three"))
@@ -225,7 +225,7 @@ def three_tasks(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="session")
 def real_rows() -> Path:
-    """Real rows of the Drugs.com reviews, which are not part of the project."""
+    """Return the folder of real Drugs.com reviews, which are not part of the project."""
     folder = REAL / "drugscom"
     if not folder.exists():
         pytest.skip(f"no real reviews at {folder}")
@@ -244,7 +244,7 @@ def write_split(folder: Path, names: list[str], **parts: pl.DataFrame) -> None:
 
 @functools.cache
 def warm_path() -> str:
-    """PATH in which `python script.py` is forked from one process that has the libraries: what jobs of a run do."""
+    """Return a PATH whose `python script.py` is forked from one process with the libraries, as in jobs of a run."""
     from mllm.execution import warm
 
     environment = warm.offer()
@@ -253,7 +253,7 @@ def warm_path() -> str:
 
 
 def run_script(name: str, *arguments: object, ok: bool = True) -> str:
-    """Run a script of the workflow by hand; returns what it printed."""
+    """Run a script of the workflow by hand; return its output."""
     done = subprocess.run(
         ["python", str(SCRIPTS / f"{name}.py"), *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PATH": warm_path()},

@@ -1,7 +1,7 @@
 """List, as JSON, each job of an experiment with the scripts and modules that its code digests are of.
 
-Snakemake makes the jobs from the real rules; a digest is replaced by the names that it would be taken of. A process of its
-own, since Snakemake's is changed by that. Arguments: the project's folder, the experiment file.
+Snakemake makes the jobs from the real rules; each digest is replaced by the names that it would cover. It runs in a
+separate process, since that changes Snakemake. Arguments: the project's folder, the experiment file.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Which files the jobs of a run open, seen from outside by strace, and which of them their rules declare."""
+"""Observe by strace which files a run's jobs open, and which of them their rules declare."""
 
 import json
 import re
@@ -48,16 +48,16 @@ print(json.dumps(jobs))
 
 
 def traced(trace: Path) -> list[str]:
-    """What to put before a command so that strace notes the files that it opens; nothing where strace cannot run."""
+    """Return a prefix for a command with which strace records its opened files; empty if strace cannot run."""
     command = ["strace", "-f", "--seccomp-bpf", "-qq", "-y", "-e", f"trace={CALLS}", "-o", str(trace)]
     works = shutil.which("strace") and not subprocess.run([*command, "true"], capture_output=True).returncode
     return command if works else []
 
 
 def undeclared(project: "Project", config: str, results: str) -> dict[str, set[str]]:
-    """Rule -> files under the results that a job of it opened and does not declare; each rule that was seen at work.
+    """Return, for each observed rule, files under the results that its jobs opened and do not declare.
 
-    A process belongs to the job whose log it opened first, or its parent did.
+    A process belongs to the job whose log it, or else its parent, opened first.
     """
     if not project.trace.is_file():
         pytest.skip("no strace here (apt install strace), or it may not trace")
@@ -83,12 +83,12 @@ def undeclared(project: "Project", config: str, results: str) -> dict[str, set[s
 
 
 def excused(rule: str, name: str) -> bool:
-    """Whether a file counts among what jobs share, or a rule's jobs open beside, with a reason."""
+    """Tell whether a file is on the list of files that jobs may open undeclared, with a reason."""
     return name.startswith(tuple(SHARED)) or bool(re.fullmatch(BESIDE.get(rule, ("(?!)", ""))[0], name))
 
 
 def declarations(folder: Path, config: str, results: str) -> tuple[dict[str, set[str]], dict[str, str]]:
-    """Log -> inputs and outputs of the job that writes it, and its rule, by Snakemake's own plan; paths under the results."""
+    """Map each log to its job's inputs, outputs and rule, by Snakemake's own plan; paths are under the results."""
     done = subprocess.run([sys.executable, "-c", PLAN, config], cwd=folder, capture_output=True, text=True, check=True)
     jobs = json.loads(done.stdout.splitlines()[-1])
     inside = f"{results}/"
@@ -97,7 +97,7 @@ def declarations(folder: Path, config: str, results: str) -> tuple[dict[str, set
 
 
 def events(trace: Path) -> Iterator[tuple[int, int, str]]:
-    """Of each call that succeeded: process, the process that it started or 0, the file that it opened or nothing."""
+    """Yield each successful call's process, the process that it started or 0, and the file that it opened or nothing."""
     with trace.open(errors="replace") as lines:
         for line in lines:
             match = LINE.match(line)
@@ -110,7 +110,7 @@ def events(trace: Path) -> Iterator[tuple[int, int, str]]:
 
 
 def belongs(name: str, own: str) -> bool:
-    """Whether a file is a declared one, in a declared folder, or what is renamed to one of them when it is whole."""
+    """Tell whether a file is declared, is in a declared folder, or is renamed to one of them once complete."""
     path, declared = Path(name), Path(own)
     partial = f".{declared.name}."
     return (

@@ -1,4 +1,4 @@
-"""Weight-merging methods in double precision, to hold an implementation to.
+"""Weight-merging methods in double precision, as references for implementations.
 
 Each method is written here from its mathematical definition, in numpy and apart from any implementation:
 
@@ -29,7 +29,7 @@ def reference(method: str, parameters: dict[str, Any], base: np.ndarray | None, 
     """One merged tensor. Parameters have mergekit's names and defaults; unknown and missing ones are errors.
 
     Per-input parameters are one number, or a list in the order of the members. The base of methods that have none
-    (linear, slerp, karcher, nearswap, arcee_fusion, passthrough) is not looked at: members are all that is merged.
+    (linear, slerp, karcher, nearswap, arcee_fusion, passthrough) is ignored: only members are merged.
     """
     arguments = {"lambda_" if name == "lambda" else name: value for name, value in parameters.items()}
     inputs = [np.asarray(member, dtype=np.float64) for member in members]
@@ -124,7 +124,7 @@ def _karcher(members: list[Array], *, max_iter: int = 10, tol: float = 1e-5) -> 
 
 
 def _nearswap(members: list[Array], *, t: float) -> Array:
-    """The first member, moved by at most t in each entry towards the second."""
+    """Move the first member by at most t in each entry towards the second."""
     first, second = members
     # mergekit's convention: distances below 1e-6 count as 1e-6, and a t below zero as zero.
     share = np.clip(t / np.maximum(np.abs(second - first), 1e-6), 0, 1)
@@ -342,7 +342,7 @@ def _ram(base: Array, members: list[Array], *, epsilon: float = 1e-5) -> Array:
 def _ramplus_tl(
     base: Array, members: list[Array], *, r: float = 0.1, alpha: float = 0.2, epsilon: float = 1e-5
 ) -> Array:
-    """As RAM, but entries that one member alone changed grow by r times its shared-to-own ratio, of at most alpha."""
+    """Merge as RAM; entries that only one member changed grow by r times its shared-to-own ratio, at most alpha."""
     deltas = np.stack([x - base for x in members])
     active = np.abs(deltas) > epsilon
     count = active.sum(axis=0)

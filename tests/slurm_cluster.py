@@ -1,4 +1,4 @@
-"""A real Slurm for tests: four nodes on this machine (tests/slurm), the experiment that it runs, Snakemake in the background."""
+"""Provide a real Slurm of four nodes on this machine (tests/slurm), an experiment, Snakemake in the background."""
 
 import contextlib
 import ctypes
@@ -45,7 +45,7 @@ compare: {metric: macro_f1, margin: 0.01}
 keep: all
 """
 EXPERTS = [f"shard-{i}" for i in range(4)]
-FEW = EXPERTS[:2]  # enough where nothing depends on how many there are
+FEW = EXPERTS[:2]  # enough if the number does not matter
 TRAINED = [f"results/faults/models/{e}" for e in FEW]
 COMMAND = ["--profile", "slurm", "--configfile", "config/faults.yaml"]
 LOST = {f"{name}_proxy": "http://127.0.0.1:9" for name in ("http", "https", "all")}
@@ -76,7 +76,7 @@ class Cluster:
         subprocess.run([ROOT / "tests/slurm/stop.sh", self.folder], check=False, timeout=120)
 
     def kill(self, daemon: str, how: signal.Signals = signal.SIGKILL) -> None:
-        """A signal to a daemon and nothing else."""
+        """Send a signal to a daemon only."""
         file = self.folder / f"{daemon}.pid"
         pid = int(file.read_text())
         os.kill(pid, how)
@@ -84,17 +84,17 @@ class Cluster:
         file.unlink(missing_ok=True)
 
     def kill_node(self, node: str) -> None:
-        """All processes of a node at once: its daemon, its steps, their jobs."""
+        """Kill all processes of a node at once: its daemon, its steps, their jobs."""
         there = [id_ for id_, where in jobs("%i %N", "RUNNING") if where == node]
         self.kill(f"slurmd.{node}")
-        for id_ in there:  # the step's daemon before its job, so that nobody reports the end
+        for id_ in there:  # the step's daemon before its job, so that no process reports the end
             subprocess.run(["pkill", "-KILL", *HERE, "-f", rf"slurmstepd: \[{id_}\."], check=False)
             for pid in processes(id_):
                 os.kill(pid, signal.SIGKILL)
 
 
 def jobs(form: str = "%i %k", *states: str) -> list[list[str]]:
-    """Fields of the jobs that are in one of the states; all of them where none is named."""
+    """Return the fields of jobs in one of the states; of all jobs if no state is named."""
     rows = [line.split("|") for line in squeue("%T|" + form.replace(" ", "|")).splitlines()]
     return [row[1:] for row in rows if not states or row[0] in states]
 
@@ -105,9 +105,9 @@ HERE = ("--ns", str(os.getpid()), "--nslist", "net")
 
 @functools.cache
 def apart() -> bool:
-    """Give this process a network and a folder /etc/slurm of its own; whether it has them.
+    """Give this process a separate network and folder /etc/slurm; tell whether it has them.
 
-    Workers of pytest then have clusters at once, which all have the same ports.
+    So pytest's workers can have clusters at the same time, all with the same ports.
     """
     new_mounts, new_network, private = 0x20000, 0x40000000, 1 << 18 | 1 << 14
     set_flags, set_address, up = 0x8914, 0x8916, 1
@@ -124,7 +124,7 @@ def apart() -> bool:
 
 
 def job_of(expert: str, state: str = "RUNNING") -> str:
-    """Slurm's number of an expert's training."""
+    """Return Slurm's number of an expert's training."""
     for id_, comment in jobs("%i %k", state):
         if comment == f"rule_train_expert_wildcards_{expert}":
             return id_
@@ -132,7 +132,7 @@ def job_of(expert: str, state: str = "RUNNING") -> str:
 
 
 def processes(id_: str) -> list[int]:
-    """A Slurm job's processes below its step daemon, in this process's network: other clusters have jobs of that number."""
+    """Return a Slurm job's processes below its step daemon, in this network: other clusters have jobs of that number."""
     found = []
     network = Path("/proc/thread-self/ns/net").readlink()
     for folder in Path("/proc").glob("[0-9]*"):
@@ -147,7 +147,7 @@ def processes(id_: str) -> list[int]:
 
 
 def send(how: signal.Signals, id_: str) -> None:
-    """A signal to all processes of a Slurm job."""
+    """Send a signal to all processes of a Slurm job."""
     for pid in processes(id_) if id_ else []:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, how)
@@ -155,14 +155,14 @@ def send(how: signal.Signals, id_: str) -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """A cluster of its own for each test: it starts in a second, and what one test broke no other meets."""
+    """Start a separate cluster for each test: it takes a second, and no test meets what another broke."""
     missing = [p for p in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(p)]
     if missing or os.geteuid() != 0:
         pytest.skip(
             f"no Slurm here: {', '.join(missing) or 'not root'} (apt install slurmctld slurmd slurm-client munge)"
         )
     made = Cluster(tmp_path / "slurm")
-    # In one network, two of them would want the same ports.
+    # In one network, two clusters would want the same ports.
     lock = FileLock(Path(tempfile.gettempdir(), "mllm-test-slurm.lock"))
     with contextlib.nullcontext() if apart() else lock:
         made.start()
@@ -173,7 +173,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def on_the_test_site(target: Path) -> Project:
-    """The project with the profile's site part replaced, and the experiment of these tests."""
+    """Return the project with another site in the profile, and with the experiment of these tests."""
     project = fresh(target)
     profile = target / "profiles/slurm/config.yaml"
     text = profile.read_text()
@@ -186,7 +186,7 @@ def on_the_test_site(target: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The experiment run on this machine alone, in a network namespace with no network at all; once for all workers."""
+    """Run the experiment without the cluster, in a namespace without any network, once for all workers."""
 
     def make(project: Project) -> str:
         on_the_test_site(project.folder)
@@ -203,7 +203,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def prepared(undisturbed: Project, cluster: Cluster, tmp_path: Path) -> Project:
-    """Data, base and baseline made; experts, merges and what follows still to do."""
+    """Make data, base and baseline; leave experts, merges and later jobs to do."""
     project = undisturbed.copy(tmp_path / "project")
     results = project.folder / "results/faults"
     for path in ["merges", "scores", "predictions", "winners", "experiment.yaml", *(f"models/{e}" for e in EXPERTS)]:
@@ -243,14 +243,14 @@ class Run:
         return self.text
 
     def says(self, condition: Callable[[], bool]) -> None:
-        """Wait for something in its output."""
+        """Wait for a text in its output."""
         wait_for(lambda: condition() or self.process.poll() is not None, "a message")
         assert condition(), self.text[-6000:]
 
     def training(self, *experts: str) -> None:
-        """Wait until each of these trainings has a checkpoint to go on from, and hold it there (until `go_on`).
+        """Wait until each of these trainings has a checkpoint to resume from, and pause it there (until `go_on`).
 
-        However slow or fast the machine is, what a test does next then meets all of them at work.
+        So the test's next step finds all of them running, however fast the machine is.
         """
         folder = self.project.folder / "results/faults/checkpoints"
         self.held: set[str] = set()
@@ -267,13 +267,13 @@ class Run:
         assert self.process.poll() is None, self.text[-6000:]
 
     def go_on(self) -> None:
-        """Let held trainings run, wherever they still are."""
+        """Let paused trainings run, where they still exist."""
         for expert in self.held:
             send(signal.SIGCONT, job_of(expert))
 
 
 def same_results(project: Project, reference: Project, only: Sequence[str] = ()) -> None:
-    """All weights, predictions and scores, byte for byte; or the weights of some models alone."""
+    """Compare all weights, predictions and scores byte for byte; or only some models' weights."""
 
     def files(root: Path) -> dict[str, bytes]:
         found = {}
@@ -291,7 +291,7 @@ def same_results(project: Project, reference: Project, only: Sequence[str] = ())
 
 
 def submissions(*logs: Run) -> Counter[str]:
-    """Log directory of Slurm -> number of submissions: one for each job."""
+    """Return the number of submissions in each of Slurm's log folders, one folder per job."""
     found: Counter[str] = Counter()
     for run in logs:
         found.update(re.findall(r"submitted with SLURM jobid \d+ \(log: \S*?/slurm-logs/(\S+)/\d+\.log", run.text))

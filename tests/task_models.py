@@ -1,4 +1,4 @@
-"""Bases and experts of two tasks on one tiny model: rating (four classes) has expert a, mood (three) has b and c."""
+"""Make bases and experts of two tasks on a tiny model: rating (four classes) has expert a, mood (three) has b and c."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ PARTS = {"mood": {"base": "base-mood", "members": ["b", "c"]}, "rating": {"base"
 
 
 def make_task_models(architecture, folder: Path, family: str = "classifier", **asked) -> Path:
-    """Folders of both bases, equal but for their heads, and of experts near them."""
+    """Make folders of both bases, equal except for their heads, and of experts near them."""
     torch.manual_seed(0)
     body = architecture()
     longest = getattr(body.config, "max_position_embeddings", 64)
@@ -38,13 +38,13 @@ def make_task_models(architecture, folder: Path, family: str = "classifier", **a
 
 
 def task_recipe(values: dict) -> dict:
-    """A recipe with members of both tasks, in the grid's words."""
+    """Return a recipe with members of both tasks, in the grid's form."""
     recipe = recipe_of(values)
     return {**recipe, "base": "base-mood" if recipe["base"] == "base" else recipe["base"]}
 
 
 def parts_of(recipe: dict) -> dict:
-    """Task -> its base and those of its experts that are members."""
+    """Map each task to its base and those of its experts that are members."""
     return {
         task: {**part, "members": [m for m in part["members"] if m in recipe["members"]]}
         for task, part in PARTS.items()

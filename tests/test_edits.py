@@ -1,7 +1,7 @@
-"""What an edit of the experiment file plans, and what a deleted file plans: exactly these jobs, no other.
+"""Check that an edit of the experiment file, or a deleted file, plans exactly the listed jobs.
 
-One finished experiment of two tasks, fabricated: its outputs are empty files that Snakemake was told are its own. Nothing
-is computed; every row is a dry run of the real rules.
+One finished experiment of two tasks is fabricated: its outputs are empty files that Snakemake was told are its own.
+Nothing is computed; every row is a dry run of the real rules.
 """
 
 import copy
@@ -73,11 +73,11 @@ def snakemake(folder, *arguments):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of the finished experiment."""
+    """Make the folder of the finished experiment."""
     folder = tmp_path_factory.mktemp("edits")
     for file in ("reviews.csv", "more.csv"):
         (folder / file).write_text("text,stars,kind,more\nfine,5,x,1\nfine,4,x,1\nbad,1,y,2\nbad,2,z,2\n")
-    for link in ("Snakefile", "workflow", "profiles", "config"):  # rules look from the project's root
+    for link in ("Snakefile", "workflow", "profiles", "config"):  # rules read paths from the project's root
         (folder / link).symlink_to(ROOT / link)
     for model in ("tiny", "asked"):
         (folder / model).mkdir()
@@ -94,7 +94,7 @@ RULES = {
 
 
 def planned(folder):
-    """The jobs of a dry run: ``rule``, or ``rule:wildcard``; a merge's hash left out."""
+    """Return the jobs of a dry run: ``rule``, or ``rule:wildcard`` without a merge's hash."""
     found = set()
     for line in snakemake(folder, "-n").splitlines():
         if (
@@ -144,7 +144,7 @@ EDITS = {
     "an expert less": (lambda raw: raw["experts"].remove(expert(raw, "x")), BOTH | SCORES),
     "an expert renamed": (
         on_expert("x", name="z"),
-        {"train_expert:z", "predict:z"} | SCORES,  # the first two take over
+        {"train_expert:z", "predict:z"} | SCORES,  # the first two reuse results
     ),
     "a member of merges renamed": (
         lambda raw: (
@@ -179,7 +179,7 @@ EDITS = {
     ),
     "a class's name": (
         lambda raw: raw["tasks"][0].update(classes={"poor": [1, 2], "good": [4, 5]}),
-        {"tokenise:asked-mood.base", "train_expert:all", "predict:all"} | SCORES,  # all is asked in words
+        {"tokenise:asked-mood.base", "train_expert:all", "predict:all"} | SCORES,  # all is asked with prompts
     ),
     "classes with an order": (lambda raw: raw["tasks"][1].update(ordered=True), SCORES),
     "what the texts are": (lambda raw: raw["data"].update(description="notes on toys"), {"write_report", "export"}),
@@ -198,7 +198,7 @@ EDITS = {
     "steps of a training on several tasks": (lambda raw: raw["references"][3].update(steps=3), BOTH | SCORES),
     "a training on several tasks renamed": (
         lambda raw: raw["references"][3].update(name="all-tasks"),
-        {"train_tasks:all-tasks", "predict_tasks:all-tasks"} | SCORES,  # both take over
+        {"train_tasks:all-tasks", "predict_tasks:all-tasks"} | SCORES,  # both reuse results
     ),
     "a replicate more of a training on several tasks": (
         lambda raw: raw["references"][3].update(replicates=2),
@@ -329,7 +329,7 @@ def test_a_deleted_file_is_made_again_or_changes_nothing(finished, path, tmp_pat
 
 
 def test_a_new_expert_makes_a_deleted_split_again(finished, tmp_path):
-    """What a job reads is declared: it is never started without."""
+    """A job's reads are declared: it never starts without them."""
     raw = copy.deepcopy(EXPERIMENT)
     raw["experts"].append({"name": "y", "task": "mood", "steps": 2})
     (finished / "two.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))

@@ -1,4 +1,4 @@
-"""Users' own words in the shell, other working directories, other locales: quoted, refused in one line, read and written all the same."""
+"""Test users' texts in the shell, other working directories, other locales: quoted, refused in one line, or handled."""
 
 import json
 import os
@@ -67,11 +67,11 @@ def test_what_the_user_wrote_reaches_the_shell_as_one_word(root):
     assert done.returncode == 0, done.stderr[-3000:]
     commands = json.loads(done.stdout)
     assert len(commands) >= 15
-    words = [shlex.split(command) for command in commands]  # fails where a quotation mark is left open
+    words = [shlex.split(command) for command in commands]  # fails if a quotation mark is left open
     everything = {word for command in words for word in command}
     expected = {ODD["data"]["train"], *(m["path"] for m in ODD["models"]), "in/own {é} $(touch h).yaml"}
     assert expected <= everything
-    for command in commands:  # bare of what stands in quotation marks
+    for command in commands:  # without the parts in quotation marks
         bare = re.sub(r"\"'\"|'[^']*'", "", command)
         assert "touch" not in bare and not set(";&|`") & set(bare), command
 

@@ -1,4 +1,4 @@
-"""The examples of docs/extending, taken from the pages themselves and run."""
+"""Run the examples of docs/extending, taken from the pages themselves."""
 
 import json
 import re
@@ -20,13 +20,13 @@ DEMO = ("--profile", "profiles/local", "--configfile", "config/demo.yaml")
 
 
 def extend(project: Project, page: str) -> dict:
-    """Do what a page says: apply its patch, write its new files, bring generated files up to date; its YAML comes back."""
+    """Follow a page: apply its patch, write its new files, update generated files; return its YAML."""
     text = (ROOT / f"docs/extending/{page}.md").read_text()
     patches = re.findall(r"```diff\n(.*?)```", text, re.S)
     new = re.findall(r"^`(\S+)`, new:\n\n```python\n(.*?)```", text, re.S | re.M)
     assert patches or new
     for patch in patches:
-        # Also below a repository: the patch is of the project's root.
+        # Also inside another repository: the patch is relative to the project's root.
         done = subprocess.run(["patch", "--strip=1", "--fuzz=0"], cwd=project.folder, input=patch, text=True, capture_output=True)  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
     for path, content in new:
@@ -147,7 +147,7 @@ def test_a_family(tmp_path):
     project.snakemake("--profile", "profiles/local", "--configfile", "config/masks.yaml")
     board = pl.read_parquet(project.folder / "results/masks/leaderboard.parquet")
     assert dict(board.group_by("kind").len().rows()) == {"base": 1, "expert": 2, "merge": 1, "reference": 1}
-    # What was asked zero-shot is the base as it came.
+    # The model asked zero-shot is the downloaded base.
     by_name = {row["candidate"]: row for row in board.to_dicts()}
     assert by_name["base-sentiment"]["test_nll"] == pytest.approx(by_name["zero-shot"]["test_nll"], abs=1e-5)
     assert by_name["shard-0"]["valid_nll"] < by_name["base-sentiment"]["valid_nll"]

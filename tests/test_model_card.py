@@ -1,4 +1,4 @@
-"""A model's card says what is known of the texts, and no more."""
+"""Check that a model's card states only what is known about the texts."""
 
 import dataclasses
 

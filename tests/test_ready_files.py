@@ -1,4 +1,4 @@
-"""Experiment files that are ready to run on a cluster: each plans its jobs offline, and says what the plan estimates."""
+"""Test the ready experiment files for a cluster: each plans its jobs offline, and states the plan's estimate."""
 
 import re
 
@@ -11,7 +11,7 @@ READY = ("config", "tasks", "flan-t5", "llama")
 
 @pytest.mark.parametrize("name", READY)
 def test_a_ready_file_plans_its_jobs_and_says_their_cost(name, project: Project, monkeypatch):
-    """The head's figures are the estimate's, within a tenth; models are pinned to commits, so that nothing is asked of the hub."""
+    """The header's figures match the estimate within a tenth; models are pinned to commits, so that no hub is asked."""
     monkeypatch.setenv("MLLM_GPUS", "1")
     file = f"config/{name}.yaml"
     text = (ROOT / file).read_text()

@@ -1,4 +1,4 @@
-"""The rooms of the package: who imports whom, held over syntax trees."""
+"""Check the rooms of the package by syntax trees: which room imports which."""
 
 import ast
 import re
@@ -29,7 +29,7 @@ MODULES = {
 
 
 def imported(path: Path) -> list[tuple[str, int]]:
-    """Modules of the package that a file imports anywhere, with the line; imports for type checkers alone do not count."""
+    """Return the modules of the package that a file imports, with the line, without imports for type checkers."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     checked_only = {
         id(inner)
@@ -93,7 +93,7 @@ def test_only_rules_and_the_doctor_import_execution():
 
 
 def test_the_picture_of_the_rooms_is_the_table():
-    """docs/architecture.md: an arrow leads from a room to one that may import it, or follows from other arrows."""
+    """In docs/architecture.md, an arrow leads from a room to one that may import it, or follows from other arrows."""
     text = (ROOT / "docs/architecture.md").read_text()
     picture = re.search(r"## The rooms of the package.*?```mermaid\n(.*?)```", text, re.S)[1]
     arrows = {tuple(re.findall(r"(\w+)(?:\[[^]]*\])?", side)[0] for side in line.split(" --> ")) for line in picture.splitlines() if "-->" in line}  # fmt: skip

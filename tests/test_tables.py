@@ -1,4 +1,4 @@
-"""Another table than Drugs.com's, and several tasks on it, through the whole workflow."""
+"""Run the complete workflow on another table than Drugs.com's, with several tasks."""
 
 import csv
 

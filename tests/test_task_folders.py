@@ -1,4 +1,4 @@
-"""One model of several tasks on the disk: each folder whole for plain transformers, shared weights there once."""
+"""Test one model of several tasks on disk: plain transformers reads each folder; shared weights are stored once."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ CLASSES = {"rating": ["1", "2", "3", "4"], "sentiment": ["bad", "good"]}
 
 
 def donors(architecture, folder):
-    """A base for each task: other heads on one body."""
+    """Make a base for each task: other heads on one body."""
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["some words to make a vocabulary of"] * 3, 300, 16)
     body = architecture()

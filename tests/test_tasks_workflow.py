@@ -1,4 +1,4 @@
-"""One model for several tasks, through the whole workflow: a classifier to its export, models that are asked to their predictions."""
+"""Run one model for several tasks: a classifier up to its export, prompted models up to their predictions."""
 
 import json
 import subprocess
@@ -54,7 +54,7 @@ ASKED = {
 
 
 def run(folder, raw, *targets):
-    """The project with an experiment of several tasks, run."""
+    """Run the project with an experiment of several tasks."""
     project = fresh(folder)
     (project.folder / "config/tasks.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     project.snakemake(*targets, "--configfile", "config/tasks.yaml", "--cores", "2")
@@ -81,7 +81,7 @@ def test_one_merge_is_predicted_in_all_its_tasks(finished, results):
         table = pl.read_parquet(results / f"predictions/{candidate}.parquet")
         rows = labelled.labelled(results / "data", ("valid", "test"), task)
         assert table.select("review_id", "label").equals(rows.select("review_id", "label"))
-    assert not list((results / "merges").glob("*/model"))  # they went once they were predicted
+    assert not list((results / "merges").glob("*/model"))  # they were deleted once predicted
     assert not finished.planned("--configfile", "config/tasks.yaml")
 
 
@@ -139,11 +139,11 @@ def test_an_export_loads_in_two_lines_of_transformers(results):
 
 
 def test_the_hubs_client_uploads_each_tasks_folder_whole(results):
-    """Its own list of what it would commit, made without a network: linked weights are files like others, of one content."""
+    """Read the hub client's list of files to commit, made without a network: linked weights are files of one content."""
     folder = next(p for p in (results / "export").iterdir() if p.name.startswith("task_arithmetic"))
     operations = HfApi()._prepare_upload_folder_additions(
         folder_path=folder, path_in_repo="", repo_type="model", ignore_patterns="README.md"
-    )  # whose heading the hub looks at
+    )  # the hub reads its heading
     listed = {o.path_in_repo: o.upload_info for o in operations}
     assert listed.keys() == {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {"README.md"}
     for task in ("rating", "mood", "topic"):
