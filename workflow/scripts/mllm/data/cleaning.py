@@ -1,4 +1,4 @@
-"""Clean review tables: count every repair, and write rows that cannot be repaired to a table of their own, with reasons."""
+"""Clean review tables: count every repair, and return rows that cannot be repaired in a separate table, with reasons."""
 
 import html
 from collections.abc import Callable, Iterator

@@ -25,7 +25,7 @@ def task_facts(data: Path, task: str) -> dict[str, Any]:
 
 
 def worded_names(data: Path, task: dict[str, Any]) -> list[str]:
-    """Return a task's class names in the user's words, in order; ``task`` is its entry in the experiment."""
+    """Return a task's class names for people, in order; ``task`` is its entry in the experiment."""
     return class_names(task, task_facts(data, task["name"])["names"])
 
 

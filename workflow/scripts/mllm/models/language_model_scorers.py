@@ -163,7 +163,7 @@ def log_likelihood(logits: torch.Tensor, label: list[int]) -> torch.Tensor:
 
 
 def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (reviews,) negative log-likelihoods of labels, and (reviews,) whether each token is the most likely one.
+    """Return (reviews,) negative log-likelihoods of labels, and (reviews,) whether all their tokens are the most likely.
 
     Args:
         logits: (reviews, tokens, vocabulary).
