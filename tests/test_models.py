@@ -216,7 +216,7 @@ def test_a_training_that_reads_otherwise_does_not_go_on_from_the_same_weights(da
     card = json.loads((own / "model.json").read_text())
     (own / "model.json").write_text(json.dumps({**card, "model": {**card["model"], "prompt": {"template": "another"}}}))
     run_script("train_expert", *arguments, "--log", tmp_path / "log")
-    assert "going on" not in (tmp_path / "log").read_text()
+    assert "resuming from" not in (tmp_path / "log").read_text()
 
 
 def test_a_value_that_validation_lacks_is_no_error(data, base, tmp_path):
@@ -240,7 +240,7 @@ def test_another_training_does_not_go_on_from_these_checkpoints(data, base, tmp_
     stale.mkdir(parents=True)
     (stale / "whole").touch()
     run_script("train_expert", *train_arguments(data, base, tmp_path), "--log", tmp_path / "log")
-    assert "going on" not in (tmp_path / "log").read_text()
+    assert "resuming from" not in (tmp_path / "log").read_text()
 
 
 def test_processes_that_share_a_training_end_where_one_would(data, base, tmp_path):
