@@ -1,4 +1,4 @@
-"""Methods over several data sets or tasks, against the libraries that have the tests (baycomp 1.0.3, scikit-posthocs 0.17.1)."""
+"""Compare tests over several data sets or tasks with the libraries that have them (baycomp 1.0.3, scikit-posthocs 0.17.1)."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ SCORES = [
     ("gains", "expected"), [(GAINS, (0.8055, 0.0927, 0.1018)), ([0.012, 0.03, -0.004, 0.022], (0.7337, 0.2663, 0.0))]
 )
 def test_signed_rank_is_baycomps(gains, expected):
-    """Of 200,000 draws there: SignedRankTest.probs(gains, 0, rope=0.01, nsamples=200000, random_state=1)."""
+    """The library had 200,000 draws: SignedRankTest.probs(gains, 0, rope=0.01, nsamples=200000, random_state=1)."""
     found = across.signed_rank(np.array(gains), 0.01)
     assert (found.better, found.equivalent, found.worse) == pytest.approx(expected, abs=0.006)
     other = across.signed_rank(-np.array(gains), 0.01)
@@ -35,7 +35,10 @@ def test_equal_methods_are_equivalent():
 
 
 def test_nemenyi_is_scikit_posthocs():
-    """Whose p-values of the pairs are .0725, .0286, .7263, .9857, .0030, .0008: below 5 % exactly where ranks are farther apart."""
+    """The library's p-values of the pairs are .0725, .0286, .7263, .9857, .0030, .0008.
+
+    They are below 5 % exactly for pairs whose ranks are farther apart than the critical difference.
+    """
     found = across.ranks(np.array(SCORES))
     assert found.p == pytest.approx(friedmanchisquare(*np.array(SCORES).T).pvalue)
     p = {(0, 1): 0.072451, (0, 2): 0.028563, (0, 3): 0.726349, (1, 2): 0.985723, (1, 3): 0.002989, (2, 3): 0.000799}
@@ -57,7 +60,7 @@ def test_groups_are_the_largest_within_the_distance():
 
 
 def board(units=4):
-    """Leaderboards of several units: ties beats linear by 0.05, the expert is as good as ties; one reference is on some alone."""
+    """Make leaderboards of several units: ties beats linear by 0.05 and equals the expert; some units lack a reference."""
     rng, rows = np.random.default_rng(0), []
     for u in range(units):
         level = rng.random() * 0.3

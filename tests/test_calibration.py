@@ -1,4 +1,4 @@
-"""Calibration recovers what was put wrong, from validation alone, and flatters nobody there."""
+"""Calibration undoes a known distortion from validation only, and does not look better there than it is."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from mllm.evaluation.calibration import FLOOR, Calibration, calibrate, fit
 
 
 def problem(n, classes, seed=0, temperature=1.0, bias=0.0, skill=2.0):
-    """Truth, and log-probabilities that were calibrated before a temperature and a bias were undone in them."""
+    """Draw truth, and calibrated log-probabilities that a bias and a temperature then distort."""
     rng = np.random.default_rng(seed)
     logits = skill * rng.normal(size=(n, classes)) + rng.normal(scale=0.5, size=classes)
     truth = (softmax(logits, axis=1).cumsum(axis=1) < rng.random((n, 1))).sum(axis=1).clip(max=classes - 1)
@@ -68,7 +68,7 @@ def test_the_fit_is_a_minimum_and_never_worse_on_what_it_saw(n, classes, seed, t
 
 
 def test_worse_than_nothing_is_calibrated_to_nothing():
-    """A candidate that denies the truth: of its probabilities no share is kept, only how frequent classes are."""
+    """A candidate denies the truth: calibration keeps no share of its probabilities, only the frequencies of classes."""
     truth, logp = problem(3000, 3, seed=2)
     denied = log_softmax(-logp, axis=1)
     found = fit(denied, truth, np.ones(3000))
@@ -79,7 +79,7 @@ def test_worse_than_nothing_is_calibrated_to_nothing():
 
 @pytest.mark.parametrize("temperature", [6.0, 30.0])
 def test_no_overconfidence_is_too_much(temperature):
-    """Many of these probabilities are below 1e-12, and still tell classes apart: all of it can be undone."""
+    """Many of these probabilities are below 1e-12, and still distinguish classes: all of it can be undone."""
     truth, logp = problem(10_000, 5, seed=8, temperature=temperature)
     assert (logp < FLOOR).mean() > 0.1
     found = fit(logp, truth, np.ones(10_000))
@@ -115,7 +115,7 @@ def test_a_class_that_does_not_occur_is_rare_but_not_impossible():
 
 
 def test_the_majority_class_becomes_the_frequencies():
-    """It gives the others no probability at all, of which the logarithm is -inf."""
+    """It gives the others probability 0, of which the logarithm is -inf."""
     truth = np.repeat([0, 1, 2], [500, 300, 200])
     with np.errstate(divide="ignore"):
         logp = np.log(np.tile([1.0, 0.0, 0.0], (1000, 1)))
@@ -158,13 +158,13 @@ def test_nothing_of_the_others_is_looked_at(poison):
     logp, truth, groups, valid = halves()
     before = calibrate(logp, truth, groups, valid, 1)
     assert calibrate(logp, np.where(valid, truth, poison), groups, valid, 1).tobytes() == before.tobytes()
-    # Nor their probabilities, but for each one's own.
+    # Neither do their probabilities, except for each one's own.
     changed = np.where(valid[:, None], logp, np.log(0.25))
     assert calibrate(changed, truth, groups, valid, 1)[valid].tobytes() == before[valid].tobytes()
 
 
 def test_a_text_in_validation_does_not_see_its_own_labels():
-    """Nor those of any of its reviews; all but its fold do see them."""
+    """Neither do those of any of its reviews; all folds except its own see them."""
     logp, truth, groups, valid = halves(texts=150)
     before = calibrate(logp, truth, groups, valid, 1)
     for text in np.unique(groups[valid])[:6]:
@@ -178,7 +178,7 @@ def test_a_text_in_validation_does_not_see_its_own_labels():
 
 
 def test_out_of_fold_nobody_is_flattered():
-    """Perfectly calibrated candidates on 80 validation texts: a fit looks better on them than it is."""
+    """Candidates are perfectly calibrated on 80 validation texts: a fit looks better on these texts than it is."""
     seen, out_of_fold, others = [], [], []
     for seed in range(60):
         logp, truth, groups, valid = halves(n=160, classes=6, seed=seed)
@@ -190,7 +190,7 @@ def test_out_of_fold_nobody_is_flattered():
     error = np.std(out_of_fold) / np.sqrt(60) + np.std(others) / np.sqrt(60)
     assert np.mean(seen) < -0.01
     assert np.mean(out_of_fold) > 0 and np.mean(others) > 0
-    # A little worse than on the others, as four fifths are learned from.
+    # It is a little worse than on the others, since it learns from four fifths.
     assert np.mean(out_of_fold) == pytest.approx(1.2 * np.mean(others), abs=3 * error)
 
 
@@ -238,4 +238,4 @@ def test_all_may_be_validation_and_texts_fewer_than_folds():
     for groups in (np.arange(30), np.arange(30) % 3, np.zeros(30, dtype=int)):
         found = calibrate(logp, truth, groups, np.ones(30, dtype=bool), 1)
         assert np.exp(found).sum(axis=1) == pytest.approx(1)
-    assert found == pytest.approx(logp)  # of one text nothing is out of fold
+    assert found == pytest.approx(logp)  # with one text nothing is out of fold

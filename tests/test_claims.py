@@ -1,4 +1,4 @@
-"""Claims that chance allows: score intervals, nested statements under correction, differences of small counts."""
+"""Test how often claims are wrong by chance: score intervals, corrected nested statements, differences of small counts."""
 
 import itertools
 
@@ -24,7 +24,7 @@ def test_wilson_is_statsmodels(right, n):
 
 
 def by_likelihood(a, b, n, null):
-    """Tango's statistic with the restricted maximum of the likelihood found numerically."""
+    """Compute Tango's statistic, with the restricted maximum of the likelihood found numerically."""
 
     def loss(q):
         cells = np.array([q + null, q, 1 - 2 * q - null])
@@ -57,7 +57,7 @@ def test_tango_at_the_edges():
 
 @pytest.mark.parametrize("n", [50, 100, 200, 400])
 def test_one_text_proves_no_non_inferiority(n):
-    """A rival that is right on 1 % more texts, the margin: the bootstrap says no worse in up to 60 % of samples."""
+    """A rival is right on 1 % more texts, the margin: the bootstrap says no worse in up to 60 % of samples."""
     only = np.random.default_rng(n).binomial(n, MARGIN, 4000)
     said = [intervals.tango_p(0, b, n, -MARGIN) <= 0.025 for b in only]
     assert np.mean(said) <= 0.03
@@ -79,7 +79,7 @@ def test_reach_is_a_step_of_one_text():
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "kappa", "mcc", "balanced_accuracy"])
 def test_all_right_is_not_certain(metric):
-    """150 of 150 right is no 1.000 (1.000 to 1.000): Wilson's interval begins at 0.975."""
+    """150 of 150 right is not 1.000 (1.000 to 1.000): Wilson's interval begins at 0.975."""
     truth = np.arange(150) % 3
     logp = np.log(np.full((150, 3), 0.05) + 0.85 * np.eye(3)[truth])
     found = bootstrap.Sample(truth, np.arange(150), 3, False, 1, 200).evaluate(logp)
@@ -89,7 +89,7 @@ def test_all_right_is_not_certain(metric):
 
 
 def test_many_rare_classes_do_not_push_the_interval_off_its_estimate():
-    """Resamples lose classes, which makes macro-F1 smaller than the sample's."""
+    """Resamples lose classes, so that their macro-F1 is smaller than the sample's."""
     rng = np.random.default_rng(0)
     truth = np.arange(300) % 150
     logp = np.log(
@@ -109,7 +109,7 @@ def p_values(difference, error, margin=MARGIN):
 
 
 def held(differences, error):
-    """What holds of several claims after correction."""
+    """Return the statements that hold for several claims after correction."""
     p = [p_values(d, error) for d in differences]
     weak = claims.adjusted(*(np.array([getattr(t, k) for t in p]) for k in ("not_worse", "better")))
     strong = claims.adjusted(*(np.array([getattr(t, k) for t in p]) for k in ("behind", "worse")))
@@ -117,7 +117,7 @@ def held(differences, error):
 
 
 def test_a_lead_never_erases_non_inferiority():
-    """24 claims with a standard error of .004: from some lead on all are no worse, and none of a larger lead is less."""
+    """24 claims have a standard error of .004: above some lead all are no worse, and a larger lead never says less."""
     order = ["undecided", "no worse", "better"]
     leads = np.arange(0, 0.03, 0.001)
     found = [order.index(held([lead] + [0.0] * 23, 0.004)[0]) for lead in leads]
@@ -125,13 +125,13 @@ def test_a_lead_never_erases_non_inferiority():
 
 
 def test_adjusted_is_the_closed_test():
-    """Against all intersections of the nulls, one by one."""
+    """Compare with all intersections of the null hypotheses, one by one."""
     rng = np.random.default_rng(2)
     for _ in range(30):
         strong = rng.uniform(0, 0.1, 4)
         weak = strong * rng.uniform(0, 1, 4)
         found = claims.adjusted(weak, strong)
-        # Of each claim: not in the intersection, in it by its strong null, or by its weak one, which implies the strong one.
+        # Each claim is not in the intersection, in it by its strong null, or by its weak one, which implies the strong one.
         local = {
             which: min((4 - which.count(0)) * (0, strong[i], weak[i])[w] for i, w in enumerate(which) if w)
             for which in itertools.product((0, 1, 2), repeat=4)
@@ -145,15 +145,15 @@ def test_adjusted_is_the_closed_test():
 @pytest.mark.parametrize("count", [4, 12, 24])
 @pytest.mark.parametrize("truth", [-MARGIN, 0.0])
 def test_family_wise_error_at_each_border(count, truth):
-    """Worse is tested as worse than the margin: tested as different from 0 it errs in 9, 25 and 46 % of runs."""
+    """*Worse* means worse than the margin: as a test of a difference from 0 it would err in 9, 25 and 46 % of runs."""
     rng = np.random.default_rng(count)
     false = {-MARGIN: {"worse", "no worse", "better"}, 0.0: {"better", "behind", "worse"}}[truth]
     wrong = [bool(false & set(held(truth + 0.004 * rng.normal(size=count), 0.004))) for _ in range(800)]
-    assert np.mean(wrong) <= 0.065  # 5 % and two standard errors
+    assert np.mean(wrong) <= 0.065  # 5 % plus two standard errors
 
 
 def test_what_is_detectable_knows_of_the_correction():
-    """47 % instead of 80 % with 12 claims: the difference must be larger."""
+    """With 12 claims the power is 47 % instead of 80 %: the difference must be larger."""
     alone, of_twelve = claims.detectable(0.004), claims.detectable(0.004, 12)
     assert of_twelve / alone == pytest.approx(1.32, abs=0.01)
     assert claims.detectable(0.004, 24) / alone == pytest.approx(1.40, abs=0.01)
@@ -185,7 +185,7 @@ def test_kinds_of_texts_are_all_of_them(copies):
 
 @pytest.mark.parametrize("copies", [True, False])
 def test_draws_of_kinds_are_those_of_texts(copies):
-    """Mean, deviation and ends of the difference in macro-F1, as from drawing the texts themselves."""
+    """Mean, deviation and ends of the difference in macro-F1 equal those from drawing the texts themselves."""
     truth, a, b, groups = two(2, copies=copies)
     sums, count = paired.kinds(truth, a, b, groups, 3)
     found = paired.draw(metrics.macro_f1, sums, count, 3, 20_000, 0)
@@ -214,7 +214,7 @@ def test_looked_up_draws_are_poisson(mean):
 
 
 def poisson_cdf(mean):
-    """Of a Poisson number plus a uniform one, which is continuous."""
+    """Return the distribution of a Poisson number plus a uniform one, which is continuous."""
     return lambda x: poisson.cdf(np.floor(x) - 1, mean) + (x - np.floor(x)) * poisson.pmf(np.floor(x), mean)
 
 
@@ -228,7 +228,7 @@ def test_a_border_does_not_hang_on_the_seed():
 
 
 def test_copies_with_different_labels_have_one_accuracy():
-    """Of a text, each review counts its share, in the difference and in the counts alike."""
+    """Each review of a text counts its share, both in the difference and in the counts."""
     right_a, right_b = np.array([1.0, 0.5, 0.0, 1 / 3]), np.array([0.5, 0.5, 1.0, 0.0])
     found = paired.of_shares(right_a - right_b, MARGIN)
     assert found.value == pytest.approx((right_a - right_b).mean())
@@ -247,7 +247,7 @@ def test_without_a_differing_text_a_difference_has_width():
 
 
 def test_equivalence_is_two_one_sided_tests():
-    """Of means, against statsmodels' TOST; of shares, Tango's score at both margins; draws of the same distribution agree."""
+    """Compare with statsmodels' TOST for means and Tango's score at both margins for shares; draws must agree with both."""
     rng = np.random.default_rng(4)
     gain = rng.choice([-1.0, 0.0, 1.0], 20_000, p=[0.05, 0.9, 0.05])
     expected, *_ = ttost_paired(gain, np.zeros(len(gain)), -MARGIN, MARGIN)
@@ -262,7 +262,7 @@ def test_equivalence_is_two_one_sided_tests():
 
 @pytest.mark.parametrize("off", [-MARGIN, MARGIN])
 def test_equivalence_errs_in_few_families(off):
-    """12 claims at a border: a false equivalence in at most 2.5 % of runs, and two standard errors."""
+    """12 claims are at a border: at most 2.5 % of runs, plus two standard errors, have a false equivalence."""
     rng, wrong = np.random.default_rng(5), 0
     for _ in range(800):
         found = off + 0.004 * rng.normal(size=12)

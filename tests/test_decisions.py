@@ -1,4 +1,4 @@
-"""Decisions tuned for a metric on validation: what they reach, what they must not see, and their differences without resamples."""
+"""Test decisions tuned on validation for a metric: their scores, the data they must not see, differences without resamples."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ SHARES = np.array([0.7, 0.25, 0.05])
 
 
 def sample(n, seed, noise=1.0):
-    """Truth, and its posterior from a noisy sight of it."""
+    """Draw truth, and its posterior from a noisy observation."""
     rng = np.random.default_rng(seed)
     truth = rng.choice(3, n, p=SHARES)
     seen = np.eye(3)[truth] + noise * rng.normal(size=(n, 3))
@@ -27,7 +27,7 @@ def sample(n, seed, noise=1.0):
 
 
 def tuned(valid, test, truth, seed=0):
-    """As ``score`` makes them of raw log-probabilities, each review a text of its own."""
+    """Make them from raw log-probabilities as ``score`` does; each review is a separate text."""
     groups, n = np.arange(len(truth)), len(truth)
     whole = np.concatenate([truth, np.zeros(len(test), dtype=int)])
     done = calibration.calibrate(
@@ -46,7 +46,7 @@ def test_strengths_are_the_best_on_validation_by_scikit_learn():
         values = [score(truth, (logp - s * prior).argmax(1)) for s in decisions.STRENGTHS]
         mine = score(truth, found.test[name])
         assert mine == pytest.approx(max(values)) and mine >= score(truth, logp.argmax(1))
-    # Of the true posterior, accuracy wants the offsets that it has, balanced accuracy those of equal classes.
+    # For the true posterior, accuracy needs its own offsets, balanced accuracy those of equal classes.
     large, posterior = sample(100_000, 2)
     fold = np.arange(len(large)) % decisions.FOLDS
     found = decisions.tune(posterior, posterior, large, np.ones(len(large)), fold, ["accuracy", "balanced_accuracy"])
@@ -68,7 +68,7 @@ def test_no_fold_sees_its_own_labels():
 
 
 def test_sharpening_and_shifted_priors_gain_nothing():
-    """The same knowledge with another temperature and other offsets: raw macro-F1 differs, tuned macro-F1 does not."""
+    """The knowledge is the same, temperature and offsets are not: raw macro-F1 differs, tuned macro-F1 does not."""
     truth, valid = sample(3000, 4)
     answers, test = sample(20_000, 5)
     shifted = [1.7 * logp + np.array([0.0, 0.8, 1.9]) for logp in (valid, test)]
@@ -92,7 +92,7 @@ def test_two_fits_are_the_same_and_one_class_changes_nothing():
 
 @pytest.mark.parametrize("name", ["macro_f1", "balanced_accuracy", "mcc", "kappa", "kappa_quadratic", "mae"])
 def test_differences_without_resamples_are_those_of_resamples(name):
-    """20,000 resamples of texts, some of them in several reviews."""
+    """Compare with 20,000 resamples of texts, some of which have several reviews."""
     rng = np.random.default_rng(7)
     texts = np.unique(rng.integers(0, 900, 1500), return_inverse=True)[1]
     truth, logp = sample(1500, 8)

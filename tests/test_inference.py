@@ -1,4 +1,4 @@
-"""p-values and corrections against statsmodels, the papers and simulation; luck against what choosing does."""
+"""Compare p-values and corrections with statsmodels, papers and simulation, and luck with the effect of selection."""
 
 from itertools import product
 from math import comb, pi, sqrt
@@ -15,7 +15,7 @@ from mllm.evaluation import significance
 
 
 def resampled(samples, draws, seed=0):
-    """(…, draws) means of bootstrap resamples of (…, reviews)."""
+    """Return (…, draws) means of bootstrap resamples of (…, reviews)."""
     n = samples.shape[-1]
     times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)
     return samples @ times.T / n
@@ -34,7 +34,7 @@ def test_mcnemar_is_statsmodels_and_the_definition_of_mid_p(both, a_only, b_only
     if n == 0:
         assert found.p_mid == 1
         return
-    # What is further from the half than what was seen, and half of what is as far.
+    # The probability of values farther from the half than the observed one, and half of that of values as far.
     mid = sum(
         comb(n, k) / 2**n * (1 if abs(2 * k - n) > abs(2 * a_only - n) else 0.5)
         for k in range(n + 1)
@@ -53,12 +53,12 @@ def test_the_examples_of_fagerland_lydersen_and_laake(counts, exact, mid):
 
 
 def two_sided(draws):
-    """p-value of no difference: twice the share of resamples on the rarer side of 0, itself counted on both."""
+    """Return the p-value of no difference: twice the share of resamples on the rarer side of 0; 0 counts on both sides."""
     return min(1.0, 2 * min(significance.share_up_to(draws, 0.0), significance.share_up_to(-draws, 0.0)))
 
 
 def test_shares_of_resamples_are_uniform_where_nothing_differs():
-    """2,000 experiments of 200 reviews."""
+    """Simulate 2,000 experiments of 200 reviews."""
     differences = np.random.default_rng(1).normal(size=(2000, 200))
     p = np.array([two_sided(draws) for draws in resampled(differences, 1000)])
     assert kstest(p, "uniform").pvalue > 0.001
@@ -80,7 +80,7 @@ def test_no_p_is_smaller_than_its_draws_can_show():
 
 
 def test_not_worse_is_said_falsely_as_often_as_it_says():
-    """Of candidates that are worse by just the margin; and of equal ones hardly missed."""
+    """It errs in 5 % of runs for candidates that are worse by exactly the margin, and rarely misses equal ones."""
     differences = np.random.default_rng(2).normal(size=(2000, 200))
     for truth, low, high in ((-0.25, 0.035, 0.065), (0.0, 0.95, 1.0)):
         p = [significance.share_up_to(draws, -0.25) for draws in resampled(differences + truth, 1000)]
@@ -140,7 +140,7 @@ P_VALUES = st.lists(
 @settings(deadline=None, max_examples=30)  # statsmodels' holm collects garbage each time, which is slow
 @given(P_VALUES, st.integers(0, 2**32 - 1))
 def test_corrections_are_statsmodels(p, seed):
-    """With tests that were not made in between."""
+    """Some tests between the others were not made."""
     rng = np.random.default_rng(seed)
     tested = np.sort(rng.permutation(len(p) + 3)[: len(p)])
     padded = np.full(len(p) + 3, np.nan)
@@ -162,7 +162,7 @@ def test_no_tests_need_no_correction(function):
 
 @pytest.mark.parametrize("larger_is_better", [True, False])
 def test_rank_sets_hold_all_true_ranks_as_often_as_they_say(larger_is_better):
-    """Twelve candidates, three of them equally the best; each one's set holds its true rank in 95 % of samples or more."""
+    """Three of twelve candidates are equally the best; each one's set holds its true rank in 95 % of samples or more."""
     rng = np.random.default_rng(3)
     truth = (1 if larger_is_better else -1) * np.array([0.3, 0.3, 0.3, *np.linspace(0.25, 0, 9)])
     true_low = np.array([1, 1, 1, *range(4, 13)])
@@ -201,14 +201,14 @@ def test_the_front_is_counted_in_each_resample():
 
 
 def candidates(rng, m, n, shared):
-    """(m, n) whether labels are right, of equally good candidates; errors are shared to some extent."""
+    """Draw (m, n) whether the labels of equally good candidates are right; errors are partly shared."""
     luck = sqrt(shared) * rng.normal(size=n) + sqrt(1 - shared) * rng.normal(size=(m, n))
     return (luck < 0.5244).astype(float)  # 0.7 of them
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.5, 0.95])
 def test_optimism_is_what_choosing_the_best_of_equals_adds(shared):
-    """Measured on validation, the best of 20 of true accuracy 0.7 looks that much better than it is."""
+    """On validation, the best of 20 candidates with true accuracy 0.7 looks better than it is by this amount."""
     rng = np.random.default_rng(4)
     gains = []
     for _ in range(1500):
@@ -243,7 +243,7 @@ def test_luck_has_the_direction_of_the_metric_and_no_bias_in_it():
     assert large == pytest.approx(sum(1 / k for k in range(1, 9)) - 1, rel=0.05)
     assert small == pytest.approx(1 - 1 / 8, rel=0.05)
     assert significance.expected_optimism(-draws, False) == pytest.approx(large)
-    # A metric that resampling moves, as the calibration error, is not lucky for that.
+    # A metric that resampling shifts, such as the calibration error, has no luck because of that.
     assert significance.expected_optimism(draws + np.arange(8)[:, None], True) == pytest.approx(large)
 
 
@@ -264,7 +264,7 @@ def test_the_largest_of_normal_deviates_by_simulation(m, error):
 
 
 def test_the_bound_of_luck_is_one():
-    """With unequal spreads the mean spread is none; one point has no luck at all."""
+    """With unequal spreads, the mean spread gives no bound; a single point has no luck."""
     rng = np.random.default_rng(8)
     for spreads in (np.array([1.0, 0.01, 0.01]), rng.uniform(0, 1, 9), np.array([0.0, 1.0])):
         draws = spreads[:, None] * rng.normal(size=(len(spreads), 200_000))

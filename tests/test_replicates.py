@@ -1,4 +1,4 @@
-"""Replicates: which runs there are, their names, members and seeds; and what is said of several runs of a candidate."""
+"""Test replicates: the runs with their names, members and seeds, and the statements about several runs of a candidate."""
 
 import copy
 import itertools
@@ -84,7 +84,7 @@ def test_replicates_of_single_entries():
     runs = built(pain={"replicates": 3})
     assert {name for name in runs if "@" in name} >= {"pain@2", "pain@3"} and "acne@2" not in runs
     three = runs[f"{named(runs, 'linear')}@3"]
-    assert three.members == ("acne", "pain@3")  # what exists once takes part in all runs
+    assert three.members == ("acne", "pain@3")  # a candidate that exists once takes part in all runs
     fewer = built(replicates=3, acne={"replicates": 2})
     assert f"{named(fewer, 'linear')}@2" in fewer and f"{named(fewer, 'linear')}@3" not in fewer
 
@@ -101,7 +101,7 @@ def test_replicates_are_of_trainings():
 
 
 def test_the_tail_is_the_convolution_of_a_normal_and_students_distribution():
-    """Against scipy's Student's alone, the normal alone, and numerical convolution."""
+    """Compare with scipy's Student's t alone, the normal alone, and numerical convolution."""
     for runs, distance in itertools.product((2, 3, 6), (-1.0, 0.3, 2.0, 40.0)):
         assert several.tail(distance, 0.0, 1.0, runs) == pytest.approx(stats.t.sf(distance, runs - 1), rel=1e-6)
         assert several.tail(distance, 4.0, 0.0, runs) == pytest.approx(stats.norm.sf(distance / 2))
@@ -111,7 +111,7 @@ def test_the_tail_is_the_convolution_of_a_normal_and_students_distribution():
 
 
 def test_variances_are_those_of_a_crossed_analysis_of_variance():
-    """Textbook mean squares of texts x runs: their expectations solved for the variance of the grand mean."""
+    """Solve the expectations of the textbook mean squares of texts x runs for the variance of the grand mean."""
     rng = np.random.default_rng(1)
     runs, texts = 4, 300
     table = rng.normal(size=(runs, 1)) * 0.3 + rng.normal(size=texts) + rng.normal(size=(runs, texts)) * 0.8
@@ -144,7 +144,7 @@ def test_with_one_run_there_is_no_variance_over_trainings():
 @pytest.mark.parametrize("runs", [2, 3, 5])
 @pytest.mark.parametrize("trained", [0.0, 1.0, 4.0, 25.0])
 def test_intervals_cover_and_tests_keep_their_level(runs, trained):
-    """Numerically exact, over the runs' χ² variable: training's variance is ``trained`` times that of the texts."""
+    """Integrate numerically over the runs' χ² variable: training's variance is ``trained`` times that of the texts."""
     at = (np.arange(300) + 0.5) / 300
     quantiles, weights = (
         stats.chi2.ppf(at**4, runs - 1) / (runs - 1),
@@ -167,7 +167,7 @@ def test_intervals_of_runs_follow_from_their_own():
     assert found.value == pytest.approx(0.6) and found.deviation == pytest.approx(0.02)
     assert found.training == pytest.approx(0.02**2 / 3) and high - 0.6 > half
     less = several.interval(values, values - half, values + half, np.eye(3) * 1e-4)
-    assert less[2] - less[1] < high - low  # what runs do not share of a text's luck is averaged
+    assert less[2] - less[1] < high - low  # the part of a text's luck that runs do not share is averaged
 
 
 def test_repetitions_are_replicates_and_seeds_are_nested_in_them():
@@ -184,7 +184,7 @@ def test_repetitions_are_replicates_and_seeds_are_nested_in_them():
 
 
 def test_noise_of_trainings_is_joint():
-    """Two candidates that move together do not move apart."""
+    """The difference of two candidates that move together does not move."""
     values = [np.array([0.1, 0.3, 0.2]), np.array([0.2, 0.4, 0.3]), np.array([0.5])]
     noise = several.training_noise(values, 40_000)
     assert np.allclose(noise[0], noise[1]) and not noise[2].any()
@@ -197,7 +197,7 @@ def test_noise_of_trainings_is_joint():
 
 @pytest.fixture(scope="module")
 def two_methods():
-    """Three trainings of a merge, an expert and a random merge of two seeds; a reference that exists once."""
+    """Make three trainings of a merge, an expert and a random merge of two seeds, and a reference that exists once."""
     skills = {
         "good": (0.62, 0.72, 0.66),
         "expert": (0.55, 0.65, 0.60),
@@ -254,7 +254,7 @@ def test_comparisons_pair_replicates(two_methods):
         assert row["low"] < row["difference"] < row["high"] and row["detectable"] > 0
         once = np.array([value[f"good{at}"] - value["large"] for at in ("", "@2", "@3")])
         assert rows["good", "large"]["difference"] == pytest.approx(once.mean())
-        # Paired, the trainings' common ups and downs cancel; against what exists once they do not.
+        # In pairs, the trainings' common ups and downs cancel; against a candidate that exists once they do not.
         assert row["deviation"] < rows["good", "large"]["deviation"]
         # A t-test of the pairs alone errs on the same side, and by less than the texts add.
         if metric == "nll":

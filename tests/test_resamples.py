@@ -1,4 +1,4 @@
-"""Resamples of a split's texts: as they were where a task labels all of them, joint between tasks, and never without a text."""
+"""Test resamples of a split's texts: unchanged for a task that labels all texts, joint between tasks, and never empty."""
 
 import numpy as np
 import polars as pl
@@ -13,7 +13,7 @@ SEED = 17
 
 
 def as_before(texts, count):
-    """The draws of a task of its own, text by text, before tasks shared them."""
+    """Return a single task's draws, text by text, as before tasks shared them."""
     rng = np.random.default_rng(SEED)
     return [np.bincount(rng.integers(0, texts, texts), minlength=texts) for _ in range(count)]
 
@@ -44,7 +44,7 @@ def test_no_resample_is_without_a_text_of_a_small_task():
 
 @pytest.fixture
 def two_tasks(tmp_path):
-    """Task t labels all reviews, task u two thirds of them; one candidate predicts both."""
+    """Make a task t that labels all reviews, a task u that labels two thirds, and a candidate that predicts both."""
     rng = np.random.default_rng(0)
     parts = {}
     for split, first, n in (("valid", 0, 60), ("test", 60, 90)):
@@ -64,7 +64,7 @@ def two_tasks(tmp_path):
 
 @pytest.mark.parametrize("task", ["t", "u"])
 def test_a_bench_scores_the_joint_draws(two_tasks, task):
-    """Accuracy of each resample, counted text by text."""
+    """Return the accuracy of each resample, counted text by text."""
     folder, rows, logp = two_tasks
     bench = scores.Bench(folder, {"name": task, "label": "sentiment", "column": None}, SEED)
     found = bench.score(folder / f"m.{task}.parquet")

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and scipy, intervals against simulation."""
+"""Compare metrics with scikit-learn and scipy, and intervals with simulation."""
 
 import tracemalloc
 
@@ -25,13 +25,13 @@ def score(truth, logp, groups=None, ordered=True, seed=1, resamples=100):
 
 
 def calibration_error(p, right, bins=metrics.BINS):
-    """Bins of as many reviews each, the plain way."""
+    """Compute it in the plain way, with equally many reviews in each bin."""
     parts = np.array_split(np.argsort(p, kind="stable"), bins)
     return sum(abs(p[i].mean() - right[i].mean()) * len(i) for i in parts) / len(p)
 
 
 def expected(truth, logp, ordered, weight=None):
-    """What scikit-learn and scipy say."""
+    """Compute the metrics with scikit-learn and scipy."""
     predicted, p, options = logp.argmax(1), np.exp(logp), {"sample_weight": weight}
     labels = range(logp.shape[1])
     values = {
@@ -72,7 +72,7 @@ def test_values_are_scikit_learns(seed, classes):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_draws_are_scores_of_resampled_texts(seed):
-    """Each metric on the first resamples, computed review by review by scikit-learn."""
+    """Compare each metric on the first resamples with scikit-learn, review by review."""
     rng = np.random.default_rng(seed)
     truth, logp = problem(n=300, classes=4, seed=seed)
     groups = rng.integers(0, 200, 300)
@@ -114,7 +114,7 @@ def test_no_probability_at_all_for_the_truth_is_a_finite_loss():
 
 
 def test_equal_confidences_fall_into_one_bin():
-    """Else the majority's answer, which is as sure everywhere, would be called uncalibrated by the draw of its bins."""
+    """Otherwise the draw of bins would call the majority's answer uncalibrated, which is equally sure everywhere."""
     truth = (np.arange(300) % 3 == 0).astype(int)
     found = score(truth, np.log(np.tile([2 / 3, 1 / 3], (300, 1))))
     assert found.values["ece"] == pytest.approx(0, abs=1e-12)
@@ -145,7 +145,7 @@ def test_copies_of_a_text_are_no_new_evidence():
 
 
 def test_a_text_counts_once_in_every_metric():
-    """As scikit-learn's sample_weight, one over the number of reviews with the text."""
+    """Compare with scikit-learn's sample_weight: one over the number of reviews with the text."""
     rng = np.random.default_rng(4)
     truth, logp = problem(classes=3)
     times = rng.integers(1, 6, len(truth))
@@ -160,7 +160,7 @@ def test_a_text_counts_once_in_every_metric():
 
 
 def test_parts_are_scored_as_if_alone():
-    """The same values as of a part's own reviews, and intervals as wide as resamples of theirs."""
+    """Values equal those of the part's own reviews, and intervals are as wide as those of their resamples."""
     rng = np.random.default_rng(2)
     truth, logp = problem(n=600, classes=3)
     groups = rng.integers(0, 500, 600)
@@ -180,7 +180,7 @@ def test_parts_are_scored_as_if_alone():
 
 
 def test_many_classes_take_another_product_and_little_memory(monkeypatch):
-    """The sparse product gives the dense one's draws; 200 classes took 2 GB for one candidate."""
+    """The sparse product gives the dense one's draws; the dense one took 2 GB for one candidate with 200 classes."""
     truth, logp = problem(n=500, classes=12)
     dense = score(truth, logp, np.arange(500) // 2)
     monkeypatch.setattr(bootstrap, "DENSE", 3)
@@ -213,7 +213,7 @@ def test_slices_have_fifty_texts_and_are_never_of_the_answer():
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
-    """1,000 samples of texts of one to three rows each, from a distribution whose values a large sample tells."""
+    """Draw 1,000 samples of texts of one to three rows each; a large sample gives the true values."""
     rng = np.random.default_rng(5)
 
     def draw(texts):
@@ -233,7 +233,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
 
 
 def test_calibration_errors_are_compared_without_what_resampling_adds():
-    """A calibrated classifier's error is chance alone, and resampling doubles its square: differences would shrink."""
+    """A calibrated classifier's error is pure chance, and resampling doubles its square: differences would shrink."""
     rng = np.random.default_rng(1)
     p = rng.uniform(0.5, 1, 2000)
     truth = (rng.random(2000) > p).astype(int)
@@ -242,7 +242,7 @@ def test_calibration_errors_are_compared_without_what_resampling_adds():
     for found in (good, bad):
         ends = found.intervals()["ece"]
         assert 0 <= ends["low"] <= found.values["ece"] < ends["high"]
-    # As wide as over fresh samples.
+    # It is as wide as over fresh samples.
     fresh = []
     for seed in range(200):
         again = np.random.default_rng(1000 + seed)
@@ -253,7 +253,7 @@ def test_calibration_errors_are_compared_without_what_resampling_adds():
 
 @pytest.mark.parametrize("power", [1.0, 1.35, 2.0])
 def test_intervals_of_the_calibration_error_cover_it(power):
-    """300 samples of 1,000; a calibrated model's plain error is 0.03 where the truth is 0: no interval around it held 0."""
+    """Draw 300 samples of 1,000: a calibrated model's plain error is 0.03, the truth 0; no interval around it held 0."""
     rng, covered, plain = np.random.default_rng(int(10 * power)), 0, []
     q = lambda p: p**power / (p**power + (1 - p) ** power)  # noqa: E731
     many = rng.uniform(0.5, 1, 1_000_000)
@@ -271,7 +271,7 @@ def test_intervals_of_the_calibration_error_cover_it(power):
 
 
 def test_paired_differences_cover_the_truth():
-    """300 samples; two classifiers of accuracy .7 and .75 that are right on mostly the same reviews."""
+    """Draw 300 samples of two classifiers with accuracy .7 and .75, which are right on mostly the same reviews."""
     rng = np.random.default_rng(9)
     covered = 0
     for seed in range(300):
@@ -288,7 +288,7 @@ def test_paired_differences_cover_the_truth():
 
 
 def test_several_at_once_and_without_resamples_are_the_same():
-    """Candidates in one product as one by one; intervals without resamples close to those of 2,000."""
+    """One product equals candidates one by one; intervals without resamples are close to those of 2,000."""
     rng = np.random.default_rng(3)
     truth, groups = rng.integers(0, 4, 900), np.unique(rng.integers(0, 600, 900), return_inverse=True)[1]
     logps = [np.log(rng.dirichlet(np.ones(4), 900) * 0.4 + 0.6 * np.eye(4)[truth] * p + 1e-3) for p in (0.3, 0.6)]

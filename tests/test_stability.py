@@ -1,4 +1,4 @@
-"""The choice of the best: how often it would be made again, and what it is worth where it was not made."""
+"""Test the selection of the best: how often it would be repeated, and its score on data that did not select it."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from mllm.evaluation import bootstrap, stability
 
 
 def candidates(n, skills, seed):
-    """Log-probabilities of candidates that are right with these probabilities, alike in what is hard."""
+    """Draw log-probabilities of candidates that are right with these probabilities; all find the same texts hard."""
     rng = np.random.default_rng(seed)
     truth, shared = rng.integers(0, 2, n), rng.random(n)
     luck = np.where(rng.random((len(skills), n)) < 0.5, shared, rng.random((len(skills), n)))
@@ -16,7 +16,7 @@ def candidates(n, skills, seed):
 
 
 def test_left_out_texts_are_those_that_no_resample_drew():
-    """Against masks that are drawn anew, with copies of texts and more reviews than texts."""
+    """Compare with newly drawn masks, with copies of texts and more reviews than texts."""
     truth, logps = candidates(500, [0.7], 0)
     groups = np.unique(np.random.default_rng(1).integers(0, 300, 500), return_inverse=True)[1]
     found = bootstrap.Sample(truth, groups, 2, False, 5, 300).on_left_out(logps[0])
@@ -37,7 +37,7 @@ def test_a_handful_of_texts_leaves_no_resample_without_a_judge():
 
 @pytest.mark.parametrize("skills", [(0.7,) * 8, (0.74, *(0.7,) * 7)])
 def test_the_crossfitted_score_is_what_the_procedure_reaches(skills):
-    """80 experiments: the winner's own score is too good, the cross-fitted one within its error of what is chosen on average."""
+    """In 80 experiments the winner's own score is too good; the cross-fitted one is within its error of the selection's mean."""
     apparent, crossfitted, reached = [], [], []
     for seed in range(80):
         truth, logps = candidates(150, skills, seed)
@@ -66,7 +66,7 @@ def test_a_clear_winner_is_chosen_again_and_smaller_may_be_better():
 
 
 def test_what_ties_shares_the_choice():
-    """Two candidates that are the best together in half of the resamples, and the winner alone in the other half."""
+    """Two candidates tie as the best in half of the resamples, and the winner is alone in the other half."""
     draws = np.array([[0.5, 0.5, 0.6, 0.6], [0.5, 0.5, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1]])
     left_out = np.array([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [9.0, 9.0, 9.0, 9.0]])
     found = stability.stability(draws, left_out, True)

@@ -1,4 +1,4 @@
-"""The report's part on models over several tasks: its numbers are the tables', its interference a plain regression."""
+"""Test the report's part on models over several tasks: numbers of the tables, interference by a plain regression."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ def test_sections_show_the_tables_numbers(page):
 
 
 def test_interference_is_what_a_weight_does_to_the_scores():
-    """Scores made from known effects of the doubled weights come out again; weights that move together say nothing."""
+    """The regression recovers known effects of the doubled weights; weights that move together give no effects."""
     effect = {("a", "a"): 0.03, ("a", "b"): -0.02, ("b", "a"): -0.05, ("b", "b"): 0.01}
 
     def board(points):
@@ -36,7 +36,9 @@ def test_interference_is_what_a_weight_does_to_the_scores():
             for task in "ab":
                 score = density + sum(effect[task, other] * np.log2(weights[other]) for other in "ab")
                 weight = {f"x-{t}": w for t, w in weights.items()}
-                weight = weight["x-a"] if len(set(weight.values())) == 1 else weight  # as recipes have it
+                weight = (
+                    weight["x-a"] if len(set(weight.values())) == 1 else weight
+                )  # recipes have one number for equal weights
                 recipe = json.dumps({"density": density, "weight": weight})
                 rows.append((f"m{n}.{task}", "merge", "ties", task, f"m{n}", 0.5 * score, recipe, "x-a x-b"))
         columns = ["candidate", "kind", "method", "task", "whole", "valid_accuracy", "recipe", "members"]
@@ -53,7 +55,7 @@ def test_interference_is_what_a_weight_does_to_the_scores():
 
 
 def test_task_vectors_of_different_tasks(tmp_path):
-    """Pairs within a task are left out; several pairs of two tasks are averaged."""
+    """It leaves out pairs within a task, and averages several pairs of two tasks."""
     board = pl.DataFrame(
         {
             "candidate": ["m-0", "m-1", "t"],
