@@ -1,4 +1,4 @@
-"""Which jobs an edit of the code makes stale: exactly those whose results it can change."""
+"""Check that an edit of the code makes exactly those jobs stale whose results it can change."""
 
 import ast
 import json
@@ -126,7 +126,7 @@ EDITS = {
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory):
-    """(rule, what the job makes, the names that a digest of its code is of) of all jobs, by the real rules."""
+    """Return (rule, what the job makes, the names that its code digest covers) of all jobs, by the real rules."""
     folder = tmp_path_factory.mktemp("jobs")
     (folder / "tuned").mkdir()
     (folder / "workflow").symlink_to(ROOT / "workflow")
@@ -149,7 +149,7 @@ def copied(tmp_path_factory):
 
 @pytest.fixture
 def scripts(copied, monkeypatch):
-    """A copy of the scripts, whose files are read again where a test edits them."""
+    """Return a copy of the scripts, whose files are read again after a test's edit."""
     edited = {}
 
     def edit(path, old, new):
@@ -169,7 +169,7 @@ def scripts(copied, monkeypatch):
 
 @pytest.fixture
 def stale(jobs, scripts):
-    """The jobs that are stale by now: ``rule`` where all of the rule's are, else ``rule:name``."""
+    """Return the stale jobs: ``rule`` if all of the rule's jobs are, else ``rule:name``."""
     before = {names: code_digest.code_digest(*names) for *_, names in jobs}
 
     def found():
@@ -202,7 +202,7 @@ def test_an_edit_of_the_script_itself_counts(stale, scripts):
 
 
 def test_every_job_with_a_script_has_its_digest(jobs):
-    without = {"download_model", "download_reviews"}  # what they make is named by what it is
+    without = {"download_model", "download_reviews"}  # their outputs are named by their content
     made = {rule for rule, *_ in jobs}
     scripts = (
         {p.stem for p in SCRIPTS.glob("*.py")}
@@ -216,7 +216,7 @@ def test_every_job_with_a_script_has_its_digest(jobs):
 
 @pytest.mark.parametrize("path", code_digest.NO_RESULT)
 def test_modules_that_change_no_result(path):
-    """Nothing that counts may hide behind a module that does not: it imports others of its kind at most."""
+    """A module that does not count may import only others of its kind, so that it hides nothing that counts."""
     assert len(code_digest.NO_RESULT[path]) > 20, "say why"
     _, imports = MEANING(SCRIPTS / path)
     inside = {p.relative_to(SCRIPTS).as_posix() for p in imports} - {"mllm/core/files.py"}
@@ -224,7 +224,7 @@ def test_modules_that_change_no_result(path):
 
 
 def test_no_result_is_worded_by_the_words_of_errors():
-    """A table, verdict or report written with them would not follow their edits."""
+    """A table, verdict or report written with them would not follow edits of them."""
     for room in ("evaluation", "reporting", "data", "models", "merging"):
         for path in (SCRIPTS / "mllm" / room).rglob("*.py"):
             tree = ast.parse(path.read_text())

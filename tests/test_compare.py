@@ -1,4 +1,4 @@
-"""The leaderboard and the comparisons: winners, pairs, corrections, ranks, cost, and what is said of them."""
+"""Test the leaderboard and the comparisons: winners, pairs, corrections, ranks, cost, and their texts."""
 
 import itertools
 import re
@@ -50,7 +50,7 @@ def score_file(name, kind, value, **more):
 
 
 class Classifiers:
-    """Draws and labels of classifiers of known skill on the same texts, made by the scorer itself."""
+    """Make draws and labels of classifiers of known skill on the same texts, with the scorer itself."""
 
     def __init__(self, skills, seed=1):
         rng = np.random.default_rng(seed)
@@ -239,7 +239,7 @@ def test_relative_gain_says_nothing_where_the_expert_does_not_lead():
     assert gain(draws) == [None, None]
     ahead, behind = draws + np.array([[0], [0.2]]), draws - np.array([[0], [0.2]])
     assert gain(ahead)[0] == gain(behind, "nll")[0] == pytest.approx(20)
-    assert gain(behind) == gain(ahead, "nll") == [None, None]  # surely behind is no lead either
+    assert gain(behind) == gain(ahead, "nll") == [None, None]  # certainly behind is no lead either
 
 
 def test_ranks(world):
@@ -307,7 +307,7 @@ def test_smaller_is_better_turns_differences_round(world):
 
 
 def test_an_identical_candidate_is_no_worse_only_where_the_texts_can_show_it(world):
-    """Without a text on which they differ, 600 texts rule out a loss of z² / (600 + z²) = 0.0064, and no less."""
+    """If they differ on no text, 600 texts rule out a loss of z² / (600 + z²) = 0.0064, and no smaller one."""
     _, _, _, compared = world
     (row,) = compared.filter((pl.col("candidate") == "m2") & (pl.col("against") == "copy")).to_dicts()
     assert row["difference"] == 0 and row["p"] == 1 and row["p_mcnemar"] == 1
@@ -368,7 +368,7 @@ def test_parts_are_normalised_by_their_own_experts():
     rows = {(r["candidate"], r["part"]): r for r in table.to_dicts()}
     assert rows["m", "Pain"]["normalised"] == pytest.approx((0.7 - 0.3) / (0.8 - 0.3))
     assert rows["p", "Pain"]["normalised"] == 1 and rows["base", "Pain"]["normalised"] == 0
-    assert rows["m", "Acne"]["normalised"] is None  # of the rows shown, no expert learned acne alone
+    assert rows["m", "Acne"]["normalised"] is None  # in the rows shown, no expert learned only acne
     assert rows["p", "Acne"]["trained_on"] == "Pain" and rows["m", "Acne"]["trained_on"] == "all"
     by_year = agreement.by_part(files, shown, {"condition": {}, "year": {"p": ["2010"]}}, "accuracy")
     assert by_year.group_by("column").agg(pl.col("part").unique().sort()).sort("column").rows() == [
@@ -380,7 +380,7 @@ def said_of(world, compared, **more):
     pairs, _, frame, _ = world
     chosen = selection.selection(frame, {"t": pairs}, "accuracy")
     counts = more.pop("counts", {"t": {"test": {"reviews": 600, "texts": 600}}})
-    if not more.pop("equivalence", False):  # as where the experiment does not ask for it
+    if not more.pop("equivalence", False):  # as without the experiment's request
         compared = compared.with_columns(p_equivalent_holm=pl.lit(None, pl.Float64))
     compared = compared.with_columns(answer=pl.col("holds").replace_strict(comparison_table.ANSWERS, default=None))
     facts = verdict.Facts(name="name", margin=more.pop("margin", 0.01), counts=counts, **more)
@@ -424,7 +424,7 @@ def test_answers_are_a_column_of_the_claims(world):
      ("undecided", -0.06, 0.01, "The difference is not clear in either direction.")],
 )  # fmt: skip
 def test_an_answer_says_what_it_means(world, holds, low, high, words):
-    """The cases of docs/scores.md, in verdict and model card."""
+    """Check the cases of docs/scores.md in verdict and model card."""
     _, _, _, compared = world
     changed = compared.filter(pl.col("family") == "primary").with_columns(
         holds=pl.lit(holds), low=pl.lit(low), high=pl.lit(high)
@@ -442,7 +442,7 @@ def test_the_verdict_has_the_tables_numbers(world):
     assert said.startswith("# name: can the merge do it?")
     assert "**m2**, a merge of 2 models by ties, the best of 3 merges on validation: accuracy" in said
     assert "on 600 different test texts." in said
-    assert "large" in next(line for line in said.splitlines() if line.startswith("- "))  # what is larger comes first
+    assert "large" in next(line for line in said.splitlines() if line.startswith("- "))  # the larger one comes first
     (row,) = compared.filter((pl.col("candidate") == "m2") & (pl.col("against") == "large")).to_dicts()
     values = {name: pairs_of(world)[name] for name in ("m2", "large", "strong")}
     answers = [line for line in said.splitlines() if line.startswith("- **Replace ")]
@@ -492,7 +492,7 @@ def test_a_lead_by_sharpening_or_priors_is_said_to_be_one(world):
     )  # fmt: skip
     assert "class offsets fitted on validation the lead is not shown, +0.002 (-0.010 to +0.014): sharpening or class priors may explain it" in said_of(world, changed)  # fmt: skip
     assert "sharpening" not in said_of(world, changed.with_columns(tuned_low=pl.lit(0.001)))
-    losses = pl.lit(None, pl.Float64)  # of a likelihood there are no decisions to tune
+    losses = pl.lit(None, pl.Float64)  # a likelihood has no decisions to tune
     of_losses = changed.with_columns(tuned_low=losses, calibrated_low=pl.lit(-0.01), calibrated_high=pl.lit(0.01))
     assert "temperature and class offsets fitted on validation the lead is not shown" in said_of(world, of_losses)
 
@@ -521,7 +521,7 @@ def test_measures_that_disagree_are_named(world):
 
 
 def test_in_short_says_what_is_left_after_correction(world):
-    """Other winners' claims are said, not chosen by; names that users gave are plain text."""
+    """Other winners' claims are stated but choose nothing; users' names are plain text."""
     _, _, frame, compared = world
     best = frame.filter("winner")["candidate"][0]
     own = compared.filter(pl.col("claim") & (pl.col("candidate") == best)).with_row_index()
@@ -571,7 +571,7 @@ def test_few_texts_of_a_class_and_unknown_copies_are_said(world):
 
 
 def test_each_task_has_families_of_its_own(world):
-    """Adding a task cannot undo another's claim."""
+    """Another task cannot undo a task's claim."""
     pairs, files, _, compared = world
     other = [(replace(scores, task="u"), cost) for scores, cost in files]
     both = leaderboard.ranked(leaderboard.table([*files, *other], "accuracy"), {"t": pairs, "u": pairs}, "accuracy")

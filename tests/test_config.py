@@ -16,7 +16,7 @@ DEMO = yaml_files.read_yaml(ROOT / "config/demo.yaml")
 
 
 def changed(**paths):
-    """The demo's plain values with some replaced: a path is a.b.0.c with __ for the dots; ... removes the key."""
+    """Return the demo's plain values with some replaced: a path is a.b.0.c with __ for the dots; ... removes the key."""
     raw = copy.deepcopy(DEMO)
     for path, value in paths.items():
         *parents, last = [int(p) if p.isdigit() else p for p in path.split("__")]
@@ -31,7 +31,7 @@ def changed(**paths):
 
 
 def test_new_training_keys_change_no_other_training():
-    """What is written without them, or with their neutral values, has the names and settings that it had before."""
+    """Files without these keys, or with their neutral values, keep their names and settings."""
     plain = grid.build(schema.Experiment.model_validate(DEMO)).candidates["pain"].hyper
     assert not {"freeze", "head_only"} & set(plain)
     neutral = changed(experts__0__freeze=0, experts__0__head_only=False)
@@ -45,7 +45,7 @@ TIES = {"method": "ties", "members": ["pain", "acne"], "density": 0.5}
 DARE = {"method": "dare_linear", "members": ["pain", "acne"], "density": 0.5}
 LINEAR = {"method": "linear", "members": ["pain", "acne"]}
 
-# (what is changed in a good file, pieces that the one message about it must have)
+# (change of a good file, parts that the one message about it must have)
 BAD = [
     ({"mergs": []}, ["mergs", "unknown key", "did you mean 'merges'"]),
     ({"seed": "17"}, ["seed", "'17'", "whole number"]),
@@ -224,7 +224,7 @@ def test_bad_file_gets_one_clear_line(change, pieces):
     assert "some.yaml" in str(caught.value)
     matching = [p for p in caught.value.problems if all(piece in p for piece in pieces)]
     assert len(matching) == 1, caught.value.problems
-    # Consequences of a wrong name elsewhere may be told too, but the same key only once.
+    # Consequences of a wrong name elsewhere may be reported too, but each key only once.
     keys = [p.split(":")[0] for p in caught.value.problems]
     assert len(keys) == len(set(keys))
 
@@ -296,7 +296,7 @@ def test_schema_file_is_up_to_date_and_agrees_with_the_model():
     validator = jsonschema.Draft202012Validator(schema)
     for name in ("config", "demo", "local"):
         validator.validate(yaml_files.read_yaml(ROOT / f"config/{name}.yaml"))
-    # What the schema alone can see, it refuses too.
+    # The schema also refuses what it can check alone.
     refused = [change for change, _ in BAD if list(validator.iter_errors(changed(**change)))]
     assert len(refused) >= 35
 
@@ -348,7 +348,7 @@ def test_metrics_have_one_list():
 
 
 def test_checking_is_cheap():
-    """No torch, no mergekit, no transformers: Snakemake checks the file again in every job."""
+    """Checking imports no torch, mergekit or transformers: Snakemake checks the file again in every job."""
     import subprocess
     import sys
 
@@ -417,7 +417,7 @@ def test_a_reference_that_is_not_trained_is_its_prepared_checkpoint():
 
 @pytest.mark.parametrize(("architecture", "good"), [("llama", True), ("gpt2", False), ("bert", False)])
 def test_a_mixture_needs_a_base_whose_blocks_can_be_mixed(architecture, good):
-    """Also of a base that is made from scratch, whose architecture the file says."""
+    """Cover a base from scratch, whose architecture is in the file."""
     raw = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
     raw["models"][0] |= {"architecture": architecture, "pretrain": None}
     raw["merges"] = [{"method": "moe", "members": ["pain", "acne"]}]

@@ -1,4 +1,4 @@
-"""What documents say can be done can be done: commands, links, pictures, the notebook, what others read of the project."""
+"""Check that documents tell the truth: commands, links, pictures, the notebook, and files that other services read."""
 
 import itertools
 import json
@@ -24,7 +24,7 @@ DOCUMENTS = [
 ]
 TEXTS = {str(f.relative_to(ROOT)): f.read_text() for f in DOCUMENTS}
 MARKS = ("needs a cluster", "needs the network")
-# What the tests, the demonstration and `.ci/run` themselves are.
+# The tests, the demonstration and `.ci/run` themselves.
 ELSEWHERE = ("make setup", "make demo", "make test", "make check", "make bench")
 STARTS = ("make ", ".venv/bin/", "snakemake ", "git ", "python ")
 WRITTEN = {
@@ -36,7 +36,7 @@ WRITTEN = {
 
 
 def blocks() -> list[tuple[str, str]]:
-    """(document, command) of indented and fenced shell blocks, less those that are marked."""
+    """Yield (document, command) of indented and fenced shell blocks, without marked ones."""
     found = []
     for name, text in TEXTS.items():
         fence = None
@@ -51,7 +51,7 @@ def blocks() -> list[tuple[str, str]]:
 
 
 def inline() -> list[tuple[str, str]]:
-    """(document, command) of Snakemake's commands within sentences."""
+    """Yield (document, command) of Snakemake's commands within sentences."""
     found = []
     for name, text in TEXTS.items():
         prose = re.sub(r"```.*?```", "", text, flags=re.S)
@@ -62,7 +62,7 @@ def inline() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def ready(demo, tmp_path_factory) -> Project:
-    """The demonstration, run, with the environment where documents have it, and a second experiment of the same reviews."""
+    """Run the demonstration with the documents' environment, and a second experiment on the same reviews."""
     project = demo.copy(tmp_path_factory.mktemp("docs") / "project")
     if not (project.folder / ".venv").exists():
         (project.folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
@@ -76,7 +76,7 @@ def ready(demo, tmp_path_factory) -> Project:
 
 
 def as_meant(command: str) -> str:
-    """A command on files that are here."""
+    """Replace a document's file names by files that exist here."""
     for written, meant in WRITTEN.items():
         command = command.replace(written, meant)
     return command
@@ -123,7 +123,7 @@ def test_the_lines_that_use_a_merge_work(document, ready):
 
 @pytest.mark.parametrize(("document", "command"), sorted(set(inline())))
 def test_a_command_in_a_sentence_is_understood(document, command, ready):
-    """As a dry run of the demonstration, where it names no other experiment."""
+    """Run a command as a dry run, of the demonstration if it names no other experiment."""
     words = shlex.split(as_meant(command).replace("…", "demo"))[1:]
     if "--unlock" in words or "apptainer" in words or "--report" in words:
         words = [w for w in words if w not in ("--sdm", "apptainer")]  # needs Apptainer
@@ -167,7 +167,7 @@ assert low < by_text.mean() < high and chart.to_dict()
 
 
 def test_your_own_csv_gets_an_answer(tmp_path):
-    """README's experiment file as it stands, and a table such as it describes."""
+    """Run README's experiment file unchanged, with a table as it describes."""
     (text,) = re.findall(r"```yaml\n(name: mine.*?)```", TEXTS["README.md"], re.S)
     project = fresh(tmp_path / "project")
     (project.folder / "config/mine.yaml").write_text(text)
@@ -256,7 +256,7 @@ def test_the_picture_is_the_workflow(tmp_path):
     assert shown == {rule for arrow in real for rule in arrow}
 
 
-# ── What others read of the project ──
+# ── Files that other services read ──
 
 
 def test_the_hooks_pass_here(tmp_path):

@@ -1,4 +1,4 @@
-"""`make doctor`: what it finds, and what it says to do."""
+"""Test `make doctor`: its findings, and its advice."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ def doctor(*arguments: object, ok: bool = True, **environment: str) -> str:
 
 class Answering(BaseHTTPRequestHandler):
     def do_HEAD(self):
-        self.send_response(403)  # an answer all the same
+        self.send_response(403)  # it still answers
         self.end_headers()
 
     def log_message(self, *arguments):
@@ -75,7 +75,7 @@ def test_a_gpu_or_none():
     [(None, "no such file"), ("name: x\nseeds: 3\n", "did you mean 'seed'?"), ("name: x\nkeep none\n", "line 3")],
 )  # fmt: skip
 def test_make_grid_says_what_is_wrong(tmp_path, content, said):
-    """In words, and without a traceback."""
+    """It explains the error, without a traceback."""
     file = tmp_path / "mine.yaml"
     if content:
         file.write_text(content)

@@ -1,4 +1,4 @@
-"""A few rows of the table of edits, run: what an edit does not touch keeps its bytes, and what is renamed is taken over."""
+"""Run a few rows of the table of edits: untouched results keep their bytes, renamed ones are reused."""
 
 import copy
 
@@ -36,7 +36,7 @@ EXPERIMENT = {
 
 
 def state(folder):
-    """File -> (time, content) of what was learnt, merged and predicted."""
+    """Map each trained, merged or predicted file to its (time, content)."""
     results = folder / "results/real"
     patterns = ("models/*/*", "predictions/*.*", "merges/*/*", "data/tasks/*/*")
     files = [f for pattern in patterns for f in results.glob(pattern) if f.is_file()]
@@ -56,7 +56,7 @@ def test_what_an_edit_does_not_touch_keeps_its_bytes(tmp_path):
 
     before = run(EXPERIMENT, "predictions")
 
-    # A column and an expert more, and another one renamed, which is no member of the first merge.
+    # Another column and expert; another expert renamed, which is no member of the first merge.
     changed = copy.deepcopy(EXPERIMENT)
     changed["data"]["columns"]["more"] = "more"
     changed["experts"][1]["name"] = "z"
@@ -73,7 +73,7 @@ def test_what_an_edit_does_not_touch_keeps_its_bytes(tmp_path):
         assert after[f"predictions/{new}.parquet"][1] == after[f"predictions/{same}.parquet"][1]
     assert "copied the finished training of x, " in (results / "logs/train_expert/z.log").read_text()
 
-    # Weights that are to be kept are made again, and nothing is predicted from them.
+    # Kept weights are remade, and nothing is predicted from them.
     last = run(changed | {"keep": "all"}, "merges")
     assert {name: last[name] for name in after if not name.startswith("merges/")} == {
         name: value for name, value in after.items() if not name.startswith("merges/")

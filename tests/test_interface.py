@@ -1,4 +1,4 @@
-"""What people use from notebooks and terminals: `mllm.open`, the command `mllm`."""
+"""Test the interface for notebooks and terminals: `mllm.open`, and the command `mllm`."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Scores over several tasks against naive loops: ratios, means, the lowest, their intervals, texts and trainings."""
+"""Compare scores over several tasks with naive loops: ratios, means, the lowest, intervals, texts and trainings."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ NAIVE = {"macro_f1": macro_f1, "nll": nll}
 
 
 def naive_scores(name, metric, run=0):
-    """task -> score on all texts, and on each resample of the split."""
+    """Return task -> score on all texts, and on each resample of the split."""
     rng, whole = np.random.default_rng(SEED), {t: NAIVE[metric](TRUTH[t], labels(name, t, run)) for t in OWN}
     drawn = {task: [] for task in OWN}
     for _ in range(RESAMPLES):
@@ -126,7 +126,7 @@ def test_differences_are_paired_over_all_tasks():
 
 
 def gradient(metric, mine, theirs):
-    """Of the mean normalised score, by each task's score and its expert's, by finite differences."""
+    """Return the mean normalised score's gradient by each task's score and its expert's, by finite differences."""
     start, step, slopes = naive_mean(mine, theirs, metric), 1e-6, []
     for scores in (mine, theirs):
         for t in OWN:
@@ -139,7 +139,7 @@ def gradient(metric, mine, theirs):
 @pytest.mark.parametrize("metric", ["macro_f1", "nll"])
 @pytest.mark.parametrize("expert_runs", [1, 3])
 def test_several_trainings_are_linearised_at_their_means(metric, expert_runs):
-    """Values and draws of each training, along a numerical gradient, then the interval of ``replicates``."""
+    """Compute each training's values and draws along a numerical gradient, then the interval of ``replicates``."""
     runs = 3
     mine, theirs = (
         [naive_scores(n, metric, r) for r in range(of)] for n, of in (("model", runs), ("expert", expert_runs))
@@ -171,7 +171,7 @@ def test_the_experts_own_score_is_1_and_has_no_width():
 
 
 def test_a_perfect_score_on_few_texts_is_not_certain():
-    """Without errors there are no draws to differ; the reach of a text widens the interval as everywhere."""
+    """Without errors the draws do not differ; the reach of one text widens the interval as elsewhere."""
     draws = np.ones((1, RESAMPLES))
     sure = {t: normalised.ratio(Measured("m", np.ones(1), draws, 0.02), Measured("e", np.ones(1), draws, 0.02), "accuracy", t) for t in OWN}  # fmt: skip
     low, high = normalised.interval(sure, "mean")

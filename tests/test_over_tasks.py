@@ -1,4 +1,4 @@
-"""Systems over several tasks, from prediction files to tasks.csv and verdict, against naive loops over the same files."""
+"""Compare systems over several tasks, from predictions to tasks.csv and verdict, with naive loops over the files."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def macro_f1(truth, said, weight):
 
 
 class Naive:
-    """Scores on test straight from the prediction files."""
+    """Compute test scores directly from the prediction files."""
 
     def __init__(self, results, labels):
         self.results, self.labels = results, labels
@@ -55,7 +55,7 @@ class Naive:
         self.texts = sorted(set(self.group.values()))
 
     def score(self, candidate, times=None):
-        """On all texts, or on each as often as ``times`` says."""
+        """Score on all texts, or on each text as often as ``times`` says."""
         frame = pl.read_parquet(self.results / f"predictions/{candidate}.parquet").filter(split="test")
         logp = frame.select(pl.selectors.starts_with("logp_")).to_numpy()
         groups = [self.group[i] for i in frame["review_id"]]
@@ -107,7 +107,7 @@ def test_scores_and_normalised_scores_are_those_of_the_files(three_tasks, naive)
 
 
 def test_the_interval_is_that_of_joint_resamples(three_tasks, naive):
-    """The first 60 resamples text by text; the interval from all that the scorer drew, combined by hand."""
+    """Check the first 60 resamples text by text, and the interval from all draws of the scorer, combined by hand."""
     results, _, _ = three_tasks
     row = table(results).filter("chosen").row(0, named=True)
     tasks, names = row["tasks"].split(), row["candidates"].split()
@@ -124,7 +124,7 @@ def test_the_interval_is_that_of_joint_resamples(three_tasks, naive):
     means = np.mean(list(drawn.values()), axis=0)
     low, high = np.quantile(means - means.mean() + row["mean_normalised"], [0.025, 0.975])
     width = high - low
-    assert row["mean_normalised_low"] == pytest.approx(low, abs=0.05 * width)  # and a little of what no text shows
+    assert row["mean_normalised_low"] == pytest.approx(low, abs=0.05 * width)  # and a little for what no text shows
     assert row["mean_normalised_high"] == pytest.approx(high, abs=0.05 * width)
     assert row["mean_normalised_low"] < low and row["mean_normalised_high"] > high
 
@@ -150,7 +150,7 @@ def test_one_merge_is_chosen_over_all_tasks_and_wins_in_each_of_them(three_tasks
 
 
 def test_merges_over_tasks_change_no_claim_within_a_task(three_tasks, tmp_path):
-    """The same experiment without them: the same winners, claims, selection and corrected p-values in each task."""
+    """Without systems, the experiment has the same winners, claims, selection and corrected p-values in each task."""
     results, _, _labels = three_tasks
     alone = {**RAW, "merges": RAW["merges"][2:], "references": RAW["references"][1:]}
     plain = grid.build(load.parse(alone))
@@ -172,7 +172,7 @@ def test_merges_over_tasks_change_no_claim_within_a_task(three_tasks, tmp_path):
         _ = mllm.open(own).tasks
     mine, theirs = (table(folder, "comparisons").filter("claim").drop("p_bh") for folder in (own, results))
     theirs = theirs.filter(~pl.col("against").str.starts_with("joint"))
-    # The joint training is a rival of its own: one claim more, so that corrected p-values alone may be larger.
+    # The joint training is a further rival: with one more claim, only corrected p-values may be larger.
     kept = [c for c in mine.columns if not c.endswith("_holm") and c != "holds"]
     assert mine.select(kept).equals(theirs.select(kept)) and mine.height
     chosen = table(results, "selection").filter(~pl.col("task").str.contains(" "))
@@ -261,7 +261,7 @@ def test_merges_are_chosen_by_what_the_experiment_says(three_tasks, by, tmp_path
 
 
 def test_shares_of_an_expert_that_knows_nothing_are_marked(three_tasks):
-    """Its accuracy is that of the constant answer, and any share of it means little."""
+    """Its accuracy is the constant answer's, so that shares of it mean little."""
     results, built, _ = three_tasks
     pairs = {task: shared_draws.Pairs(results / "scores", task, built.runs) for task in CLASSES}
     scores = {name: Scores.read(results / f"scores/{name}.json") for name in built.candidates}
@@ -316,12 +316,12 @@ def test_experts_that_are_asked_about_all_tasks_are_systems_and_so_is_their_base
     assert found["t"].kind == "expert" and found["t"].one
     assert found["t"].options == {"mood": ("t.mood",), "rating": ("t.rating",), "topic": ("t",)}
     assert found["base"].options == {task: (f"base-{task}",) for task in sorted(CLASSES)} and found["base"].one
-    assert found[systems.SWITCH].options["topic"] == ("t",)  # of its own task alone
+    assert found[systems.SWITCH].options["topic"] == ("t",)  # of its own task only
     assert systems.wholes(built)["t.mood"] == "t" and "t" not in systems.wholes(built)
 
 
 def test_one_run_is_the_best_of_all_tasks(three_tasks):
-    """Runs of a model are the same trainings in all tasks: the export takes one of them, not one per task."""
+    """A model's runs are the same trainings in all tasks: the export takes one run, not one per task."""
     board = pl.read_parquet(three_tasks[0] / "leaderboard.parquet")
     name = board.filter(pl.col("whole").is_not_null(), kind="merge")["whole"][0]
     parts = {task: f"{name}.{task}" for task in CLASSES}

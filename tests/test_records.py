@@ -1,4 +1,4 @@
-"""Records that jobs write for others: written, read back, refused where they are of another version or damaged."""
+"""Test records that jobs write for others: written, read back, refused if damaged or of another version."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The demonstration's report in a real browser: drawn, sorted, filtered, opened, without network, readable on a phone, accessible."""
+"""Test the demonstration's report in a browser: drawn, sorted, filtered, opened, offline, on a phone, accessible."""
 
 import base64
 import contextlib
@@ -19,7 +19,7 @@ WIDTHS = {"phone": 390, "tablet": 768, "desktop": 1280}
 
 @contextlib.contextmanager
 def browser(width: int, scheme: str = "light"):
-    """A browser of some width in pixels, on light or dark paper."""
+    """Open a browser of a width in pixels, in light or dark mode."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -197,7 +197,7 @@ def test_the_page_says_what_the_tables_say(opened, demo):
 
 
 def screenshots(page: Path, folder: Path) -> None:
-    """The first screen and the whole page at each width on light and dark paper as PNG, and printed as PDF."""
+    """Save the first screen and the complete page at each width in light and dark mode as PNG, and printed as PDF."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, width in WIDTHS.items():
         for scheme in ("light", "dark"):

@@ -1,4 +1,4 @@
-"""Rivals that are no straw men: the router of experts by slice, and one model trained on all that the experts saw."""
+"""Test strong rivals: the router of experts by slice, and one model trained on all reviews that the experts saw."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Models over several tasks in the experiment file: what it accepts, expands to, and refuses in one message each."""
+"""Test models over several tasks in the experiment file: accepted, expanded, and refused with one message each."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The whole workflow under real Snakemake: the demonstration, what goes stale, what fails, what is said."""
+"""Run the complete workflow under real Snakemake: the demonstration, stale jobs, failures, messages."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ JUDGED = {
     "leaderboard": 1,
     "compare": 1,
     "write_report": 1,
-}  # of one's own jobs, once any prediction is another
+}  # of own jobs, once any prediction differs
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def board(demo) -> pl.DataFrame:
 
 @pytest.fixture
 def changed(demo, tmp_path):
-    """A copy of the finished demonstration that may be edited."""
+    """Return a copy of the finished demonstration that tests may edit."""
     return demo.copy(tmp_path / "copy")
 
 
@@ -76,7 +76,7 @@ def test_a_merge_beats_every_expert_and_the_base_is_at_chance(board):
 
 
 def test_every_number_follows_from_the_predictions(demo, board):
-    """The table of runs recomputed from the prediction files with plain arithmetic, and the leaderboard from the runs."""
+    """Recompute the table of runs from the prediction files with plain arithmetic, and the leaderboard from the runs."""
     results = demo.folder / "results/demo"
     test = pl.read_parquet(results / "data/test.parquet")
     runs = pl.read_parquet(results / "runs.parquet")
@@ -89,7 +89,7 @@ def test_every_number_follows_from_the_predictions(demo, board):
         predicted = joined.select("logp_0", "logp_1", "logp_2").to_numpy().argmax(1)
         truth = [0 if r <= 4 else 1 if r <= 6 else 2 for r in joined["rating"]]
         texts = [" ".join(t.lower().split()) for t in joined["review"]]
-        times = Counter(texts)  # a text counts once, under however many drugs it stands
+        times = Counter(texts)  # a text counts once, even under several drugs
         right = sum((p == t) / times[text] for p, t, text in zip(predicted, truth, texts, strict=True))
         assert row["test_accuracy"] == pytest.approx(right / len(times), abs=1e-12)
 
@@ -106,7 +106,7 @@ def test_comparisons_are_paired(demo, board):
     for row in table.to_dicts():
         assert row["difference"] == pytest.approx(score[row["candidate"]] - score[row["against"]], abs=1e-12)
         assert row["low"] < row["difference"] < row["high"]
-        # On the same reviews a difference is surer than two scores apart.
+        # On the same reviews a difference is more certain than two separate scores.
         if row["against"] == best_expert:
             apart = (widths[row["candidate"]] ** 2 + widths[row["against"]] ** 2) ** 0.5
             assert row["high"] - row["low"] < apart
@@ -148,7 +148,7 @@ def test_artefacts(demo):
         assert name in names
     merges = list((results / "merges").iterdir())
     assert len(merges) == 13
-    for merge in merges:  # keep: none — the weights go, what made them stays
+    for merge in merges:  # keep: none — weights are deleted, their recipes stay
         assert {p.name for p in merge.iterdir()} == {"mergekit.yaml", "merge.json"}
     assert load.parse(yaml.safe_load((results / "experiment.yaml").read_text())) == load.load(ROOT / DEMO)
     assert not [n for n in names if "partial" in n or "checkpoints" in n]
@@ -165,7 +165,7 @@ def test_no_text_is_in_two_splits(demo):
 
 
 def test_experts_share_the_head_they_started_from(demo):
-    """Experts differ from the base, but point its way: heads drawn apart are orthogonal, up to 1 / √192."""
+    """Experts differ from the base but keep its direction: heads drawn separately are orthogonal, up to 1 / √192."""
     results = demo.folder / "results/demo/models"
     head = {
         n: loading.read_state(results / n)["score.weight"] for n in ("base-sentiment", "pain", "acne", "depression")
@@ -314,7 +314,7 @@ def test_a_thousand_merges_are_planned(project):
     raw["merges"] = [{"method": "ties", "members": ["pain", "acne"], "density": [i / 10 for i in range(1, 11)],
                       "lambda": [i / 100 for i in range(1, 101)], "weight": [1.0, 0.5]}]  # fmt: skip
     (project.folder / "config/large.yaml").write_text(yaml.safe_dump(raw))
-    # Equal weights cancel: of two thousand points, the second thousand is the first again.
+    # Equal weights cancel: of two thousand points, the second thousand duplicates the first.
     assert project.planned("--configfile", "config/large.yaml")["merge"] == 1000
 
 
@@ -348,7 +348,7 @@ def test_a_half_written_expert_fails_its_merges_alone(changed):
     file = results / "models/acne/model.safetensors"
     whole = file.read_bytes()
     before = snapshot(results)
-    changed.edit(DEMO, "t: [0.5, 0.75]", "t: [0.3, 0.5, 0.75]")  # of pain and depression: must still work
+    changed.edit(DEMO, "t: [0.5, 0.75]", "t: [0.3, 0.5, 0.75]")  # it needs pain and depression only: it must still work
     changed.edit(DEMO, "lambda: [0.3, 0.5]", "lambda: [0.3, 0.4, 0.5]")
     timestamp = file.stat()
     file.write_bytes(whole[:-1])
@@ -371,7 +371,7 @@ def test_a_half_written_expert_fails_its_merges_alone(changed):
 
 
 def test_winners_are_exported_whole_and_checked(changed):
-    """The experiment keeps none; asked for, each method's winner is there with its card, and predicts as it was scored."""
+    """The experiment keeps no weights; on request, it exports each method's winner with its card, predicting as scored."""
     results = changed.folder / "results/demo"
     assert changed.planned("export", *WITH_DEMO) == {"export": 1}
     out = changed.snakemake("export", "--cores", "2", *WITH_DEMO)
@@ -406,7 +406,7 @@ def test_winners_are_exported_whole_and_checked(changed):
         assert (folder / "mergekit_config.yml").read_text().rstrip() in body
     for winner in winners["best_run"]:
         assert f"  hf upload OWNER/NAME results/demo/export/{winner}\n" in out
-    assert "can the merge do it?" not in out  # which was made before
+    assert "can the merge do it?" not in out  # it was made before
     assert not changed.planned("export", *WITH_DEMO)
 
 
@@ -427,14 +427,14 @@ def test_an_export_that_is_not_what_was_scored_is_refused(changed):
 
 
 def test_all_merges_are_kept_where_the_experiment_says_so(changed):
-    """Their weights are gone after a run that kept none: they, and nothing before them, are made again."""
+    """After a run that kept no weights, only the merges are remade, and nothing before them."""
     found = changed.planned(*WITH_DEMO, "--config", "keep=all")
     assert found["merge"] == 13
     assert "train_expert" not in found
 
 
 def test_an_interrupted_run_says_how_to_go_on(changed):
-    """Ctrl-C: what was finished stays, and the same command plans the rest alone."""
+    """After Ctrl-C, finished results stay, and the same command plans only the rest."""
     changed.edit(DEMO, "seed: 17", "seed: 18")
     before = changed.planned(*WITH_DEMO)
     process = subprocess.Popen(
@@ -455,7 +455,7 @@ def test_an_interrupted_run_says_how_to_go_on(changed):
 
 
 def test_edits_of_code_make_stale_what_the_table_says(demo, tmp_path):
-    """Two rows on finished results, by Snakemake itself: nothing for what people read, no training for a batch size."""
+    """Check rows of the table by Snakemake: edits without effect rerun nothing, a batch size reruns no training."""
     project, run = demo.copy(tmp_path / "edited"), ("--profile", "profiles/local", "--configfile", "config/demo.yaml")
     for what in ("a constant of the causal family", "a check of the experiment", "an error text of prediction"):
         path, old, new, _ = test_code.EDITS[what]
@@ -464,6 +464,6 @@ def test_edits_of_code_make_stale_what_the_table_says(demo, tmp_path):
     path, old, new, _ = test_code.EDITS["a batch size of prediction"]
     project.edit(f"workflow/scripts/mllm/{path}", old, new)
     planned = project.planned(*run)
-    # The weights of merges are gone once they are scored, and are made again for a prediction.
+    # The weights of merges are deleted once they are scored, and remade for a prediction.
     assert planned["predict"] == planned["merge"] + 5, planned
     assert planned.keys() == {"predict", "merge", "blend", *test_code.JUDGED}

@@ -1,4 +1,4 @@
-"""What the report's folder holds, without a browser: figures, tables, provenance, many candidates, strange names."""
+"""Test the report's folder without a browser: figures, tables, provenance, many candidates, strange names."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def claims_of(demo) -> list[Comparison]:
 
 
 def test_one_claim_is_drawn_with_its_numbers(demo, tmp_path):
-    """Beside the margin to read it by."""
+    """The margin is drawn beside it."""
     claim = claims_of(demo)[0]
     chart = task_figures.differences([claim], {claim.candidate: "ties"}, 0.01)
     paper_files.write_chart(styled(chart.drawn()).to_dict(), tmp_path / "one")
@@ -53,7 +53,7 @@ def test_one_claim_is_drawn_with_its_numbers(demo, tmp_path):
 
 
 def test_the_picture_says_what_the_verdict_says(demo):
-    """Each rival once, in the verdict's order and with its numbers and words."""
+    """Each rival occurs once, in the verdict's order, with the verdict's numbers and words."""
     results = demo.folder / "results/demo"
     board = pl.read_parquet(results / "leaderboard.parquet")
     mine = [c for c in claims_of(demo) if c.candidate == board.filter("winner")["candidate"][0]]
@@ -93,7 +93,7 @@ def test_levels_of_confidence_keep_the_means():
 
 @pytest.mark.parametrize(("metric", "best"), [("macro_f1", [0.6, 0.8]), ("nll", [0.5, 0.7])])
 def test_a_heat_map_shows_the_best_of_what_it_hides(metric, best):
-    """Two values of a third parameter at each of the points: the better is the smaller, where smaller is better."""
+    """Each point has two values of a third parameter: the better one is shown, the smaller if smaller is better."""
     points = [(0.1, "a", 0.5), (0.1, "b", 0.6), (0.2, "a", 0.7), (0.2, "b", 0.8)]
     board = pl.DataFrame(
         {"candidate": f"{d}-{s}-{r}", "kind": "merge", "method": "dare", "recipe": json.dumps({"density": d, "rescale": r, "sign": s}),
@@ -136,7 +136,7 @@ def test_provenance_is_snakemakes_benchmarks(demo, made):
 
 
 def test_gpu_hours_count_gpus(tmp_path):
-    """Two jobs of an hour: one on three GPUs, one on a CPU; and what Slurm says of them."""
+    """Make two jobs of an hour, one on three GPUs and one on a CPU, with Slurm's records."""
     for rule, name in (("predict", "a"), ("predict", "b")):
         file = tmp_path / f"benchmarks/{rule}/{name}.tsv"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -163,10 +163,10 @@ def test_gpu_hours_count_gpus(tmp_path):
 
 @pytest.mark.parametrize(("more", "most"), [(280, 3e6), (4000, 8e6)])
 def test_the_page_of_many_candidates_stays_small(demo, tmp_path, more, most):
-    """300 candidates, and thousands, whose recipes are long."""
+    """Cover 300 candidates, and thousands, with long recipes."""
     project: Project = demo.copy(tmp_path / "many")
     results = project.folder / "results/demo"
-    shutil.copytree(results / "models/pain", results / "models/pain-9")  # of an earlier grid
+    shutil.copytree(results / "models/pain", results / "models/pain-9")  # from an earlier grid
     board = pl.read_parquet(results / "leaderboard.parquet")
     last = board.filter(kind="merge").tail(1)
     name = last["candidate"][0]
@@ -200,7 +200,7 @@ def test_the_page_of_many_candidates_stays_small(demo, tmp_path, more, most):
 
 
 def test_strange_text_stays_text(demo, tmp_path):
-    """A review or a class may hold what HTML, scripts, Markdown or LaTeX take for their own."""
+    """A review or a class may contain characters with a meaning in HTML, scripts, Markdown or LaTeX."""
     project: Project = demo.copy(tmp_path / "strange")
     results = project.folder / "results/demo"
     bad = "</script><script>window.bad = 1</script><img src=x onerror=alert(1)> & | `a` $x_1^2$ {{ 7 * 7 }}"
