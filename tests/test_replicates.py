@@ -270,6 +270,6 @@ def test_the_verdict_is_about_the_recipe_and_names_what_was_trained_once(two_met
     said = verdict.text(facts, frame, compared, chosen)
     row = compared.row(by_predicate=(pl.col("candidate") == "good") & (pl.col("against") == "expert"), named=True)
     assert "Claims are about the recipe: everything beneath it was trained 3 times with other seeds" in said
-    assert "Trained once, so that claims against them are about these very models: large." in said
+    assert "Trained once, so that claims against it are about this very model: large." in said
     assert f"Over 3 pairs of runs the difference has a standard deviation of {row['deviation']:.3f}." in said
     assert "these trained experts" not in said and "mean of 3 runs with a standard deviation of" in said

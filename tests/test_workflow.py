@@ -402,7 +402,7 @@ def test_winners_are_exported_whole_and_checked(changed):
             assert f"| {rival['difference']:+.3f} (" in line
         for parent, digest in card["parents"].items():
             assert f"| {parent} |" in body and digest in body
-        assert re.search(r"the model gave 500 reviews .* \(largest difference [\d.e-]+\)", body)
+        assert re.search(r"probabilities of 500 reviews .* \(largest difference [\d.e-]+\)", body)
         assert (folder / "mergekit_config.yml").read_text().rstrip() in body
     for winner in winners["best_run"]:
         assert f"  hf upload OWNER/NAME results/demo/export/{winner}\n" in out
