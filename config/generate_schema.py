@@ -30,7 +30,7 @@ files), `config/config.yaml` (GPT-2 on the cluster). With the line
 - Experts, merges and all other entries have **names**. A new name makes a new entry; the order of entries changes nothing.
 - In `merges`, a **list instead of a value spans the grid**: `density: [0.3, 0.6]` with `lambda: [0.8, 1.0]` are four merges.
 - A key marked **needed** is required; – marks an optional key without a default.
-- A map such as `columns: {review: Review Text}` has *our name: the file's name*; `classes: {good: [4, 5]}` has *our class: values of the column*.
+- A map such as `columns: {review: Review Text}` has *MLLM's name: the file's name*; `classes: {good: [4, 5]}` has *class: values of the column*.
 
 """
 # Keys whose values are entries with tables of their own.

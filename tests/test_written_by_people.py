@@ -53,7 +53,7 @@ def test_one_matcher_for_checks_and_for_the_grid(pattern):
         ),
         ("{a: [1], b: [2]}", "{a: [1], no: [2]}", "YAML reads the name no as true or false"),
         ("{a: [1], b: [2]}", "{a: [1], 2.5: [2]}", "YAML reads the name 2.5 as a number or date"),
-        ("kind: kind}", "Kind: kind}", "expected our name: small letters, digits and '_', first a letter"),
+        ("kind: kind}", "Kind: kind}", "expected MLLM's name: small letters, digits and '_', first a letter"),
     ],
 )
 def test_yaml_s_types_as_names(old, new, message):

@@ -47,7 +47,7 @@ class LocalData(Described):
     test: str | None = None
     """Path of the test file; optional with split.mode: random."""
     columns: dict[Column, str | Annotated[list[str], Field(min_length=1)]] | None = None
-    """Our name: the file's name, such as {review: Review Text, score: Star Rating}; several columns in a list are
+    """MLLM's name: the file's name, such as {review: Review Text, score: Star Rating}; several columns in a list are
     joined. review is needed. id, drug, condition, rating (1 to 10), date and useful_count are known; every other name
     makes a column for tasks and slices. Default: the names of UCI or Kaggle."""
     repairs: Literal["auto", "uci", "none"] = "auto"

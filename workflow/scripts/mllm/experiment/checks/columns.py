@@ -34,7 +34,7 @@ def in_our_direction(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     )
     found = f"found {wrong[0]}: {columns[wrong[0]]}, where {wrong[0]!r} is a column of {data['train']}"
     problem = (
-        f"data.columns: map in the wrong direction ({found}; expected our name: the file's name)."
+        f"data.columns: map in the wrong direction ({found}; expected MLLM's name: the file's name)."
         f" Fix: {line.strip().removeprefix('{').removesuffix('}')}"
     )
     return {**raw, "data": {**data, "columns": right}}, [problem]

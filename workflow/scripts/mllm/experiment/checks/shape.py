@@ -86,7 +86,7 @@ def _pattern(pattern: str) -> str:
     return {
         r"^[\w.][\w./-]*$": "a commit (40 hexadecimal digits), a branch or a tag",
         r"^[\w.-]+/[\w.-]+$": "a repository as owner/name",
-        r"^[a-z][a-z0-9_]*$": "our name: small letters, digits and '_', first a letter (the file's name is on the right)",
+        r"^[a-z][a-z0-9_]*$": "MLLM's name: small letters, digits and '_', first a letter (the file's is on the right)",
     }.get(pattern, "letters, digits, '.', '_' and '-', starting with a letter or digit")
 
 
