@@ -29,10 +29,6 @@ BESIDE = {
         r"predictions/[^/]+\.(parquet|cost\.json)",
         "the same predictions under another name are copied; they are found by all that they follow from",
     ),
-    "write_report": (
-        r"benchmarks(/.*)?|efficiency\.csv|predictions/[^/]+\.cost\.json|models",
-        "what jobs took, as far as it is known; costs are inputs of the leaderboard, which it declares",
-    ),
 }
 """Rule -> what its jobs open beside, each with the reason why no job must run where that changes."""
 PLAN = """

@@ -364,7 +364,7 @@ def test_results_have_the_table(three_tasks):
 
 def test_the_report_answers_over_tasks_as_the_verdict_does(three_tasks, tmp_path):
     results, _, _ = three_tasks
-    page.write(report.Report(results, load.parse(RAW)), tmp_path)
+    page.write(report.Report(results, load.parse(RAW), {}), tmp_path)
     html = (tmp_path / "index.html").read_text()
     first = html[html.index('id="answer"') : html.index("Verdict in full")]
     said = (results / "verdict.md").read_text()

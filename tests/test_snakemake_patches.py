@@ -37,6 +37,9 @@ def test_everything_that_is_changed_is_there():
         (Job.log_info, "shellcmd=self.shellcmd", "describe_jobs_once"),
         (jobs.format_files, "fmt_iofile", "describe_jobs_once"),
         (_IOFile.is_storage.fget, "is_flagged(self._file", "ask_for_storage_directly"),
+        (Job.conda_env_spec.fget, "self.rule.expand_conda_env(", "ask_no_parameters_for_environments"),
+        (rules.Rule.apply_input_function, "Wildcards(fromdict=wildcards)", "make_wildcards_once"),
+        (Job.is_valid, "self.rule.expand_log(self.wildcards_dict)", "check_names_once"),
     ):
         assert words in inspect.getsource(place), FIX.format(change)
     source = inspect.getsource(DefaultFormatter)
@@ -59,6 +62,9 @@ def test_everything_that_is_changed_is_there():
         ("snakemake.dag.DAG", "update_", lambda: snakemake_speed.remember_producers()),
         ("snakemake.jobs", "format_files", lambda: snakemake_speed.describe_jobs_once()),
         ("snakemake.io._IOFile", "is_storage", lambda: snakemake_speed.ask_for_storage_directly()),
+        ("snakemake.jobs.Job", "conda_env_spec", lambda: snakemake_speed.ask_no_parameters_for_environments()),
+        ("snakemake.rules", "Wildcards", lambda: snakemake_speed.make_wildcards_once()),
+        ("snakemake.jobs.Job", "is_valid", lambda: snakemake_speed.check_names_once()),
         ("snakemake.settings.types", "load_configfile", lambda: snakemake_patches.before_experiment_files(print)),
         ("snakemake.logging", "logger", lambda: snakemake_patches.limit(object(), {})),
         ("snakemake.logging", "logger", lambda: snakemake_patches.stop_on_signals(object(), print)),

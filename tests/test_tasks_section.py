@@ -14,7 +14,7 @@ from three_tasks import RAW
 
 @pytest.fixture
 def page(three_tasks):
-    return report.Report(three_tasks[0], load.parse(RAW)), pl.read_parquet(three_tasks[0] / "tasks.parquet")
+    return report.Report(three_tasks[0], load.parse(RAW), {}), pl.read_parquet(three_tasks[0] / "tasks.parquet")
 
 
 def test_sections_show_the_tables_numbers(page):

@@ -12,6 +12,7 @@ from conftest import Project
 from mllm.core.chart_style import styled
 from mllm.evaluation import result_tables
 from mllm.evaluation.comparison_table import Comparison, rows
+from mllm.execution import stage_times
 from mllm.experiment import load
 from mllm.reporting import curves, details, heat_map, page, paper_files, provenance, report, row_chart, task_figures
 
@@ -147,18 +148,23 @@ def test_gpu_hours_count_gpus(tmp_path):
     (tmp_path / "benchmarks/score.tsv").write_text(
         "s\th:m:s\tmax_rss\n0.4\t0:00:00\tNA\n"
     )  # over before it was measured
-    rows = {row["stage"]: row for row in provenance.stages(tmp_path).to_dicts()}
+    rows = {row["stage"]: row for row in stage_times.stages(tmp_path)}
     assert rows["predict"] | {"stage": ""} == {
         "stage": "", "jobs": 2, "seconds": 7200.0, "GPU-hours": 3.0, "longest (s)": 3600.0, "peak GB": 1.07,
     }  # fmt: skip
     assert rows["score"]["peak GB"] == 0
-    assert provenance.on_the_cluster(tmp_path) is None
+    assert stage_times.on_the_cluster(tmp_path) == []
     (tmp_path / "efficiency.csv").write_text(
         "rule,job,restarts,seconds,requested_minutes,peak_mb,requested_mem_mb\n"
         "merge,a,0,30,10,900,2000\nmerge,b,1,90,20,,4000\npredict,a,0,60,30,500,1000\n"
     )
-    used = provenance.on_the_cluster(tmp_path)
-    assert used.row(0) == ("merge", 2, 1, 1.5, 20, 900, 4000) and used.height == 2
+    used = stage_times.on_the_cluster(tmp_path)
+    assert tuple(used[0].values()) == ("merge", 2, 1, 1.5, 20, 900, 4000) and len(used) == 2
+    board = pl.DataFrame(
+        {"whole": [None], "candidate": ["a"], "device": ["cpu"]}, schema_overrides={"whole": pl.String}
+    )
+    time, cluster, _ = provenance.tables(tmp_path, stage_times.taken(tmp_path), {}, board)
+    assert time["table"].height == 2 and cluster["table"].rows() == [tuple(row.values()) for row in used]
 
 
 @pytest.mark.parametrize(("more", "most"), [(280, 3e6), (4000, 8e6)])
@@ -185,7 +191,7 @@ def test_the_page_of_many_candidates_stays_small(demo, tmp_path, more, most):
     result_tables.write(pl.concat([board, added]), results, "leaderboard")
     experiment = load.load(project.folder / "config/demo.yaml")
     (tmp_path / "report").mkdir()
-    page.write(report.Report(results, experiment), tmp_path / "report")
+    page.write(report.Report(results, experiment, {}), tmp_path / "report")
     html = (tmp_path / "report/index.html").read_text()
     assert len(html.encode()) < most
     assert html.count("<tr data-kind=") == min(report.MOST, board.height + more)
@@ -211,7 +217,7 @@ def test_strange_text_stays_text(demo, tmp_path):
     test = pl.read_parquet(results / "data/test.parquet")
     test.with_columns(review=pl.lit(bad)).write_parquet(results / "data/test.parquet")
     (tmp_path / "report").mkdir()
-    page.write(report.Report(results, load.load(project.folder / "config/demo.yaml")), tmp_path / "report")
+    page.write(report.Report(results, load.load(project.folder / "config/demo.yaml"), {}), tmp_path / "report")
     html = (tmp_path / "report/index.html").read_text()
     assert "<script>window.bad" not in html and "<img src=x" not in html and "{{ 7 * 7 }}" in html
     assert "&lt;/script&gt;&lt;script&gt;window.bad" in html

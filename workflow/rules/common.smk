@@ -31,6 +31,7 @@ from mllm.execution import (
     slurm_resources,
     snakemake_patches,
     snakemake_speed,
+    stage_times,
     warm,
 )
 from mllm.experiment import grid, revision_locks, yaml_files
@@ -51,6 +52,9 @@ snakemake_speed.collect_less_garbage()
 snakemake_speed.remember_producers()
 snakemake_speed.describe_jobs_once()
 snakemake_speed.ask_for_storage_directly()
+snakemake_speed.ask_no_parameters_for_environments()
+snakemake_speed.make_wildcards_once()
+snakemake_speed.check_names_once()
 snakemake_speed.look_again_where_held_back()
 BY_MEANING = snakemake_patches.let_ancient_inputs_be()
 
@@ -628,6 +632,11 @@ def planned():
         cores, gpus = (said or local_limits.cores(), len(local_limits.gpus())) if here else (0, 0)
         KNOWN["planned"] = estimate.plan(workflow.dag, Path(RESULTS, "benchmarks"), disk_mb(), cores, gpus, expected)
     return KNOWN["planned"]
+
+
+def what_jobs_took(wildcards, input):
+    """Times of the jobs so far, for the report. A function of the input: no report is stale because a job took longer."""
+    return "{}" if workflow.dryrun else json.dumps(stage_times.taken(Path(RESULTS)))
 
 
 def farewell():

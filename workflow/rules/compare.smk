@@ -179,9 +179,10 @@ rule write_report:
         description=EXPERIMENT.data.description or "",
         template=hashlib.sha256((SCRIPTS / "mllm/reporting/page.html").read_bytes()).hexdigest()[:16],
         experiment=MEANING,
+        taken=what_jobs_took,
     shell:
         "python workflow/scripts/write_report.py --experiment {params.files:q} --override {params.override:q}"
-        " --results $(dirname {output}) --output {output} --log {log}"
+        " --results $(dirname {output}) --taken {params.taken:q} --output {output} --log {log}"
 
 
 rule report:

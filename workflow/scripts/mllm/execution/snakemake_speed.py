@@ -27,8 +27,9 @@ def keep_function_parameters() -> None:
 def describe_jobs_once() -> None:
     """Describe a job to the loggers in less time.
 
-    Snakemake builds its shell command three times, and asks each of its files for nine flags that this project's
-    formatter does not print.
+    Snakemake builds its shell command three times, whether or not a logger prints it. It asks each of its files for nine flags
+    that this project's formatter does not print. Without ``--printshellcmds``, only the command of each rule's first job is
+    built, so that a dry run still finds errors in it.
     """
     from snakemake import jobs
 
@@ -38,10 +39,14 @@ def describe_jobs_once() -> None:
     if hasattr(log_info, "__wrapped__"):
         return
     told: dict[Any, str | None] = {}
+    seen: set[str] = set()
 
     @functools.wraps(log_info)
     def once(self: Any, *arguments: Any, **named: Any) -> None:
-        told[self] = command(self)
+        settings = self.dag.workflow.output_settings
+        wanted = settings.printshellcmds or settings.log_handler_settings or self.rule.name not in seen
+        seen.add(self.rule.name)
+        told[self] = command(self) if wanted else None
         try:
             log_info(self, *arguments, **named)
         finally:
@@ -87,6 +92,51 @@ def remember_producers() -> None:
             known.update((file, [producer]) for file in files)
 
     DAG.update_ = update_
+
+
+@optional(without="dry runs of large grids take longer")
+def ask_no_parameters_for_environments() -> None:
+    """Compute no parameters of a job whose rule has no conda environment.
+
+    Snakemake computes them for all jobs of the graph, to find the environment's file. It computes them again when a job starts.
+    """
+    from snakemake.jobs import Job
+
+    original = Job.conda_env_spec.fget
+    if "self.rule.expand_conda_env(" not in inspect.getsource(original):
+        raise AttributeError("Job.conda_env_spec asks in another way")
+    Job.conda_env_spec = property(lambda self: None if self.rule.conda_env is None else original(self))
+
+
+@optional(without="dry runs of large grids take longer")
+def make_wildcards_once() -> None:
+    """Create a job's wildcards once for consecutive calls of its rule's functions: about fifteen calls per job."""
+    from snakemake import rules
+
+    original = rules.Wildcards
+    if "Wildcards(fromdict=wildcards)" not in inspect.getsource(rules.Rule.apply_input_function):
+        raise AttributeError("Rule.apply_input_function makes wildcards in another way")
+    if hasattr(original, "__wrapped__"):
+        return
+    last: list[Any] = [None, None]
+
+    @functools.wraps(original, updated=())
+    def wildcards(fromdict: dict[str, str]) -> Any:
+        if last[0] is not fromdict:
+            last[:] = fromdict, original(fromdict=fromdict)
+        return last[1]
+
+    rules.Wildcards = wildcards
+
+
+@optional(without="dry runs of large grids take longer")
+def check_names_once() -> None:
+    """Check the names of a job's log and benchmark file once: Snakemake creates and checks them twice."""
+    from snakemake.jobs import Job
+
+    if "self.rule.expand_log(self.wildcards_dict)" not in inspect.getsource(Job.is_valid):
+        raise AttributeError("Job.is_valid checks in another way")
+    Job.is_valid = lambda self: bool(self.benchmark or self.log)
 
 
 @optional(without="with a large grid, Snakemake uses more and more processor time, and needs a second more to end")

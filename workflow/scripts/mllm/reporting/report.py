@@ -46,20 +46,21 @@ class Report:
     Args:
         results: the experiment's folder.
         experiment: the checked experiment.
+        taken: rows of times, of execution/stage_times.py.
     """
 
-    def __init__(self, results: Path, experiment: Any) -> None:
-        self.results, self.experiment = results, experiment
+    def __init__(self, results: Path, experiment: Any, taken: dict[str, list[dict[str, Any]]]) -> None:
+        self.results, self.experiment, self.taken = results, experiment, taken
         self.metric, self.margin = experiment.compare.metric, experiment.compare.margin
         self.label = METRICS[self.metric].label
         self.board = result_tables.read(results, "leaderboard")
         self.comparisons = result_tables.read(results, "comparisons", comparison_table.SCHEMA)
         self.parts = result_tables.read(results, "parts")
         built = grid.build(experiment)  # folders of earlier grids are ignored
-        models = {*built.made_by("train_expert", "take_expert"), *built.starts}
-        files = sorted((results / "models").glob("*/model.json"))
+        models = sorted({*built.made_by("train_expert", "take_expert"), *built.starts})
         self.over = result_tables.read(results, "tasks") if systems.systems(built) else None
-        self.cards = {f.parent.name: cards.read(f.parent) for f in files if f.parent.name in models}
+        folders = {name: results / "models" / name for name in models}
+        self.cards = {name: cards.read(folder) for name, folder in folders.items() if folder.exists()}
         joint = {c.whole: results / c.folder for c in built.candidates.values() if c.made_by == "train_tasks"}
         # The cards of one training's tasks agree on it.
         self.cards |= {name: cards.read(folder) for name, folder in joint.items() if folder.exists()}
@@ -115,7 +116,7 @@ class Report:
             {"id": "training", "title": "Training", "text": "Line: loss of the batches. Diamonds: loss of validation after each epoch.",
              "figures": self._figures("training", curves.trainings(self.cards))},
             {"id": "data", "title": "Data quality and leak", "text": leaderboard_text.leak_line(facts), "tables": page_tables.repairs(self.results)},
-            {"id": "provenance", "title": "Provenance", "tables": provenance.tables(self.results, self.cards, self.board),
+            {"id": "provenance", "title": "Provenance", "tables": provenance.tables(self.results, self.taken, self.cards, self.board),
              "recipes": [{"title": "experiment.yaml", "text": (self.results / "experiment.yaml").read_text(encoding="utf-8")}]},
         ]  # fmt: skip
         return [s for s in found if any(s.get(key) for key in ("board", "figures", "tables", "recipes", "examples"))]
