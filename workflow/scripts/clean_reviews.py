@@ -14,7 +14,7 @@ from mllm.core.messages import log
 def main(arguments: argparse.Namespace) -> None:
     import polars as pl
 
-    from mllm.data import cleaning, column_values
+    from mllm.data import cleaning, column_values, rejected_rows
     from mllm.data.raw_files import read_raw
 
     kept, rejected = [], []
@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
         good, bad, counts = cleaning.clean(raw, file, rows, repairs, arguments.dates)
         rows += counts["rows"]
         if not good.height:
-            texts = counts["rejected"].get(cleaning.REASONS[0], 0)
+            texts = counts["rejected"].get(rejected_rows.REASONS[0], 0)
             hint = ". Fix: leave id out of data.columns, since ids are text; rows are then numbered" if texts else ""
             raise Failure(
                 f"{path}: none of {counts['rows']} rows is usable: {counts['rejected'] or 'the file is empty'}{hint}"

@@ -57,14 +57,10 @@ def main(arguments: argparse.Namespace) -> None:
         for task in tasks
     }
     shown = frame.filter((pl.col("kind") != "merge") | pl.col("winner"))["candidate"].to_list()
-    trained_on: dict[str, dict[str, list[str]]] = {}
-    for e in experiment.experts:
-        for column, values in (e.where or {}).items():
-            trained_on.setdefault(column, {})[e.name] = [str(v) for v in values]
     result_tables.write(compared, results, "comparisons")
     result_tables.write(chosen, results, "selection")
     result_tables.write(agreement.agreement(members, side_by_side, truth), results, "agreement")
-    parts = agreement.by_part([*scores.values()], shown, trained_on or {"condition": {}}, metric)
+    parts = agreement.by_part([*scores.values()], shown, trained_on(experiment) or {"condition": {}}, metric)
     result_tables.write(parts, results, "parts")
     apart = {task: pairs.told_apart for task, pairs in side_by_side.items()}
     said = beside_the_tables(experiment, built.runs, scores, apart, results)
@@ -72,6 +68,15 @@ def main(arguments: argparse.Namespace) -> None:
         said = replace(said, **across(over, chosen, experiment.compare, results))
     with whole(results / "verdict.md") as partial:
         partial.write_text(verdict.text(said, frame, compared, chosen), encoding="utf-8")
+
+
+def trained_on(experiment: "Experiment") -> dict[str, dict[str, list[str]]]:
+    """Return column -> expert -> its values of the reviews that the expert was trained on."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for expert in experiment.experts:
+        for column, values in (expert.where or {}).items():
+            found.setdefault(column, {})[expert.name] = [str(v) for v in values]
+    return found
 
 
 def across(over: "OverTasks", chosen: "pl.DataFrame", compare: "Compare", results: Path) -> dict[str, Any]:

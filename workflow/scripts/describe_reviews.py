@@ -71,12 +71,7 @@ def charts(known: Any, found: Any) -> dict[str, Any]:
         words, "words", "reviews", "Words per review", label=f"words, in steps of {WORDS} (the last: and more)"
     )
     if known["useful_count"].drop_nulls().len():
-        useful = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500]
-        cut = (
-            known["useful_count"].drop_nulls().cut([s - 1 for s in useful[1:]], labels=_ranges(useful)).cast(pl.String)
-        )
-        counts = cut.value_counts(name="reviews").rename({"useful_count": "useful"})
-        counts = pl.DataFrame({"useful": _ranges(useful)}).join(counts, on="useful", how="left").fill_null(0)
+        counts = _useful_counts(known["useful_count"].drop_nulls())
         made["useful_counts"] = chart_style.bars(
             counts, "useful", "reviews", "How many found a review useful", label="people"
         )
@@ -100,6 +95,16 @@ def charts(known: Any, found: Any) -> dict[str, Any]:
             shown, "what", "share", "Found in the raw files, share of rows", colour="file"
         )
     return made
+
+
+def _useful_counts(people: Any) -> Any:
+    """Count the reviews by how many people found them useful: useful (a range), reviews."""
+    import polars as pl
+
+    useful = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500]
+    cut = people.cut([s - 1 for s in useful[1:]], labels=_ranges(useful)).cast(pl.String)
+    counts = cut.value_counts(name="reviews").rename({"useful_count": "useful"})
+    return pl.DataFrame({"useful": _ranges(useful)}).join(counts, on="useful", how="left").fill_null(0)
 
 
 def _ranges(steps: list[int]) -> list[str]:

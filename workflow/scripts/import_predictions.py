@@ -3,11 +3,17 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mllm.core import script
 from mllm.core.errors import Failure
 from mllm.core.files import whole, write_json
 from mllm.core.messages import progress
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from mllm.experiment.schema import Experiment
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -32,15 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
         # The reviews' other columns come from the first table.
         needed = ["review_id", "label", "group", "split", *prediction_tables.logp_columns(frame)]
         frames[name] = frame if name == first else frame.select(c for c in needed if c in frame.columns)
-    reviews, given = frames[first], foreign_predictions.split_of(frames, files)
-    if given is not None:
-        reviews = reviews.drop("split").join(given, on="review_id", maintain_order="left")
-    else:
-        groups = reviews["group"].unique().sort().to_numpy()
-        chosen = np.random.default_rng(experiment.seed).permutation(groups)
-        held_out = pl.Series(chosen[: round(experiment.split.valid * len(groups))])
-        valid = pl.col("group").is_in(held_out.implode())
-        reviews = reviews.with_columns(split=pl.when(valid).then(pl.lit("valid")).otherwise(pl.lit("test")))
+    reviews = cut(frames[first], foreign_predictions.split_of(frames, files), experiment)
     parts = {split: reviews.filter(pl.col("split") == split) for split in ("valid", "test")}
     for split, part in parts.items():
         if not part.height:
@@ -68,6 +66,26 @@ def main(arguments: argparse.Namespace) -> None:
     write_json(
         data / "split.json", {"mode": "random", "test_rows": heights["test"], "rows": heights, "sha256": digests}
     )
+
+
+def cut(reviews: "pl.DataFrame", given: "pl.DataFrame | None", experiment: "Experiment") -> "pl.DataFrame":
+    """Add the column ``split``: as the tables say, else by the experiment's share, with all reviews of a group in one split.
+
+    Args:
+        reviews: of the first table.
+        given: review_id and split, where some table has them.
+        experiment: its seed and its share of validation.
+    """
+    import numpy as np
+    import polars as pl
+
+    if given is not None:
+        return reviews.drop("split").join(given, on="review_id", maintain_order="left")
+    groups = reviews["group"].unique().sort().to_numpy()
+    chosen = np.random.default_rng(experiment.seed).permutation(groups)
+    held_out = pl.Series(chosen[: round(experiment.split.valid * len(groups))])
+    valid = pl.col("group").is_in(held_out.implode())
+    return reviews.with_columns(split=pl.when(valid).then(pl.lit("valid")).otherwise(pl.lit("test")))
 
 
 if __name__ == "__main__":

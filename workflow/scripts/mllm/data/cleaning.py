@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from mllm.data import condition_names
+from mllm.data import condition_names, rejected_rows
 from mllm.data.column_values import by_value, date_reader, nothing, whole_numbers
 from mllm.data.raw_files import AGAIN, UCI
 
@@ -22,11 +22,6 @@ COMMON = {
     "&rdquo;": "”", "&ldquo;": "“", "&lt;": "<", "&eacute;": "é", "&ndash;": "–", "&nbsp;": "\xa0",
 }  # fmt: skip
 QUOTED = 0.9  # from this share of texts in extra quotation marks, the marks are a quirk of the file
-WORD = r"\pL[\pM\u200c\u200d]*\pL|[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}]"
-REASONS = (
-    "id is not a whole number", "rating is not 1 to 10", "review is empty", "review has no word", "duplicate row",
-    "duplicate id",
-)  # fmt: skip
 REPAIRS = ("with_entities", "escaped_twice", "with_carriage_returns", "with_tags", "quoted")
 SLICE = 25_000  # rows whose texts are processed at once: bounds memory, changes no result
 
@@ -70,14 +65,8 @@ def clean(
     counts: dict[str, Any] = {
         **repaired,
         "condition_names": "uci" if official else "as they are",
-        "rows": raw.height,
-        "conditions_with_span": _count(raw, "condition", pl.col("condition").str.contains(SPAN, literal=True)),
-        "conditions_missing": _count(raw, "condition", pl.col("condition").str.strip_chars() == ""),
         "conditions_that_are_drugs": int(condition.is_in(debris).sum()),
-        "dates_unreadable": _count(raw, "date", pl.lit(date.is_null()) & (pl.col("date").str.strip_chars() != "")),
-        "useful_counts_unreadable": _count(
-            raw, "useful_count", pl.lit(useful.is_null()) & (pl.col("useful_count").str.strip_chars() != "")
-        ),
+        **_unusable(raw, date, useful),
     }
     rating = (
         raw["rating"].str.strip_chars().cast(pl.Float64, strict=False)
@@ -98,32 +87,31 @@ def clean(
         "useful_count": useful,
         **{name: by_value(raw, name, _plain) for name in raw.columns if name not in UCI and name not in ("line", AGAIN)},
     })  # fmt: skip
-    # Long texts are compared by 128-bit hashes. Ids numbered here are left out: they differ in duplicates, too.
-    hashed = [pl.col("review").hash(seed).alias(f"#{seed}") for seed in (1, 2)]
-    same = [c for c in table.columns if c not in ("file", "line", "review") and (c != "review_id" or "id" in known)]
-    twice = table.select(*same, *hashed).select(~pl.struct(pl.all()).is_first_distinct()).to_series()
-    twice = raw[AGAIN] if AGAIN in known else twice  # without ids: compares all columns, mapped or not
-    ids = table["review_id"]
-    table = table.with_columns(
-        reason=pl.when(ids.is_null())
-        .then(pl.lit(REASONS[0]))
-        .when(_out_of_range(rating) if "rating" in known else pl.lit(False))
-        .then(pl.lit(REASONS[1]))
-        .when(pl.col("review").str.len_bytes() == 0)
-        .then(pl.lit(REASONS[2]))
-        .when(~pl.col("review").str.contains(WORD))
-        .then(pl.lit(REASONS[3]))
-        .when(twice)
-        .then(pl.lit(REASONS[4]))
-    )
-    # Only otherwise good rows are compared: a rejected row does not reserve its id.
-    again = pl.col("reason").is_null() & ~pl.struct("review_id", "reason").is_first_distinct()
-    table = table.with_columns(reason=pl.when(again).then(pl.lit(REASONS[5])).otherwise("reason"))
+    table = table.with_columns(reason=rejected_rows.reasons(table, raw))
     rejected = table.filter(pl.col("reason").is_not_null())
     kept = table.filter(pl.col("reason").is_null()).drop("reason").with_columns(pl.col("rating").cast(pl.Int8))
     reasons = rejected.group_by("reason").len().sort("reason")
     counts |= {"kept": kept.height, "rejected": dict(zip(reasons["reason"], reasons["len"], strict=True))}
     return kept, rejected, counts
+
+
+def _unusable(raw: pl.DataFrame, date: pl.Series, useful: pl.Series) -> dict[str, int]:
+    """Count a file's rows, and those whose values cannot be used.
+
+    Args:
+        raw: the file's rows.
+        date: what was read of them.
+        useful: counts of people that were read of them.
+    """
+    return {
+        "rows": raw.height,
+        "conditions_with_span": _count(raw, "condition", pl.col("condition").str.contains(SPAN, literal=True)),
+        "conditions_missing": _count(raw, "condition", pl.col("condition").str.strip_chars() == ""),
+        "dates_unreadable": _count(raw, "date", pl.lit(date.is_null()) & (pl.col("date").str.strip_chars() != "")),
+        "useful_counts_unreadable": _count(
+            raw, "useful_count", pl.lit(useful.is_null()) & (pl.col("useful_count").str.strip_chars() != "")
+        ),
+    }
 
 
 def restore_conditions(reviews: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -231,10 +219,6 @@ def _plain(value: str) -> str | None:
 
 def _condition(value: str) -> str | None:
     return None if SPAN in value else _plain(value)
-
-
-def _out_of_range(rating: pl.Series) -> pl.Series:
-    return ~(rating.is_between(1, 10) & (rating == rating.round())).fill_null(False)
 
 
 def _count(raw: pl.DataFrame, column: str, what: pl.Expr) -> int:

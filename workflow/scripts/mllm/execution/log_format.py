@@ -46,7 +46,10 @@ def install(grid: Grid, estimate: Callable[[], Estimate], announcement: Callable
 
 
 def formatter(base: type, grid: Grid, estimate: Callable[[], Estimate], announcement: Callable[[], str]) -> type:
-    """Make a subclass of Snakemake's formatter, which is passed as ``base``."""
+    """Make a subclass of Snakemake's formatter, which is passed as ``base``.
+
+    The class is inside a function, and the function is long, because its base is known only when Snakemake runs.
+    """
     described: dict[int, str] = {}  # messages about a job's end lack its wildcards
     begun: dict[int, float] = {}
     ended: list[int] = []

@@ -32,34 +32,8 @@ def read(path: Path, task: "Task", names: list[str], how: "Candidates") -> "pl.D
     import numpy as np
     import polars as pl
 
-    try:
-        frame = (
-            pl.read_parquet(path, glob=False)
-            if path.suffix.lower() == ".parquet"
-            else pl.read_csv(path, infer_schema_length=None, glob=False)
-        )
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise Failure(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from None
-    frame = _plainly(frame, {how.review, how.label, how.group})
     columns = how.columns or [f"logp_{k}" for k in range(len(names))]
-    missing = [c for c in (how.label, *columns, *([how.group] if how.group else [])) if c not in frame.columns]
-    if missing:
-        raise Failure(f"{path}: no column {listed(missing)}; found {listed(frame.columns)}")
-    if len(columns) != len(names):
-        raise Failure(
-            f"{path}: {len(columns)} columns for {len(names)} classes ({listed(names)}). Fix: name one for each class"
-        )
-    if not frame.height:
-        raise Failure(f"{path}: has no rows")
-    if how.review not in frame.columns:
-        frame = frame.with_row_index(how.review)
-    for column in (how.review, *([how.group] if how.group else [])):
-        if frame[column].null_count():
-            raise Failure(f"{path}: {column} is empty in {frame[column].null_count():,} rows")
-    twice = frame.filter(pl.col(how.review).is_duplicated())
-    if twice.height:
-        times = frame[how.review].eq(twice[how.review][0]).sum()
-        raise Failure(f"{path}: review {twice[how.review][0]} occurs {times} times")
+    frame = _table(path, names, columns, how)
     numbers = frame.select(pl.col(columns).cast(pl.Float64, strict=False)).to_numpy()
     p = _probabilities(numbers, how.values)
     off = np.flatnonzero(~((np.abs(p.sum(1) - 1) < SUM_TOLERANCE) & (p >= 0).all(1)))
@@ -80,6 +54,40 @@ def read(path: Path, task: "Task", names: list[str], how: "Candidates") -> "pl.D
         *(pl.Series(f"logp_{k}", logp[:, k], dtype=pl.Float32) for k in range(len(names))),
         *rest,
     )
+
+
+def _table(path: Path, names: list[str], columns: list[str], how: "Candidates") -> "pl.DataFrame":
+    """Return a candidate's table with a column of reviews, each of which occurs once; raises as :func:`read`."""
+    import polars as pl
+
+    try:
+        frame = (
+            pl.read_parquet(path, glob=False)
+            if path.suffix.lower() == ".parquet"
+            else pl.read_csv(path, infer_schema_length=None, glob=False)
+        )
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise Failure(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from None
+    frame = _plainly(frame, {how.review, how.label, how.group})
+    missing = [c for c in (how.label, *columns, *([how.group] if how.group else [])) if c not in frame.columns]
+    if missing:
+        raise Failure(f"{path}: no column {listed(missing)}; found {listed(frame.columns)}")
+    if len(columns) != len(names):
+        raise Failure(
+            f"{path}: {len(columns)} columns for {len(names)} classes ({listed(names)}). Fix: name one for each class"
+        )
+    if not frame.height:
+        raise Failure(f"{path}: has no rows")
+    if how.review not in frame.columns:
+        frame = frame.with_row_index(how.review)
+    for column in (how.review, *([how.group] if how.group else [])):
+        if frame[column].null_count():
+            raise Failure(f"{path}: {column} is empty in {frame[column].null_count():,} rows")
+    twice = frame.filter(pl.col(how.review).is_duplicated())
+    if twice.height:
+        times = frame[how.review].eq(twice[how.review][0]).sum()
+        raise Failure(f"{path}: review {twice[how.review][0]} occurs {times} times")
+    return frame
 
 
 def _plainly(frame: "pl.DataFrame", used: set[str | None]) -> "pl.DataFrame":

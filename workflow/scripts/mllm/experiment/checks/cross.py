@@ -42,29 +42,7 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
     tasks = names_in(raw.get("tasks"))
     problems += [f"tasks: name {name!r} occurs {count} times" for name, count in repeated(tasks)]
     bases = [f"base-{task}" for task in tasks]
-    sliced = any(isinstance(entry.get("where"), dict) for entry in dicts(raw.get("experts")))
-    routers = [f"router-{task}" for task in tasks if sliced]
-
-    candidates = [*bases, *routers, *(name for name, _ in experts), *names_in(raw.get("references"))]
-    candidates += [b["name"] for b in dicts(raw.get("blends")) if isinstance(b.get("name"), str)]
-    for name, count in repeated(candidates):
-        hint = " (the base of a task has that name)" if name in bases else ""
-        hint = " (the router of a task has that name)" if name in routers else hint
-        problems.append(
-            f"{name!r} names {count} candidates{hint}. Fix: give experts, references and blends different names"
-        )
-
-    problems += [
-        f"{name!r}: names that end in .base are reserved for prepared bases. Fix: choose another name"
-        for name in candidates
-        if name.endswith(".base")
-    ]
-
-    problems += [
-        f"{name!r}: reserved as the key of a parameter that changes with depth. Fix: give the expert another name"
-        for name, _ in experts
-        if name == "layers"
-    ]
+    problems += _name_problems(raw, experts, tasks)
     problems += label_problems(raw)
     names = [name for name, _ in experts]
     task_of = tasks_of(raw, experts, tasks)
@@ -90,6 +68,35 @@ def cross_problems(raw: dict[str, Any]) -> list[str]:
         problems += _mixed_tasks(f"blends[{i}]", entry, task_of, "they predict different labels")
         problems += [f"blends[{i}].{p}" for p in _blend_members(entry, allowed if names else [], raw)]
     return problems
+
+
+def _name_problems(raw: dict[str, Any], experts: list[tuple[str, dict[str, Any]]], tasks: list[str]) -> list[str]:
+    """Return one line for each name that several candidates have, or that is reserved."""
+    problems: list[str] = []
+    bases = [f"base-{task}" for task in tasks]
+    sliced = any(isinstance(entry.get("where"), dict) for entry in dicts(raw.get("experts")))
+    routers = [f"router-{task}" for task in tasks if sliced]
+
+    candidates = [*bases, *routers, *(name for name, _ in experts), *names_in(raw.get("references"))]
+    candidates += [b["name"] for b in dicts(raw.get("blends")) if isinstance(b.get("name"), str)]
+    for name, count in repeated(candidates):
+        hint = " (the base of a task has that name)" if name in bases else ""
+        hint = " (the router of a task has that name)" if name in routers else hint
+        problems.append(
+            f"{name!r} names {count} candidates{hint}. Fix: give experts, references and blends different names"
+        )
+
+    problems += [
+        f"{name!r}: names that end in .base are reserved for prepared bases. Fix: choose another name"
+        for name in candidates
+        if name.endswith(".base")
+    ]
+
+    return problems + [
+        f"{name!r}: reserved as the key of a parameter that changes with depth. Fix: give the expert another name"
+        for name, _ in experts
+        if name == "layers"
+    ]
 
 
 def _blend_members(entry: dict[str, Any], allowed: list[str], raw: dict[str, Any]) -> list[str]:
