@@ -3,6 +3,7 @@
 Each part is printed and added to the output file when it ends, so that an interrupted run keeps its measurements.
 Weights and tokens are random, with real shapes and lengths; no network is needed. Without a GPU, `--rehearse` runs
 every part with tiny models on the CPU: it shows that the program works, and measures nothing.
+It is one long module: a function for each part, and the models that the parts share.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 All use the same random weights of real shapes and the same real reviews, in turn, in one process; each figure is the
 best of some runs. lm-evaluation-harness has its own environment on top of the project's, since it needs an older
 python-dateutil.
+It is one long module: a function for each comparison, and the models that they share.
 """
 
 import argparse

@@ -40,6 +40,8 @@ def test_everything_that_is_changed_is_there():
         (Job.conda_env_spec.fget, "self.rule.expand_conda_env(", "ask_no_parameters_for_environments"),
         (rules.Rule.apply_input_function, "Wildcards(fromdict=wildcards)", "make_wildcards_once"),
         (Job.is_valid, "self.rule.expand_log(self.wildcards_dict)", "check_names_once"),
+        (rules.Rule.expand_input, "self.input_modifier is not None", "leave_paths_unmodified"),
+        (DAG.check_directory_outputs, "outputs[i : i + 2]", "compare_outputs_as_text"),
     ):
         assert words in inspect.getsource(place), FIX.format(change)
     source = inspect.getsource(DefaultFormatter)
@@ -65,6 +67,8 @@ def test_everything_that_is_changed_is_there():
         ("snakemake.jobs.Job", "conda_env_spec", lambda: snakemake_speed.ask_no_parameters_for_environments()),
         ("snakemake.rules", "Wildcards", lambda: snakemake_speed.make_wildcards_once()),
         ("snakemake.jobs.Job", "is_valid", lambda: snakemake_speed.check_names_once()),
+        ("snakemake.rules.Rule", "expand_input", lambda: snakemake_speed.leave_paths_unmodified()),
+        ("snakemake.dag.DAG", "check_directory_outputs", lambda: snakemake_speed.compare_outputs_as_text()),
         ("snakemake.settings.types", "load_configfile", lambda: snakemake_patches.before_experiment_files(print)),
         ("snakemake.logging", "logger", lambda: snakemake_patches.limit(object(), {})),
         ("snakemake.logging", "logger", lambda: snakemake_patches.stop_on_signals(object(), print)),

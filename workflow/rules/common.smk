@@ -16,6 +16,10 @@ SCRIPTS = Path(workflow.basedir, "workflow/scripts")
 if Path("workflow/scripts").resolve() != SCRIPTS.resolve():
     sys.exit(f"error: the working directory is {Path.cwd()}, expected the project's root. Fix: cd {workflow.basedir}")
 sys.path.insert(0, str(SCRIPTS))
+from mllm.execution import snakemake_speed
+
+snakemake_speed.collect_less_garbage()  # first: the other imports make many objects
+
 from mllm.core import compute
 from mllm.core.code_digest import code_digest
 from mllm.core.errors import Failure
@@ -30,7 +34,6 @@ from mllm.execution import (
     slurm_executor,
     slurm_resources,
     snakemake_patches,
-    snakemake_speed,
     stage_times,
     warm,
 )
@@ -48,13 +51,14 @@ environment.let_waiting_threads_sleep()
 environment.use_scratch()
 interrupts.before_jobs()
 snakemake_speed.keep_function_parameters()
-snakemake_speed.collect_less_garbage()
 snakemake_speed.remember_producers()
 snakemake_speed.describe_jobs_once()
 snakemake_speed.ask_for_storage_directly()
 snakemake_speed.ask_no_parameters_for_environments()
 snakemake_speed.make_wildcards_once()
 snakemake_speed.check_names_once()
+snakemake_speed.leave_paths_unmodified()
+snakemake_speed.compare_outputs_as_text()
 snakemake_speed.look_again_where_held_back()
 BY_MEANING = snakemake_patches.let_ancient_inputs_be()
 

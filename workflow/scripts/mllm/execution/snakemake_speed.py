@@ -4,6 +4,8 @@ import atexit
 import functools
 import gc
 import inspect
+import itertools
+import os
 from typing import Any
 
 from mllm.execution.snakemake_patches import optional
@@ -137,6 +139,48 @@ def check_names_once() -> None:
     if "self.rule.expand_log(self.wildcards_dict)" not in inspect.getsource(Job.is_valid):
         raise AttributeError("Job.is_valid checks in another way")
     Job.is_valid = lambda self: bool(self.benchmark or self.log)
+
+
+@optional(without="dry runs of large grids take longer")
+def leave_paths_unmodified() -> None:
+    """Wrap no input file in a second object where neither a module's prefix nor a default storage changes its path."""
+    from snakemake.rules import Rule
+
+    original = Rule.expand_input
+    if "self.input_modifier is not None" not in inspect.getsource(original):
+        raise AttributeError("Rule.expand_input modifies paths in another way")
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def expand_input(self: Any, *arguments: Any, **named: Any) -> Any:
+        found = self.input_modifier
+        stored = self.workflow.storage_settings.default_storage_provider
+        if found and not (found.prefix or found._prefix_replacements or found.inner_modifier or stored):
+            self.input_modifier = None
+        return original(self, *arguments, **named)
+
+    Rule.expand_input = expand_input
+
+
+@optional(without="dry runs of large grids take longer")
+def compare_outputs_as_text() -> None:
+    """Look for outputs inside other outputs by their names' parts; Snakemake compares objects of pathlib, a tenth as fast."""
+    from snakemake.dag import DAG
+
+    original = DAG.check_directory_outputs
+    if "outputs[i : i + 2]" not in inspect.getsource(original):
+        raise AttributeError("DAG.check_directory_outputs compares in another way")
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def check_directory_outputs(self: Any) -> None:
+        outputs = sorted(os.path.abspath(f).split("/") for job in self.jobs for f in job.output)  # noqa: PTH100
+        if any(inner[: len(outer)] == outer for outer, inner in itertools.pairwise(outputs)):
+            original(self)  # which tells whether it is a fault, and of which jobs
+
+    DAG.check_directory_outputs = check_directory_outputs
 
 
 @optional(without="with a large grid, Snakemake uses more and more processor time, and needs a second more to end")
