@@ -1,1 +1,1 @@
-"""Evaluation: from predictions to scores, comparisons, leaderboard and verdict. Imports all rooms before it; runs no model."""
+"""Evaluate predictions: scores, comparisons, leaderboard and verdict. Imports all rooms before it; runs no model."""

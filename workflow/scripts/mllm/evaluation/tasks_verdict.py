@@ -162,7 +162,7 @@ def _rival(row: comparison_table.Comparison) -> str:
 
 
 def in_points(margin: float) -> str:
-    """A margin as percentage points of the experts' score: ``1 point``, ``0.5 points``."""
+    """Write a margin as percentage points of the experts' score: ``1 point``, ``0.5 points``."""
     points = f"{100 * margin:g}"
     return f"{points} point{'' if points == '1' else 's'}"
 
