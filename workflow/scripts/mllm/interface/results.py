@@ -41,7 +41,7 @@ class Results:
 
     @cached_property
     def comparisons(self) -> "pl.DataFrame":
-        """One row per pair of candidates that is compared on the same test reviews."""
+        """One row per pair of candidates that is compared on the same test reviews; claims have an ``answer``."""
         return self.table("comparisons")
 
     @cached_property
