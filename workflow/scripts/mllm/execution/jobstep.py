@@ -1,9 +1,9 @@
 """Run a record's commands on a compute node, one after the other, and write how each ended and what it used.
 
-A submitted job needs only this file, its neighbours and the standard library (``python -I``: this folder may have
-modules with the names of Python's own). Each script costs one start of Python, not a second and third Snakemake; on
-network file systems the difference is many seconds per job. A record of one member is a job, a record of several a
-group in one allocation.
+A submitted job needs only this file, its neighbours and the standard library. ``python -I`` starts it, since this
+folder may have modules with the names of Python's own. Each script costs one start of Python, not a second and third
+Snakemake; on network file systems the difference is many seconds per job. A record of one member is a job, a record of
+several a group in one allocation.
 """
 
 import contextlib

@@ -119,8 +119,8 @@ def check_backbones(donors: dict[str, Path], heads: set[str], kept: Path | None 
         if found[task] != found[first]:
             raise Failure(
                 f"{donors[task]}: weights differ from {donors[first]} outside the head (found SHA-256"
-                f" {found[task][:12]}…, expected {found[first][:12]}…); experts of several tasks can be merged only if"
-                " they start from one model. Fix: delete both and rerun, so that both are made from the same checkpoint"
+                f" {found[task][:12]}…, expected {found[first][:12]}…). Merges over several tasks need experts of one"
+                " model. Fix: delete both and rerun, so that both are made from the same checkpoint"
             )
 
 

@@ -129,8 +129,8 @@ def mixture_weights(likelihood: Array, weight: Array) -> Array:
 
     EM for the proportions of known components (Dempster, Laird & Rubin 1977) climbs in every step. Squared
     extrapolation (Varadhan & Roland 2008, SQUAREM S3) accelerates it, wherever that climbs higher. Let g be the mean
-    ratio of a member's likelihood to the mixture's: max(g) - 1 bounds the gain of any other weights (Lindsay 1983, "The
-    geometry of mixture likelihoods"). It is the stopping rule, and proves the optimum.
+    ratio of a member's likelihood to the mixture's. Then max(g) - 1 bounds the gain of any other weights (Lindsay 1983,
+    "The geometry of mixture likelihoods"). It is the stopping rule, and proves the optimum.
     ``likelihood``: (members, reviews) probabilities of the true class, above 0; ``weight``: (reviews,).
     """
     weight = weight / weight.sum()

@@ -1,7 +1,7 @@
 """Share the states of layers that trainings freeze: on a CPU, the first candidate computes them for all others.
 
 The base, its experts and their merges share these layers. The file's name is a digest of the layers' weights, the
-reviews and their batches: a candidate that reuses states predicts the same, bit for bit. Some merges change frozen
+reviews and their batches. So a candidate that reuses states predicts the same, bit for bit. Some merges change frozen
 weights by rounding; they find no such states.
 """
 
