@@ -188,7 +188,7 @@ def _multislerp(
 ) -> Array:
     """The weighted mean of the directions, brought to the weighted mean length.
 
-    The method goes on from there by the exponential map of the mean tangent at that direction m. As m is parallel to
+    The method continues from there by the exponential map of the mean tangent at that direction m. As m is parallel to
     the sum of w·u, the tangents' sum, of w·(u - (u·m)m), is zero: what is left of the map is the cosine of eps.
     """
     if len(members) == 1:

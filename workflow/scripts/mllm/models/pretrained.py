@@ -20,8 +20,8 @@ def from_checkpoint(
     """Load a pretrained checkpoint; a classifier gets a new head, drawn from ``seed`` only.
 
     Raises:
-        Failure: a weight is missing or fits no module; the tokenizer or its padding token is missing; the model needs
-            code of its own; there are more tokens than positions or embeddings.
+        Failure: a weight is missing or fits no module. The tokenizer or its padding token is missing. The model needs
+            code of its own. There are more tokens than positions or embeddings.
     """
     from transformers import set_seed
 
