@@ -1,6 +1,7 @@
 """Shared parts of tests: the project in a separate folder, real Snakemake, the demonstration run once."""
 
 import atexit
+import contextlib
 import functools
 import os
 import shutil
@@ -133,6 +134,7 @@ class Project:
             done = subprocess.run(command, cwd=self.folder, **both)
         else:
             done = forked_snakemake.run(arguments, self.folder)
+        keep_lists(self.folder)
         assert (done.returncode == 0) == ok, done.stdout[-8000:]
         return done.stdout
 
@@ -173,7 +175,24 @@ def fresh(target: Path) -> Project:
         if source.exists() or source.is_symlink():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target / name, follow_symlinks=False)
+    for compiled in SCRIPTS.rglob("__pycache__/*"):
+        if compiled.suffix == ".pyc" or compiled.name.startswith("warm-"):
+            copied = target / compiled.relative_to(ROOT)
+            copied.parent.mkdir(exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another worker has just replaced it
+                shutil.copy2(compiled, copied)
     return Project(target)
+
+
+def keep_lists(folder: Path) -> None:
+    """Keep what a run's warm process learned for later copies of the project: their first jobs start warm, too."""
+    for learned in folder.glob("workflow/scripts/mllm/execution/__pycache__/warm-*.txt"):
+        kept = ROOT / learned.relative_to(folder)
+        if not kept.exists():
+            kept.parent.mkdir(exist_ok=True)
+            partial = kept.with_suffix(f".{os.getpid()}")
+            shutil.copy2(learned, partial)
+            partial.replace(kept)
 
 
 @pytest.fixture
