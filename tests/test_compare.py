@@ -467,7 +467,7 @@ def test_the_verdict_has_the_tables_numbers(world):
     ("holds", "low", "high", "words", "not_words"),
     [("better", 0.01, 0.02, "better than the reference, large, 12k parameters: ", "margin"),
      ("no worse", -0.024, -0.016, "lower than the reference, large, 12k parameters, by less than the margin of 0.05: -0.020", "not"),
-     ("no worse", 0.001, 0.02, "by more than the margin of 0.05: +0.011 (+0.001 to +0.020), but that lead may be chance after correction", "**"),
+     ("no worse", 0.001, 0.02, "not worse by more than the margin of 0.05 than the reference, large, 12k parameters: +0.011 (+0.001 to +0.020), but that lead may be chance after correction", "**"),
      ("behind", -0.025, -0.005, "It scored lower, possibly by less than the margin of 0.05. A loss of more than 0.05 is neither shown nor ruled out (corrected p", "chance"),
      ("undecided", -0.025, -0.005, "It scored lower, possibly by less than the margin of 0.05. After correction the difference may be chance (p", "neither"),
      ("undecided", -0.02, 0.02, "**not shown** against the reference", "lead may"),

@@ -66,7 +66,7 @@ def _statement(row: Comparison, name: str, margin: float) -> str:
         lost = (
             f"lower than {name}, by less than the margin of {margin:g}"
             if row.high < 0
-            else f"not worse than {name}, by more than the margin of {margin:g}"
+            else f"not worse by more than the margin of {margin:g} than {name}"
         )
         return f"{lost}: {found}{chance}; corrected p of a larger loss {p_not_worse}"
     if row.holds == "worse":
