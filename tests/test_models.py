@@ -166,9 +166,8 @@ def test_a_renamed_expert_takes_its_training_over(data, base, expert, tmp_path):
     assert "copied the finished" not in (tmp_path / "log2").read_text()
 
 
-@pytest.mark.parametrize(("kill", "processes"), [(signal.SIGKILL, 1), (signal.SIGTERM, 2)])
-def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, base, tmp_path, kill, processes):
-    steps = 150
+@pytest.mark.parametrize(("kill", "processes", "steps"), [(signal.SIGKILL, 1, 150), (signal.SIGTERM, 2, 60)])
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(data, base, tmp_path, kill, processes, steps):
     whole, cut = (
         [*train_arguments(data, base, tmp_path / name, steps=steps), "--gpus", processes] for name in ("whole", "cut")
     )
