@@ -26,7 +26,7 @@ def tables(
     used = taken.get("cluster")
     return [
         page_tables.table("Time", pl.DataFrame(taken.get("time", []), schema=TIMES), "time"),
-        *([page_tables.table("Asked for and used on the cluster", pl.DataFrame(used), "cluster")] if used else []),
+        *([page_tables.table("Requested and used on the cluster", pl.DataFrame(used), "cluster")] if used else []),
         page_tables.table("Software and hardware", software(results, cards, board), "software"),
     ]
 
