@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
 
-# Packages that start threads when they are imported: each job imports them itself.
-THREADED = ("polars", "_polars_runtime_32")
+import warm_modules  # type: ignore[import-not-found]
 
 
 @dataclass
@@ -48,6 +47,8 @@ def run(job: Job) -> int:
     use_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
+    warm_modules.end_no_library()
+    warm_modules.start_threads()
     before = set(sys.modules)
     status = execute(job)
     threading._shutdown()  # type: ignore[attr-defined]
@@ -99,10 +100,8 @@ def use_threads(number: int) -> None:
 def third_party(before: set[str]) -> list[str]:
     """Return the names of third-party modules that were imported since, in order."""
     found = []
-    for name, module in list(sys.modules.items()):
-        origin = getattr(getattr(module, "__spec__", None), "origin", None)
-        if name in before or name.split(".")[0] in THREADED or not origin:
-            continue
-        if Path(str(origin)).is_relative_to(sys.prefix):
+    for name in [name for name in sys.modules if name not in before]:
+        origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None)
+        if origin and Path(str(origin)).is_relative_to(sys.prefix):
             found.append(name)
     return found

@@ -172,7 +172,8 @@ def become_warm(told: int) -> None:
         os.dup2(source, stream)
     os.environ.update(dict.fromkeys(THREADS, "1"))
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
-    os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # pyarrow starts a thread when it is imported
+    for allocator in ("JE_ARROW_MALLOC_CONF", "_RJEM_MALLOC_CONF"):  # pyarrow's and polars' would start threads
+        os.environ[allocator] = "background_thread:false"
     os.set_inheritable(told, True)
     server = os.path.join(os.path.dirname(__file__), "warm_process.py")
     os.execv(sys.executable, [sys.executable, server, FOLDER, str(told)])

@@ -9,11 +9,16 @@ import gc
 import importlib
 import os
 import sys
+import weakref
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 LISTS = Path(__file__).resolve().parent / "__pycache__"
+BEGIN = "__register_startup_deps"  # polars' own beginning, which starts a thread
 # What a library makes and keeps at its first use: module -> function, called with "" once the module is imported.
 FIRST_USE = {"transformers.conversion_mapping": "get_checkpoint_conversion_mapping"}  # compiles a thousand patterns
+held_back: list[Callable[[], object]] = []  # what starts the threads of imported libraries
 
 
 class Modules:
@@ -40,6 +45,7 @@ class Modules:
         for name in missing:
             if name not in sys.modules:
                 try:
+                    hold_back_threads() if name.partition(".")[0] == "polars" else None
                     importlib.import_module(name)
                 except Exception as error:
                     self.failed.add(name)
@@ -62,6 +68,34 @@ class Modules:
                 LISTS.mkdir(exist_ok=True)
                 partial.write_text("\n".join(self.lists[script]))
                 partial.replace(_file(script))
+
+
+def hold_back_threads() -> None:
+    """Import polars without the thread that it starts when it is imported: that is each child's to start.
+
+    Half of what a warm prediction did beside its model's passes was this import. Its pool of threads starts at its first use.
+    """
+    if "polars" in sys.modules:
+        return
+    runtime = importlib.import_module("_polars_runtime_32._polars_runtime")
+    begin = getattr(runtime, BEGIN)
+    setattr(runtime, BEGIN, lambda *arguments: held_back.append(partial(begin, *arguments)))
+    try:
+        importlib.import_module("polars")
+    finally:
+        setattr(runtime, BEGIN, begin)
+
+
+def start_threads() -> None:
+    """In a child: start the threads that were held back."""
+    for begin in held_back:
+        begin()
+
+
+def end_no_library() -> None:
+    """In a child: leave out what libraries of the warm process want done at its end, to objects that go with the process."""
+    for finalizer in list(getattr(weakref.finalize, "_registry", ())):
+        finalizer.atexit = False
 
 
 def _file(script: str) -> Path:

@@ -34,7 +34,8 @@ class Child:
     pid: int
     connection: socket.socket
     learned: int
-    client: int
+    used: Path
+    """File that says what it used, empty while it works: its name has the client's process number and the client's parent's."""
     script: str
 
 
@@ -119,7 +120,10 @@ class WarmProcess:
         for descriptor in job.streams:
             os.close(descriptor)
         handle = os.pidfd_open(pid)
-        self.children[handle] = Child(pid, connection, job.learned, client, job.script.stem)
+        used = self.folder / f"{_parent(client)}.{client}.usage"
+        with contextlib.suppress(OSError):
+            used.touch()
+        self.children[handle] = Child(pid, connection, job.learned, used, job.script.stem)
         self.clients[connection.fileno()] = handle
         self.poll.register(handle, select.POLLIN)
         self.poll.register(connection, 0)  # report only its end
@@ -133,9 +137,7 @@ class WarmProcess:
         self.poll.unregister(handle)
         os.close(handle)
         _kill(child.pid) if os.WIFSIGNALED(status) else None
-        (self.folder / f"{_parent(child.client)}.{child.client}.usage").write_text(
-            f"{used.ru_utime + used.ru_stime:.2f} {used.ru_maxrss / 1024:.2f}"
-        )
+        child.used.write_text(f"{used.ru_utime + used.ru_stime:.2f} {used.ru_maxrss / 1024:.2f}")
         self.say(child.connection, f"ended {status}")
         if child.connection.fileno() in self.clients:
             self.forget(child.connection.fileno())
