@@ -316,6 +316,17 @@ def test_a_sharded_checkpoint_is_read_whole(gpt2, tmp_path):
         loading.read_state(tmp_path)
 
 
+def test_a_tokenizer_that_a_training_has_used_is_not_loaded_to_be_compared(tmp_path, monkeypatch):
+    tokenizer = train_tokenizer(["some words to make a vocabulary of: good bad"] * 3, 300, 16)
+    tokenizer.save_pretrained(tmp_path / "new")
+    tokenizer(["good", "bad words"], truncation=True, padding=True, max_length=3)
+    tokenizer.save_pretrained(tmp_path / "used")
+    files = [(tmp_path / name / "tokenizer.json").read_bytes() for name in ("new", "used")]
+    assert files[0] != files[1]
+    monkeypatch.setattr(compatibility, "load_tokenizer", None)
+    compatibility.check_tokenizer(tmp_path / "used", tmp_path / "new")
+
+
 def test_the_same_tokenizer_in_the_words_of_an_older_library_is_the_same(tmp_path):
     """Accept tokenizer merges as strings and missing later keys, as in published models; refuse another vocabulary."""
     tokenizer = train_tokenizer(["some words to make a vocabulary of: good bad"] * 3, 300, 16)

@@ -4,6 +4,7 @@ mergekit merges checkpoints with permuted labels, other tokenizers or other hype
 agree.
 """
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +107,7 @@ def check_tokenizer(folder: Path, donor: Path) -> None:
         {n: (f / n).read_bytes() for n in (*FILES, "tokenizer_config.json") if (f / n).exists()}
         for f in (folder, donor)
     ]
-    if files[0] and files[0] == files[1]:
+    if files[0] and (files[0] == files[1] or _between_uses(files[0]) == _between_uses(files[1])):
         return
     theirs, ours = (load_tokenizer(f) for f in (folder, donor))
     vocabularies = theirs.get_vocab(), ours.get_vocab()
@@ -127,6 +128,14 @@ def check_tokenizer(folder: Path, donor: Path) -> None:
             f"{folder}: another tokenizer than {donor}'s: {what}; the rows of its embeddings belong to other tokens."
             " Fix: blend their predictions instead of merging"
         )
+
+
+def _between_uses(files: dict[str, bytes]) -> dict[str, Any]:
+    """A tokenizer's files without how its last use padded and cut texts: a training leaves that in tokenizer.json."""
+    with contextlib.suppress(KeyError, ValueError, AttributeError):  # no such file, or a damaged one: it is as it is
+        parts = json.loads(files["tokenizer.json"])
+        return {**files, "tokenizer.json": {k: v for k, v in parts.items() if k not in ("padding", "truncation")}}
+    return dict(files)
 
 
 def _read(tokenizer: Any, text: str) -> list[int]:
