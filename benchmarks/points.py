@@ -108,16 +108,19 @@ def arithmetic(at: Path) -> tuple[float, float]:
     """Return processor seconds of a merge's and a prediction's arithmetic only, with one thread; the best of 3.
 
     The merge's arithmetic reads every tensor from the page cache and computes. The prediction's is the model's passes
-    over all reviews.
+    over all reviews. Freed memory is kept, as jobs keep it: filling fresh pages with zeros
+    is not arithmetic.
     """
     import torch
 
+    from mllm.core import compute
     from mllm.data import labelled
     from mllm.merging.merge import Merge
     from mllm.models import families, loading, tokens
     from mllm.prediction import run_model
 
     torch.set_num_threads(1)
+    compute.keep_freed_memory()
     recipe = next(iter(recipes(at).values())).canonical()
     folders = {name: at / RESULTS / "models" / name for name in [*recipe["members"], recipe["base"]]}
     rows = labelled.labelled(at / RESULTS / "data", ("valid", "test"), "sentiment")
