@@ -24,7 +24,6 @@ SHARED = {
 }
 """Folders that all jobs share beside what they declare, each with the reason why nothing in them is out of date."""
 BESIDE = {
-    "train_expert": (r"models(/[^/]+/model\.json)?", "it looks for the same training under another name"),
     "predict": (
         r"predictions/[^/]+\.(parquet|cost\.json)",
         "the same predictions under another name are copied; they are found by all that they follow from",

@@ -120,6 +120,12 @@ def test_a_training_under_another_name_is_named(tmp_path):
     said = retraining.taken_over(wanted, {"new", "more", "kept"}, tmp_path)
     assert said == "Reuses trained models under their new names (old as new) if nothing else about them changed."
     assert retraining.taken_over(wanted[1:], {"new", "more", "kept"}, tmp_path) == ""
+    assert retraining.same("new", wanted[0], tmp_path) == [tmp_path / "old"]
+    assert retraining.same("kept", wanted[1], tmp_path) == []  # itself is none
+    write_json(tmp_path / "both/t/model.json", {"task": "t", "part": {"union": []}, "hyper_parameters": hyper})
+    parts = {"tasks": {"u": {}, "t": {"union": []}}}
+    both = grid.Candidate("new.u", "reference", "u", part=parts, hyper=hyper, whole="new")
+    assert retraining.same("new", both, tmp_path) == [tmp_path / "both"]
 
 
 def test_the_end_of_a_log(tmp_path):

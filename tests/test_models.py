@@ -156,13 +156,15 @@ def test_training_again_gives_the_same_bytes(data, base, expert, tmp_path):
 def test_a_renamed_expert_takes_its_training_over(data, base, expert, tmp_path):
     """It takes over the same definition only; an expert with another definition is trained."""
     shutil.copytree(expert, tmp_path / "old")
-    renamed = train_arguments(data, base, tmp_path)
-    run_script("train_expert", *renamed, "--log", tmp_path / "log")
+    same = ["--same", tmp_path / "none", tmp_path / "old"]
+    run_script("train_expert", *train_arguments(data, base, tmp_path), *same, "--log", tmp_path / "log")
     assert "copied the finished training of old" in (tmp_path / "log").read_text()
     names = {p.name for p in expert.iterdir()}
     assert all((tmp_path / "expert" / n).read_bytes() == (expert / n).read_bytes() for n in names)
     shutil.rmtree(tmp_path / "expert")
-    run_script("train_expert", *train_arguments(data, base, tmp_path, seed=4, steps=1), "--log", tmp_path / "log2")
+    run_script(
+        "train_expert", *train_arguments(data, base, tmp_path, seed=4, steps=1), *same, "--log", tmp_path / "log2"
+    )
     assert "copied the finished" not in (tmp_path / "log2").read_text()
 
 

@@ -312,15 +312,15 @@ def test_the_script_writes_a_folder_for_each_task_which_is_predicted_as_any_mode
 
 def test_a_renamed_training_is_taken_over_and_its_weights_linked(made, data, prepare, tmp_path):
     shutil.copytree(made, tmp_path / "old")
-    given = arguments(data, prepare("classifier", "gpt2"), tmp_path)
-    run_script("train_tasks", *given, "--log", tmp_path / "log")
+    given, same = arguments(data, prepare("classifier", "gpt2"), tmp_path), ["--same", tmp_path / "old"]
+    run_script("train_tasks", *given, *same, "--log", tmp_path / "log")
     assert "copied the finished training of old" in (tmp_path / "log").read_text()
     assert weights(tmp_path / "joint") == weights(made)
     file = "mood/model-00001-of-00002.safetensors"
     assert (tmp_path / "joint" / file).samefile(tmp_path / "old" / file)
     shutil.rmtree(tmp_path / "joint")
     other = arguments(data, prepare("classifier", "gpt2"), tmp_path, steps=1)
-    run_script("train_tasks", *other, "--log", tmp_path / "log2")
+    run_script("train_tasks", *other, *same, "--log", tmp_path / "log2")
     assert "copied the finished" not in (tmp_path / "log2").read_text()
 
 

@@ -638,6 +638,13 @@ def planned():
     return KNOWN["planned"]
 
 
+def trained_alike(wildcards, input):
+    """Option: models that a training may take over, as where its expert is renamed. A function of the input, as above."""
+    name = dict(wildcards).get("expert") or wildcards.whole
+    found = [] if workflow.dryrun else retraining.same(name, candidate_of(wildcards), Path(RESULTS, "models"))
+    return f"--same {shlex.join(map(str, found))}" if found else ""
+
+
 def what_jobs_took(wildcards, input):
     """Times of the jobs so far, for the report. A function of the input: no report is stale because a job took longer."""
     return "{}" if workflow.dryrun else json.dumps(stage_times.taken(Path(RESULTS)))

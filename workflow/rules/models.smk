@@ -121,11 +121,12 @@ rule train_expert:
         task=task_of,
         names=worded,
         checkpoints=f"{RESULTS}/checkpoints/{{expert}}",
+        same=trained_alike,
         gpus=gpus_of,
     shell:
         "python workflow/scripts/train_expert.py --base {input.base} --data $(dirname {input.train})"
         " --task {params.task} {params.names} --part {params.part:q} --hyper {params.hyper:q} --checkpoints {params.checkpoints}"
-        " --gpus {params.gpus} --output {output} --log {log}"
+        " {params.same} --gpus {params.gpus} --output {output} --log {log}"
 
 
 # One job for all tasks: its folder has a folder for each task, and these share their backbone's file.
@@ -155,8 +156,9 @@ rule train_tasks:
         bases=lambda wildcards: json.dumps(starts_of_tasks(wildcards)),
         names=worded_tasks,
         checkpoints=f"{RESULTS}/checkpoints/{{whole}}",
+        same=trained_alike,
         gpus=gpus_of,
     shell:
         "python workflow/scripts/train_tasks.py --models $(dirname {output}) --bases {params.bases:q} --data $(dirname {input.train})"
         " {params.names} --parts {params.parts:q} --hyper {params.hyper:q} --checkpoints {params.checkpoints}"
-        " --gpus {params.gpus} --output {output} --log {log}"
+        " {params.same} --gpus {params.gpus} --output {output} --log {log}"

@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
     parent, data = checkpoint_files.digest(base), training_rows.digests(parts, arguments.task)
     code = code_digest("train_expert", families.module(asked["family"]))
     key = identity(code, arguments, names, asked, parent, data)
-    if (same := trained_already(arguments.output, key)) is not None:
+    if (same := trained_already(arguments.same, key)) is not None:
         if processes.first():
             log.info("copied the finished training of %s, which is the same", same.name)
             with whole(arguments.output) as folder:
@@ -73,12 +73,10 @@ def identity(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def trained_already(output: Path, key: str) -> Path | None:
-    """Return the finished training of the same definition beside ``output``, as after a renaming; else None."""
-    for card in sorted(output.parent.glob("[!.]*/model.json")):
-        if card.parent != output and read_json(card).get("identity") == key:
-            return card.parent
-    return None
+def trained_already(same: list[Path], key: str) -> Path | None:
+    """Return the finished training with the same identity, as after a renaming; else None."""
+    cards = [folder / "model.json" for folder in same]
+    return next((card.parent for card in cards if card.exists() and read_json(card).get("identity") == key), None)
 
 
 if __name__ == "__main__":

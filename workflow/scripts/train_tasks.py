@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
     family = next(iter(tasks.values())).asked["family"]
     code = code_digest("train_tasks", families.module(family))
     key = identity(code, arguments.hyper, tasks)
-    if (same := trained_already(arguments.output, key, tasks)) is not None:
+    if (same := trained_already(arguments.same, key, tasks)) is not None:
         if processes.first():
             log.info("copied the finished training of %s, which is the same", same.name)
             with whole(arguments.output) as folder:
@@ -94,13 +94,10 @@ def identity(code: str, hyper: dict[str, Any], tasks: dict[str, Task]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def trained_already(output: Path, key: str, tasks: dict[str, Task]) -> Path | None:
-    """Return the finished training of the same definition beside ``output``, as after a renaming; else None."""
-    first = next(iter(tasks))
-    for card in sorted(output.parent.glob(f"[!.]*/{first}/model.json")):
-        if card.parent.parent != output and read_json(card).get("identity") == key:
-            return card.parent.parent
-    return None
+def trained_already(same: list[Path], key: str, tasks: dict[str, Task]) -> Path | None:
+    """Return the finished training with the same identity, as after a renaming; else None."""
+    cards = {folder: folder / next(iter(tasks)) / "model.json" for folder in same}
+    return next((at for at, card in cards.items() if card.exists() and read_json(card).get("identity") == key), None)
 
 
 if __name__ == "__main__":

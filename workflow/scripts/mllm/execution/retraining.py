@@ -57,6 +57,27 @@ def taken_over(candidates: list[Any], all_names: set[str], models: Path) -> str:
     )
 
 
+def same(name: str, candidate: Any, models: Path) -> list[Path]:
+    """Return finished models of other names with a training's definition; the job takes one over if all else is equal, too.
+
+    Args:
+        name: of the folder that the training makes.
+        candidate: that is trained, in one task or (the first of) several.
+        models: the experiment's folder of models.
+    """
+    several = candidate.part.get("tasks")
+    task = min(several) if several else candidate.task
+    wanted = _definition(task, several[task] if several else candidate.part, candidate.hyper)
+    found = []
+    for folder in sorted(models.glob("[!.]*")):
+        card = folder / (task if several else "") / "model.json"
+        if folder.name != name and card.exists():
+            facts = read_json(card)
+            if _definition(facts.get("task"), facts.get("part"), facts.get("hyper_parameters")) == wanted:
+                found.append(folder)
+    return found
+
+
 def _definition(*values: Any) -> str:
     return json.dumps(values, sort_keys=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the hyper-parameters, the checkpoints of an unfinished training, threads and GPUs."""
+    """Add the hyper-parameters, checkpoints of an unfinished training, finished ones to take over, threads and GPUs."""
     parser.add_argument("--hyper", type=json.loads, required=True, help="hyper-parameters, as JSON")
     parser.add_argument(
         "--checkpoints", type=Path, required=True, help="folder for unfinished training; survives the job"
@@ -17,6 +17,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=float(os.environ.get("MLLM_CHECKPOINT_SECONDS", 300)),
         help="time between checkpoints (default: $MLLM_CHECKPOINT_SECONDS, or 300)",
+    )
+    parser.add_argument(
+        "--same", type=Path, nargs="*", default=[], help="models to copy one of, if the same training made it"
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=1, help="GPUs to train on; without GPUs, processes")
