@@ -9,9 +9,12 @@ the warm process: this process becomes the parent of processes that lose theirs.
 
 import argparse
 import ctypes
+import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -60,7 +63,7 @@ def grid(scratch: Path, number: int, cold: int, size: str) -> None:
     """Time merges and predictions: seconds per point beyond their arithmetic; some of the points also cold."""
     made = points.prepare(scratch / "made", number, size)
     files = points.predictions(made)
-    merging, predicting = points.arithmetic(made)
+    merging, predicting = arithmetic(made)
     found = {}
     for start, wanted in (("cold", files[:: max(1, number // cold)]), ("warm", files)):
         at = Path(shutil.copytree(made, scratch / f"points-{start}", symlinks=True))
@@ -75,6 +78,17 @@ def grid(scratch: Path, number: int, cold: int, size: str) -> None:
         )
         print(by_rule(at / points.RESULTS / "benchmarks"), flush=True)
     compare(found["cold"], {name: found["warm"].get(name, "") for name in found["cold"]})
+
+
+def arithmetic(made: Path) -> tuple[float, float]:
+    """Return processor seconds of a merge's and a prediction's arithmetic while all cores do the same, as in the runs."""
+    code = "import json, pathlib, sys, points; print(json.dumps(points.arithmetic(pathlib.Path(sys.argv[1]))))"
+    command = [sys.executable, "-c", code, str(made)]
+    at_once = [
+        subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True) for _ in range(CORES)
+    ]
+    found = [json.loads(process.communicate()[0].splitlines()[-1]) for process in at_once]
+    return sum(merge for merge, _ in found) / CORES, sum(predict for _, predict in found) / CORES
 
 
 def by_rule(folder: Path) -> str:
