@@ -68,7 +68,7 @@ def torment(folder: Path) -> None:
 
     def training_to(name: str, seconds: float) -> argparse.Namespace:
         return argparse.Namespace(
-            base=folder / "base", data=folder, task="t", part={}, names=None, hyper=HYPER, checkpoints=folder / name / "checkpoints",
+            base=folder / "base", data=folder, task="t", part={}, names=None, same=[], hyper=HYPER, checkpoints=folder / name / "checkpoints",
             checkpoint_seconds=seconds, threads=1, gpus=1, output=folder / name / "expert",
         )  # fmt: skip
 

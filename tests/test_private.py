@@ -33,6 +33,7 @@ NAMES = [
     ("transformers", "5.23.0", "transformers.models.t5.modeling_t5.T5Attention", "_relative_position_bucket", "models/transformers_private/attention: T5's distances"),
     ("transformers", "5.23.0", "transformers.models.t5.modeling_t5.T5Attention", "compute_bias", "models/transformers_private/attention: T5's distances"),
     ("transformers", "5.23.0", "transformers.PreTrainedConfig", "_attn_implementation", "models/transformers_private/attention: fused"),
+    ("polars", "2.1.0", "_polars_runtime_32._polars_runtime", "__register_startup_deps", "execution/warm_modules: only slower without it"),
 ]  # fmt: skip
 
 

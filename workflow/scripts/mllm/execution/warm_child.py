@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -47,7 +48,7 @@ def run(job: Job) -> int:
     use_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
-    warm_modules.end_no_library()
+    end_no_library()
     warm_modules.start_threads()
     before = set(sys.modules)
     status = execute(job)
@@ -84,6 +85,12 @@ def execute(job: Job) -> int:
             os.kill(os.getpid(), signal.SIGINT)
         return 1
     return 0
+
+
+def end_no_library() -> None:
+    """Leave out the ends of objects that libraries made in the warm process: they go with the process."""
+    for finalizer in list(getattr(weakref.finalize, "_registry", ())):
+        finalizer.atexit = False
 
 
 def use_threads(number: int) -> None:

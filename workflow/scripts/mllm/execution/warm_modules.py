@@ -9,7 +9,6 @@ import gc
 import importlib
 import os
 import sys
-import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -90,12 +89,6 @@ def start_threads() -> None:
     """In a child: start the threads that were held back."""
     for begin in held_back:
         begin()
-
-
-def end_no_library() -> None:
-    """In a child: leave out what libraries of the warm process want done at its end, to objects that go with the process."""
-    for finalizer in list(getattr(weakref.finalize, "_registry", ())):
-        finalizer.atexit = False
 
 
 def _file(script: str) -> Path:

@@ -61,7 +61,10 @@ class Weights:
         """
         file, start, entry = self._entries[name]
         begin, end = entry["data_offsets"]
-        data = torch.from_numpy(np.fromfile(file, np.uint8, end - begin, offset=start + begin))
+        if begin == end:
+            return torch.empty(self.shape(name), dtype=self.dtype(name))
+        # The page cache's own pages, this tensor's alone: copies would need as many fresh pages, which cost more than merging.
+        data = torch.from_numpy(np.memmap(file, np.uint8, "c", start + begin, end - begin))
         tensor = data.view(self.dtype(name)).reshape(self.shape(name))
         check_finite(tensor, f"{self.folder}: {name}")
         return tensor
