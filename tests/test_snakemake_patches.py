@@ -12,7 +12,7 @@ FIX = "Snakemake renamed this: see execution/snakemake_patches.py or snakemake_s
 
 
 def test_everything_that_is_changed_is_there():
-    from snakemake import common, jobs, rules
+    from snakemake import benchmark, common, jobs, rules
     from snakemake.dag import DAG
     from snakemake.executors import local
     from snakemake.io import _IOFile
@@ -42,6 +42,8 @@ def test_everything_that_is_changed_is_there():
         (Job.is_valid, "self.rule.expand_log(self.wildcards_dict)", "check_names_once"),
         (rules.Rule.expand_input, "self.input_modifier is not None", "leave_paths_unmodified"),
         (DAG.check_directory_outputs, "outputs[i : i + 2]", "compare_outputs_as_text"),
+        (benchmark.ScheduledPeriodicTimer.__init__, "self._times_called = 0", "look_at_no_warm_jobs"),
+        (benchmark.benchmarked, "bench_thread.cancel()", "measure_warm_jobs"),
     ):
         assert words in inspect.getsource(place), FIX.format(change)
     source = inspect.getsource(DefaultFormatter)
@@ -69,6 +71,8 @@ def test_everything_that_is_changed_is_there():
         ("snakemake.jobs.Job", "is_valid", lambda: snakemake_speed.check_names_once()),
         ("snakemake.rules.Rule", "expand_input", lambda: snakemake_speed.leave_paths_unmodified()),
         ("snakemake.dag.DAG", "check_directory_outputs", lambda: snakemake_speed.compare_outputs_as_text()),
+        ("snakemake.benchmark", "benchmarked", lambda: snakemake_patches.measure_warm_jobs(lambda shell: None)),
+        ("snakemake.benchmark", "BenchmarkTimer", lambda: snakemake_speed.look_at_no_warm_jobs(bool)),
         ("snakemake.settings.types", "load_configfile", lambda: snakemake_patches.before_experiment_files(print)),
         ("snakemake.logging", "logger", lambda: snakemake_patches.limit(object(), {})),
         ("snakemake.logging", "logger", lambda: snakemake_patches.stop_on_signals(object(), print)),

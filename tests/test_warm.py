@@ -304,7 +304,8 @@ def benchmark(file: Path) -> dict[str, str]:
 def test_snakemakes_benchmarks_are_the_childs(house):
     """In a run of Snakemake, jobs are warm and benchmarks have their figures; afterwards nothing is left."""
     (house.folder / "Snakefile").write_text(f"""
-import os, sys; sys.path.insert(0, {str(house.execution)!r}); import warm
+import os, sys; from functools import partial; sys.path[:0] = [{str(house.execution)!r}, {str(SCRIPTS)!r}]; import warm
+from mllm.execution import snakemake_patches, snakemake_speed
 rule all:
     input: expand("{{i}}.txt", i=range(3)), "cold"
 rule cold:
@@ -316,8 +317,10 @@ rule job:
     benchmark: "{{i}}.tsv"
     shell: "python workflow/scripts/job.py memory > {{output}}; python workflow/scripts/job.py warm >> {{output}}"
 onstart:
-    warm.use_in_this_run()
-    print("folder", warm.folder_of(os.environ))
+    folder = warm.use_in_this_run()
+    snakemake_patches.measure_warm_jobs(partial(warm.usage, folder))
+    snakemake_speed.look_at_no_warm_jobs(partial(warm.started, folder))
+    print("folder", folder)
 """)
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "2"], cwd=house.folder, capture_output=True, text=True

@@ -569,7 +569,9 @@ def start_run():
     run_lock.note_owner(RUNS, workflow.local_exec)
     interrupts.while_jobs_run(workflow)
     if not workflow.deployment_settings.deployment_method:  # jobs use this Python's libraries
-        warm.use_in_this_run()
+        if folder := warm.use_in_this_run():
+            snakemake_patches.measure_warm_jobs(functools.partial(warm.usage, folder))
+            snakemake_speed.look_at_no_warm_jobs(functools.partial(warm.started, folder))
     print(announcement(), file=sys.stderr)
 
 

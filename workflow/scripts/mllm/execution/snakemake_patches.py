@@ -8,39 +8,14 @@ in snakemake_speed.
 import functools
 import inspect
 import signal
-import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from mllm.core.compute import version
+from mllm.execution.optional_changes import expects, optional
 from mllm.execution.slurm_resources import TYPES, choose_gpu, in_turn, submits
-
-
-def optional(without: str) -> Callable[[Callable[..., None]], Callable[..., bool]]:
-    """Let a change switch itself off if Snakemake differs; the changed function returns whether it is on.
-
-    Args:
-        without: what the user notices without the change.
-    """
-
-    def decorate(change: Callable[..., None]) -> Callable[..., bool]:
-        @functools.wraps(change)
-        def guarded(*arguments: Any) -> bool:
-            try:
-                change(*arguments)
-            except (ImportError, AttributeError) as error:
-                found = f"Snakemake {version('snakemake')}: {change.__name__} is off ({error})"
-                module = change.__module__.rsplit(".", 1)[-1]
-                print(f"{found}; {without}. Fix: execution/{module}.py", file=sys.stderr)
-                return False
-            return True
-
-        return guarded
-
-    return decorate
 
 
 @optional(without="a missing or broken experiment file ends in a traceback")
@@ -70,8 +45,7 @@ def let_ancient_inputs_be() -> None:
     from snakemake.dag import DAG
 
     original = DAG.update_needrun
-    if "self.bfs(self.depending, job)" not in inspect.getsource(original):
-        raise AttributeError("DAG.update_needrun walks the graph in another way")
+    expects(original, "self.bfs(self.depending, job)")
     if hasattr(original, "__wrapped__"):
         return
 
@@ -227,3 +201,28 @@ def run_groups_in_turn() -> None:
     GroupJob.resources = property(resources)
     GroupJob.postprocess = keep_finished
     dag.group_into_chunks = alike_together
+
+
+@optional(without="benchmark files of warm jobs have the figures of their clients")
+def measure_warm_jobs(used: Callable[[int], tuple[float, float] | None]) -> None:
+    """Write the figures of a job's warm children into its benchmark file; Snakemake looks at its own children only.
+
+    Args:
+        used: returns the children's CPU time in seconds and memory in MB by the process number of the job's shell; None without
+            children.
+    """
+    from snakemake import benchmark
+
+    original = benchmark.benchmarked
+
+    @contextmanager
+    def benchmarked(pid: Any = None, benchmark_record: Any = None, *rest: Any) -> Iterator[Any]:
+        with original(pid, benchmark_record, *rest) as record:
+            yield record
+        if pid and (figures := used(pid)):
+            record.cpu_time, record.max_rss = figures
+            record.cpu_usage = 100 * record.cpu_time
+            record.max_vms = record.max_uss = record.max_pss = record.io_in = record.io_out = "NA"
+            record.data_collected = True
+
+    benchmark.benchmarked = benchmarked

@@ -3,12 +3,12 @@
 import atexit
 import functools
 import gc
-import inspect
 import itertools
 import os
+from collections.abc import Callable
 from typing import Any
 
-from mllm.execution.snakemake_patches import optional
+from mllm.execution.optional_changes import expects, optional
 
 
 @optional(without="dry runs of large grids take longer")
@@ -36,10 +36,10 @@ def describe_jobs_once() -> None:
     from snakemake import jobs
 
     log_info, command = jobs.Job.log_info, jobs.Job.shellcmd.fget
-    if "shellcmd=self.shellcmd" not in inspect.getsource(log_info) or not hasattr(jobs, "format_files"):
-        raise AttributeError("Job.log_info describes jobs in another way")
+    expects(log_info, "shellcmd=self.shellcmd")
     if hasattr(log_info, "__wrapped__"):
         return
+    expects(jobs.format_files, "fmt_iofile")
     told: dict[Any, str | None] = {}
     seen: set[str] = set()
 
@@ -64,8 +64,7 @@ def ask_for_storage_directly() -> None:
     """Tell by flags whether a file is on a remote storage: Snakemake asks 150 times per job, by abstract classes."""
     from snakemake.io import _IOFile
 
-    if "is_flagged(self._file" not in inspect.getsource(_IOFile.is_storage.fget):
-        raise AttributeError("_IOFile.is_storage asks in another way")
+    expects(_IOFile.is_storage.fget, "is_flagged(self._file")
     none: dict[str, Any] = {}
     _IOFile.is_storage = property(lambda self: bool(getattr(self._file, "flags", none).get("storage_object")))
 
@@ -79,8 +78,7 @@ def remember_producers() -> None:
     from snakemake.dag import DAG
 
     original = DAG.update_
-    if "known_producers[file], True" not in inspect.getsource(DAG.collect_potential_dependencies):
-        raise AttributeError("DAG.collect_potential_dependencies knows no producers")
+    expects(DAG.collect_potential_dependencies, "known_producers[file], True")
     if hasattr(original, "__wrapped__"):
         return
 
@@ -105,8 +103,7 @@ def ask_no_parameters_for_environments() -> None:
     from snakemake.jobs import Job
 
     original = Job.conda_env_spec.fget
-    if "self.rule.expand_conda_env(" not in inspect.getsource(original):
-        raise AttributeError("Job.conda_env_spec asks in another way")
+    expects(original, "self.rule.expand_conda_env(")
     Job.conda_env_spec = property(lambda self: None if self.rule.conda_env is None else original(self))
 
 
@@ -116,8 +113,7 @@ def make_wildcards_once() -> None:
     from snakemake import rules
 
     original = rules.Wildcards
-    if "Wildcards(fromdict=wildcards)" not in inspect.getsource(rules.Rule.apply_input_function):
-        raise AttributeError("Rule.apply_input_function makes wildcards in another way")
+    expects(rules.Rule.apply_input_function, "Wildcards(fromdict=wildcards)")
     if hasattr(original, "__wrapped__"):
         return
     last: list[Any] = [None, None]
@@ -136,8 +132,7 @@ def check_names_once() -> None:
     """Check the names of a job's log and benchmark file once: Snakemake creates and checks them twice."""
     from snakemake.jobs import Job
 
-    if "self.rule.expand_log(self.wildcards_dict)" not in inspect.getsource(Job.is_valid):
-        raise AttributeError("Job.is_valid checks in another way")
+    expects(Job.is_valid, "self.rule.expand_log(self.wildcards_dict)")
     Job.is_valid = lambda self: bool(self.benchmark or self.log)
 
 
@@ -147,8 +142,7 @@ def leave_paths_unmodified() -> None:
     from snakemake.rules import Rule
 
     original = Rule.expand_input
-    if "self.input_modifier is not None" not in inspect.getsource(original):
-        raise AttributeError("Rule.expand_input modifies paths in another way")
+    expects(original, "self.input_modifier is not None")
     if hasattr(original, "__wrapped__"):
         return
 
@@ -169,8 +163,7 @@ def compare_outputs_as_text() -> None:
     from snakemake.dag import DAG
 
     original = DAG.check_directory_outputs
-    if "outputs[i : i + 2]" not in inspect.getsource(original):
-        raise AttributeError("DAG.check_directory_outputs compares in another way")
+    expects(original, "outputs[i : i + 2]")
     if hasattr(original, "__wrapped__"):
         return
 
@@ -193,8 +186,7 @@ def look_again_where_held_back() -> None:
     from snakemake.scheduling.job_scheduler import JobScheduler
 
     original = JobScheduler._schedule_reevalutation
-    if "_schedule_reevalutation(self.job_rate_limiter.timespan)" not in inspect.getsource(JobScheduler.schedule):
-        raise AttributeError("JobScheduler.schedule looks again in another way")
+    expects(JobScheduler.schedule, "_schedule_reevalutation(self.job_rate_limiter.timespan)")
     if hasattr(original, "__wrapped__"):
         return
 
@@ -205,6 +197,30 @@ def look_again_where_held_back() -> None:
             original(self, delay)
 
     JobScheduler._schedule_reevalutation = held_back
+
+
+@optional(without="Snakemake takes 5 to 30 ms of a processor for each look at a job's processes")
+def look_at_no_warm_jobs(warm: Callable[[int], bool]) -> None:
+    """Look at the processes of cold jobs only, and not in their first half second: the kernel measures warm children.
+
+    Args:
+        warm: tells by the process number of a job's shell whether it started warm children.
+    """
+    from snakemake import benchmark
+
+    expects(benchmark.ScheduledPeriodicTimer.__init__, "self._times_called = 0")
+    look = benchmark.BenchmarkTimer.work
+    if hasattr(look, "__wrapped__"):
+        return
+
+    @functools.wraps(look)
+    def work(self: Any) -> None:
+        if not self._times_called:
+            self.bench_record.process_gone = True  # unless a later look finds it
+        elif not warm(self.pid):
+            look(self)
+
+    benchmark.BenchmarkTimer.work = work
 
 
 def collect_less_garbage() -> None:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 CLIENT = Path(__file__).with_name("warm_client.py")
 
@@ -75,35 +75,23 @@ def withdraw(environment: Mapping[str, str]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def use_in_this_run() -> None:
-    """Let this Snakemake process's jobs start warm, and write the children's figures into benchmark files."""
-    from snakemake import benchmark
-
+def use_in_this_run() -> Path | None:
+    """Let this Snakemake process's jobs start warm; return the folder that ``offer`` made, None where jobs start cold."""
     os.environ.update(offer())
     folder = folder_of(os.environ)
-    if folder is None:
-        return
-    atexit.register(withdraw, dict(os.environ))
-    original, sample = benchmark.benchmarked, benchmark.BenchmarkTimer.work
+    if folder:
+        atexit.register(withdraw, dict(os.environ))
+    return folder
 
-    @contextlib.contextmanager
-    def benchmarked(pid: Any = None, benchmark_record: Any = None, *rest: Any) -> Iterator[Any]:
-        with original(pid, benchmark_record, *rest) as record:
-            yield record
-        if pid and (used := usage(folder, pid)):
-            record.max_rss, record.cpu_time = used.peak_mb, used.cpu_seconds
-            record.cpu_usage = 100 * used.cpu_seconds
-            record.max_vms = record.max_uss = record.max_pss = record.io_in = record.io_out = "NA"
-            record.data_collected = True
 
-    def work(self: Any) -> None:
-        """Leave warm jobs alone, and any job in its first moment: a look at all processes takes 5 to 30 ms."""
-        if not self._times_called:
-            self.bench_record.process_gone = True  # unless a later look finds it
-        elif (folder / "off").exists() or not _usage_files(folder, self.pid):
-            sample(self)
+def started(folder: Path, shell: int) -> bool:
+    """Tell whether a shell command has started warm children.
 
-    benchmark.benchmarked, benchmark.BenchmarkTimer.work = benchmarked, work
+    Args:
+        folder: where ``offer`` put ``python``.
+        shell: process number of the shell, or of the client that the shell became.
+    """
+    return bool(_usage_files(folder, shell)) and not (folder / "off").exists()
 
 
 def usage(folder: Path, shell: int) -> Usage | None:
@@ -121,7 +109,7 @@ def usage(folder: Path, shell: int) -> Usage | None:
 
 
 def _usage_files(folder: Path, shell: int) -> list[Path]:
-    """The files that the warm process makes when it forks a child, and fills when the child has ended."""
+    """Return the files that the warm process makes when it forks a child, and fills when the child has ended."""
     return [*folder.glob(f"{shell}.*.usage"), *folder.glob(f"*.{shell}.usage")]
 
 
