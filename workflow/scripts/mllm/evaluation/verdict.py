@@ -57,7 +57,7 @@ def text(facts: Facts, frame: pl.DataFrame, comparisons: pl.DataFrame, selection
     for (task,), part in frame.group_by("task", maintain_order=True):
         lines += [f"## Task {task}", ""] if frame["task"].n_unique() > 1 else []
         said = _task(facts, part, *(table.filter(pl.col("task") == task) for table in (comparisons, selection)))
-        lines += [*(line for line in said if verdict_answers.once(line, lines)), ""]
+        lines += [*(line for line in said if not verdict_answers.said_before(line, lines)), ""]
     costs = {leaderboard.price(part) for _, part in frame.group_by("task")}
     lines += [
         comparison_table.rule(facts.margin),

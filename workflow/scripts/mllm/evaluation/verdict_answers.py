@@ -74,11 +74,9 @@ def about(best: dict[str, Any], claims: list[Comparison], frame: pl.DataFrame) -
     return lines
 
 
-def once(line: str, earlier: list[str]) -> bool:
-    """Whether a verdict has not yet said this of what its claims are about; all other lines may occur again."""
-    if not line.startswith(("Claims are about ", ONCE[1])):
-        return True
-    return not any(said.startswith(line.split(":")[0]) for said in earlier)
+def said_before(line: str, earlier: list[str]) -> bool:
+    """Tell whether a verdict gave the same scope of claims for an earlier task; all other lines may occur again."""
+    return line.startswith(("Claims are about ", ONCE[1])) and line in earlier
 
 
 def trained_once(other: dict[str, Any]) -> bool:
